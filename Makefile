@@ -1,0 +1,53 @@
+# Each target makes its own .venv the first time and is quick the second time.
+.DEFAULT_GOAL := help
+.PHONY: demo test lint types docs clean help
+
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt
+
+# Contended threads cost 4 to 40 times: the tests use processes, one thread each.
+test lint types docs: export OMP_NUM_THREADS := 1
+
+demo: .venv/run.stamp  ## learn digits from labels of which four fifths were drawn at random
+	$(BIN)/scanmix demo
+
+test: lint types  ## everything CI checks: lint, types, import layers, tests
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -n 2
+
+lint: .venv/dev.stamp  ## ruff: rules and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/dev.stamp  ## mypy --strict
+	$(BIN)/mypy
+
+docs: .venv/docs.stamp  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+clean:  ## remove the .venv and everything built
+	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing scanmix into .venv (a minute or two, once)"
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing scanmix and its test tools into .venv (a minute or two, once)"
+	$(PIP_INSTALL) -e '.[parquet,dev]'
+	@touch $@ .venv/run.stamp
+
+.venv/docs.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing scanmix and its documentation tools into .venv (a minute or two, once)"
+	$(PIP_INSTALL) -e '.[docs]'
+	@touch $@ .venv/run.stamp

@@ -1,0 +1,11 @@
+"""Per-example memory that outlives an epoch. Legend: N examples, H epochs remembered."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def remember(history: Tensor, values: Tensor, length: int) -> Tensor:
+    """Append a row and keep the last `length`. Shape: (H, N), (N,) -> (min(H + 1, length), N)."""
+    return torch.cat([history, values.unsqueeze(0)])[-length:]

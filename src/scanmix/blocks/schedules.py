@@ -1,0 +1,20 @@
+"""Learning rates and weights as functions of progress."""
+
+from __future__ import annotations
+
+import math
+
+
+def cosine(start: float, end: float, done: float) -> float:
+    """Half a cosine from `start` to `end`; `done` in 0..1 (SimCLR and MoCo schedule of the SCAN code)."""
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def step_decay(start: float, factor: float, epoch: int, milestones: tuple[int, ...]) -> float:
+    """`start`, multiplied by `factor` once for every milestone reached."""
+    return start * factor ** sum(epoch >= milestone for milestone in milestones)
+
+
+def linear_ramp(position: float, length: float) -> float:
+    """0 at position 0, 1 from `length` on, straight between (the ramp of lambda_u); a length of 0 is no ramp."""
+    return min(max(position / length, 0.0), 1.0) if length > 0 else 1.0

@@ -1,0 +1,31 @@
+"""Settings shared by every floor above: frozen models, TOML, the command line, recipes, durations.
+
+Order: defaults of the dataclasses < recipe < command line. Errors say what, where, and the fix.
+"""
+
+from scanmix.config.durations import Duration, epochs_of
+from scanmix.config.errors import UserError, nearest, unknown_name
+from scanmix.config.fields import dotted_keys
+from scanmix.config.models import STRICT, build, dump
+from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
+from scanmix.config.tables import Table, merge, parse_assignment, read_toml
+
+__all__ = [
+    "RECIPES",
+    "RECIPE_KEYS",
+    "STRICT",
+    "Duration",
+    "Table",
+    "UserError",
+    "build",
+    "dotted_keys",
+    "dump",
+    "epochs_of",
+    "load_recipe",
+    "merge",
+    "nearest",
+    "parse_assignment",
+    "read_toml",
+    "recipe_names",
+    "unknown_name",
+]

@@ -1,0 +1,93 @@
+"""Frozen settings dataclasses to and from tables: strict, and every problem told at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from enum import Enum
+from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from scanmix.config.errors import UserError
+from scanmix.config.fields import fields_of, model_in
+from scanmix.config.problems import explain
+from scanmix.config.tables import Table, merge
+
+STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+"""Config of every settings and method dataclass: `@dataclass(frozen=True, kw_only=True, config=STRICT)`."""
+
+Model = TypeVar("Model")
+
+
+def build(cls: type[Model], values: Mapping[str, Any], where: str, prefix: str = "") -> Model:
+    """Make a settings dataclass from a nested table; what the table does not say keeps its default.
+
+    A table for a nested dataclass is laid on the default its parent gives it, not on its class's defaults.
+    Types are strict as in TOML: `true` is no number, `"3"` is no number, `3` is a fine float.
+
+    Args:
+        cls: a pydantic dataclass with config `STRICT`.
+        values: nested table, as from a recipe or the command line.
+        where: where the values came from, for the error ("recipe digits/any/scanmix").
+        prefix: put before every key an error names ("settings.").
+
+    Raises:
+        UserError: one error that lists every problem.
+    """
+    table = _with_defaults(cls, _plain(values))
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(table), strict=True)
+    except ValidationError as error:
+        problems = [explain(cls, detail, prefix) for detail in error.errors(include_url=False)]
+    if len(problems) == 1:
+        raise UserError(f"{where}: {problems[0]}")
+    raise UserError("\n  ".join([f"{where}: {len(problems)} problems", *problems]))
+
+
+def dump(instance: object) -> Table:
+    """A settings dataclass as a nested table for TOML or JSON; `build` makes an equal instance of it.
+
+    None has no place in TOML: such keys are left out, which says the same where None is the default.
+
+    Raises:
+        UserError: a field is None although its default is not.
+    """
+    table: Table = {}
+    for name, field in fields_of(type(instance)).items():
+        value = getattr(instance, name)
+        if value is not None:
+            table[name] = _plain(value)
+        elif field.get_default(call_default_factory=True) is not None:
+            raise UserError(
+                f"{type(instance).__name__}.{name} cannot be None: TOML has no word for it; leave it out"
+            )
+    return table
+
+
+def _with_defaults(cls: type, values: Table) -> Table:
+    full = dict(values)
+    for name, field in fields_of(cls).items():
+        inner = model_in(field.annotation)
+        if inner is None or not isinstance(values.get(name), dict):
+            continue
+        default = field.get_default(call_default_factory=True)
+        below = dump(default) if type(default) is inner else {}
+        full[name] = _with_defaults(inner, merge(below, values[name]))
+    return full
+
+
+def _plain(value: Any) -> Any:
+    """A value in the types JSON and TOML know."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return dump(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return value.item() if hasattr(value, "item") else str(value)  # a NumPy scalar; a path

@@ -1,0 +1,80 @@
+"""What is wrong with a value, in words: its dotted key, what was given, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from scanmix.config.errors import nearest, plain_name
+from scanmix.config.fields import dotted_keys, fields_of, model_in
+
+
+def explain(cls: type, detail: ErrorDetails, prefix: str) -> str:
+    """One of pydantic's complaints on one line: `pretrain.lr = 3.0: a number at most 1 is expected`."""
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "unexpected_keyword_argument":
+        return f"unknown key {prefix + key!r}; {_suggest(cls, key, prefix)}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if not key:
+        return message  # from a check of the whole dataclass
+    field = _field_at(cls, tuple(detail["loc"]))
+    allowed = None if field is None or detail["type"] == "value_error" else _allowed(field)
+    if detail["type"].startswith("missing"):
+        return f"{prefix}{key} is missing: {allowed or 'a value'} is needed"
+    return f"{prefix}{key} = {detail['input']!r}: " + (f"{allowed} is expected" if allowed else message)
+
+
+def _suggest(cls: type, key: str, prefix: str) -> str:
+    """Names for an unknown key: the same last word elsewhere, then a like key, then a like last word."""
+    valid = list(dotted_keys(cls))
+    word = plain_name(key).rpartition(".")[2]
+    found = [other for other in valid if other.rpartition(".")[2] == word]
+    if not found:
+        by_word = {other.rpartition(".")[2]: other for other in reversed(valid)}
+        like = difflib.get_close_matches(word, by_word, n=1, cutoff=0.6)
+        guess = nearest(key, valid) or (by_word[like[0]] if like else None)
+        found = [guess] if guess else []
+    if found:
+        return "did you mean " + " or ".join(repr(prefix + other) for other in found[:3]) + "?"
+    return "known keys: " + ", ".join(prefix + other for other in valid)
+
+
+def _field_at(cls: type, location: tuple[int | str, ...]) -> FieldInfo | None:
+    field = fields_of(cls).get(str(location[0]))
+    if field is None or len(location) == 1:
+        return field
+    inner = model_in(field.annotation)
+    return None if inner is None else _field_at(inner, location[1:])
+
+
+_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def _allowed(field: FieldInfo) -> str | None:
+    """What a field takes, in words: "a number above 0 and at most 1"; None when no words are known."""
+    annotation, metadata = field.annotation, list(field.metadata)
+    options = [part for part in get_args(annotation) if part is not type(None)]
+    optional = len(options) == 1 and type(None) in get_args(annotation)
+    if optional:
+        annotation = options[0]
+    if get_origin(annotation) is Annotated:
+        annotation, *inner = get_args(annotation)
+        metadata += [
+            part for extra in inner for part in (extra.metadata if isinstance(extra, FieldInfo) else [extra])
+        ]
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in get_args(annotation))
+    if hasattr(annotation, "__pydantic_fields__"):
+        return "a table of settings"
+    kind = _KINDS.get(annotation) if isinstance(annotation, type) else None
+    bounds = [
+        f"{words} {getattr(part, name):g}"
+        for part in metadata
+        for name, words in _BOUNDS.items()
+        if getattr(part, name, None) is not None
+    ]
+    return None if kind is None else " ".join([kind, " and ".join(bounds)]).rstrip()

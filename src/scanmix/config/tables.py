@@ -1,0 +1,77 @@
+"""Nested tables: TOML files, one laid on another, and `a.b=value` from the command line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from datetime import date, time
+from pathlib import Path
+from typing import Any
+
+from scanmix.config.errors import UserError
+
+Table = dict[str, Any]
+
+
+def read_toml(path: str | Path) -> Table:
+    """Read a TOML file.
+
+    Raises:
+        UserError: the file is missing, unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8, so not TOML") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """Lay nested table `over` on `base`: tables are joined key by key, anything else is replaced.
+
+    Neither argument is changed, and the result shares no table with them.
+    """
+    merged: Table = {
+        key: merge(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()
+    }
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping):
+            merged[key] = merge(below if isinstance(below, Mapping) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_assignment(text: str) -> Table:
+    """Turn `a.b=value` from the command line into `{"a": {"b": value}}`.
+
+    The value is read as TOML (`3`, `0.5`, `true`, `[1, 2]`, `"text"`); what is not TOML is taken as text.
+
+    Raises:
+        UserError: there is no `=`, or a part of the key is empty.
+    """
+    key, equals, value = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(re.fullmatch(r"[\w-]+", part) for part in parts):
+        raise UserError(f"cannot read {text!r}: write key=value, for example pretrain.lr=0.1")
+    table: Table = {parts[-1]: _parse_value(value.strip())}
+    for part in reversed(parts[:-1]):
+        table = {part: table}
+    return table
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = table.pop("value")
+    # More keys: the text held a newline. Dates: no setting is one, but a folder may be named like one.
+    return text if table or isinstance(value, date | time) else value

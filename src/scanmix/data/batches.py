@@ -1,0 +1,88 @@
+"""What a method may see of the data, and the order in which it sees it.
+
+Legend: N examples, B batch. A batch is a tensor of indices: views and labels are looked up by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from scanmix.data.views import Views
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Images, given labels and views on one device, and never a true label."""
+
+    images: Tensor
+    """(N, C, H, W) uint8."""
+    labels: Tensor
+    """(N,) int64: given, not to be trusted."""
+    num_classes: int
+    views: Views
+    generator: Callable[[str, int, str], Generator]
+    """(stage, epoch, purpose) -> the generator of those draws."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.images)
+
+    def plain(self, index: Tensor | slice) -> Tensor:
+        """Return plain views of these examples. Shape: (B,) -> (B, C, H, W)."""
+        return self.views.plain(self.images[index])
+
+    def fingerprint(self) -> str:
+        """Return a hash of the images alone: what label-free results depend on."""
+        digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
+        for chunk in self.images.split(4096):
+            digest.update(chunk.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def one_hot(self, index: Tensor) -> Tensor:
+        """Return given labels as rows of zeros and a one. Shape: (B,) -> (B, C)."""
+        return F.one_hot(self.labels[index], self.num_classes).float()
+
+
+def batches(index: Tensor, size: int, generator: Generator, *, drop_last: bool = False) -> Iterator[Tensor]:
+    """Yield `index` in random order, `size` at a time.
+
+    A last batch of one is merged into the one before (batch norm cannot learn from one image). With
+    `drop_last` any short last batch is left out, unless it is the only one. Shape: (N,) -> (B,) each.
+    """
+    order = index[torch.randperm(len(index), generator=generator, device=generator.device)]
+    chunks = list(order.split(size)) if len(order) else []
+    if len(chunks) > 1 and len(chunks[-1]) < size and (drop_last or len(chunks[-1]) == 1):
+        last = chunks.pop()
+        if not drop_last:
+            chunks[-1] = torch.cat([chunks[-1], last])
+    yield from chunks
+
+
+def paired(
+    clean: Tensor, noisy: Tensor, size: int, generator: Generator, *, minimum_steps: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield labeled and unlabeled batches side by side: one pass over the clean set (DivideMix's epoch).
+
+    The noisy set starts again, reshuffled, whenever it runs out; when it is empty its batches are empty.
+    When a pass has fewer than `minimum_steps` batches the clean set is passed over again.
+    Shape: (N1,), (N2,) -> (B,), (B,) each.
+    """
+    unlabeled = _forever(noisy, size, generator)
+    steps = 0
+    while len(clean):
+        for labeled in batches(clean, size, generator):
+            yield labeled, next(unlabeled, noisy[:0])
+            steps += 1
+        if steps >= minimum_steps:
+            return
+
+
+def _forever(index: Tensor, size: int, generator: Generator) -> Iterator[Tensor]:
+    while len(index):
+        yield from batches(index, size, generator)

@@ -1,0 +1,226 @@
+"""`Examples`: images, the labels that came with them, and how to load both again.
+
+N examples, C classes. Everything above `data/` sees images and labels only through this one type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, Union
+
+import numpy as np
+import pydantic.dataclasses
+import torch
+from torch import Tensor
+
+from scanmix.config import STRICT, UserError
+
+JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class NoiseReport:
+    """What was asked of a label noise and what came out, measured against the true labels.
+
+    Attributes:
+        kind: "symmetric", "symmetric-exclusive", "asymmetric" or "file".
+        asked_rate: the share of labels the noise selected; None where nobody knows.
+        actual_rate: the share of labels that differ from the true ones.
+        seed: the seed of the draw; None where nobody knows.
+        transition: (C, C) shares; rows are true classes, columns given; zero for a class without examples.
+    """
+
+    kind: str
+    asked_rate: float | None
+    actual_rate: float
+    seed: int | None
+    transition: tuple[tuple[float, ...], ...]
+
+
+def measure_transition(
+    true_labels: Tensor, labels: Tensor, num_classes: int
+) -> tuple[tuple[float, ...], ...]:
+    """Share of each true class (row) that was given each label (column).
+
+    Shape: (N,), (N,) int64 -> C tuples of C floats; rows sum to 1, or to 0 for a class without examples.
+    """
+    cells = torch.bincount(true_labels * num_classes + labels, minlength=num_classes**2)
+    counts = cells.reshape(num_classes, num_classes).double()
+    rows = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    return tuple(tuple(row) for row in rows.tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Images with the labels they were given.
+
+    Attributes:
+        images: (N, channels, H, W) uint8.
+        labels: (N,) int64, the given labels, which may be wrong.
+        class_names: C names; label i means `class_names[i]`.
+        ids: N unique names that stay the same from load to load.
+        name: short name of the data set.
+        paths: N file paths, or None for images that never were files.
+        true_labels: (N,) int64, for evaluation only; None where unknown.
+        flip: whether a mirrored image keeps its class.
+        noise: what `add_noise` did, or None.
+        source: how to load these examples again (`readers.reload`), or None for arrays in memory.
+        skipped: files set aside while reading, each "path: reason".
+
+    Raises:
+        UserError: if shapes, types, label range or ids do not fit together.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
+    name: str = "data"
+    paths: tuple[str, ...] | None = None
+    true_labels: Tensor | None = None
+    flip: bool = True
+    noise: NoiseReport | None = None
+    source: Mapping[str, JSON] | None = None
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+            raise UserError(
+                f"images of {self.name!r} must be uint8 of shape (N, channels, height, width), "
+                f"not {self.images.dtype} of shape {tuple(self.images.shape)}."
+            )
+        if len(self.ids) != len(self) or len(set(self.ids)) != len(self.ids):
+            raise UserError(f"{self.name!r} needs {len(self)} different ids and has {len(set(self.ids))}.")
+        if self.paths is not None and len(self.paths) != len(self):
+            raise UserError(f"{self.name!r} has {len(self)} images but {len(self.paths)} paths.")
+        _check_labels(self.labels, len(self), self.num_classes, f"labels of {self.name!r}")
+        if self.true_labels is not None:
+            _check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}")
+
+    def __len__(self) -> int:
+        """Return N."""
+        return self.images.shape[0]
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        return self.images.shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        """1 for gray images, 3 for color."""
+        return self.images.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def select(self, index: Tensor | np.ndarray | Sequence[int]) -> Examples:
+        """Return the examples at `index` (positions, or a mask of N booleans), in that order.
+
+        The result has no `source`: an arbitrary choice cannot be loaded again; one by `per_class` can.
+
+        Raises:
+            IndexError: if a position or the length of a mask does not fit.
+        """
+        wanted = torch.as_tensor(index)
+        chosen = torch.arange(len(self))[wanted if wanted.dtype == torch.bool else wanted.to(torch.int64)]
+        places = chosen.tolist()
+        labels = self.labels[chosen]
+        true_labels = None if self.true_labels is None else self.true_labels[chosen]
+        noise = self.noise
+        if noise is not None and true_labels is not None:
+            noise = dataclasses.replace(
+                noise,
+                actual_rate=changed_share(true_labels, labels),
+                transition=measure_transition(true_labels, labels, self.num_classes),
+            )
+        return dataclasses.replace(
+            self,
+            images=self.images[chosen],
+            labels=labels,
+            ids=tuple(self.ids[i] for i in places),
+            paths=None if self.paths is None else tuple(self.paths[i] for i in places),
+            true_labels=true_labels,
+            noise=noise,
+            source=None,
+        )
+
+    def per_class(self, count: int, seed: int = 0) -> Examples:
+        """Draw `count` examples of each given label, in their old order; larger draws contain smaller.
+
+        Raises:
+            UserError: if a class has fewer than `count` examples.
+        """
+        if count < 1:
+            raise UserError(f"per_class must be at least 1, not {count}.")
+        labels = self.labels.numpy()
+        chosen: list[np.ndarray] = []
+        for label, class_name in enumerate(self.class_names):
+            members = np.flatnonzero(labels == label)
+            if len(members) < count:
+                raise UserError(
+                    f"per_class={count} is too many: {self.name!r} has {len(members)} of {class_name!r}."
+                )
+            chosen.append(np.random.default_rng([seed, label]).permutation(members)[:count])
+        subset = self.select(np.sort(np.concatenate(chosen)))
+        source = self._source_after({"per_class": {"count": count, "seed": seed}})
+        return dataclasses.replace(subset, source=source)
+
+    def with_labels(self, labels: Tensor, *, noise: NoiseReport | None = None, step: JSON = None) -> Examples:
+        """Return the same images with other given labels; the old become the true ones if none are known.
+
+        `step` is what `reload` must do to arrive here again; without it the result has no `source`.
+        """
+        return dataclasses.replace(
+            self,
+            labels=labels,
+            true_labels=self.labels if self.true_labels is None else self.true_labels,
+            noise=noise,
+            source=None if step is None else self._source_after(step),
+        )
+
+    def without_true_labels(self) -> Examples:
+        """Return the same examples with every trace of the true labels and of the noise removed."""
+        source = self._source_after({"without_true_labels": True})
+        return dataclasses.replace(self, true_labels=None, noise=None, source=source)
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of images and given labels: equal exactly if both are equal, shapes included."""
+        digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.num_classes}".encode())
+        digest.update(self.images.cpu().contiguous().numpy().reshape(-1).data)
+        digest.update(self.labels.cpu().numpy().astype("<i8").data)
+        return digest.hexdigest()
+
+    def _source_after(self, step: JSON) -> Mapping[str, JSON] | None:
+        if self.source is None:
+            return None
+        steps = self.source.get("steps", [])
+        if not isinstance(steps, Sequence):
+            raise UserError(f"the source of {self.name!r} has steps that are not a list.")
+        return {**self.source, "steps": [*steps, step]}
+
+
+def changed_share(true_labels: Tensor, labels: Tensor) -> float:
+    """Share of labels that differ from the true ones. Shape: (N,), (N,) -> float; 0 for no examples."""
+    return (true_labels != labels).double().mean().item() if len(labels) else 0.0
+
+
+def _check_labels(labels: Tensor, count: int, num_classes: int, what: str) -> None:
+    if labels.dtype != torch.int64 or labels.shape != (count,):
+        raise UserError(
+            f"{what} must be {count} int64 numbers, not {labels.dtype} of shape {tuple(labels.shape)}."
+        )
+    if count and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        low, high = int(labels.min()), int(labels.max())
+        raise UserError(f"{what} must lie in 0..{num_classes - 1}, but run from {low} to {high}.")

@@ -1,0 +1,143 @@
+"""Read a data set by name, folder or table: `load`, and `reload` from what a run wrote down."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from scanmix.config import UserError
+from scanmix.data.examples import JSON, Examples
+from scanmix.data.noise import add_noise
+from scanmix.data.readers.cifar import read_cifar10, read_cifar100
+from scanmix.data.readers.digits import read_digits
+from scanmix.data.readers.fashion_mnist import read_fashion_mnist
+from scanmix.data.readers.folder import read_folder
+from scanmix.data.readers.pictures import resize_all
+from scanmix.data.readers.table import read_table
+
+__all__ = ["KNOWN", "load", "reload"]
+
+KNOWN = ("digits", "fashion-mnist", "cifar10", "cifar100")
+Pair = tuple[Examples, Examples | None]
+
+
+def load(
+    source: str | Path,
+    *,
+    root: str | Path | None = None,
+    size: int | None = None,
+    per_class: int | None = None,
+    seed: int = 0,
+    limit_test: int | None = None,
+    flip: bool | None = None,
+    download: bool = False,
+) -> Pair:
+    """Read training and test examples; the second is None where a folder or table names no test images.
+
+    Args:
+        source: "digits", "fashion-mnist", "cifar10" or "cifar100"; else a folder with a sub-folder per class;
+            else a `.csv` or `.parquet` table. Write "./digits" for a folder of that name.
+        root: where a known data set lies, or what the paths of a table are relative to.
+        size: side of the square images; by default the data set's own, or one that suits the files.
+        per_class: keep this many training images of each class, drawn with `seed`.
+        seed: seed of that draw.
+        limit_test: keep the first so many test images.
+        flip: whether a mirrored image keeps its class; by default what is known of the data set, else True.
+        download: fetch Fashion-MNIST if it is nowhere on this machine.
+
+    Raises:
+        UserError: if there is no such data, or it cannot be read.
+    """
+    if size is not None and size < 8:
+        raise UserError(f"size must be at least 8 pixels, not {size}.")
+    if limit_test is not None and limit_test < 1:
+        raise UserError(f"limit_test must be at least 1, not {limit_test}.")
+    train, test = _read(source, root, size, download)
+    # Only what was asked, and nothing that is None: TOML has no word for it. Paths are absolute, since a run
+    # may be resumed from another folder.
+    recipe: dict[str, JSON] = {"source": source if _is_known(source) else _absolute(source)}
+    recipe |= {} if root is None else {"root": _absolute(root)}
+    asked: dict[str, int | bool | None] = {
+        "size": size, "per_class": per_class, "limit_test": limit_test, "flip": flip,
+    }  # fmt: skip
+    recipe |= {name: value for name, value in asked.items() if value is not None}
+    recipe |= {} if per_class is None else {"seed": seed}
+    if per_class is not None:
+        train = train.per_class(per_class, seed)
+    if test is not None and limit_test is not None:
+        test = test.select(range(min(limit_test, len(test))))
+    finished = _finish(train, recipe, "train", flip)
+    return finished, None if test is None else _finish(test, recipe, "test", flip)
+
+
+def reload(source: Mapping[str, Any]) -> Examples:
+    """Load the examples whose `Examples.source` this is, added noise included.
+
+    Raises:
+        UserError: if `source` is none, or its data cannot be read any more.
+    """
+    try:
+        recipe, split, steps = dict(source["load"]), source["split"], list(source.get("steps", []))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            "these examples did not come from scanmix.load, so it cannot load them again."
+        ) from None
+    pair = dict(zip(("train", "test"), load(**recipe), strict=True))
+    examples = pair.get(split)
+    if examples is None:
+        raise UserError(f"{recipe.get('source')} has no {split!r} images any more.")
+    for step in steps:
+        examples = _apply(examples, step)
+    return examples
+
+
+def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
+    if "noise" in step:
+        return add_noise(examples, **step["noise"])
+    if "per_class" in step:
+        return examples.per_class(**step["per_class"])
+    if "without_true_labels" in step:
+        return examples.without_true_labels()
+    raise UserError(
+        f"the source of {examples.name!r} has an unknown step {sorted(step)}; a newer scanmix wrote it."
+    )
+
+
+def _read(source: str | Path, root: str | Path | None, size: int | None, download: bool) -> Pair:
+    known: dict[str, Any] = {
+        "digits": read_digits,
+        "fashion-mnist": lambda: read_fashion_mnist(root, download),
+        "cifar10": lambda: read_cifar10(root),
+        "cifar100": lambda: read_cifar100(root),
+    }
+    if _is_known(source):
+        train, test = known[source]()
+        return (train, test) if size is None else (resize_all(train, size), resize_all(test, size))
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if root is not None:
+            raise UserError(f"root= is for known data sets and tables; {source} is a folder and needs none.")
+        return read_folder(path, size)
+    if path.is_file():
+        if path.suffix.lower() not in (".csv", ".parquet"):
+            raise UserError(f"{source} is neither a folder nor a .csv or .parquet table of path and label.")
+        return read_table(path, root, size)
+    near = difflib.get_close_matches(str(source).lower().replace("_", "-"), KNOWN, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UserError(f"no folder, table or known data set {str(source)!r}; known: {', '.join(KNOWN)}.{hint}")
+
+
+def _is_known(source: str | Path) -> TypeGuard[str]:
+    return isinstance(source, str) and source in KNOWN
+
+
+def _absolute(path: str | Path) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _finish(examples: Examples, recipe: Mapping[str, JSON], split: str, flip: bool | None) -> Examples:
+    keeps_class = examples.flip if flip is None else flip
+    return dataclasses.replace(examples, flip=keeps_class, source={"load": recipe, "split": split})

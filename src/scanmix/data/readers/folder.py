@@ -1,0 +1,97 @@
+"""A folder with one sub-folder of images per class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.data.readers.pictures import find_pictures, read_pictures
+
+Row = tuple[str, Path, str]  # id, file, class name
+
+
+def read_folder(folder: Path, size: int | None = None) -> tuple[Examples, Examples | None]:
+    """Read `folder/<class>/...`, or `folder/train/<class>/...` and `folder/test/<class>/...` (or `val`).
+
+    Shape: images (N, 1 or 3, size, size) uint8.
+
+    Raises:
+        UserError: if there are fewer than two classes, no readable image, or a test class new to training.
+    """
+    folder = folder.absolute()
+    train_rows = _rows(folder, folder / "train")
+    test_rows: list[Row] = []
+    if train_rows:
+        parts = ("test", "val", "valid", "validation")
+        test_rows = next((rows for part in parts if (rows := _rows(folder, folder / part))), [])
+    else:
+        train_rows = _rows(folder, folder)
+    if len({name for _, _, name in train_rows}) < 2:
+        raise UserError(
+            f"{folder} needs one sub-folder of images for each class, and at least two of them "
+            f"(found {len({name for _, _, name in train_rows})})."
+        )
+    return to_examples(folder.name, train_rows, test_rows, size)
+
+
+def _rows(top: Path, folder: Path) -> list[Row]:
+    if not folder.is_dir():
+        return []
+    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [
+        (path.relative_to(top).as_posix(), path, folder_of_class.name)
+        for folder_of_class in classes
+        for path in find_pictures(folder_of_class)
+    ]
+
+
+def to_examples(
+    name: str,
+    train_rows: Sequence[Row],
+    test_rows: Sequence[Row],
+    size: int | None,
+    skipped: tuple[str, ...] = (),
+) -> tuple[Examples, Examples | None]:
+    """Read the files of training and test rows (id, file, class name) into images of one size and depth.
+
+    Raises:
+        UserError: if a test class is none of training's, or no training or no test image can be read.
+    """
+    names = sort_names({label for _, _, label in train_rows})
+    strange = sorted({label for _, _, label in test_rows} - set(names))
+    if strange:
+        raise UserError(f"test images of {name!r} have class {strange[0]!r}, which no training image has.")
+    number = {label: i for i, label in enumerate(names)}
+    rows = [*train_rows, *test_rows]
+    pictures = read_pictures([path for _, path, _ in rows], size, sized_by=len(train_rows))
+
+    def part(first: int, stop: int, set_aside: tuple[str, ...]) -> Examples:
+        places = [place for place, row in enumerate(pictures.kept) if first <= row < stop]
+        kept = [rows[pictures.kept[place]] for place in places]
+        if not kept:
+            split = "test" if first else "training"
+            raise UserError(f"not one of the {split} images of {name!r} could be read.")
+        return Examples(
+            images=pictures.images[places],
+            labels=torch.tensor([number[label] for _, _, label in kept]),
+            class_names=names,
+            ids=tuple(row_id for row_id, _, _ in kept),
+            name=name,
+            paths=tuple(str(path) for _, path, _ in kept),
+            skipped=set_aside,
+        )
+
+    train = part(0, len(train_rows), skipped + pictures.skipped)
+    return train, part(len(train_rows), len(rows), ()) if test_rows else None
+
+
+def sort_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort class names: as numbers if every one is a whole number, else as text."""
+    found = sorted(names)
+    if all(name.isascii() and name.removeprefix("-").isdigit() for name in found):
+        found.sort(key=int)
+    return tuple(found)

@@ -1,0 +1,198 @@
+"""Views: batches of uint8 images in, batches of normalized float images out, every image drawn apart.
+
+Legend: B batch, C channels, H height, W width. A view never loops over images in Python and runs on the
+device of the images it is given; all randomness comes from the generator it is handed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from scanmix.config import STRICT
+from scanmix.data.operations import color_jitter, cutout, gaussian_blur, grayscale, random_augment
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ViewSettings:
+    """How images are looked at. Defaults are those of the ScanMix code at 32x32 (its augmentation lists)."""
+
+    mean: tuple[float, ...] | None = None
+    """Channel means in 0..1; measured on the training images when not given."""
+    std: tuple[float, ...] | None = None
+    """Channel deviations in 0..1; measured on the training images when not given."""
+    flip: bool | None = None
+    """Horizontal flips; what the data set says when not given (digits: no)."""
+    crop_padding: Annotated[int, Field(ge=0)] | None = None
+    """Weak view: zero padding before the random crop; an eighth of the side when not given (4 at 32)."""
+    strong_operations: Annotated[int, Field(ge=0)] = 4
+    """Strong view: RandAugment operations an image, drawn with replacement."""
+    cutout: Annotated[int, Field(ge=1)] | None = None
+    """Strong view: largest side of the hole; half the side of the image when not given (16 at 32)."""
+    contrast_scale: tuple[float, float] = (0.2, 1.0)
+    """Contrastive view: area of the random crop, as a share of the image."""
+    contrast_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Contrastive view: aspect ratio of the random crop."""
+    contrast_rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Contrastive view: largest rotation in degrees (none in SimCLR)."""
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    """Contrastive view: brightness, contrast, saturation, hue."""
+    jitter_probability: Probability = 0.8
+    """Share of images whose colors are jittered."""
+    grayscale_probability: Probability = 0.2
+    """Share of images that lose their color."""
+    blur_probability: Probability = 0.0
+    """Share of images blurred (0 in SimCLR at 32x32, 0.5 in MoCo-v2)."""
+
+
+class Views:
+    """The four ways to look at a batch of uint8 images of one size."""
+
+    def __init__(self, settings: ViewSettings, *, mean: Tensor, std: Tensor, flip: bool) -> None:
+        """Fix what is measured once: `mean` and `std` (C,) in 0..1, and whether a flip keeps the class."""
+        self.settings = settings
+        self.mean, self.std, self.flip = mean.view(-1, 1, 1), std.view(-1, 1, 1), flip
+
+    def plain(self, images: Tensor) -> Tensor:
+        """Normalize, nothing else: what losses, features and predictions are taken from. Shape: (B, C, H, W)."""
+        return (images.float() / 255 - self.mean) / self.std
+
+    def weak(self, images: Tensor, generator: Generator) -> Tensor:
+        """Shifted crop of the zero-padded image, flipped by half. Shape: (B, C, H, W)."""
+        size = images.shape[-1]
+        padding = self.settings.crop_padding
+        padding = size // 8 if padding is None else padding
+        return self.plain(shift(self._flipped(images, generator), padding, generator))
+
+    def strong(self, images: Tensor, generator: Generator) -> Tensor:
+        """Flip, RandAugment, normalize, Cutout, in the order of the ScanMix code. Shape: (B, C, H, W)."""
+        flipped = self._flipped(images, generator).float()
+        augmented = random_augment(flipped, self.settings.strong_operations, generator)
+        hole = self.settings.cutout or max(1, images.shape[-1] // 2)
+        return cutout(self.plain(augmented), hole, generator)
+
+    def contrastive(self, images: Tensor, generator: Generator) -> Tensor:
+        """SimCLR's view: random resized crop, flip, color jitter, gray, (blur). Shape: (B, C, H, W)."""
+        s = self.settings
+        boxes = random_boxes(len(images), s.contrast_scale, s.contrast_ratio, generator)
+        angles = (
+            2 * torch.rand(len(images), generator=generator, device=generator.device) - 1
+        ) * s.contrast_rotation
+        view = resized_crop(self._flipped(images, generator).float() / 255, boxes, angles.deg2rad())
+        view = color_jitter(view, *s.jitter, generator=generator, apply_probability=s.jitter_probability)
+        view = grayscale(view, s.grayscale_probability, generator)
+        if s.blur_probability > 0:
+            view = _some_blurred(view, s.blur_probability, generator)
+        return (view - self.mean) / self.std
+
+    def contrastive_settings(self) -> dict[str, Any]:
+        """Return all that a contrastive view depends on but the image and the draw; plain views need less."""
+        fields = dataclasses.asdict(self.settings)
+        wanted = ("contrast", "jitter", "grayscale", "blur")
+        return {name: value for name, value in fields.items() if name.startswith(wanted)} | self._shared_settings()
+
+    def strong_settings(self) -> dict[str, Any]:
+        """Return all that a strong view depends on but the image and the draw."""
+        s = self.settings
+        return {"strong_operations": s.strong_operations, "cutout": s.cutout} | self._shared_settings()
+
+    def _shared_settings(self) -> dict[str, Any]:
+        return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(), "flip": self.flip}
+
+    def _flipped(self, images: Tensor, generator: Generator) -> Tensor:
+        if not self.flip:
+            return images
+        flip = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
+        return torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+def make_views(settings: ViewSettings, images: Tensor, *, flip: bool) -> Views:
+    """Views of these training images: what `settings` leaves open is measured on `images` (N, C, H, W) uint8."""
+    if settings.mean is None or settings.std is None:
+        mean, std = channel_statistics(images)
+    else:
+        mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
+    keep_class = flip if settings.flip is None else settings.flip
+    return Views(settings, mean=mean.to(images.device), std=std.to(images.device), flip=keep_class)
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel in 0..1, by chunks and in float64. Shape: (N, C, H, W) -> (C,), (C,)."""
+    total = torch.zeros(images.shape[1], dtype=torch.float64, device=images.device)
+    square = torch.zeros_like(total)
+    for chunk in images.split(4096):
+        values = chunk.double() / 255
+        total += values.sum((0, 2, 3))
+        square += values.square().sum((0, 2, 3))
+    count = images.numel() / images.shape[1]
+    mean = total / count
+    std = (square / count - mean.square()).clamp(min=0).sqrt()
+    return mean.float(), std.float().clamp(min=1e-3)
+
+
+def shift(images: Tensor, padding: int, generator: Generator) -> Tensor:
+    """Crop each zero-padded image at its own place. Shape: (B, C, H, W) -> (B, C, H, W)."""
+    if padding == 0:
+        return images
+    count, channels, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator, device=generator.device)
+    rows = offsets[0] + torch.arange(height, device=images.device)  # (B, H)
+    columns = offsets[1] + torch.arange(width, device=images.device)  # (B, W)
+    batch = torch.arange(count, device=images.device).view(-1, 1, 1, 1)
+    channel = torch.arange(channels, device=images.device).view(1, -1, 1, 1)
+    return padded[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def random_boxes(
+    count: int, scale: tuple[float, float], ratio: tuple[float, float], generator: Generator
+) -> Tensor:
+    """Crop boxes (left, top, width, height) as shares of the image: torchvision's rule, without its rounding.
+
+    Area uniform in `scale`, log aspect uniform in log `ratio`; of ten candidates the first that fits is
+    taken, else the last is clipped. Shape: -> (B, 4).
+    """
+    device = generator.device
+    area = torch.rand(count, 10, generator=generator, device=device) * (scale[1] - scale[0]) + scale[0]
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = (torch.rand(count, 10, generator=generator, device=device) * (high - low) + low).exp()
+    width, height = (area * aspect).sqrt(), (area / aspect).sqrt()
+    fits = (width <= 1) & (height <= 1)
+    first = torch.where(fits.any(1), fits.int().argmax(1), torch.tensor(9, device=device)).view(-1, 1)
+    width, height = width.gather(1, first).clamp(max=1), height.gather(1, first).clamp(max=1)
+    place = torch.rand(count, 2, generator=generator, device=device)
+    return torch.cat([place[:, :1] * (1 - width), place[:, 1:] * (1 - height), width, height], 1)
+
+
+def resized_crop(images: Tensor, boxes: Tensor, angles: Tensor) -> Tensor:
+    """Each image's own box, rotated by its own angle about the box's center, at the full size (bilinear).
+
+    Outside the image its border is repeated. `boxes` (B, 4) are shares of the image, `angles` (B,) radians.
+    Shape: (B, C, H, W) -> (B, C, H, W).
+    """
+    left, top, width, height = boxes.unbind(1)
+    cos, sin = angles.cos(), angles.sin()
+    theta = torch.stack(  # output coordinates in [-1, 1] -> input coordinates in [-1, 1]
+        [
+            torch.stack([width * cos, -width * sin, 2 * left + width - 1], 1),
+            torch.stack([height * sin, height * cos, 2 * top + height - 1], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _some_blurred(images: Tensor, probability: float, generator: Generator) -> Tensor:
+    draw = torch.rand(2, len(images), generator=generator, device=generator.device)
+    blurred = gaussian_blur(images, 0.1 + 1.9 * draw[1])  # sigma U(0.1, 2): MoCo-v2
+    return torch.where((draw[0] < probability).view(-1, 1, 1, 1), blurred, images)

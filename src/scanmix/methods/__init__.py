@@ -1,0 +1,55 @@
+"""One file per paper; the dict below is all there is to know about where they are."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from scanmix.data.batches import TrainingData
+from scanmix.engine import Engine
+from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.mixup import MixUp
+from scanmix.methods.scan import Scan
+from scanmix.methods.scan_dividemix import ScanDivideMix
+from scanmix.methods.scanmix import ScanMix
+from scanmix.networks.peer import Peer, Predictor
+from scanmix.networks.preact_resnet import PreActResNetSettings
+
+
+class State(Protocol):
+    """What every method's state holds; all of its fields are saved."""
+
+    peers: list[Peer]
+    p_clean: Tensor | None
+
+
+class Method(Protocol):
+    """Hyper-parameters and the three things the loop asks of them."""
+
+    State: Any
+    label_free: bool
+
+    @property
+    def epochs(self) -> int:
+        """How often the loop calls `epoch`."""
+
+    def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> Any:
+        """Return the state before the first epoch."""
+
+    def epoch(self, state: Any, data: TrainingData, epoch: int) -> dict[str, float]:
+        """Advance the state by one epoch; return what is worth writing down."""
+
+    def predictor(self, state: Any) -> Predictor:
+        """Return the network that stands for the state."""
+
+
+METHODS: dict[str, type[Method]] = {
+    "cross_entropy": CrossEntropy,
+    "dividemix": DivideMix,
+    "mixup": MixUp,
+    "scan": Scan,
+    "scan_dividemix": ScanDivideMix,
+    "scanmix": ScanMix,
+}

@@ -1,0 +1,79 @@
+"""MixUp (Zhang et al., ICLR 2018): convex combinations of images and of their given labels. Legend: B batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.losses import soft_cross_entropy
+from scanmix.blocks.mixmatch import mixup
+from scanmix.blocks.schedules import step_decay
+from scanmix.config import STRICT, Duration, epochs_of
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
+from scanmix.networks.preact_resnet import PreActResNetSettings
+
+
+@dataclasses.dataclass
+class MixUpState:
+    """One network."""
+
+    peers: list[Peer]
+    p_clean: Tensor | None = None
+    """Always None: MixUp does not divide."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MixUp:
+    """Cross-entropy on mixtures; optimizer defaults as for cross-entropy, alpha as for noisy labels."""
+
+    State: ClassVar[type[MixUpState]] = MixUpState
+    label_free: ClassVar[bool] = False
+
+    epochs: Annotated[int, Field(ge=1)] = 300
+    """E."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """B."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.02
+    """SGD."""
+    lr_drop: Duration = "50%"
+    """When the learning rate is divided by ten."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD momentum."""
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    """On all parameters."""
+    mixup_alpha: Annotated[float, Field(ge=0)] = 1.0
+    """alpha of Beta(alpha, alpha)."""
+
+    def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> MixUpState:
+        """Return one fresh network."""
+        peer = make_peer(
+            network, data, engine, "first", momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        return MixUpState([peer])
+
+    def epoch(self, state: MixUpState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass over all examples, each mixed with a random partner of its batch."""
+        (peer,) = state.peers
+        meter = Meter()
+        rate = step_decay(self.learning_rate, 0.1, epoch, (epochs_of(self.lr_drop, 1, self.epochs),))
+        everything = torch.arange(len(data), device=data.labels.device)
+        order, draws, mix = (data.generator("learn", epoch, use) for use in ("order", "views", "mixup"))
+        with meter.timed("learn"), learning(peer):
+            for index in batches(everything, self.batch_size, order):
+                images = data.views.weak(data.images[index], draws)
+                images, targets = mixup(images, data.one_hot(index), self.mixup_alpha, mix, dominant=False)
+                loss = soft_cross_entropy(peer.classifier(peer.encoder(images)), targets)
+                meter.add("learn", loss=loss)
+                peer.step(loss, rate)
+        return meter.results() | {"rate/learn": rate}
+
+    def predictor(self, state: MixUpState) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])

@@ -1,0 +1,145 @@
+"""A peer network: an encoder, named heads and the optimizer that moves them.
+
+Legend: N examples, B batch, C classes, D features.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scanmix.data.batches import TrainingData
+from scanmix.engine import Engine
+from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
+
+SWEEP_BATCH = 512
+
+
+class Peer(nn.Module):
+    """Encoder, classifier (noisy labels; predicts) and clusterer (neighbors; never sees a label).
+
+    One SGD optimizer serves every task, as in the published code; only its learning rate is rewritten. A
+    head that had no part in a loss has no gradient, so neither momentum nor weight decay moves it.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, num_features: int, num_classes: int, *, engine: Engine, momentum: float,
+        weight_decay: float,
+    ) -> None:  # fmt: skip
+        """Attach fresh linear heads to `encoder`."""
+        super().__init__()
+        self.engine = engine
+        self.encoder = encoder
+        self.classifier = nn.Linear(num_features, num_classes)
+        self.clusterer = nn.Linear(num_features, num_classes)
+        self.to(engine.device)
+        self.optimizer = torch.optim.SGD(
+            self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay
+        )
+
+    def step(self, loss: Tensor, learning_rate: float) -> None:
+        """Move every parameter that took part in `loss`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.engine.backward(loss)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+
+
+class Predictor(nn.Module):
+    """What is left of a run when training is over: networks whose logits are added up."""
+
+    def __init__(self, members: list[nn.Module]) -> None:
+        """Take the members over; each maps (B, C, H, W) to logits."""
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Sum of the members' logits. Shape: normalized images -> (B, C)."""
+        return torch.stack([member(images) for member in self.members]).sum(0)
+
+
+@contextmanager
+def learning(*networks: nn.Module) -> Iterator[None]:
+    """Batch statistics used and updated, gradients kept."""
+    for network in networks:
+        network.train()
+    yield
+
+
+@contextmanager
+def guessing(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
+    """No gradients; batch statistics used and updated, or the running ones. Restores the mode."""
+    was_training = network.training
+    network.train(batch_statistics)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)
+
+
+def make_encoder(settings: PreActResNetSettings, channels: int, engine: Engine, name: str) -> PreActResNet:
+    """Return a freshly initialized encoder; its weights depend on the engine's seed and on `name` alone."""
+    with _initialized_by(engine, name):
+        return PreActResNet(settings, channels).to(engine.device)
+
+
+def make_peer(
+    settings: PreActResNetSettings, data: TrainingData, engine: Engine, name: str, *, momentum: float,
+    weight_decay: float,
+) -> Peer:  # fmt: skip
+    """Return a freshly initialized peer; its weights depend on the engine's seed and on `name` alone."""
+    with _initialized_by(engine, name):
+        encoder = PreActResNet(settings, data.images.shape[1])
+        return Peer(
+            encoder, encoder.num_features, data.num_classes, engine=engine, momentum=momentum,
+            weight_decay=weight_decay,
+        )  # fmt: skip
+
+
+@contextmanager
+def _initialized_by(engine: Engine, name: str) -> Iterator[None]:
+    """PyTorch initializes from the global generator: seed it inside, leave it untouched outside."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(engine.generator("initialize", 0, name).initial_seed())
+        yield
+
+
+def sweep(network: nn.Module, data: TrainingData) -> Tensor:
+    """One evaluation-mode pass without gradients over the plain views, in order. Shape: -> (N, ...)."""
+    with guessing(network, batch_statistics=False):
+        outputs = [
+            network(data.plain(slice(start, start + SWEEP_BATCH)))
+            for start in range(0, len(data), SWEEP_BATCH)
+        ]
+    return torch.cat(outputs)
+
+
+def classify(peer: Peer) -> nn.Module:
+    """Return encoder and classifier as one network, sharing weights. Shape: (B, C, H, W) -> logits (B, C)."""
+    return nn.Sequential(peer.encoder, peer.classifier)
+
+
+class Belief(NamedTuple):
+    """What a peer holds of every example: loss of the given label (N,), predicted class (N,)."""
+
+    losses: Tensor
+    prediction: Tensor
+
+
+def examine(peer: Peer, data: TrainingData) -> Belief:
+    """One sweep: the cross-entropy of each given label and the prediction of each example."""
+    logits = sweep(classify(peer), data)
+    return Belief(F.cross_entropy(logits, data.labels, reduction="none"), logits.argmax(1))
+
+
+def frozen_copy(network: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode that takes no gradient."""
+    return copy.deepcopy(network).eval().requires_grad_(requires_grad=False)

@@ -1,0 +1,86 @@
+"""PreAct-ResNet-18 with a 3x3 stem, as the noisy-label literature uses it, and its small relatives.
+
+He et al. 2016 (identity mappings), in the form shared by DivideMix's code: no final batch norm and ReLU
+before pooling, a 1x1 shortcut convolution without batch norm, and a shortcut taken after the block's first
+batch norm and ReLU, in every block (in He et al. an identity shortcut carries the raw input).
+
+Shape: B batch, C channels in, D features out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from scanmix.config import STRICT
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PreActResNetSettings:
+    """Widths, depths and strides. The defaults are PreAct-ResNet-18: 11,171,146 parameters with 10 classes."""
+
+    widths: tuple[Positive, ...] = (64, 128, 256, 512)
+    """Channels of each stage; the last is the number of features D."""
+    blocks: tuple[Positive, ...] = (2, 2, 2, 2)
+    """Residual blocks of each stage."""
+    stem_kernel: Positive = 3
+    """Side of the first convolution."""
+    stem_stride: Positive = 1
+    """Stride of the first convolution; 2 or 4 makes small networks several times cheaper."""
+    final_norm: bool = False
+    """Batch norm and ReLU before pooling (He et al.); the noisy-label literature leaves them out."""
+
+
+class PreActBlock(nn.Module):
+    """BN-ReLU-conv twice, added to a shortcut. Shape: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        """Make the two convolutions and, where the shape changes, the shortcut's."""
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Add the residual to the activated input."""
+        active = F.relu(self.norm1(inputs))
+        residual = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        return torch.add(residual, self.shortcut(active))
+
+
+class PreActResNet(nn.Module):
+    """Images to features: stem, stages, average pool. Shape: (B, C, H, W) -> (B, D)."""
+
+    def __init__(self, settings: PreActResNetSettings, channels: int) -> None:
+        """Build stages that halve the size, all but the first."""
+        super().__init__()
+        widths, kernel = settings.widths, settings.stem_kernel
+        self.num_features = widths[-1]
+        self.stem = nn.Conv2d(channels, widths[0], kernel, settings.stem_stride, kernel // 2, bias=False)
+        stages: list[nn.Module] = []
+        inputs = widths[0]
+        for stage, (width, blocks) in enumerate(zip(widths, settings.blocks, strict=True)):
+            for block in range(blocks):
+                stride = 2 if block == 0 and stage > 0 else 1
+                stages.append(PreActBlock(inputs, width, stride))
+                inputs = width
+        self.stages = nn.Sequential(*stages)
+        final = (nn.BatchNorm2d(inputs), nn.ReLU()) if settings.final_norm else ()
+        self.final = nn.Sequential(*final)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU and GPU
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return pooled features."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        maps: Tensor = self.final(self.stages(self.stem(images)))
+        return maps.mean((2, 3))

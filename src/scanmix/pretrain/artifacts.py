@@ -1,0 +1,82 @@
+"""Label-free results kept by what they were made of: computed once, shared by every run that asks again.
+
+A stage that was cut short continues from its last saved epoch. Files are safetensors and JSON; a file is
+written aside, flushed and renamed, so what is there is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FORMAT = 1
+"""Part of every key: raised when a stage's maths changes, so that no stale result is found."""
+SAVE_EVERY = 10
+"""Epochs between two saves of a stage that is under way."""
+
+Tensors = dict[str, Tensor]
+
+
+def content_key(parts: Mapping[str, Any]) -> str:
+    """Return a short hash of JSON-able parts; the same parts give the same key on every machine."""
+    text = json.dumps({"format": FORMAT, **parts}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def cached(folder: Path | None, stage: str, key: str, compute: Callable[[Path | None], Tensors]) -> Tensors:
+    """Return the tensors stored under `stage` and `key`, or compute and store them.
+
+    `compute` is handed the file where it may keep unfinished work (none without a folder).
+    """
+    from safetensors.torch import load_file, save_file
+
+    if folder is None:
+        return compute(None)
+    path = folder / f"{stage}-{key}.safetensors"
+    if path.exists():
+        return load_file(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in compute(unfinished).items()}
+    write_aside(path, lambda aside: save_file(tensors, aside))
+    unfinished.unlink(missing_ok=True)
+    return tensors
+
+
+def resumable(
+    path: Path | None, parts: Mapping[str, Any], epochs: int, run_epoch: Callable[[int], None]
+) -> None:
+    """Run the epochs of a stage, saving `parts` (things with a `state_dict`) to `path` every few.
+
+    What `path` already holds is loaded and not run again.
+    """
+    done = 0
+    if path is not None and path.exists():
+        stored = torch.load(path, weights_only=True)
+        done = stored["epoch"]
+        for name, part in parts.items():
+            part.load_state_dict(stored["parts"][name])
+    for epoch in range(done, epochs):
+        run_epoch(epoch)
+        if path is not None and (epoch + 1) % SAVE_EVERY == 0 and epoch + 1 < epochs:
+            state = {"epoch": epoch + 1, "parts": {name: part.state_dict() for name, part in parts.items()}}
+            write_aside(path, lambda aside, state=state: torch.save(state, aside))
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Write to a file beside `path`, flush it to the disk, then rename: `path` is old or new, never half."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        write(aside)
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,81 @@
+"""SCAN's clustering stage (Van Gansbeke et al. 2020): an image and its neighbor belong to one cluster.
+
+ScanMix's code runs it between SimCLR and warm-up; Algorithm 1 of the paper does not show it.
+Legend: N examples, B batch, C clusters, K candidates.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.losses import scan_loss
+from scanmix.blocks.neighbors import draw_neighbor
+from scanmix.config import STRICT
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.peer import Peer, learning
+from scanmix.pretrain.artifacts import Tensors, resumable
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Clustering:
+    """Hyper-parameters of the clustering stage; defaults are the ScanMix code's for CIFAR-10."""
+
+    epochs: Annotated[int, Field(ge=0)] = 50
+    """Passes over the images (100 for CIFAR-100); 0 leaves the stage out, as Algorithm 1 does."""
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """B (1024 for CIFAR-100); should not be smaller than the number of clusters."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """Adam, constant."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Adam's L2 term."""
+    entropy_weight: Annotated[float, Field(ge=0)] = 5.0
+    """lambda_e (SCAN's code)."""
+
+
+def cluster(
+    settings: Clustering,
+    peer: Peer,
+    candidates: Tensor,
+    data: TrainingData,
+    engine: Engine,
+    unfinished: Path | None,
+) -> Tensors:
+    """Train encoder and clusterer of `peer` in place; return both as `encoder.*` and `clusterer.*`.
+
+    Each epoch every image draws one of its `candidates` (N, K); anchors and neighbors are strong views and two
+    separate forwards, so each has its own batch statistics. The last epoch is kept: the published code picks
+    one by its loss on test images.
+    """
+    parts = torch.nn.ModuleDict({"encoder": peer.encoder, "clusterer": peer.clusterer})
+    optimizer = torch.optim.Adam(
+        parts.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    everything = torch.arange(len(data), device=engine.device)
+    all_allowed = torch.ones_like(candidates, dtype=torch.bool)
+
+    def run_epoch(epoch: int) -> None:
+        partner = draw_neighbor(candidates, all_allowed, data.generator("scan", epoch, "neighbors"))
+        draws = data.generator("scan", epoch, "views")
+        meter = Meter()
+        with learning(peer):
+            order = data.generator("scan", epoch, "order")
+            for index in batches(everything, settings.batch_size, order, drop_last=True):
+                anchor = peer.clusterer(peer.encoder(data.views.strong(data.images[index], draws)))
+                neighbor = peer.clusterer(peer.encoder(data.views.strong(data.images[partner[index]], draws)))
+                loss, consistency, entropy = scan_loss(anchor, neighbor, settings.entropy_weight)
+                meter.add("scan", total=loss, consistency=consistency, entropy=entropy)
+                optimizer.zero_grad(set_to_none=True)
+                engine.backward(loss)
+                optimizer.step()
+        note = f"consistency {meter.results()['scan/consistency']:.3f}"
+        engine.tick("Clustering (SCAN)", epoch + 1, settings.epochs, note)
+
+    resumable(unfinished, {"parts": parts, "optimizer": optimizer}, settings.epochs, run_epoch)
+    return dict(parts.state_dict())

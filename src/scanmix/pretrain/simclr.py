@@ -1,0 +1,104 @@
+"""SimCLR (Chen et al. 2020): features from unlabeled images, by telling two views of an image from all others.
+
+The first stage of ScanMix (paper section 4.2). Legend: N examples, B batch, D features.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from scanmix.blocks.losses import nt_xent, nt_xent_one_way
+from scanmix.blocks.schedules import cosine
+from scanmix.config import STRICT
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine
+from scanmix.networks.peer import learning, sweep
+from scanmix.networks.preact_resnet import PreActResNet
+from scanmix.pretrain.artifacts import Tensors, resumable
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SimCLR:
+    """Hyper-parameters of the pre-training stage; defaults are the paper's for CIFAR."""
+
+    epochs: Annotated[int, Field(ge=0)] = 500
+    """Passes over the images (section 4.2)."""
+    batch_size: Annotated[int, Field(ge=2)] = 512
+    """B; a forward holds 2B views."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.4
+    """SGD, cosine to a thousandth of it (0.1^3: the code's reading of the paper's "decay rate 0.1")."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD momentum."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """On all parameters."""
+    contrast_temperature: Annotated[float, Field(gt=0)] = 0.1
+    """T of NT-Xent; 0.1 for CIFAR, 0.07 for Red Mini-ImageNet."""
+    projection_size: Annotated[int, Field(ge=1)] = 128
+    """Dimensions of the embedding, whose neighbors are mined (section 4.2)."""
+    symmetric: bool = False
+    """Both views are anchors, as in SimCLR; only the first, as in ScanMix's code, when off."""
+
+
+class Projector(nn.Module):
+    """Two-layer head with unit-length output. Shape: (B, D) -> (B, projection_size)."""
+
+    def __init__(self, num_features: int, projection_size: int) -> None:
+        """Linear, ReLU, linear."""
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(num_features, num_features), nn.ReLU(), nn.Linear(num_features, projection_size)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return unit-length embeddings."""
+        return F.normalize(self.layers(features), dim=1)
+
+
+def simclr(
+    settings: SimCLR, encoder: PreActResNet, data: TrainingData, engine: Engine, unfinished: Path | None
+) -> Tensors:
+    """Train `encoder` in place; return its weights as `encoder.*` and the embedding of each image as `embedding`.
+
+    Shape: embedding (N, projection_size), unit rows. `unfinished` is where the stage keeps its state.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(engine.generator("simclr", 0, "projector").initial_seed())
+        projector = Projector(encoder.num_features, settings.projection_size).to(engine.device)
+    network = nn.Sequential(encoder, projector)
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=0.0, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    loss_of = nt_xent if settings.symmetric else nt_xent_one_way
+    everything = torch.arange(len(data), device=engine.device)
+
+    def run_epoch(epoch: int) -> None:
+        done = epoch / settings.epochs
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(settings.learning_rate, settings.learning_rate * 1e-3, done)
+        order = data.generator("simclr", epoch, "order")
+        draws = data.generator("simclr", epoch, "views")
+        total = steps = 0.0
+        with learning(network):
+            for index in batches(everything, settings.batch_size, order, drop_last=True):
+                images = data.images[index]
+                views = torch.cat(
+                    [data.views.contrastive(images, draws), data.views.contrastive(images, draws)]
+                )
+                first, second = network(views).chunk(2)
+                loss = loss_of(first, second, settings.contrast_temperature)
+                optimizer.zero_grad(set_to_none=True)
+                engine.backward(loss)
+                optimizer.step()
+                total, steps = total + loss.item(), steps + 1
+        engine.tick("Pre-training (SimCLR)", epoch + 1, settings.epochs, f"loss {total / steps:.3f}")
+
+    resumable(unfinished, {"network": network, "optimizer": optimizer}, settings.epochs, run_epoch)
+    weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    return {**weights, "embedding": sweep(network, data)}

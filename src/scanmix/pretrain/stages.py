@@ -1,0 +1,96 @@
+"""The label-free stages in their order: SimCLR, neighbors, clustering. Each is kept by its content key.
+
+Legend: N examples, K neighbors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scanmix.blocks.neighbors import nearest_neighbors
+from scanmix.data.batches import TrainingData
+from scanmix.engine import Engine
+from scanmix.networks.peer import Peer, make_encoder, make_peer
+from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.pretrain.artifacts import Tensors, cached, content_key
+from scanmix.pretrain.scan import Clustering, cluster
+from scanmix.pretrain.simclr import SimCLR, simclr
+
+
+class Pretrained(NamedTuple):
+    """What the stages leave behind."""
+
+    neighbors: Tensor
+    """(N, K) int64, self excluded, nearest first."""
+    encoder: Tensors
+    clusterer: Tensors
+    """Empty when the clustering stage is left out."""
+
+
+def pretrain(
+    pretraining: SimCLR, clustering: Clustering, num_neighbors: int, *, include_self: bool, data: TrainingData,
+    network: PreActResNetSettings, engine: Engine,
+) -> Pretrained:  # fmt: skip
+    """Run or recall SimCLR, the mining of neighbors and SCAN. No label is read."""
+    made_of = {
+        "images": data.fingerprint(),
+        "views": data.views.contrastive_settings(),
+        "network": dataclasses.asdict(network),
+        "simclr": dataclasses.asdict(pretraining),
+        "seed": engine.seed,
+    }
+    encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
+    first = cached(
+        engine.cache,
+        "simclr",
+        content_key(made_of),
+        lambda unfinished: simclr(pretraining, encoder, data, engine, unfinished),
+    )
+    encoder_weights = under("encoder.", first)
+    neighbors = nearest_neighbors(first["embedding"].to(engine.device), num_neighbors)
+    if clustering.epochs == 0:
+        return Pretrained(neighbors, encoder_weights, {})
+
+    peer = make_peer(network, data, engine, "clusterer", momentum=0.0, weight_decay=0.0)
+    peer.encoder.load_state_dict(encoder_weights)
+    made_of |= {
+        "scan": dataclasses.asdict(clustering),
+        "strong": data.views.strong_settings(),
+        "neighbors": num_neighbors,
+        "include_self": include_self,
+        "clusters": data.num_classes,
+    }
+    candidates = candidate_neighbors(neighbors, include_self=include_self)
+    second = cached(
+        engine.cache,
+        "scan",
+        content_key(made_of),
+        lambda unfinished: cluster(clustering, peer, candidates, data, engine, unfinished),
+    )
+    return Pretrained(neighbors, under("encoder.", second), under("clusterer.", second))
+
+
+def candidate_neighbors(neighbors: Tensor, *, include_self: bool) -> Tensor:
+    """Put each example before its neighbors, as the published code keeps it. Shape: (N, K) -> (N, K + 1) or (N, K)."""
+    if not include_self:
+        return neighbors
+    own = torch.arange(len(neighbors), device=neighbors.device).unsqueeze(1)
+    return torch.cat([own, neighbors], 1)
+
+
+def load_into(peer: Peer, pretrained: Pretrained) -> Peer:
+    """Give a peer the pre-trained encoder; both heads start as the clustering head where there is one."""
+    peer.encoder.load_state_dict(pretrained.encoder)
+    if pretrained.clusterer:
+        peer.clusterer.load_state_dict(pretrained.clusterer)
+        peer.classifier.load_state_dict(pretrained.clusterer)
+    return peer
+
+
+def under(prefix: str, tensors: Tensors) -> Tensors:
+    """Return the tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,9 @@
+"""The same tests everywhere: one thread per process, and no draw or clock that differs between runs."""
+
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)  # contended threads cost 4 to 40 times
+
+settings.register_profile("scanmix", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("scanmix")

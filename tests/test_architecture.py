@@ -1,0 +1,147 @@
+"""The design's rules about the source itself: layers, sizes, names, and what a method may be told."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "scanmix"
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_FILE, MAX_METHOD_FILE, MAX_FUNCTION = 350, 200, 60
+BANNED_FILES = {"utils", "util", "helpers", "common", "core", "base", "misc"}
+ORACLE = {
+    "true_labels", "true_label", "clean_labels", "clean_label",
+    "noise_rate", "noise_type", "noise_kind",
+}  # fmt: skip
+BLIND_FOLDERS = ("methods", "blocks", "pretrain")
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(tree: ast.AST) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def parameters(function: Function | ast.Lambda) -> list[str]:
+    given = function.args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    return [argument.arg for argument in named if argument is not None]
+
+
+def oracle_leaks(source: str) -> list[str]:
+    """Parameters that would tell a method the truth, settings that would, and reads of true labels."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, Function | ast.Lambda):
+            found += [f"line {node.lineno}: parameter {name}" for name in parameters(node) if name in ORACLE]
+        if isinstance(node, ast.ClassDef):
+            fields = [item.target for item in node.body if isinstance(item, ast.AnnAssign)]
+            names = [field.id for field in fields if isinstance(field, ast.Name)]
+            found += [f"line {node.lineno}: field {name}" for name in names if name in ORACLE]
+        if isinstance(node, ast.Attribute) and node.attr in {"true_labels", "noise"}:
+            found.append(f"line {node.lineno}: reads .{node.attr}")
+    return found
+
+
+def lint_imports(source_folder: Path) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import sys; from importlinter.cli import lint_imports; "
+        f"sys.exit(lint_imports(config_filename={str(ROOT / 'pyproject.toml')!r}, no_cache=True))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=source_folder,
+        env=with_path(source_folder),
+        capture_output=True,
+        text=True,
+    )
+
+
+def with_path(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def test_imports_go_down_only() -> None:
+    done = lint_imports(PACKAGE.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("data/examples.py", "import scanmix.networks"),
+        ("blocks/losses.py", "from scanmix import methods"),
+        ("config/__init__.py", "import scanmix.data"),
+        ("helpers.py", ""),
+    ],
+)
+def test_the_contract_fails_on_an_arrow_upwards_or_an_unknown_room(
+    tmp_path: Path, file: str, line: str
+) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "scanmix", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "scanmix" / file).open("a") as handle:
+        handle.write(f"\n{line}\n")
+    done = lint_imports(tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    limit = MAX_METHOD_FILE if path.parent.name == "methods" else MAX_FILE
+    assert len(source.splitlines()) <= limit
+    for function in functions(ast.parse(source)):
+        assert function.end_lineno is not None
+        length = function.end_lineno - function.lineno + 1
+        assert length <= MAX_FUNCTION, f"{function.name} has {length} lines"
+
+
+def test_no_file_has_a_name_that_says_nothing() -> None:
+    names = {part for path in FILES for part in path.relative_to(PACKAGE).with_suffix("").parts}
+    assert not names & BANNED_FILES
+
+
+@pytest.mark.parametrize("folder", BLIND_FOLDERS)
+def test_oracle_rule(folder: str) -> None:
+    leaks = {
+        path.name: found
+        for path in sorted((PACKAGE / folder).rglob("*.py"))
+        if (found := oracle_leaks(path.read_text(encoding="utf-8")))
+    }
+    assert not leaks
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def start(self, data, *, noise_rate): ...",
+        "async def epoch(true_labels): ...",
+        "class ScanMix:\n    noise_type: str = 'symmetric'",
+        "f = lambda clean_labels: 1",
+        "def epoch(data):\n    return data.true_labels",
+    ],
+)
+def test_oracle_rule_can_fail(source: str) -> None:
+    assert oracle_leaks(source)
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    if not (PACKAGE / "cli.py").exists() and not (PACKAGE / "cli").exists():
+        pytest.skip("the command line is not there")
+    code = "import sys, scanmix.cli; sys.exit('torch is imported' if 'torch' in sys.modules else 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=with_path(PACKAGE.parent), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_config_needs_no_torch() -> None:
+    for path in (PACKAGE / "config").rglob("*.py"):
+        assert not re.search(r"^\s*(import|from) torch", path.read_text(encoding="utf-8"), re.MULTILINE)
