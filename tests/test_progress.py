@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from scanmix.progress import Bar, Quiet, Shown, progress, ticker
+from scanmix.progress import Bar, Lines, Quiet, Shown, progress, ticker
 
 
 def terminal() -> Console:
@@ -73,6 +73,25 @@ def test_inside_a_quiet_bar_is_quiet() -> None:
         inner.set(1, 3)
         assert isinstance(inner, Quiet)
     assert written(console) == ""
+
+
+def test_lines_are_written_for_every_tenth_of_the_work() -> None:
+    lines: list[str] = []
+    bar = Lines("ScanMix", lines.append)
+    for done in range(41):
+        bar.set(done, 40, f"accuracy {done}")
+    assert lines == [f"ScanMix {done}/40 accuracy {done}" for done in range(4, 41, 4)]
+
+
+def test_a_bar_inside_lines_writes_lines_of_its_own() -> None:
+    lines: list[str] = []
+    outer = Lines("ScanMix", lines.append)
+    outer.set(0, 60)
+    with progress("clustering", total=2, outer=outer) as inner:
+        inner.advance(note="loss 4.2")
+        inner.advance()
+    outer.set(60, 60)
+    assert lines == ["clustering 1/2 loss 4.2", "clustering 2/2", "ScanMix 60/60"]
 
 
 def test_nothing_is_written_when_stderr_is_a_pipe() -> None:

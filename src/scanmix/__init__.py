@@ -1,0 +1,71 @@
+"""ScanMix: image classifiers from labels that cannot be trusted.
+
+train_set, test_set = scanmix.load("digits")
+noisy = scanmix.add_noise(train_set, "symmetric", rate=0.8, seed=0)
+run = scanmix.train(noisy, test=test_set, method="scanmix", seed=0, out="runs/first")
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib import metadata
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scanmix.data.examples import Examples
+    from scanmix.data.noise import add_noise
+    from scanmix.data.readers import load
+    from scanmix.methods import METHODS
+    from scanmix.runs import open_run
+    from scanmix.train import resume, train
+
+    __version__: str
+
+__all__ = ["load", "add_noise", "train", "resume", "open_run", "METHODS", "Examples", "__version__"]
+
+# Where each name lives. Looked up when first asked for: `import scanmix` must not take PyTorch's seconds.
+_HOMES = {
+    "load": "scanmix.data.readers",
+    "add_noise": "scanmix.data.noise",
+    "train": "scanmix.train",
+    "resume": "scanmix.train",
+    "open_run": "scanmix.runs",
+    "METHODS": "scanmix.methods",
+    "Examples": "scanmix.data.examples",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name == "__version__":
+        return _version()
+    if name not in _HOMES:
+        raise AttributeError(f"module 'scanmix' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names, imported or not yet."""
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Importing `scanmix.train` would hide the function behind the module of that name; not here."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        hidden = isinstance(value, ModuleType) and _HOMES.get(name) == value.__name__
+        super().__setattr__(name, getattr(value, name) if hidden else value)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("scanmix")
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
+        return "0+unknown"
+
+
+sys.modules[__name__].__class__ = _Package

@@ -41,9 +41,7 @@ class Engine:
 
     def generator(self, stage: str, epoch: int, purpose: str) -> Generator:
         """Return a fresh generator on the device for one purpose in one epoch of one stage."""
-        return Generator(self.device).manual_seed(
-            derived_seed(self.seed, stage, str(epoch), purpose, str(self.rank))
-        )
+        return Generator(self.device).manual_seed(derived_seed(self.seed, stage, str(epoch), purpose, str(self.rank)))
 
     def backward(self, loss: Tensor) -> None:
         """Compute gradients of a scalar loss; the one place where processes will average theirs."""
@@ -75,9 +73,7 @@ class Meter:
             self._counts[key] = self._counts.get(key, 0) + 1
             if not math.isfinite(value):
                 step = self._counts[key]
-                raise Diverged(
-                    f"the {name} loss became {value} at step {step} of {stage}; lower the learning rate"
-                )
+                raise Diverged(f"the {name} loss became {value} at step {step} of {stage}; lower the learning rate")
             self._totals[key] = self._totals.get(key, 0.0) + value
 
     @contextmanager
@@ -113,7 +109,5 @@ def find_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
-        raise UserError(
-            f"device {name!r} cannot be used on this machine; choose one of: auto, {there}"
-        ) from error
+        raise UserError(f"device {name!r} cannot be used on this machine; choose one of: auto, {there}") from error
     return device

@@ -1,4 +1,5 @@
-"""Progress bars on the terminal: what runs, how far it is, how long it has left. Silent anywhere else.
+"""Progress bars on the terminal: what runs, how far it is, how long it has left. Silent anywhere else,
+unless a program asks for lines of text.
 
 with progress("ScanMix", total=60) as epochs:
     for epoch in range(60):
@@ -50,6 +51,29 @@ class Quiet:
         """Show nothing."""
 
 
+@dataclass
+class Lines:
+    """A line of text for every tenth of the work: for logs, where bars cannot be drawn."""
+
+    title: str
+    write: Callable[[str], object]
+    tenths: int = 0
+    done: int = 0
+    total: int = 0
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more steps are done."""
+        self.set(self.done + count, self.total, note)
+
+    def set(self, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` steps are done."""
+        self.done, self.total = done, total
+        tenths = 10 * done // total if total else 0
+        if tenths > self.tenths:
+            self.write(f"{self.title} {done}/{total} {note}".rstrip())
+        self.tenths = tenths
+
+
 @dataclass(frozen=True)
 class Shown:
     """One line of a display that every nested bar shares."""
@@ -67,9 +91,7 @@ class Shown:
 
 
 @contextmanager
-def progress(
-    title: str, total: int | None, outer: Bar | None = None, console: Console | None = None
-) -> Iterator[Bar]:
+def progress(title: str, total: int | None, outer: Bar | None = None, console: Console | None = None) -> Iterator[Bar]:
     """Show a bar while the block runs: on stderr if that is a terminal, else nothing.
 
     Args:
@@ -84,6 +106,9 @@ def progress(
             yield Shown(outer.display, line)
         finally:
             outer.display.remove_task(line)
+        return
+    if isinstance(outer, Lines):
+        yield Lines(title, outer.write, total=total or 0)
         return
     terminal = sys.stderr.isatty() if console is None else console.is_terminal
     if outer is not None or not terminal:

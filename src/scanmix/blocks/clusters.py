@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def match_clusters(clusters: Tensor, labels: Tensor, num_classes: int) -> Tensor:
@@ -18,3 +18,11 @@ def match_clusters(clusters: Tensor, labels: Tensor, num_classes: int) -> Tensor
     counts = torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
     _, classes = linear_sum_assignment(counts.numpy(), maximize=True)
     return torch.from_numpy(classes).to(clusters.device, torch.int64)
+
+
+def rename_outputs(head: nn.Linear, classes: Tensor) -> None:
+    """Move output c of a linear head to place `classes[c]`, in place. Shape: (C,), a permutation."""
+    order = classes.argsort()
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        head.bias.copy_(head.bias[order].clone())

@@ -32,9 +32,7 @@ def normalize_losses(losses: Tensor) -> Tensor:
     return (losses - low) / spread if spread > SMALLEST_SPREAD else torch.zeros_like(losses)
 
 
-def clean_probability(
-    losses: Tensor, max_iter: int = 10, tol: float = 1e-2, reg_covar: float = 5e-4
-) -> Tensor:
+def clean_probability(losses: Tensor, max_iter: int = 10, tol: float = 1e-2, reg_covar: float = 5e-4) -> Tensor:
     """Posterior of the low-loss component of a two-component Gaussian mixture. Shape: (N,) -> (N,).
 
     Losses are normalized first. Each posterior is read at the loss clipped to the interval between the two

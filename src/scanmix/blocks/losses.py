@@ -5,6 +5,8 @@ Legend: B batch, C classes, D features.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,9 +41,7 @@ def confidence_penalty(logits: Tensor) -> Tensor:
     return (logits.softmax(1) * F.log_softmax(logits, 1)).sum(1).mean()
 
 
-def scan_loss(
-    anchor_logits: Tensor, neighbor_logits: Tensor, entropy_weight: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def scan_loss(anchor_logits: Tensor, neighbor_logits: Tensor, entropy_weight: float) -> tuple[Tensor, Tensor, Tensor]:
     """SCAN's clustering loss (Van Gansbeke et al. 2020; ScanMix Eq. 9, l_CLU = l_N + lambda_e l_e).
 
     consistency = -mean log <p_anchor, p_neighbor>; entropy = H(mean anchor prediction), in nats.
@@ -71,6 +71,15 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return (nt_xent_one_way(first, second, temperature) + nt_xent_one_way(second, first, temperature)) / 2
 
 
+class SemiSupervised(NamedTuple):
+    """l_MLE and its three parts, unweighted."""
+
+    total: Tensor
+    labeled: Tensor
+    unlabeled: Tensor
+    prior: Tensor
+
+
 def semi_supervised_loss(
     logits: Tensor,
     targets: Tensor,
@@ -78,14 +87,15 @@ def semi_supervised_loss(
     unlabeled_weight: float,
     prior_weight: float,
     prior: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> SemiSupervised:
     """l_MLE = l_X + lambda_u l_U + lambda_r l_r (ScanMix Eq. 7; DivideMix).
 
     The first `num_labeled` rows are the labeled ones; with no other rows l_U is zero.
-    Returns (total, labeled, unlabeled, prior penalty). Shape: (B, C), (B, C) -> (), (), (), ().
+    Shape: (B, C), (B, C) -> four times ().
     """
     labeled = soft_cross_entropy(logits[:num_labeled], targets[:num_labeled])
     rest = logits[num_labeled:]
     unlabeled = probability_mse(rest, targets[num_labeled:]) if len(rest) else logits.new_zeros(())
     penalty = prior_penalty(logits, prior)
-    return labeled + unlabeled_weight * unlabeled + prior_weight * penalty, labeled, unlabeled, penalty
+    total = labeled + unlabeled_weight * unlabeled + prior_weight * penalty
+    return SemiSupervised(total, labeled, unlabeled, penalty)

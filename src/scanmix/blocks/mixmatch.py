@@ -51,7 +51,6 @@ def mixmatch(
     unlabeled: list[Tensor],
     labels: Tensor,
     p_clean: Tensor,
-    *,
     temperature: float,
     alpha: float,
     generator: Generator,

@@ -38,9 +38,9 @@ def nearest_neighbors(features: Tensor, k: int) -> Tensor:
     return found
 
 
-def agreeing(candidates: Tensor, prediction: Tensor) -> Tensor:
-    """E-step (Algorithm 1): q(z_ji) = 1 where neighbor j has the prediction of i. Shape: (N, K), (N,) -> (N, K) bool."""
-    return prediction[candidates] == prediction.unsqueeze(1)
+def agreeing(candidates: Tensor, labels: Tensor) -> Tensor:
+    """E-step (Algorithm 1): q(z_ji) = 1 where neighbor j has the label of i. Shape: (N, K), (N,) -> (N, K) bool."""
+    return labels[candidates] == labels.unsqueeze(1)
 
 
 def draw_neighbor(candidates: Tensor, allowed: Tensor, generator: Generator) -> Tensor:

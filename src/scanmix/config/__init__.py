@@ -6,7 +6,7 @@ Order: defaults of the dataclasses < recipe < command line. Errors say what, whe
 from scanmix.config.durations import Duration, epochs_of
 from scanmix.config.errors import UserError, nearest, unknown_name
 from scanmix.config.fields import dotted_keys
-from scanmix.config.models import STRICT, build, dump
+from scanmix.config.models import STRICT, Batch, Count, Rate, Share, Weight, build, dump
 from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
 from scanmix.config.tables import Table, merge, parse_assignment, read_toml
 
@@ -14,6 +14,11 @@ __all__ = [
     "RECIPES",
     "RECIPE_KEYS",
     "STRICT",
+    "Batch",
+    "Count",
+    "Rate",
+    "Share",
+    "Weight",
     "Duration",
     "Table",
     "UserError",

@@ -41,9 +41,7 @@ def epochs_of(duration: int | str, steps_per_epoch: int, total_epochs: int) -> i
     if match is None:  # an int
         return int(checked)
     if match["percent"]:
-        return math.ceil(
-            Fraction(match["percent"]) * total_epochs / 100
-        )  # exact: 1.1 % of 1000 is 11, not 12
+        return math.ceil(Fraction(match["percent"]) * total_epochs / 100)  # exact: 1.1 % of 1000 is 11, not 12
     if match["unit"].startswith("step"):
         return math.ceil(Fraction(int(match["count"]), steps_per_epoch))
     return int(match["count"])

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from scanmix.config.errors import UserError
 from scanmix.config.fields import fields_of, model_in
@@ -17,6 +17,12 @@ from scanmix.config.tables import Table, merge
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 """Config of every settings and method dataclass: `@dataclass(frozen=True, kw_only=True, config=STRICT)`."""
+
+Count = Annotated[int, Field(ge=1)]
+Batch = Annotated[int, Field(ge=2)]
+Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 Model = TypeVar("Model")
 
@@ -60,9 +66,7 @@ def dump(instance: object) -> Table:
         if value is not None:
             table[name] = _plain(value)
         elif field.get_default(call_default_factory=True) is not None:
-            raise UserError(
-                f"{type(instance).__name__}.{name} cannot be None: TOML has no word for it; leave it out"
-            )
+            raise UserError(f"{type(instance).__name__}.{name} cannot be None: TOML has no word for it; leave it out")
     return table
 
 

@@ -63,9 +63,7 @@ def _allowed(field: FieldInfo) -> str | None:
         annotation = options[0]
     if get_origin(annotation) is Annotated:
         annotation, *inner = get_args(annotation)
-        metadata += [
-            part for extra in inner for part in (extra.metadata if isinstance(extra, FieldInfo) else [extra])
-        ]
+        metadata += [part for extra in inner for part in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in get_args(annotation))
     if hasattr(annotation, "__pydantic_fields__"):

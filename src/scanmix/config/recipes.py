@@ -14,9 +14,7 @@ RECIPE_KEYS = ("extends", "method", "oracle", "data", "network", "views", "setti
 
 def recipe_names(recipes_dir: Path = RECIPES) -> list[str]:
     """Names of the recipes in a folder, such as `digits/any/scanmix`, sorted."""
-    return sorted(
-        path.relative_to(recipes_dir).with_suffix("").as_posix() for path in recipes_dir.rglob("*.toml")
-    )
+    return sorted(path.relative_to(recipes_dir).with_suffix("").as_posix() for path in recipes_dir.rglob("*.toml"))
 
 
 def load_recipe(path_or_name: str | Path, recipes_dir: Path = RECIPES) -> Table:

@@ -37,9 +37,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
 
     Neither argument is changed, and the result shares no table with them.
     """
-    merged: Table = {
-        key: merge(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()
-    }
+    merged: Table = {key: merge(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()}
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(value, Mapping):

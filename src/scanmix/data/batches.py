@@ -37,6 +37,15 @@ class TrainingData:
         """Return plain views of these examples. Shape: (B,) -> (B, C, H, W)."""
         return self.views.plain(self.images[index])
 
+    @property
+    def everything(self) -> Tensor:
+        """Return the indices of all examples. Shape: (N,)."""
+        return torch.arange(len(self), device=self.labels.device)
+
+    def generators(self, stage: str, epoch: int, *purposes: str) -> tuple[Generator, ...]:
+        """Return one fresh generator for each purpose."""
+        return tuple(self.generator(stage, epoch, purpose) for purpose in purposes)
+
     def fingerprint(self) -> str:
         """Return a hash of the images alone: what label-free results depend on."""
         digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
@@ -64,20 +73,19 @@ def batches(index: Tensor, size: int, generator: Generator, *, drop_last: bool =
     yield from chunks
 
 
-def paired(
-    clean: Tensor, noisy: Tensor, size: int, generator: Generator, *, minimum_steps: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
+def paired(clean: Tensor, size: int, generator: Generator, minimum_steps: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield labeled and unlabeled batches side by side: one pass over the clean set (DivideMix's epoch).
 
-    The noisy set starts again, reshuffled, whenever it runs out; when it is empty its batches are empty.
-    When a pass has fewer than `minimum_steps` batches the clean set is passed over again.
-    Shape: (N1,), (N2,) -> (B,), (B,) each.
+    `clean` is a mask. The noisy set starts again, reshuffled, whenever it runs out; when it is empty its
+    batches are empty. When a pass has fewer than `minimum_steps` batches the clean set is passed over again.
+    Shape: (N,) bool -> (B,), (B,) each.
     """
-    unlabeled = _forever(noisy, size, generator)
+    labeled_set, unlabeled_set = clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1)
+    unlabeled = _forever(unlabeled_set, size, generator)
     steps = 0
-    while len(clean):
-        for labeled in batches(clean, size, generator):
-            yield labeled, next(unlabeled, noisy[:0])
+    while len(labeled_set):
+        for labeled in batches(labeled_set, size, generator):
+            yield labeled, next(unlabeled, unlabeled_set)
             steps += 1
         if steps >= minimum_steps:
             return

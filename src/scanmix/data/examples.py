@@ -40,9 +40,7 @@ class NoiseReport:
     transition: tuple[tuple[float, ...], ...]
 
 
-def measure_transition(
-    true_labels: Tensor, labels: Tensor, num_classes: int
-) -> tuple[tuple[float, ...], ...]:
+def measure_transition(true_labels: Tensor, labels: Tensor, num_classes: int) -> tuple[tuple[float, ...], ...]:
     """Share of each true class (row) that was given each label (column).
 
     Shape: (N,), (N,) int64 -> C tuples of C floats; rows sum to 1, or to 0 for a class without examples.
@@ -169,9 +167,7 @@ class Examples:
         for label, class_name in enumerate(self.class_names):
             members = np.flatnonzero(labels == label)
             if len(members) < count:
-                raise UserError(
-                    f"per_class={count} is too many: {self.name!r} has {len(members)} of {class_name!r}."
-                )
+                raise UserError(f"per_class={count} is too many: {self.name!r} has {len(members)} of {class_name!r}.")
             chosen.append(np.random.default_rng([seed, label]).permutation(members)[:count])
         subset = self.select(np.sort(np.concatenate(chosen)))
         source = self._source_after({"per_class": {"count": count, "seed": seed}})
@@ -218,9 +214,7 @@ def changed_share(true_labels: Tensor, labels: Tensor) -> float:
 
 def _check_labels(labels: Tensor, count: int, num_classes: int, what: str) -> None:
     if labels.dtype != torch.int64 or labels.shape != (count,):
-        raise UserError(
-            f"{what} must be {count} int64 numbers, not {labels.dtype} of shape {tuple(labels.shape)}."
-        )
+        raise UserError(f"{what} must be {count} int64 numbers, not {labels.dtype} of shape {tuple(labels.shape)}.")
     if count and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         low, high = int(labels.min()), int(labels.max())
         raise UserError(f"{what} must lie in 0..{num_classes - 1}, but run from {low} to {high}.")

@@ -40,8 +40,7 @@ CIFAR100_SUPERCLASSES: Mapping[str, tuple[str, ...]] = {
 }
 CIFAR100_CLASSES: tuple[str, ...] = tuple(sorted(sum(CIFAR100_SUPERCLASSES.values(), ())))
 CIFAR100_COARSE: tuple[int, ...] = tuple(
-    next(i for i, members in enumerate(CIFAR100_SUPERCLASSES.values()) if name in members)
-    for name in CIFAR100_CLASSES
+    next(i for i, members in enumerate(CIFAR100_SUPERCLASSES.values()) if name in members) for name in CIFAR100_CLASSES
 )
 
 

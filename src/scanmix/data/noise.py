@@ -132,26 +132,17 @@ def add_noise(
 def _mapping_for(examples: Examples, mapping: Mapping[int, int] | None) -> dict[int, int]:
     found = ASYMMETRIC.get(examples.name) if mapping is None else mapping
     if found is None:
-        raise UserError(
-            f"asymmetric noise has no map for {examples.name!r}; give one, such as mapping={{0: 1, 1: 0}}."
-        )
+        raise UserError(f"asymmetric noise has no map for {examples.name!r}; give one, such as mapping={{0: 1, 1: 0}}.")
     # A source that went through JSON or TOML has text for keys.
     whole = {int(old): int(new) for old, new in found.items()}
     for label in (*whole, *whole.values()):
         if not 0 <= label < examples.num_classes:
-            raise UserError(
-                f"the noise mapping names class {label}, but classes run 0..{examples.num_classes - 1}."
-            )
+            raise UserError(f"the noise mapping names class {label}, but classes run 0..{examples.num_classes - 1}.")
     return whole
 
 
 def _with_noise(
-    examples: Examples,
-    labels: Tensor,
-    kind: str,
-    rate: float | None,
-    seed: int | None,
-    step: Mapping[str, JSON],
+    examples: Examples, labels: Tensor, kind: str, rate: float | None, seed: int | None, step: Mapping[str, JSON]
 ) -> Examples:
     true_labels = examples.labels if examples.true_labels is None else examples.true_labels
     report = NoiseReport(
@@ -234,9 +225,7 @@ def _checked(content: Any, path: Path, num_examples: int, num_classes: int) -> T
     if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
         raise UserError(f"the noise file {path} must hold one flat list of whole-number labels.")
     if len(labels) != num_examples:
-        raise UserError(
-            f"the noise file {path} holds {len(labels)} labels, but there are {num_examples} examples."
-        )
+        raise UserError(f"the noise file {path} holds {len(labels)} labels, but there are {num_examples} examples.")
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise UserError(
             f"the noise file {path} has labels {int(labels.min())}..{int(labels.max())}, "

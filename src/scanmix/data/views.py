@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -84,15 +85,17 @@ class Views:
         """SimCLR's view: random resized crop, flip, color jitter, gray, (blur). Shape: (B, C, H, W)."""
         s = self.settings
         boxes = random_boxes(len(images), s.contrast_scale, s.contrast_ratio, generator)
-        angles = (
-            2 * torch.rand(len(images), generator=generator, device=generator.device) - 1
-        ) * s.contrast_rotation
+        angles = (2 * torch.rand(len(images), generator=generator, device=generator.device) - 1) * s.contrast_rotation
         view = resized_crop(self._flipped(images, generator).float() / 255, boxes, angles.deg2rad())
         view = color_jitter(view, *s.jitter, generator=generator, apply_probability=s.jitter_probability)
         view = grayscale(view, s.grayscale_probability, generator)
         if s.blur_probability > 0:
             view = _some_blurred(view, s.blur_probability, generator)
         return (view - self.mean) / self.std
+
+    def drawn(self, kind: Literal["weak", "strong"]) -> Callable[[Tensor, Generator], Tensor]:
+        """Return the weak or the strong view, for settings that choose."""
+        return self.weak if kind == "weak" else self.strong
 
     def contrastive_settings(self) -> dict[str, Any]:
         """Return all that a contrastive view depends on but the image and the draw; plain views need less."""
@@ -153,9 +156,7 @@ def shift(images: Tensor, padding: int, generator: Generator) -> Tensor:
     return padded[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def random_boxes(
-    count: int, scale: tuple[float, float], ratio: tuple[float, float], generator: Generator
-) -> Tensor:
+def random_boxes(count: int, scale: tuple[float, float], ratio: tuple[float, float], generator: Generator) -> Tensor:
     """Crop boxes (left, top, width, height) as shares of the image: torchvision's rule, without its rounding.
 
     Area uniform in `scale`, log aspect uniform in log `ratio`; of ten candidates the first that fits is

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -28,8 +28,8 @@ class State(Protocol):
 class Method(Protocol):
     """Hyper-parameters and the three things the loop asks of them."""
 
-    State: Any
-    label_free: bool
+    State: ClassVar[Any]
+    label_free: ClassVar[bool]
 
     @property
     def epochs(self) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.schedules import step_decay
-from scanmix.config import STRICT, Duration, epochs_of
+from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
@@ -24,8 +22,7 @@ class CrossEntropyState:
     """One network."""
 
     peers: list[Peer]
-    p_clean: Tensor | None = None
-    """Always None: cross-entropy does not divide."""
+    p_clean: Tensor | None = None  # always None: cross-entropy does not divide
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,24 +32,16 @@ class CrossEntropy:
     State: ClassVar[type[CrossEntropyState]] = CrossEntropyState
     label_free: ClassVar[bool] = False
 
-    epochs: Annotated[int, Field(ge=1)] = 300
-    """E."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    """B."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.02
-    """SGD."""
-    lr_drop: Duration = "50%"
-    """When the learning rate is divided by ten."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD momentum."""
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """On all parameters."""
+    epochs: Count = 300  # E
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.02  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters
 
     def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> CrossEntropyState:
         """Return one fresh network."""
-        peer = make_peer(
-            network, data, engine, "first", momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
         return CrossEntropyState([peer])
 
     def epoch(self, state: CrossEntropyState, data: TrainingData, epoch: int) -> dict[str, float]:
@@ -60,10 +49,9 @@ class CrossEntropy:
         (peer,) = state.peers
         meter = Meter()
         rate = step_decay(self.learning_rate, 0.1, epoch, (epochs_of(self.lr_drop, 1, self.epochs),))
-        everything = torch.arange(len(data), device=data.labels.device)
-        order, draws = (data.generator("learn", epoch, use) for use in ("order", "views"))
+        order, draws = data.generators("learn", epoch, "order", "views")
         with meter.timed("learn"), learning(peer):
-            for index in batches(everything, self.batch_size, order):
+            for index in batches(data.everything, self.batch_size, order):
                 logits = peer.classifier(peer.encoder(data.views.weak(data.images[index], draws)))
                 loss = F.cross_entropy(logits, data.labels[index])
                 meter.add("learn", loss=loss)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-import torch
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.schedules import step_decay
-from scanmix.config import STRICT, Duration, epochs_of
+from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
@@ -25,8 +23,7 @@ class MixUpState:
     """One network."""
 
     peers: list[Peer]
-    p_clean: Tensor | None = None
-    """Always None: MixUp does not divide."""
+    p_clean: Tensor | None = None  # always None: MixUp does not divide
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,26 +33,17 @@ class MixUp:
     State: ClassVar[type[MixUpState]] = MixUpState
     label_free: ClassVar[bool] = False
 
-    epochs: Annotated[int, Field(ge=1)] = 300
-    """E."""
-    batch_size: Annotated[int, Field(ge=2)] = 128
-    """B."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.02
-    """SGD."""
-    lr_drop: Duration = "50%"
-    """When the learning rate is divided by ten."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD momentum."""
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
-    """On all parameters."""
-    mixup_alpha: Annotated[float, Field(ge=0)] = 1.0
-    """alpha of Beta(alpha, alpha)."""
+    epochs: Count = 300  # E
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.02  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters
+    mixup_alpha: Weight = 1.0  # alpha of Beta(alpha, alpha)
 
     def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> MixUpState:
         """Return one fresh network."""
-        peer = make_peer(
-            network, data, engine, "first", momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
         return MixUpState([peer])
 
     def epoch(self, state: MixUpState, data: TrainingData, epoch: int) -> dict[str, float]:
@@ -63,10 +51,9 @@ class MixUp:
         (peer,) = state.peers
         meter = Meter()
         rate = step_decay(self.learning_rate, 0.1, epoch, (epochs_of(self.lr_drop, 1, self.epochs),))
-        everything = torch.arange(len(data), device=data.labels.device)
-        order, draws, mix = (data.generator("learn", epoch, use) for use in ("order", "views", "mixup"))
+        order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         with meter.timed("learn"), learning(peer):
-            for index in batches(everything, self.batch_size, order):
+            for index in batches(data.everything, self.batch_size, order):
                 images = data.views.weak(data.images[index], draws)
                 images, targets = mixup(images, data.one_hot(index), self.mixup_alpha, mix, dominant=False)
                 loss = soft_cross_entropy(peer.classifier(peer.encoder(images)), targets)

@@ -1,17 +1,16 @@
 """ScanMix (Sachdeva et al., Pattern Recognition 2023), Algorithm 1.
 
-Legend: N examples, B batch, C classes, K neighbors, P = 2 peers. Where paper and published code differ,
-`docs/fidelity.md` says which is the default here and which field selects the other.
+Where paper and published code differ, `docs/fidelity.md` says which is the default here and which field selects
+the other. Legend: N examples, B batch, C classes, K neighbors, P = 2 peers.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -21,19 +20,14 @@ from scanmix.blocks.memory import remember
 from scanmix.blocks.mixmatch import mixmatch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor
 from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.config import STRICT, Duration, epochs_of
+from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches, paired
 from scanmix.engine import Engine, Meter
 from scanmix.networks.peer import Peer, Predictor, classify, examine, guessing, learning, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
-from scanmix.pretrain.stages import candidate_neighbors, load_into, pretrain
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+from scanmix.pretrain.stages import candidate_neighbors, load_into, name_clusters, pretrain
 
 
 @dataclasses.dataclass
@@ -41,202 +35,166 @@ class ScanMixState:
     """All that one epoch hands to the next."""
 
     peers: list[Peer]
-    candidates: Tensor
-    """N_x: (N, K) neighbors, or (N, K + 1) with the example itself first."""
-    history: Tensor
-    """(H, P, N) normalized losses of the last epochs."""
-    p_clean: Tensor | None = None
-    """(P, N)."""
-    severe: bool | None = None
-    """Whether the noise estimated after warm-up is above `severe_noise`."""
+    candidates: Tensor  # N_x: (N, K) neighbors, or (N, K + 1) with the example itself first
+    history: Tensor  # (H, P, N) normalized losses of the last epochs
+    p_clean: Tensor | None = None  # (P, N) what each peer believes of each label
+    severe: bool | None = None  # unknown until the end of warm-up
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ScanMix:
-    """Semantic clustering and semi-supervised learning in turns; hyper-parameters of the paper's CIFAR-10 runs."""
+    """Semantic clustering and semi-supervised learning in turns; defaults are the paper's CIFAR-10 runs."""
 
     State: ClassVar[type[ScanMixState]] = ScanMixState
     label_free: ClassVar[bool] = False
 
-    epochs: Count = 300
-    """E (section 4.2), warm-up included."""
-    warmup: Duration = "10 epochs"
-    """WarmUp (30 epochs for CIFAR-100)."""
-    pretrain: SimCLR = SimCLR()
-    clustering: Clustering = Clustering()
-    num_neighbors: Count = 20
-    """K (section 4.2)."""
-    include_self: bool = True
-    """The example counts among its neighbors (published code; not in the paper)."""
+    epochs: Count = 300  # E, section 4.2; warm-up included
+    warmup: Duration = "10 epochs"  # WarmUp; 30 epochs for CIFAR-100 (code)
+    pretrain: SimCLR = SimCLR()  # PreTrain, section 4.2
+    clustering: Clustering = Clustering()  # between PreTrain and WarmUp (code; not in Algorithm 1)
+    name_clusters: bool = False  # count which cluster is which class before WarmUp (ours, for small data)
+    num_neighbors: Count = 20  # K, section 4.2
+    include_self: bool = True  # the example is among its own candidates (code; not in the paper)
 
-    batch_size: Annotated[int, Field(ge=2)] = 64
-    """Of each of the two sets; two views of each image make 4B rows a step."""
-    minimum_steps: Annotated[int, Field(ge=0)] = 0
-    """A pass over a small clean set is repeated until it has so many steps."""
-    learning_rate: Rate = 0.02
-    lr_drop: Duration = "50%"
-    """When the learning rate is divided by ten."""
-    momentum: Share = 0.9
-    weight_decay: Weight = 5e-4
+    batch_size: Batch = 64  # of each set; two views of each image make 4B rows a step
+    minimum_steps: int = 0  # a small clean set is passed over again until so many steps are done
+    minimum_clean: Count = 1  # the likeliest examples kept as clean when the threshold leaves fewer
+    learning_rate: Rate = 0.02  # section 4.2
+    warmup_rate: Rate = 0.02  # the same in warm-up
+    lr_drop: Duration = "50%"  # when it is divided by ten, section 4.2
+    momentum: Share = 0.9  # section 4.2
+    weight_decay: Weight = 5e-4  # section 4.2
+    share_momentum: bool = True  # one momentum buffer for all tasks (code); each task begins anew when off
 
-    clean_threshold: Share = 0.5
-    """tau, Eq. 8."""
-    minimum_clean: Count = 1
-    """The likeliest clean examples that are kept when the threshold leaves fewer."""
-    loss_memory: Count = 1
-    """Epochs of losses averaged before the mixture under severe noise (5 in the code, there only when told 90 %)."""
-    sharpen_temperature: Rate = 0.5
-    """T of MixMatch."""
-    mixup_alpha: Weight = 4.0
-    """alpha of MixUp's Beta."""
-    unlabeled_weight: Weight = 25.0
-    """lambda_u, section 3.2; DivideMix's Table 7 sets it by the noise it is told."""
-    unlabeled_ramp: Weight = 16.0
-    """Epochs over which lambda_u grows from 0."""
-    prior_weight: Weight = 1.0
-    """lambda_r, section 3.2."""
-    confidence_weight: Weight = 0.0
-    """Confidence penalty in warm-up (1 in the code, there only when told the noise is asymmetric)."""
-    guess_statistics: Literal["batch", "running"] = "batch"
-    """Batch norm of the trained peer while it guesses."""
+    clean_threshold: Share = 0.5  # tau, Eq. 8
+    loss_memory: Count = 1  # epochs of losses averaged under severe noise (5 in the code, if told 90 %)
+    sharpen_temperature: Rate = 0.5  # T of MixMatch
+    mixup_alpha: Weight = 4.0  # alpha of MixUp's Beta(alpha, alpha)
+    unlabeled_weight: Weight = 25.0  # lambda_u, section 3.2 (DivideMix sets it by the noise it is told)
+    unlabeled_ramp: Weight = 16.0  # epochs over which lambda_u grows from 0
+    prior_weight: Weight = 1.0  # lambda_r, section 3.2
+    confidence_weight: Weight = 0.0  # penalty in warm-up (1 in the code, if told the noise is asymmetric)
+    warmup_part: Literal["head", "network"] = "head"  # what WarmUp trains (the paper does not say)
+    guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
 
-    entropy_weight: Weight = 5.0
-    """lambda_e, Eq. 9: 5 in every published configuration, 2 in the paper's text."""
-    cluster_batch_size: Annotated[int, Field(ge=2)] = 128
-    """Section 4.2."""
-    cluster_rate: Rate = 1e-5
-    """Learning rate of the clustering loss (section 4.2)..."""
-    severe_cluster_rate: Rate = 1e-3
-    """... and when more than `severe_noise` of the labels look wrong."""
-    severe_noise: Share = 0.6
-    """|U| / |D| above which noise is severe (section 4.2); severe noise also means strong views (code)."""
+    entropy_weight: Weight = 5.0  # lambda_e, Eq. 9: 5 in every published configuration, 2 in section 4.2
+    cluster_batch_size: Batch = 128  # section 4.2
+    cluster_rate: Rate = 1e-5  # learning rate of l_CLU, section 4.2, ...
+    severe_cluster_rate: Rate = 1e-3  # ... and under severe noise
+    severe_noise: Share = 0.6  # |U| / |D| after warm-up above which noise is severe, section 4.2
+    view: Literal["weak", "strong"] = "weak"  # of the images that are learned from, ...
+    severe_view: Literal["weak", "strong"] = "strong"  # ... and under severe noise (code; not in the paper)
+    agreement: Literal["other", "own", "given"] = "other"  # whose labels q compares: Eq. 9 own, Eq. 5 given
+    shared_head: bool = False  # l_CLU through the classifier (literal Eq. 6) or its own head (code)
 
     def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> ScanMixState:
         """PreTrain(D): features, neighbors N_x and clusters without labels; both peers begin from them."""
-        found = pretrain(
-            self.pretrain, self.clustering, self.num_neighbors, include_self=self.include_self, data=data,
-            network=network, engine=engine,
-        )  # fmt: skip
-        peers = [
-            make_peer(network, data, engine, name, momentum=self.momentum, weight_decay=self.weight_decay)
-            for name in ("first", "second")
-        ]
-        candidates = candidate_neighbors(found.neighbors, include_self=self.include_self)
-        return ScanMixState(
-            [load_into(peer, found) for peer in peers], candidates, data.images.new_zeros(0, 2, len(data))
-        )
+        found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
+        peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
+        for peer in peers:
+            load_into(peer, found)
+            if self.name_clusters:
+                name_clusters(peer, data)
+        history = torch.zeros(0, 2, len(data), device=engine.device)
+        return ScanMixState(peers, candidate_neighbors(found.neighbors, self.include_self), history)
 
     def epoch(self, state: ScanMixState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One turn of Algorithm 1's loop, or one epoch of its warm-up; returns losses and seconds by stage."""
+        """One turn of Algorithm 1's loop, or one epoch of its warm-up."""
         meter = Meter()
-        if epoch < self._warmup_epochs(data):
+        if epoch < self.warmup_epochs(data):
             with meter.timed("warmup"):
-                self._warm_up(state, data, epoch, meter)
-            return meter.results() | {"rate/warmup": self.learning_rate}
+                for side in (0, 1):
+                    self._warm_up(side, state, data, epoch, meter)
+            return meter.results() | {"rate/warmup": self.warmup_rate}
 
         # p(clean | loss, gamma): each peer looks once at every example.
         with meter.timed("examine"):
             beliefs = [examine(peer, data) for peer in state.peers]
             losses = torch.stack([normalize_losses(belief.losses) for belief in beliefs])
             state.history = remember(state.history, losses, self.loss_memory)
-            seen = state.history.mean(0) if state.severe else losses
-            state.p_clean = torch.stack([clean_probability(row) for row in seen])
+            evidence = state.history.mean(0) if state.severe else losses
+            state.p_clean = torch.stack([clean_probability(row) for row in evidence])
         if state.severe is None:
             state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
 
-        # E-step: q(z_ji) = 1 where neighbor j has the prediction of i.
-        agree = [agreeing(state.candidates, belief.prediction) for belief in beliefs]
+        # E-step: q(z_ji) = 1 where neighbor j has the label that example i has.
+        a, b = beliefs[0].prediction, beliefs[1].prediction
+        labels = {"other": (b, a), "own": (a, b), "given": (data.labels, data.labels)}[self.agreement]
+        agree = [agreeing(state.candidates, label) for label in labels]
 
         # M-step: minimize l_MLE, then l_CLU. No peer grades its own homework.
-        a, b = state.peers
+        rate = step_decay(self.learning_rate, 0.1, epoch, (epochs_of(self.lr_drop, 1, self.epochs),))
+        cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
-            self._learn(a, b, state.p_clean[1], state, data, epoch, meter)
-            self._learn(b, a, state.p_clean[0], state, data, epoch, meter)
+            for side in (0, 1):
+                self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
         with meter.timed("cluster"):
-            self._cluster(a, agree[1], state, data, epoch, meter)
-            self._cluster(b, agree[0], state, data, epoch, meter)
-        return meter.results()
+            for side in (0, 1):
+                self._cluster(side, agree[side], state, data, epoch, cluster_rate, meter)
+        return meter.results() | {"rate/learn": rate, "rate/cluster": cluster_rate}
 
     def predictor(self, state: ScanMixState) -> Predictor:
         """Sum of the peers' logits (code; the paper has one network)."""
         return Predictor([classify(peer) for peer in state.peers])
 
-    def _warm_up(self, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
-        """WarmUp(D, f): the classifier learns the given labels on features that no label has touched."""
-        everything = torch.arange(len(data), device=data.labels.device)
-        for side, peer in enumerate(state.peers):
-            order = data.generator("warmup", epoch, f"order {side}")
-            draws = data.generator("warmup", epoch, f"views {side}")
-            for index in batches(everything, 2 * self.batch_size, order):
-                images = data.views.strong(data.images[index], draws)
-                with guessing(peer.encoder, batch_statistics=True):
-                    features = peer.encoder(images)
-                logits = peer.classifier(features)
-                loss = F.cross_entropy(logits, data.labels[index])
-                loss = loss + self.confidence_weight * confidence_penalty(logits)
-                meter.add("warmup", loss=loss)
-                peer.step(loss, self.learning_rate)
+    def warmup_epochs(self, data: TrainingData) -> int:
+        """Return the length of warm-up in epochs of this data."""
+        return epochs_of(self.warmup, -(-len(data) // (2 * self.batch_size)), self.epochs)
+
+    def _warm_up(self, side: int, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
+        """WarmUp(D, f): the classifier learns the given labels, on features that no label has touched."""
+        peer = state.peers[side]
+        order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
+        for index in batches(data.everything, 2 * self.batch_size, order):
+            images = data.views.strong(data.images[index], draws)
+            with guessing(peer, batch_statistics=True) if self.warmup_part == "head" else learning(peer):
+                features = peer.encoder(images)
+            logits = peer.classifier(features)
+            loss = F.cross_entropy(logits, data.labels[index])
+            loss = loss + self.confidence_weight * confidence_penalty(logits)
+            meter.add("warmup", loss=loss)
+            peer.step(loss, self.warmup_rate)
 
     def _learn(
-        self,
-        peer: Peer,
-        other: Peer,
-        p_clean: Tensor,
-        state: ScanMixState,
-        data: TrainingData,
-        epoch: int,
-        meter: Meter,
+        self, side: int, p_clean: Tensor, state: ScanMixState, data: TrainingData, epoch: int, rate: float, meter: Meter
     ) -> None:
-        """l_MLE over one pass of the clean set: MixMatch(X', U'), Eq. 7 and 8."""
-        side = state.peers.index(peer)
-        order, draws, mix = (
-            data.generator("learn", epoch, f"{use} {side}") for use in ("order", "views", "mixup")
-        )
-        view = data.views.strong if state.severe else data.views.weak
-        rate = step_decay(self.learning_rate, 0.1, epoch, (epochs_of(self.lr_drop, 1, self.epochs),))
+        """l_MLE (Eq. 7) over one pass of the set that the other peer calls clean (Eq. 8)."""
+        peer, other = state.peers[side], state.peers[1 - side]
+        view = data.views.drawn(self.severe_view if state.severe else self.view)
+        order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
+        in_batch = self.guess_statistics == "batch"
         clean = divide(p_clean, self.clean_threshold, self.minimum_clean)
-        labeled_set, unlabeled_set = clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1)
-        steps = max(-(-len(labeled_set) // self.batch_size), self.minimum_steps)
-        pairs = paired(labeled_set, unlabeled_set, self.batch_size, order, minimum_steps=self.minimum_steps)
+        pairs = list(paired(clean, self.batch_size, order, self.minimum_steps))
         for step, (labeled, unlabeled) in enumerate(pairs):
-            mixed = mixmatch(
-                peer, other,
-                [view(data.images[labeled], draws) for _ in range(2)],
-                [view(data.images[unlabeled], draws) for _ in range(2)],
-                data.one_hot(labeled), p_clean[labeled],
-                temperature=self.sharpen_temperature, alpha=self.mixup_alpha, generator=mix,
-                batch_statistics=self.guess_statistics == "batch",
-            )  # fmt: skip
-            since_warmup = epoch + step / steps - self._warmup_epochs(data)
-            weight = self.unlabeled_weight * linear_ramp(since_warmup, self.unlabeled_ramp)
+            x = [view(data.images[labeled], draws) for _ in range(2)]
+            u = [view(data.images[unlabeled], draws) for _ in range(2)]
+            y, p = data.one_hot(labeled), p_clean[labeled]
+            mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
+            since = epoch + step / len(pairs) - self.warmup_epochs(data)
+            weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
             with learning(peer):
                 logits = peer.classifier(peer.encoder(mixed.inputs))
-            loss, labeled_loss, unlabeled_loss, penalty = semi_supervised_loss(
-                logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight
-            )
-            meter.add("learn", labeled=labeled_loss, unlabeled=unlabeled_loss, prior=penalty, total=loss)
-            peer.step(loss, rate)
+            losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
+            meter.add("learn", **losses._asdict())
+            peer.step(losses.total, rate)
+        if not self.share_momentum:
+            peer.optimizer.state.clear()
 
     def _cluster(
-        self, peer: Peer, agree: Tensor, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter
+        self, side: int, agree: Tensor, state: ScanMixState, data: TrainingData, epoch: int, rate: float, meter: Meter
     ) -> None:
-        """l_CLU over every example with one neighbor of the same prediction each, Eq. 9."""
-        side = state.peers.index(peer)
-        order, draws, pick = (
-            data.generator("cluster", epoch, f"{use} {side}") for use in ("order", "views", "pick")
-        )
-        view = data.views.strong if state.severe else data.views.weak
-        rate = self.severe_cluster_rate if state.severe else self.cluster_rate
+        """l_CLU (Eq. 9) over every example, each with one neighbor for which q = 1."""
+        peer = state.peers[side]
+        head = peer.classifier if self.shared_head else peer.clusterer
+        view = data.views.drawn(self.severe_view if state.severe else self.view)
+        order, draws, pick = data.generators(f"cluster {side}", epoch, "order", "views", "neighbors")
         partner = draw_neighbor(state.candidates, agree, pick)
-        everything = torch.arange(len(data), device=data.labels.device)
-        for index in batches(everything, self.cluster_batch_size, order, drop_last=True):
+        for index in batches(data.everything, self.cluster_batch_size, order, drop_last=True):
             with learning(peer):
-                anchor = peer.clusterer(peer.encoder(view(data.images[index], draws)))
-                neighbor = peer.clusterer(peer.encoder(view(data.images[partner[index]], draws)))
+                anchor = head(peer.encoder(view(data.images[index], draws)))
+                neighbor = head(peer.encoder(view(data.images[partner[index]], draws)))
             loss, consistency, entropy = scan_loss(anchor, neighbor, self.entropy_weight)
-            meter.add("cluster", consistency=consistency, entropy=entropy, total=loss)
+            meter.add("cluster", total=loss, consistency=consistency, entropy=entropy)
             peer.step(loss, rate)
-
-    def _warmup_epochs(self, data: TrainingData) -> int:
-        steps_per_epoch = -(-len(data) // (2 * self.batch_size))
-        return epochs_of(self.warmup, steps_per_epoch, self.epochs)
+        if not self.share_momentum:
+            peer.optimizer.state.clear()

@@ -39,9 +39,7 @@ class Peer(nn.Module):
         self.classifier = nn.Linear(num_features, num_classes)
         self.clusterer = nn.Linear(num_features, num_classes)
         self.to(engine.device)
-        self.optimizer = torch.optim.SGD(
-            self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay
-        )
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay)
 
     def step(self, loss: Tensor, learning_rate: float) -> None:
         """Move every parameter that took part in `loss`."""
@@ -92,8 +90,12 @@ def make_encoder(settings: PreActResNetSettings, channels: int, engine: Engine, 
 
 
 def make_peer(
-    settings: PreActResNetSettings, data: TrainingData, engine: Engine, name: str, *, momentum: float,
-    weight_decay: float,
+    settings: PreActResNetSettings,
+    data: TrainingData,
+    engine: Engine,
+    name: str,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> Peer:  # fmt: skip
     """Return a freshly initialized peer; its weights depend on the engine's seed and on `name` alone."""
     with _initialized_by(engine, name):
@@ -115,10 +117,7 @@ def _initialized_by(engine: Engine, name: str) -> Iterator[None]:
 def sweep(network: nn.Module, data: TrainingData) -> Tensor:
     """One evaluation-mode pass without gradients over the plain views, in order. Shape: -> (N, ...)."""
     with guessing(network, batch_statistics=False):
-        outputs = [
-            network(data.plain(slice(start, start + SWEEP_BATCH)))
-            for start in range(0, len(data), SWEEP_BATCH)
-        ]
+        outputs = [network(data.plain(slice(start, start + SWEEP_BATCH))) for start in range(0, len(data), SWEEP_BATCH)]
     return torch.cat(outputs)
 
 

@@ -6,6 +6,7 @@ written aside, flushed and renamed, so what is there is whole.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -50,9 +51,7 @@ def cached(folder: Path | None, stage: str, key: str, compute: Callable[[Path | 
     return tensors
 
 
-def resumable(
-    path: Path | None, parts: Mapping[str, Any], epochs: int, run_epoch: Callable[[int], None]
-) -> None:
+def resumable(path: Path | None, parts: Mapping[str, Any], epochs: int, run_epoch: Callable[[int], None]) -> None:
     """Run the epochs of a stage, saving `parts` (things with a `state_dict`) to `path` every few.
 
     What `path` already holds is loaded and not run again.
@@ -67,7 +66,7 @@ def resumable(
         run_epoch(epoch)
         if path is not None and (epoch + 1) % SAVE_EVERY == 0 and epoch + 1 < epochs:
             state = {"epoch": epoch + 1, "parts": {name: part.state_dict() for name, part in parts.items()}}
-            write_aside(path, lambda aside, state=state: torch.save(state, aside))
+            write_aside(path, functools.partial(torch.save, state))
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

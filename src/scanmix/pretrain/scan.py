@@ -40,12 +40,7 @@ class Clustering:
 
 
 def cluster(
-    settings: Clustering,
-    peer: Peer,
-    candidates: Tensor,
-    data: TrainingData,
-    engine: Engine,
-    unfinished: Path | None,
+    settings: Clustering, peer: Peer, candidates: Tensor, data: TrainingData, engine: Engine, unfinished: Path | None
 ) -> Tensors:
     """Train encoder and clusterer of `peer` in place; return both as `encoder.*` and `clusterer.*`.
 
@@ -54,10 +49,7 @@ def cluster(
     one by its loss on test images.
     """
     parts = torch.nn.ModuleDict({"encoder": peer.encoder, "clusterer": peer.clusterer})
-    optimizer = torch.optim.Adam(
-        parts.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    everything = torch.arange(len(data), device=engine.device)
+    optimizer = torch.optim.Adam(parts.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     all_allowed = torch.ones_like(candidates, dtype=torch.bool)
 
     def run_epoch(epoch: int) -> None:
@@ -66,7 +58,7 @@ def cluster(
         meter = Meter()
         with learning(peer):
             order = data.generator("scan", epoch, "order")
-            for index in batches(everything, settings.batch_size, order, drop_last=True):
+            for index in batches(data.everything, settings.batch_size, order, drop_last=True):
                 anchor = peer.clusterer(peer.encoder(data.views.strong(data.images[index], draws)))
                 neighbor = peer.clusterer(peer.encoder(data.views.strong(data.images[partner[index]], draws)))
                 loss, consistency, entropy = scan_loss(anchor, neighbor, settings.entropy_weight)

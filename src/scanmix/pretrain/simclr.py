@@ -18,7 +18,7 @@ from scanmix.blocks.losses import nt_xent, nt_xent_one_way
 from scanmix.blocks.schedules import cosine
 from scanmix.config import STRICT
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Engine
+from scanmix.engine import Engine, Meter
 from scanmix.networks.peer import learning, sweep
 from scanmix.networks.preact_resnet import PreActResNet
 from scanmix.pretrain.artifacts import Tensors, resumable
@@ -64,7 +64,7 @@ class Projector(nn.Module):
 def simclr(
     settings: SimCLR, encoder: PreActResNet, data: TrainingData, engine: Engine, unfinished: Path | None
 ) -> Tensors:
-    """Train `encoder` in place; return its weights as `encoder.*` and the embedding of each image as `embedding`.
+    """Train `encoder` in place; return its weights as `encoder.*` and the embeddings as `embedding`.
 
     Shape: embedding (N, projection_size), unit rows. `unfinished` is where the stage keeps its state.
     """
@@ -76,7 +76,6 @@ def simclr(
         network.parameters(), lr=0.0, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
     loss_of = nt_xent if settings.symmetric else nt_xent_one_way
-    everything = torch.arange(len(data), device=engine.device)
 
     def run_epoch(epoch: int) -> None:
         done = epoch / settings.epochs
@@ -84,20 +83,19 @@ def simclr(
             group["lr"] = cosine(settings.learning_rate, settings.learning_rate * 1e-3, done)
         order = data.generator("simclr", epoch, "order")
         draws = data.generator("simclr", epoch, "views")
-        total = steps = 0.0
+        meter = Meter()
         with learning(network):
-            for index in batches(everything, settings.batch_size, order, drop_last=True):
+            for index in batches(data.everything, settings.batch_size, order, drop_last=True):
                 images = data.images[index]
-                views = torch.cat(
-                    [data.views.contrastive(images, draws), data.views.contrastive(images, draws)]
-                )
+                views = torch.cat([data.views.contrastive(images, draws), data.views.contrastive(images, draws)])
                 first, second = network(views).chunk(2)
                 loss = loss_of(first, second, settings.contrast_temperature)
+                meter.add("simclr", loss=loss)
                 optimizer.zero_grad(set_to_none=True)
                 engine.backward(loss)
                 optimizer.step()
-                total, steps = total + loss.item(), steps + 1
-        engine.tick("Pre-training (SimCLR)", epoch + 1, settings.epochs, f"loss {total / steps:.3f}")
+        note = f"loss {meter.results()['simclr/loss']:.3f}"
+        engine.tick("Pre-training (SimCLR)", epoch + 1, settings.epochs, note)
 
     resumable(unfinished, {"network": network, "optimizer": optimizer}, settings.epochs, run_epoch)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}

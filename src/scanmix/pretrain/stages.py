@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scanmix.blocks.clusters import match_clusters, rename_outputs
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
-from scanmix.networks.peer import Peer, make_encoder, make_peer
+from scanmix.networks.peer import Peer, examine, make_encoder, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.artifacts import Tensors, cached, content_key
 from scanmix.pretrain.scan import Clustering, cluster
@@ -32,9 +33,14 @@ class Pretrained(NamedTuple):
 
 
 def pretrain(
-    pretraining: SimCLR, clustering: Clustering, num_neighbors: int, *, include_self: bool, data: TrainingData,
-    network: PreActResNetSettings, engine: Engine,
-) -> Pretrained:  # fmt: skip
+    pretraining: SimCLR,
+    clustering: Clustering,
+    num_neighbors: int,
+    include_self: bool,
+    data: TrainingData,
+    network: PreActResNetSettings,
+    engine: Engine,
+) -> Pretrained:
     """Run or recall SimCLR, the mining of neighbors and SCAN. No label is read."""
     made_of = {
         "images": data.fingerprint(),
@@ -55,7 +61,7 @@ def pretrain(
     if clustering.epochs == 0:
         return Pretrained(neighbors, encoder_weights, {})
 
-    peer = make_peer(network, data, engine, "clusterer", momentum=0.0, weight_decay=0.0)
+    peer = make_peer(network, data, engine, "clusterer")
     peer.encoder.load_state_dict(encoder_weights)
     made_of |= {
         "scan": dataclasses.asdict(clustering),
@@ -64,7 +70,7 @@ def pretrain(
         "include_self": include_self,
         "clusters": data.num_classes,
     }
-    candidates = candidate_neighbors(neighbors, include_self=include_self)
+    candidates = candidate_neighbors(neighbors, include_self)
     second = cached(
         engine.cache,
         "scan",
@@ -74,21 +80,33 @@ def pretrain(
     return Pretrained(neighbors, under("encoder.", second), under("clusterer.", second))
 
 
-def candidate_neighbors(neighbors: Tensor, *, include_self: bool) -> Tensor:
-    """Put each example before its neighbors, as the published code keeps it. Shape: (N, K) -> (N, K + 1) or (N, K)."""
+def candidate_neighbors(neighbors: Tensor, include_self: bool) -> Tensor:
+    """Put each example before its neighbors, as the published code does.
+
+    Shape: (N, K) -> (N, K + 1), or as it is without `include_self`.
+    """
     if not include_self:
         return neighbors
     own = torch.arange(len(neighbors), device=neighbors.device).unsqueeze(1)
     return torch.cat([own, neighbors], 1)
 
 
-def load_into(peer: Peer, pretrained: Pretrained) -> Peer:
+def load_into(peer: Peer, pretrained: Pretrained) -> None:
     """Give a peer the pre-trained encoder; both heads start as the clustering head where there is one."""
     peer.encoder.load_state_dict(pretrained.encoder)
     if pretrained.clusterer:
         peer.clusterer.load_state_dict(pretrained.clusterer)
         peer.classifier.load_state_dict(pretrained.clusterer)
-    return peer
+
+
+def name_clusters(peer: Peer, data: TrainingData) -> None:
+    """Order the classifier's outputs by the classes that the given labels, noise and all, vote for.
+
+    A classifier that starts as the clustering head must first learn which cluster is which class. One count over
+    all examples answers that better than the few steps of gradient descent that small data affords.
+    """
+    classes = match_clusters(examine(peer, data).prediction, data.labels, data.num_classes)
+    rename_outputs(peer.classifier, classes)
 
 
 def under(prefix: str, tensors: Tensors) -> Tensors:

@@ -15,10 +15,11 @@ from scanmix.data.readers.cifar import read_cifar10, read_cifar100
 from scanmix.data.readers.digits import read_digits
 from scanmix.data.readers.fashion_mnist import read_fashion_mnist
 from scanmix.data.readers.folder import read_folder
+from scanmix.data.readers.matching import match
 from scanmix.data.readers.pictures import resize_all
 from scanmix.data.readers.table import read_table
 
-__all__ = ["KNOWN", "load", "reload"]
+__all__ = ["KNOWN", "load", "match", "reload"]
 
 KNOWN = ("digits", "fashion-mnist", "cifar10", "cifar100")
 Pair = tuple[Examples, Examples | None]
@@ -82,9 +83,7 @@ def reload(source: Mapping[str, Any]) -> Examples:
     try:
         recipe, split, steps = dict(source["load"]), source["split"], list(source.get("steps", []))
     except (KeyError, TypeError, ValueError):
-        raise UserError(
-            "these examples did not come from scanmix.load, so it cannot load them again."
-        ) from None
+        raise UserError("these examples did not come from scanmix.load, so it cannot load them again.") from None
     pair = dict(zip(("train", "test"), load(**recipe), strict=True))
     examples = pair.get(split)
     if examples is None:
@@ -101,9 +100,9 @@ def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
         return examples.per_class(**step["per_class"])
     if "without_true_labels" in step:
         return examples.without_true_labels()
-    raise UserError(
-        f"the source of {examples.name!r} has an unknown step {sorted(step)}; a newer scanmix wrote it."
-    )
+    if "match" in step:
+        return match(examples, **step["match"])
+    raise UserError(f"the source of {examples.name!r} has an unknown step {sorted(step)}; a newer scanmix wrote it.")
 
 
 def _read(source: str | Path, root: str | Path | None, size: int | None, download: bool) -> Pair:

@@ -56,16 +56,12 @@ def read_cifar100(root: str | Path | None = None) -> tuple[Examples, Examples]:
 def _find(name: str, root: str | Path | None, inner: str, files: Sequence[str]) -> Path:
     given = root if root is not None else os.environ.get("SCANMIX_DATA")
     if given is None:
-        raise UserError(
-            f"{name} needs root= (or SCANMIX_DATA), the folder that holds {inner}; get it from {ADDRESS}."
-        )
+        raise UserError(f"{name} needs root= (or SCANMIX_DATA), the folder that holds {inner}; get it from {ADDRESS}.")
     top = Path(given).expanduser()
     for folder in (top, top / inner, top / name, top / name / inner):
         if all((folder / file).is_file() for file in files):
             return folder
-    raise UserError(
-        f"{top} lacks {inner} with {', '.join(files)}; unpack the python version from {ADDRESS} there."
-    )
+    raise UserError(f"{top} lacks {inner} with {', '.join(files)}; unpack the python version from {ADDRESS} there.")
 
 
 def _read(name: str, paths: Sequence[Path], split: str, key: bytes, class_names: tuple[str, ...]) -> Examples:

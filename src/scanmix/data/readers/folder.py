@@ -50,11 +50,7 @@ def _rows(top: Path, folder: Path) -> list[Row]:
 
 
 def to_examples(
-    name: str,
-    train_rows: Sequence[Row],
-    test_rows: Sequence[Row],
-    size: int | None,
-    skipped: tuple[str, ...] = (),
+    name: str, train_rows: Sequence[Row], test_rows: Sequence[Row], size: int | None, skipped: tuple[str, ...] = ()
 ) -> tuple[Examples, Examples | None]:
     """Read the files of training and test rows (id, file, class name) into images of one size and depth.
 

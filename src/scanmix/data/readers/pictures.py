@@ -83,8 +83,7 @@ def read_pictures(
             size = default_size([side for side, _ in deciding])
         if channels is None:
             channels = 1 if all(gray for _, gray in shapes) else 3
-        side, planes = size, channels
-        decoded = list(_threaded(lambda path: _decode(path, side, planes), paths, "reading images"))
+        decoded = decode_pictures(paths, size, channels)
     kept = tuple(i for i, image in enumerate(decoded) if not isinstance(image, str))
     outcomes = zip(paths, decoded, strict=True)
     skipped = tuple(f"{path}: {image}" for path, image in outcomes if isinstance(image, str))
@@ -97,6 +96,16 @@ def read_pictures(
         )
     stacked = np.stack([image for image in decoded if not isinstance(image, str)])
     return Pictures(torch.from_numpy(stacked), kept, skipped)
+
+
+def decode_pictures(paths: Sequence[Path], size: int, channels: int) -> list[np.ndarray | str]:
+    """Decode image files; in place of one that cannot be read stands why.
+
+    Shape: -> (channels, size, size) uint8 for each path.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        return list(_threaded(lambda path: _decode(path, size, channels), paths, "reading images"))
 
 
 def default_size(shorter_sides: Sequence[int]) -> int:

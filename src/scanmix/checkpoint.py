@@ -1,0 +1,235 @@
+"""Weights on disk: the checkpoint that training continues from, and the model that is left when it is over.
+
+Nothing here is ever unpickled: `torch.load(weights_only=True)`, safetensors and JSON only. Every file is
+written aside and renamed, so the old one is there until the new one is whole.
+Legend: N examples, B batch, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from scanmix.blocks.clusters import match_clusters
+from scanmix.config import UserError, build, dump
+from scanmix.data.examples import Examples
+from scanmix.data.views import Views, ViewSettings, make_views
+from scanmix.methods import METHODS
+from scanmix.networks.peer import SWEEP_BATCH, Peer, Predictor, guessing
+from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
+from scanmix.pretrain.artifacts import write_aside
+
+State = TypeVar("State")
+Payload = dict[str, Any]
+Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
+
+PLAIN = (Tensor, bool, int, float, type(None))
+
+
+def pack(state: Any) -> Payload:
+    """Turn a method's state into what `torch.save` writes and `weights_only` reads again.
+
+    A peer becomes its weights and its optimizer's state; tensors, numbers and None stay what they are.
+
+    Raises:
+        TypeError: a field holds anything else.
+    """
+    payload: Payload = {}
+    for field in dataclasses.fields(state):
+        value = getattr(state, field.name)
+        if isinstance(value, list) and all(isinstance(peer, Peer) for peer in value):
+            value = [{"weights": p.state_dict(), "optimizer": p.optimizer.state_dict()} for p in value]
+        elif not isinstance(value, PLAIN):
+            raise TypeError(f"{type(state).__name__}.{field.name}: a {type(value).__name__} cannot be saved")
+        payload[field.name] = value
+    return payload
+
+
+def unpack(state_class: type[State], payload: Payload, make_peer: Callable[[], Peer]) -> State:
+    """Rebuild the state that `pack` was given; `make_peer` returns a peer of the right shape to load into.
+
+    Momentum, weight decay and learning rate come back with the optimizer's state.
+    """
+    fields = dict(payload)
+    for name, value in payload.items():
+        if isinstance(value, list):
+            fields[name] = [_loaded(make_peer(), saved) for saved in value]
+    return state_class(**fields)
+
+
+def _loaded(peer: Peer, saved: Payload) -> Peer:
+    peer.load_state_dict(saved["weights"])
+    peer.optimizer.load_state_dict(saved["optimizer"])
+    return peer
+
+
+def save_checkpoint(folder: Path, identity: str, epoch: int, state: Any) -> None:
+    """Keep the state after `epoch` whole epochs in place of the one before.
+
+    `identity` is a hash of the resolved settings and of the data.
+    """
+    (folder / "checkpoint").mkdir(exist_ok=True)
+    content = {"identity": identity, "epoch": epoch, "state": pack(state)}
+    write_aside(folder / "checkpoint" / "last.pt", lambda aside: torch.save(content, aside))
+
+
+def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[int, Payload] | None:
+    """Return (whole epochs, packed state) on `device`, or None where there is no checkpoint yet.
+
+    Raises:
+        UserError: it is damaged, or was written with other settings or other data.
+    """
+    path = folder / "checkpoint" / "last.pt"
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        found, epoch, state = content["identity"], content["epoch"], content["state"]
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError):
+        raise UserError(f"{path} is damaged; delete the folder {folder} and train again") from None
+    if found != identity:
+        raise UserError(f"{path} belongs to other settings or other data than {folder}/run.toml; choose another folder")
+    return epoch, state
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained predictor with all it needs to look at new images."""
+
+    predictor: Predictor
+    views: Views
+    network: PreActResNetSettings
+    method: str
+    class_names: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+
+    @property
+    def label_free(self) -> bool:
+        """Whether its accuracy is measured after matching clusters with classes."""
+        return METHODS[self.method].label_free
+
+    def logits(self, images: Pixels) -> Tensor:
+        """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8 -> (N, C).
+
+        Raises:
+            UserError: the images are not uint8, or have other channels or another size than in training.
+        """
+        pixels = self._checked(images)
+        device = self.views.mean.device
+        with guessing(self.predictor, batch_statistics=False):
+            batches = [self.predictor(self.views.plain(batch.to(device))).cpu() for batch in pixels.split(SWEEP_BATCH)]
+        return torch.cat(batches)
+
+    def predict_proba(self, images: Pixels) -> np.ndarray:
+        """Class probabilities. Shape: (N, C, H, W) uint8 -> (N, C) float32."""
+        return self.logits(images).softmax(1).numpy()
+
+    def predict(self, images: Pixels) -> np.ndarray:
+        """Likeliest class. Shape: (N, C, H, W) uint8 -> (N,) int64."""
+        return self.logits(images).argmax(1).numpy()
+
+    def accuracy(self, examples: Examples) -> float:
+        """Share of right predictions (0..1), against true labels where they are known, else the given ones.
+
+        The clusters of a label-free method are first matched one to one with the classes as suits them best.
+        """
+        prediction, truth = torch.from_numpy(self.predict(examples)), truth_of(examples)
+        if self.label_free:
+            prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
+        return (prediction == truth).double().mean().item()
+
+    def _checked(self, images: Pixels) -> Tensor:
+        if isinstance(images, Examples):
+            images = images.images
+        pixels = torch.tensor(images) if isinstance(images, np.ndarray) else images
+        wanted = (self.channels, *self.size)
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
+            channels, height, width = wanted
+            raise UserError(
+                f"images must be uint8 of shape (N, {channels}, {height}, {width}) as in training, "
+                f"not {pixels.dtype} of shape {tuple(pixels.shape)}"
+            )
+        return pixels
+
+
+def truth_of(examples: Examples) -> Tensor:
+    """Labels to measure against: the true ones where they are known, else the given. Shape: (N,) int64."""
+    return (examples.labels if examples.true_labels is None else examples.true_labels).cpu()
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write weights and description to `folder`/model; the description last, so that it vouches for both."""
+    folder = folder / "model"
+    folder.mkdir(exist_ok=True)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in model.predictor.state_dict().items()}
+    views = dataclasses.replace(
+        model.views.settings,
+        mean=tuple(model.views.mean.flatten().tolist()),
+        std=tuple(model.views.std.flatten().tolist()),
+        flip=model.views.flip,
+    )
+    about = {
+        "method": model.method,
+        "members": len(model.predictor.members),
+        "class_names": list(model.class_names),
+        "channels": model.channels,
+        "size": list(model.size),
+        "network": dump(model.network),
+        "views": dump(views),
+    }
+    write_aside(folder / "model.safetensors", lambda aside: save_file(weights, aside))
+    text = json.dumps(about, indent=2) + "\n"
+    write_aside(folder / "model.json", lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Read the model of a run folder (or a copy of its `model` folder); nothing else is needed to predict.
+
+    Raises:
+        UserError: there is none, or its files do not fit together.
+    """
+    folder = Path(folder)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    if not (folder / "model.json").is_file():
+        raise UserError(f"{folder} holds no finished model; `scanmix resume {folder}` finishes a run")
+    try:
+        about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "model.safetensors", device=str(device))
+        network = build(PreActResNetSettings, about["network"], where=f"{folder}/model.json")
+        views = build(ViewSettings, about["views"], where=f"{folder}/model.json")
+        names, channels = tuple(about["class_names"]), int(about["channels"])
+        height, width = about["size"]
+        predictor = _empty_predictor(network, channels, len(names), about["members"])
+        predictor.load_state_dict(weights)
+        method = str(about["method"])
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        raise UserError(f"the model in {folder} cannot be read: {error}") from error
+    blank = torch.zeros(1, channels, height, width, dtype=torch.uint8, device=device)
+    return Model(
+        predictor=predictor.to(device),
+        views=make_views(views, blank, flip=True),  # mean, std and flip are all given in the file
+        network=network,
+        method=method,
+        class_names=names,
+        channels=channels,
+        size=(height, width),
+    )
+
+
+def _empty_predictor(network: PreActResNetSettings, channels: int, num_classes: int, members: int) -> Predictor:
+    """Networks shaped as `classify` leaves them; weights about to be replaced must not use up global draws."""
+    with torch.random.fork_rng(devices=[]):
+        encoders = [PreActResNet(network, channels) for _ in range(members)]
+        return Predictor([nn.Sequential(encoder, nn.Linear(encoder.num_features, num_classes)) for encoder in encoders])

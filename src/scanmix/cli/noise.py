@@ -1,0 +1,51 @@
+"""`scanmix noise`: draw label noise and save it, so that every method and every paper can use the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scanmix.cli.options import Data, PerClass, Root, Seed
+from scanmix.cli.shell import check_writable, percent, print_table
+from scanmix.config import UserError, unknown_name
+
+
+def noise(
+    data: Data,
+    kind: Annotated[
+        str, typer.Option(help="symmetric, symmetric-exclusive (never the same class) or asymmetric.")
+    ] = "symmetric",
+    rate: Annotated[float, typer.Option(help="Share of labels the noise selects, 0 to 1.")] = 0.8,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="File to write (JSON).")] = Path("noise.json"),
+    per_class: PerClass = None,
+    root: Root = None,
+) -> None:
+    """Draw label noise and save it for `--noise file:PATH`.
+
+    Prints the rate asked for and the rate that came out: a symmetric draw gives some labels back.
+    """
+    from scanmix.data.noise import DRAWN, add_noise, save_noise
+    from scanmix.data.readers import load
+
+    if kind not in DRAWN:
+        raise unknown_name("noise", kind, DRAWN)
+    if not 0 <= rate <= 1:
+        raise UserError(f"--rate {rate:g} is not a share; give a number from 0 to 1, such as 0.8")
+    check_writable(out)
+    train, _ = load(data, root=root, per_class=per_class, seed=seed)
+    noisy = add_noise(train, kind, rate, seed)
+    save_noise(noisy, out)
+    report = noisy.noise
+    assert report is not None  # save_noise has refused examples without one
+    counts = train.labels.bincount(minlength=train.num_classes).tolist()
+    shares = [1 - row[label] if counts[label] else 0.0 for label, row in enumerate(report.transition)]
+    rows = [
+        [name, str(count), percent(share)] for name, count, share in zip(noisy.class_names, counts, shares, strict=True)
+    ]
+    print_table(f"{kind} noise on {noisy.name}, seed {seed}", ["class", "images", "wrong labels"], rows)
+    typer.echo(f"Noise: asked {percent(rate)}, actual {percent(report.actual_rate)} of {len(noisy)} labels.")
+    again = f" --per-class {per_class} --seed {seed}" if per_class else ""
+    typer.echo(f"Wrote {out}. Next: scanmix train {data} --noise file:{out}{again}")

@@ -1,0 +1,128 @@
+"""`scanmix train` and `scanmix resume`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scanmix.cli.options import Data, Device, LimitTest, Noise, PerClass, Root, RunFolder, Seed, Size, Threads
+from scanmix.cli.shell import check_run, settings_from, show_skipped, watched
+from scanmix.cli.summary import show_labels, show_results
+from scanmix.config import UserError
+
+if TYPE_CHECKING:
+    from scanmix.data.examples import Examples
+    from scanmix.runs import Run
+
+
+def train(
+    data: Data,
+    method: Annotated[
+        str | None, typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix.")
+    ] = None,
+    noise: Noise = "none",
+    test: Annotated[
+        str | None, typer.Option(help="Labeled test images, where DATA has none of its own: folder or table.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Name (digits/any/scanmix) or .toml file; by default the one for DATA.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as pretrain.epochs=50; repeatable."),
+    ] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-NOISE-METHOD-SEED.")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    per_class: PerClass = None,
+    limit_test: LimitTest = None,
+    size: Size = None,
+    root: Root = None,
+) -> None:
+    """Train on images whose labels may be wrong.
+
+    The same line goes on with a run that was stopped.
+    """
+    overrides = settings_from(set_ or ())
+    from scanmix.data.noise import apply_noise, parse_noise
+    from scanmix.data.readers import load
+    from scanmix.engine import find_device
+    from scanmix.runs import resolve
+    from scanmix.train import train as run_training
+
+    # What is mistyped is told before a million images are read, and before anything is written.
+    parse_noise(noise)
+    find_device(device)
+    resolve(method, Path(data).name, recipe, overrides)
+    examples, test_set = load(data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test)
+    if test is not None:
+        test_set = _labeled_test(test, examples, limit_test)
+    examples = apply_noise(examples, noise, seed)
+    method = resolve(method, examples.name, recipe, overrides).method
+    folder = out or Path("runs") / run_name(examples.name, noise, method, seed)
+    finished = (folder / "model" / "model.json").is_file()
+    _show_data(examples, test_set, folder)
+    run = run_training(
+        examples, test=test_set, method=method, seed=seed, out=folder, recipe=recipe, device=device,
+        threads=threads, progress=watched(method), **overrides,
+    )  # fmt: skip
+    if finished:
+        typer.echo(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
+    _show_end(run, folder)
+
+
+def resume(run: RunFolder) -> None:
+    """Go on with a run that was stopped.
+
+    It ends as if it had not been: on a CPU, with the same weights, bit for bit.
+    """
+    check_run(run)
+    from scanmix.runs import open_run
+    from scanmix.train import resume as go_on
+
+    opened = open_run(run)
+    if opened.finished:
+        typer.echo(f"{run} is finished already.")
+    _show_end(go_on(run, progress=watched(opened.settings.method)), run)
+
+
+def run_name(data: str, noise: str, method: str, seed: int) -> str:
+    """Return the name of a run folder, such as `digits-symmetric-0.8-scanmix-0`."""
+    kind, _, value = noise.partition(":")
+    noise = f"file-{Path(value).stem}" if kind == "file" else noise
+    parts = [data, *([] if noise == "none" else [noise]), method, str(seed)]
+    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
+
+
+def _labeled_test(source: str, examples: Examples, limit: int | None) -> Examples:
+    """Load test images in the training images' classes, size and channels."""
+    from scanmix.data.readers import load, match
+
+    height, width = examples.size
+    first, second = load(source, size=height if height == width else None, limit_test=limit)
+    if second is None and limit is not None:
+        raise UserError(f"--limit-test is for data with a test part of its own; {source} is taken whole")
+    return match(second or first, examples.class_names, examples.size, examples.channels)
+
+
+def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
+    height, width = examples.size
+    kind = "gray" if examples.channels == 1 else "color"
+    tested = "no test images" if test is None else f"{len(test)} test images"
+    typer.echo(
+        f"{examples.name}: {len(examples)} images of {examples.num_classes} classes ({height}x{width}, {kind}), "
+        f"{tested}. Run folder: {folder}"
+    )
+    show_skipped(examples.skipped)
+
+
+def _show_end(run: Run, folder: Path) -> None:
+    show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
+    show_labels(folder)
+    place = shlex.quote(str(folder))
+    typer.echo(f"Run folder: {folder}. Next: scanmix predict {place} path/to/images")

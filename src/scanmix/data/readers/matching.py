@@ -1,0 +1,63 @@
+"""Make examples fit a model that was trained on others: same classes, image size and number of channels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from scanmix.config import UserError
+from scanmix.data.examples import JSON, Examples
+from scanmix.data.readers.pictures import resize_all
+
+
+def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], channels: int) -> Examples:
+    """Give examples the class numbers (by name), image size and channels of a model.
+
+    Shape: images (N, c, h, w) -> (N, channels, *size) uint8.
+
+    Raises:
+        UserError: if they have a class that is none of `class_names`, or `size` is no square and not theirs.
+    """
+    strange = [name for name in examples.class_names if name not in class_names]
+    if strange:
+        raise UserError(f"{examples.name!r} has the class {strange[0]!r}; the model knows {', '.join(class_names)}.")
+    height, width = size
+    if examples.size != (height, width):
+        if height != width:
+            raise UserError(
+                f"the model takes images of {height}x{width} pixels, but those of {examples.name!r} are "
+                f"{examples.size[0]}x{examples.size[1]}; only squares are resized."
+            )
+        examples = resize_all(examples, height)
+    number = torch.tensor([class_names.index(name) for name in examples.class_names])
+    true_labels = examples.true_labels
+    step: JSON = {"match": {"class_names": list(class_names), "size": [height, width], "channels": channels}}
+    source = examples.source
+    if source is not None:
+        steps = source.get("steps", [])
+        source = {**source, "steps": [*(steps if isinstance(steps, Sequence) else []), step]}
+    return dataclasses.replace(
+        examples,
+        images=with_channels(examples.images, channels),
+        labels=number[examples.labels],
+        true_labels=None if true_labels is None else number[true_labels],
+        class_names=tuple(class_names),
+        noise=None,
+        source=source,
+    )
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Turn gray images into color or color into gray (ITU-R 601-2 luma, as Pillow).
+
+    Shape: (N, c, H, W) -> (N, channels, H, W) uint8.
+    """
+    if images.shape[1] == channels:
+        return images
+    if images.shape[1] == 1:
+        return images.expand(-1, channels, -1, -1).contiguous()
+    weights = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
+    return (images.float() * weights).sum(1, keepdim=True).round().to(torch.uint8)

@@ -1,0 +1,81 @@
+"""How good a model is: accuracy in all and by class, the confusion matrix, and what the curve of a run says.
+
+Legend: N examples, C classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scanmix.blocks.clusters import match_clusters
+from scanmix.checkpoint import Model, truth_of
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.data.readers import reload
+from scanmix.runs import Run, open_run
+
+
+def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
+    """Measure a model on labeled examples: true labels where they are known, else the given ones.
+
+    Returns:
+        `accuracy` (0..1), `class_accuracy` {name: share or None without an example}, `confusion` (C rows of
+        counts: true classes; columns: predicted), `num_examples`; `accuracy_after_matching` (True) where
+        clusters were matched with classes by these very labels; of a run with a test set also
+        `best_accuracy`, `last_accuracy` and `last10_accuracy`.
+
+    Raises:
+        UserError: there are no examples, or their classes or images are not those of the model.
+    """
+    model = run_or_model.model if isinstance(run_or_model, Run) else run_or_model
+    if examples.class_names != model.class_names:
+        raise UserError(
+            f"{examples.name!r} has the classes {', '.join(examples.class_names)}, "
+            f"but the model was trained on {', '.join(model.class_names)}"
+        )
+    if len(examples) == 0:
+        raise UserError(f"{examples.name!r} has no examples to measure on")
+    truth, prediction = truth_of(examples), torch.from_numpy(model.predict(examples))
+    count = len(model.class_names)
+    if model.label_free:
+        prediction = match_clusters(prediction, truth, count)[prediction]
+    confusion = torch.bincount(truth * count + prediction, minlength=count**2).view(count, count)
+    right, of_class = confusion.diagonal().tolist(), confusion.sum(1).tolist()
+    result: dict[str, Any] = {
+        "accuracy": sum(right) / len(examples),
+        "class_accuracy": {
+            name: hits / total if total else None
+            for name, hits, total in zip(model.class_names, right, of_class, strict=True)
+        },
+        "confusion": confusion.tolist(),
+        "num_examples": len(examples),
+    }
+    if model.label_free:
+        result["accuracy_after_matching"] = True
+    if isinstance(run_or_model, Run) and run_or_model.accuracies:
+        result |= {
+            "best_accuracy": run_or_model.best_accuracy,
+            "last_accuracy": run_or_model.last_accuracy,
+            "last10_accuracy": run_or_model.last10_accuracy,
+        }
+    return result
+
+
+def evaluate_run(folder: str | Path) -> dict[str, Any]:
+    """Measure a finished run on the test set it was trained with, loaded again.
+
+    Raises:
+        UserError: the run is unfinished, or its test set cannot be loaded again as it was.
+    """
+    run = open_run(folder)
+    source = run.settings.source
+    if source is None or "test" not in source:
+        reason = "came from memory" if run.settings.test_fingerprint else "is missing"
+        raise UserError(f"the test set of {folder} {reason}; name labeled images to measure on")
+    test = reload(source["test"])
+    if test.fingerprint() != run.settings.test_fingerprint:
+        raise UserError(f"the test set of {folder} is not what it was when the run was trained")
+    return evaluate(run, test)

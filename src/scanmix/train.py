@@ -1,0 +1,332 @@
+"""The one loop: every method starts, runs its epochs, is measured and saved here, and nowhere else.
+
+Killed at any moment, a run goes on from its last whole epoch and ends with the same bits (CPU, same threads).
+Legend: N examples, P peers.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scanmix.blocks.divide import noise_rate
+from scanmix.checkpoint import Model, load_checkpoint, save_checkpoint, save_model, unpack
+from scanmix.config import Table, UserError
+from scanmix.data.batches import TrainingData
+from scanmix.data.examples import Examples
+from scanmix.data.readers import reload
+from scanmix.data.views import make_views
+from scanmix.engine import Diverged, Engine, Tick, find_device
+from scanmix.methods import Method, State
+from scanmix.networks.peer import make_peer
+from scanmix.pretrain.artifacts import write_aside
+from scanmix.progress import Bar, Quiet
+from scanmix.progress import progress as show_progress
+from scanmix.runs import Line, Run, RunSettings, create_run, open_run, resolve
+
+
+def train(
+    examples: Examples, *, test: Examples | None = None, method: str | None = None, seed: int = 0,
+    out: str | Path | None = None, recipe: str | None = None, device: str = "auto",
+    threads: int | None = None, cache: str | Path | None = None, progress: bool | Bar = True, **overrides: Any,
+) -> Run:  # fmt: skip
+    """Train a method on examples whose labels may be wrong.
+
+    Args:
+        examples: images with given labels; their true labels, where known, are only measured against.
+        test: images with right labels; accuracy is measured on them after every epoch.
+        method: a name in `METHODS`; when not given the recipe's, else "scanmix".
+        seed: decides every draw of the training.
+        out: folder of the run. One that holds the same run goes on where it stopped. None keeps nothing.
+        recipe: name or path; when not given, the one shipped for this data and method, if there is one.
+        device: "auto", "cpu", "cuda" ...
+        threads: of PyTorch while training; its own choice when not given.
+        cache: folder of label-free results; `SCANMIX_CACHE` or ~/.cache/scanmix when not given.
+        progress: show bars, if there is a terminal; or the bar to report to.
+        overrides: fields of the method, and the sections `network={...}` and `views={...}`.
+
+    Raises:
+        UserError: settings, data and folder do not fit together, or a loss stopped being a number.
+    """
+    _check_fit(examples, test)
+    settings = resolve(method, examples.name, recipe, overrides, seed=seed, device=device, threads=threads)
+    settings = dataclasses.replace(
+        settings,
+        source=_source(examples, test),
+        fingerprint=examples.fingerprint(),
+        test_fingerprint=test.fingerprint() if test else "",
+    )
+    run = _open_or_create(settings, examples, None if out is None else Path(out))
+    return _finish(run, examples, test, cache, progress)
+
+
+def resume(folder: str | Path, *, cache: str | Path | None = None, progress: bool | Bar = True) -> Run:
+    """Go on with a run where it stopped; a finished one is returned as it is.
+
+    Raises:
+        UserError: no such run, or its data cannot be loaded again as it was.
+    """
+    run = open_run(folder)
+    if run.finished:
+        return run
+    source = run.settings.source
+    if source is None:
+        raise UserError(
+            f"the data of {folder} came from memory and cannot be loaded again; "
+            f"call scanmix.train(examples, ..., out={str(folder)!r}) with the same data and settings"
+        )
+    examples, test = reload(source["train"]), reload(source["test"]) if "test" in source else None
+    found = (examples.fingerprint(), test.fingerprint() if test else "")
+    if found != (run.settings.fingerprint, run.settings.test_fingerprint):
+        raise UserError(f"the data of {folder} is not what it was when the run began; bring it back or train anew")
+    return _finish(run, examples, test, cache, progress)
+
+
+def default_cache() -> Path:
+    """Return the folder of label-free results: `SCANMIX_CACHE`, else the user's cache folder."""
+    if chosen := os.environ.get("SCANMIX_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scanmix"
+
+
+def division(p_clean: Tensor, threshold: float, examples: Examples) -> Line:
+    """Measure what the peers call clean: size (mean over peers), estimated noise, true purity where known.
+
+    Shape: p_clean (P, N).
+    """
+    clean = (p_clean > threshold).cpu()
+    line: Line = {"estimated_noise": noise_rate(p_clean, threshold), "clean_size": clean.sum(1).double().mean().item()}
+    if examples.true_labels is not None and bool(clean.any()):
+        right = (examples.true_labels == examples.labels).cpu()
+        line["clean_purity"] = ((clean & right).sum() / clean.sum()).item()
+    return line
+
+
+def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar) -> Run:
+    """Run the epochs that are missing and write the model."""
+    if run.finished:
+        return run
+    method, settings = run.settings.build_method(), run.settings
+    with _limited(settings.threads), _watched(settings.method, method.epochs, progress) as (bar, tick):
+        engine = Engine(
+            seed=settings.seed,
+            device=find_device(settings.device),
+            cache=Path(cache).expanduser() if cache is not None else default_cache(),
+            tick=tick,
+        )
+        images = examples.images.to(engine.device)
+        data = TrainingData(
+            images=images,
+            labels=examples.labels.to(engine.device),
+            num_classes=examples.num_classes,
+            views=make_views(settings.views, images, flip=examples.flip),
+            generator=engine.generator,
+        )
+        with _explained(run):
+            model, state = _run_epochs(run, method, engine, data, examples, test, bar)
+    run.adopt(model)
+    if run.folder is not None:
+        p_clean = None if state.p_clean is None else state.p_clean.mean(0)
+        _write_labels(run.folder, model, examples, p_clean)
+        save_model(model, run.folder)
+    return run
+
+
+def _run_epochs(
+    run: Run, method: Method, engine: Engine, data: TrainingData, examples: Examples, test: Examples | None,
+    bar: Bar,
+) -> tuple[Model, State]:  # fmt: skip
+    """Epoch, measure, write down, save, again. A line is on the disk before the checkpoint that counts it."""
+    clock = time.perf_counter()
+    state, done = _begin(run, method, data, engine)
+    seconds = {"seconds/start": time.perf_counter() - clock}
+    model = _model(run, method, state, data)
+    for epoch in range(done, method.epochs):
+        bar.set(epoch, method.epochs, _note(run))
+        clock = time.perf_counter()
+        line: Line = {"epoch": epoch + 1, **method.epoch(state, data, epoch)}
+        _check_finite(state)
+        if state.p_clean is not None:
+            line |= division(state.p_clean, getattr(method, "clean_threshold", 0.5), examples)
+        measured = time.perf_counter()
+        if test is not None:
+            line["accuracy"] = model.accuracy(test)
+            line |= {"accuracy_after_matching": True} if method.label_free else {}
+        line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
+        run.record(line | seconds)
+        seconds = {}
+        if run.folder is not None:
+            save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
+    bar.set(method.epochs, method.epochs, _note(run))
+    return model, state
+
+
+def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tuple[State, int]:
+    """Return the last saved state and its number of epochs, or start and save that: it may take hours."""
+    for leftover in run.folder.rglob("*.part") if run.folder else ():  # of a process that was killed
+        leftover.unlink()
+    saved = run.folder and load_checkpoint(run.folder, run.settings.identity(), engine.device)
+    network = run.settings.network
+    if not saved:
+        run.keep_epochs(0)
+        state: State = method.start(data, network, engine)
+        if run.folder is not None:
+            save_checkpoint(run.folder, run.settings.identity(), 0, state)
+        return state, 0
+    done, payload = saved
+    if len(run.metrics) < done:
+        raise UserError(f"{run.folder}/metrics.jsonl lacks epochs before {done}; delete it all and train again")
+    run.keep_epochs(done)
+    return unpack(method.State, payload, lambda: make_peer(network, data, engine, "restored")), done
+
+
+def _model(run: Run, method: Method, state: State, data: TrainingData) -> Model:
+    """Look at a state as a model; the weights are shared, so it stays the current one."""
+    _, channels, height, width = data.images.shape
+    return Model(
+        predictor=method.predictor(state),
+        views=data.views,
+        network=run.settings.network,
+        method=run.settings.method,
+        class_names=run.class_names,
+        channels=channels,
+        size=(height, width),
+    )
+
+
+def _check_fit(examples: Examples, test: Examples | None) -> None:
+    if len(examples) < 2 or examples.num_classes < 2:
+        has = f"{len(examples)} images of {examples.num_classes} classes"
+        raise UserError(f"{examples.name!r} has {has}; it needs at least two of each")
+    if test is None:
+        return
+    for what, ours, theirs in (
+        ("class names", examples.class_names, test.class_names),
+        ("channels", examples.channels, test.channels),
+        ("image size", examples.size, test.size),
+    ):
+        if ours != theirs:
+            raise UserError(f"training and test images differ in their {what}: {ours} and {theirs}")
+
+
+def _source(examples: Examples, test: Examples | None) -> dict[str, Any] | None:
+    """How both load again; None unless both do."""
+    wanted = {"train": examples} | ({} if test is None else {"test": test})
+    found = {split: dict(part.source) for split, part in wanted.items() if part.source is not None}
+    return found if len(found) == len(wanted) else None
+
+
+def _open_or_create(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
+    if folder is None or not (folder / "run.toml").is_file():
+        return create_run(settings, examples, folder)
+    run = open_run(folder)
+    if run.settings.identity() != settings.identity():
+        changed = "; ".join(_differences(run.settings.decisive(), settings.decisive()))
+        raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
+    # Where it is computed may change.
+    run.settings = dataclasses.replace(run.settings, device=settings.device, threads=settings.threads)
+    return run
+
+
+def _differences(old: Table, new: Table, prefix: str = "") -> list[str]:
+    """Name what differs between two tables: "settings.epochs was 4, is 6"."""
+    found: list[str] = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += _differences(before, after, f"{prefix}{key}.")
+        elif "fingerprint" in key and before != after:
+            found.append("the test images" if key.startswith("test") else "the training images or labels")
+        elif before != after:
+            found.append(f"{prefix}{key} was {before!r}, is {after!r}")
+    return found
+
+
+def _check_finite(state: State) -> None:
+    """The last step may leave weights that only the next loss would show: never save them as good ones."""
+    for peer in state.peers:
+        for name, weight in peer.named_parameters():
+            if not bool(weight.isfinite().all()):
+                raise Diverged(f"the weights {name} are no longer numbers; lower the learning rate")
+
+
+def _note(run: Run) -> str:
+    return "" if run.last_accuracy is None else f"accuracy {run.last_accuracy:.1%}"
+
+
+@contextmanager
+def _explained(run: Run) -> Iterator[None]:
+    """Say where a run stopped, and what is left of it."""
+    try:
+        yield
+    except Diverged as error:
+        done = len(run.metrics)
+        kept = f"the last good checkpoint (epoch {done}) is in {run.folder}" if run.folder else "nothing is kept"
+        raise Diverged(f"{run.settings.method} stopped in epoch {done + 1}: {error} ({kept})") from error
+    except KeyboardInterrupt:
+        if run.folder is None:
+            raise
+        raise KeyboardInterrupt(
+            f"stopped after {len(run.metrics)} epochs; `scanmix resume {run.folder}` goes on"
+        ) from None
+
+
+@contextmanager
+def _limited(threads: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _watched(title: str, epochs: int, show: bool | Bar) -> Iterator[tuple[Bar, Tick]]:
+    """A bar of epochs, and below it one for each label-free stage that reports."""
+    with ExitStack() as stack:
+        outer: Bar = Quiet()
+        if isinstance(show, bool):
+            outer = stack.enter_context(show_progress(title, epochs)) if show else outer
+        else:
+            outer = show
+        stages: dict[str, Bar] = {}
+
+        def tick(stage: str, done: int, total: int, note: str) -> None:
+            if stage not in stages:
+                stages[stage] = stack.enter_context(show_progress(stage, total, outer=outer))
+            stages[stage].set(done, total, note)
+
+        yield outer, tick
+
+
+def _write_labels(folder: Path, model: Model, examples: Examples, p_clean: Tensor | None) -> None:
+    """Write `labels.csv`: every given label with what the model thinks of it, the most doubtful first.
+
+    `p_clean` (N,) is the peers' mean posterior that the label is right; where the method does not divide, the
+    model's probability of the given label stands in for it.
+    """
+    proba = torch.from_numpy(model.predict_proba(examples))
+    confidence, suggested = proba.max(1)
+    of_given = proba.gather(1, examples.labels.cpu().view(-1, 1)).squeeze(1)
+    belief = of_given if p_clean is None else p_clean.cpu()
+    names, paths = examples.class_names, examples.paths or ("",) * len(examples)
+    given, other = examples.labels.tolist(), suggested.tolist()
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["id", "path", "given", "suggested", "p_clean", "confidence"])
+    for i in np.lexsort((of_given.numpy(), belief.numpy())).tolist():  # ties: the less probable label first
+        shares = (f"{belief[i]:.4f}", f"{confidence[i]:.4f}")
+        rows.writerow([examples.ids[i], paths[i], names[given[i]], names[other[i]], *shares])
+    write_aside(folder / "labels.csv", lambda aside: aside.write_text(text.getvalue(), encoding="utf-8"))

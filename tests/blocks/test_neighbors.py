@@ -1,0 +1,118 @@
+"""Neighbors against brute force in float64; draws against the chi-square test."""
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from torch import Tensor
+
+import scanmix.blocks.neighbors as module
+from scanmix.blocks.neighbors import agreeing, draw_neighbor, nearest_neighbors, neighbor_vote
+from scanmix.config import UserError
+
+
+def made(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_distances(features: Tensor) -> list[list[float]]:
+    """Euclidean distances between L2-normalized rows, one pair at a time."""
+    unit = [row / row.norm() for row in features.double()]
+    return [[float((one - other).norm()) for other in unit] for one in unit]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 22, 23, 24, 512])
+@pytest.mark.parametrize("k", [1, 5, 22])
+def test_neighbors_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, chunk: int, k: int) -> None:
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    scales = made(23, 1, seed=1).exp()  # length must not matter
+    features = made(23, 4) * scales
+    found = nearest_neighbors(features, k)
+    assert found.shape == (23, k) and found.dtype == torch.int64
+    for i, row in enumerate(slow_distances(features)):
+        others = sorted((distance, j) for j, distance in enumerate(row) if j != i)
+        assert found[i].tolist() == [j for _, j in others[:k]]
+
+
+def test_angles_on_a_circle_have_the_obvious_neighbors() -> None:
+    angles = torch.tensor([0.0, 0.1, 0.3, 1.0, 1.2]).double()
+    features = torch.stack([angles.cos(), angles.sin()], 1) * torch.tensor([[1.0], [9], [0.1], [5], [2]])
+    assert nearest_neighbors(features, 2).tolist() == [[1, 2], [0, 2], [1, 0], [4, 2], [3, 2]]
+
+
+def test_a_duplicate_is_a_neighbor_and_the_example_itself_is_not() -> None:
+    features = torch.cat([made(3, 8), made(3, 8)])  # i and i + 3 are the same
+    found = nearest_neighbors(features, 5)
+    assert found[:, 0].tolist() == [3, 4, 5, 0, 1, 2]
+    for i in range(6):
+        assert sorted(found[i].tolist()) == [j for j in range(6) if j != i]
+
+
+@pytest.mark.parametrize("k", [0, 4, 5, -1])
+def test_too_many_or_no_neighbors_are_refused(k: int) -> None:
+    with pytest.raises(UserError, match=f"{k} nearest neighbors of 4 .* 1 to 3"):
+        nearest_neighbors(made(4, 2), k)
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**31))
+def test_agreeing_is_the_slow_one(count: int, k: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    candidates = torch.randint(count, (count, k), generator=generator)
+    prediction = torch.randint(3, (count,), generator=generator)
+    agree = agreeing(candidates, prediction)
+    assert agree.dtype == torch.bool
+    for i in range(count):
+        for slot, j in enumerate(candidates[i].tolist()):
+            assert bool(agree[i, slot]) == (int(prediction[j]) == int(prediction[i]))
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**31))
+def test_only_allowed_neighbors_are_drawn(count: int, k: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    candidates = torch.randint(1000, (count, k), generator=generator)
+    allowed = torch.rand(count, k, generator=generator) < 0.4
+    drawn = draw_neighbor(candidates, allowed, generator)
+    assert drawn.shape == (count,) and drawn.dtype == torch.int64
+    for i in range(count):
+        fine = candidates[i][allowed[i]] if allowed[i].any() else candidates[i]
+        assert int(drawn[i]) in fine.tolist()
+
+
+@pytest.mark.parametrize(
+    ("allowed", "expected"),
+    [
+        ([True, False, True, True], [10, 12, 13]),
+        ([True, True, True, True], [10, 11, 12, 13]),
+        ([False, False, False, False], [10, 11, 12, 13]),  # nothing to choose from: all of them
+        ([False, True, False, True], [11, 13]),
+    ],
+)
+def test_each_allowed_neighbor_is_as_likely(allowed: list[bool], expected: list[int]) -> None:
+    rows = 12_000
+    candidates = torch.tensor([10, 11, 12, 13]).expand(rows, 4)
+    drawn = draw_neighbor(candidates, torch.tensor(allowed).expand(rows, 4), torch.Generator().manual_seed(3))
+    counts = Counter(drawn.tolist())
+    assert sorted(counts) == expected
+    assert chisquare(list(counts.values())).pvalue > 1e-3
+
+
+def test_draws_follow_the_generator_and_leave_the_mask_alone() -> None:
+    candidates = torch.arange(40).view(4, 10)
+    allowed = torch.zeros(4, 10, dtype=torch.bool)
+    draws = [draw_neighbor(candidates, allowed, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    assert not allowed.any()
+
+
+@given(st.integers(2, 10), st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**31))
+def test_vote_is_the_slow_one(count: int, k: int, num_classes: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    neighbors = torch.randint(count, (count, k), generator=generator)
+    labels = torch.randint(num_classes, (count,), generator=generator)
+    votes = neighbor_vote(neighbors, labels, num_classes)
+    for i in range(count):
+        held = Counter(int(labels[j]) for j in neighbors[i].tolist())
+        assert votes[i].tolist() == pytest.approx([held[c] / k for c in range(num_classes)])

@@ -1,0 +1,120 @@
+"""64 tiny made images with labels a third of which are wrong, tiny networks, and `--update-golden`.
+
+Golden curves are written anew by `python -m pytest tests/methods --update-golden`.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from scanmix.data.batches import TrainingData
+from scanmix.data.views import ViewSettings, make_views
+from scanmix.engine import Engine
+from scanmix.methods import Method
+from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.mixup import MixUp
+from scanmix.methods.scan import Scan
+from scanmix.methods.scan_dividemix import ScanDivideMix
+from scanmix.methods.scanmix import ScanMix
+from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.pretrain.scan import Clustering
+from scanmix.pretrain.simclr import SimCLR
+
+FIRST = SimCLR(epochs=2, batch_size=32, learning_rate=0.1, contrast_temperature=0.2, projection_size=8, symmetric=False)
+SECOND = Clustering(epochs=2, batch_size=32, learning_rate=1e-3, entropy_weight=5.0)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden loss curves anew")
+
+
+@pytest.fixture
+def network() -> PreActResNetSettings:
+    return PreActResNetSettings(widths=(8, 16), blocks=(1, 1))
+
+
+@pytest.fixture
+def make_data() -> Callable[[int], TrainingData]:
+    """Return a maker of 64 images of 8x8 in 4 classes (which quarter is bright) by seed of the draws."""
+
+    def make(seed: int) -> TrainingData:
+        generator = torch.Generator().manual_seed(0)
+        kind = torch.arange(64) % 4
+        images = 60 + 60 * torch.rand(64, 1, 8, 8, generator=generator)
+        for i, label in enumerate(kind.tolist()):
+            row, column = 4 * (label // 2), 4 * (label % 2)
+            images[i, :, row : row + 4, column : column + 4] += 100
+        wrong = torch.randperm(64, generator=generator)[:21]
+        labels = kind.clone()
+        labels[wrong] = (labels[wrong] + torch.randint(1, 4, (21,), generator=generator)) % 4
+        pixels = images.to(torch.uint8)
+        # Fixed statistics: a test may replace the pixels.
+        mild = ViewSettings(mean=(0.4,), std=(0.2,), crop_padding=1, strong_operations=1, cutout=2)
+        views = make_views(mild, pixels, flip=False)
+        return TrainingData(pixels, labels, 4, views, Engine(seed=seed).generator)
+
+    return make
+
+
+@pytest.fixture
+def data(make_data: Callable[[int], TrainingData]) -> TrainingData:
+    return make_data(0)
+
+
+def tiny_dividemix(epochs: int, warmup: int = 1) -> DivideMix:
+    return DivideMix(
+        epochs=epochs, warmup=warmup, batch_size=16, minimum_steps=0, learning_rate=0.05, warmup_rate=0.05,
+        lr_drop="50%", momentum=0.9, weight_decay=5e-4, clean_threshold=0.5, sharpen_temperature=0.5,
+        mixup_alpha=4.0, unlabeled_weight=5.0, unlabeled_ramp=4.0, prior_weight=1.0, loss_memory=2,
+    )  # fmt: skip
+
+
+def tiny_scanmix(epochs: int, warmup: int = 1) -> ScanMix:
+    return ScanMix(
+        epochs=epochs, warmup=warmup, pretrain=FIRST, clustering=SECOND, num_neighbors=5, batch_size=16,
+        minimum_steps=0, learning_rate=0.05, warmup_rate=0.05, lr_drop="50%", clean_threshold=0.5,
+        sharpen_temperature=0.5, mixup_alpha=4.0, unlabeled_weight=5.0, unlabeled_ramp=4.0, prior_weight=1.0,
+        entropy_weight=5.0, cluster_batch_size=32, cluster_rate=1e-3, severe_cluster_rate=1e-2, severe_noise=0.6,
+        loss_memory=2, momentum=0.9, weight_decay=5e-4,
+    )  # fmt: skip
+
+
+def tiny_methods(epochs: int, warmup: int = 1) -> dict[str, Method]:
+    """Every method, small enough for seconds; whatever tuning may change is spelled out."""
+    return {
+        "cross_entropy": CrossEntropy(
+            epochs=epochs, batch_size=32, learning_rate=0.05, lr_drop="50%", momentum=0.9, weight_decay=5e-4
+        ),
+        "mixup": MixUp(
+            epochs=epochs,
+            batch_size=32,
+            learning_rate=0.05,
+            lr_drop="50%",
+            momentum=0.9,
+            weight_decay=5e-4,
+            mixup_alpha=1.0,
+        ),
+        "dividemix": tiny_dividemix(epochs, warmup),
+        "scan": Scan(pretrain=FIRST, clustering=SECOND, num_neighbors=5),
+        "scan_dividemix": ScanDivideMix(
+            pretrain=FIRST, clustering=SECOND, num_neighbors=5, dividemix=tiny_dividemix(epochs, warmup)
+        ),
+        "scanmix": tiny_scanmix(epochs, warmup),
+    }
+
+
+@pytest.fixture
+def methods() -> Callable[..., dict[str, Method]]:
+    return tiny_methods
+
+
+@pytest.fixture
+def scanmix() -> ScanMix:
+    return tiny_scanmix(6)
+
+
+@pytest.fixture
+def dividemix() -> DivideMix:
+    return tiny_dividemix(6)

@@ -1,0 +1,113 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import scanmix
+from scanmix.checkpoint import Model
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.data.views import ViewSettings, make_views
+from scanmix.evaluate import evaluate, evaluate_run
+from scanmix.networks.peer import Predictor
+from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.runs import Run
+
+CLASSES = ("ant", "bee", "cat")
+NETWORK = {"widths": [4], "blocks": [1], "stem_stride": 2}
+
+
+class Answers(nn.Module):
+    """Predicts what it is told, image by image."""
+
+    def __init__(self, classes: Tensor) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.one_hot(self.classes, 3).float()
+
+
+def examples_of(labels: list[int]) -> Examples:
+    images = torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8)
+    return Examples(images, torch.tensor(labels, dtype=torch.int64), CLASSES, tuple(map(str, range(len(labels)))))
+
+
+def answering(classes: list[int], method: str = "cross_entropy") -> Model:
+    views = make_views(ViewSettings(), torch.zeros(1, 1, 8, 8, dtype=torch.uint8), flip=False)
+    predictor = Predictor([Answers(torch.tensor(classes))])
+    return Model(predictor, views, PreActResNetSettings(), method, CLASSES, channels=1, size=(8, 8))
+
+
+def test_a_case_worked_out_by_hand() -> None:
+    found = evaluate(answering([0, 1, 1, 0]), examples_of([0, 0, 1, 1]))
+    assert found == {
+        "accuracy": 0.5,
+        "class_accuracy": {"ant": 0.5, "bee": 0.5, "cat": None},
+        "confusion": [[1, 1, 0], [1, 1, 0], [0, 0, 0]],
+        "num_examples": 4,
+    }
+
+
+def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
+    assert evaluate(answering([2, 2, 2]), examples_of([0, 0, 1]))["confusion"] == [[0, 0, 2], [0, 0, 1], [0, 0, 0]]
+
+
+def test_true_labels_count_where_they_are_known() -> None:
+    examples = dataclasses.replace(examples_of([0, 0]), true_labels=torch.tensor([1, 1]))
+    assert evaluate(answering([1, 1]), examples)["accuracy"] == 1
+
+
+def test_label_free_methods_are_matched_and_say_so() -> None:
+    found = evaluate(answering([1, 1, 0, 2], "scan"), examples_of([0, 0, 1, 2]))
+    assert found["accuracy"] == 1 and found["accuracy_after_matching"] is True
+    assert found["confusion"] == [[2, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_other_classes_are_refused() -> None:
+    other = dataclasses.replace(examples_of([0, 1]), class_names=("ant", "cat", "bee"))
+    with pytest.raises(UserError, match="has the classes ant, cat, bee"):
+        evaluate(answering([0, 1]), other)
+
+
+def test_no_examples_are_refused() -> None:
+    with pytest.raises(UserError, match="no examples"):
+        evaluate(answering([0]), examples_of([]))
+
+
+def trained(folder: Path, with_test: bool = True, from_memory: bool = False) -> Run:
+    train_set, test_set = scanmix.load("digits", per_class=4, limit_test=30)
+    if from_memory:
+        train_set = train_set.select(range(len(train_set)))
+    return scanmix.train(
+        train_set, test=test_set if with_test else None, method="cross_entropy", out=folder, progress=False,
+        epochs=2, batch_size=16, network=NETWORK,
+    )  # fmt: skip
+
+
+def test_a_run_is_measured_on_its_own_test_set(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run")
+    found = evaluate_run(tmp_path / "run")
+    assert found["accuracy"] == found["last_accuracy"] == run.last_accuracy
+    assert found["best_accuracy"] == max(line["accuracy"] for line in run.metrics)
+    assert found["last10_accuracy"] == pytest.approx(sum(run.accuracies) / 2)
+    assert found["num_examples"] == sum(map(sum, found["confusion"])) == 30
+
+
+@pytest.mark.parametrize(
+    ("with_test", "from_memory", "reason"), [(False, False, "is missing"), (True, True, "came from memory")]
+)
+def test_a_test_set_that_cannot_be_loaded(tmp_path: Path, with_test: bool, from_memory: bool, reason: str) -> None:
+    trained(tmp_path / "run", with_test, from_memory)
+    with pytest.raises(UserError, match=f"test set of .* {reason}"):
+        evaluate_run(tmp_path / "run")
+
+
+def test_a_test_set_that_has_changed(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run")
+    path = tmp_path / "run" / "run.toml"
+    path.write_text(path.read_text().replace(run.settings.test_fingerprint, "0" * 64))
+    with pytest.raises(UserError, match="is not what it was"):
+        evaluate_run(tmp_path / "run")

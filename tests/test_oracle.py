@@ -1,0 +1,75 @@
+"""Taking every trace of the true labels away does not change one bit of what a method learns."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import scanmix
+from scanmix.checkpoint import Model
+from scanmix.data.examples import Examples
+from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.train import train
+
+STAGES: dict[str, Any] = {
+    "pretrain": {"epochs": 2, "batch_size": 40},
+    "clustering": {"epochs": 2, "batch_size": 40},
+    "num_neighbors": 4,
+}
+SMALL = {"epochs": 3, "batch_size": 16}
+METHODS: dict[str, dict[str, Any]] = {
+    "cross_entropy": SMALL,
+    "mixup": SMALL,
+    "dividemix": {**SMALL, "warmup": 1},
+    "scan": STAGES,
+    "scan_dividemix": {**STAGES, "dividemix": {**SMALL, "warmup": 1}},
+    "scanmix": {**STAGES, **SMALL, "warmup": 1, "cluster_batch_size": 40},
+}
+NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
+
+
+@pytest.fixture(scope="module")
+def noisy() -> Examples:
+    return scanmix.add_noise(scanmix.load("digits", per_class=6)[0], "symmetric", rate=0.6, seed=0)
+
+
+def trained(examples: Examples, method: str, cache: Path) -> Model:
+    run = train(examples, method=method, cache=cache, network=NETWORK, threads=1, progress=False, **METHODS[method])
+    return run.model
+
+
+def same_weights(first: Model, second: Model) -> bool:
+    ours, theirs = first.predictor.state_dict(), second.predictor.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_every_method_is_tried() -> None:
+    assert METHODS.keys() == scanmix.METHODS.keys()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_true_labels_change_nothing(method: str, noisy: Examples, tmp_path: Path) -> None:
+    informed = trained(noisy, method, tmp_path / "informed")
+    blind = trained(noisy.without_true_labels(), method, tmp_path / "blind")
+    assert same_weights(informed, blind)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_weights_do_depend_on_what_a_method_may_see(method: str, noisy: Examples, tmp_path: Path) -> None:
+    """Without this the test above could pass on weights that nothing moves."""
+    inverted = dataclasses.replace(noisy, images=255 - noisy.images)
+    assert not same_weights(trained(noisy, method, tmp_path), trained(inverted, method, tmp_path))
+
+
+def test_a_method_that_peeked_would_be_caught(noisy: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, truth = CrossEntropy.epoch, noisy.true_labels
+    assert truth is not None
+
+    def peeking(self: CrossEntropy, state: Any, data: Any, epoch: int) -> dict[str, float]:
+        return honest(self, state, dataclasses.replace(data, labels=truth), epoch)
+
+    fair = trained(noisy.without_true_labels(), "cross_entropy", tmp_path)
+    monkeypatch.setattr(CrossEntropy, "epoch", peeking)
+    assert not same_weights(fair, trained(noisy, "cross_entropy", tmp_path))
