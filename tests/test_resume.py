@@ -4,6 +4,7 @@ Run as a script this file is the victim: it forks a training that kills itself a
 the end of an optimizer step, a file about to be flushed, or a file just renamed into place.
 """
 
+import dataclasses
 import importlib
 import json
 import os
@@ -16,6 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+import scanmix
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.methods.scanmix import ScanMix
+from scanmix.runs import Run, open_run
+from scanmix.train import resume, train
 
 STAGES: dict[str, Any] = {
     "pretrain": {"epochs": 12, "batch_size": 40},
@@ -36,13 +46,12 @@ CUTS = 4
 
 
 def train_tiny(method: str, name: str, folder: Path) -> None:
-    import scanmix
-
     train_set, test_set = scanmix.load("digits", per_class=8, limit_test=40)
     noisy = scanmix.add_noise(train_set, "symmetric", rate=0.5, seed=0)
-    scanmix.train(
+    (folder / "bare.toml").touch()  # a recipe that says nothing, in place of the one shipped for digits
+    train(
         noisy, test=test_set, method=method, out=folder / name, cache=folder / f"cache-{name}", network=NETWORK,
-        threads=1, progress=False, **METHODS[method],
+        recipe=str(folder / "bare.toml"), threads=1, progress=False, **METHODS[method],
     )  # fmt: skip
 
 
@@ -96,7 +105,7 @@ def kill_at(event: int) -> None:
 def torment(method: str, folder: Path) -> None:
     """Train whole once; then for each chosen moment train, be killed there, resume."""
     # Imported before the forks: once, not forty times.
-    for module in ("scanmix.train", "scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo"):
+    for module in ("scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo"):
         importlib.import_module(module)
 
     def whole() -> None:
@@ -121,10 +130,8 @@ def cut(method: str, name: str, folder: Path, event: int) -> None:
 
 
 def go_on(method: str, name: str, folder: Path) -> None:
-    import scanmix
-
     if (folder / name / "run.toml").exists():  # else it does not know what it was to be: call train again
-        scanmix.resume(folder / name, cache=folder / f"cache-{name}", progress=False)
+        resume(folder / name, cache=folder / f"cache-{name}", progress=False)
     else:
         train_tiny(method, name, folder)
 
@@ -155,6 +162,113 @@ def test_a_killed_run_ends_with_the_bits_of_a_whole_one(method: str, tmp_path: P
         for file in ("model/model.safetensors", "model/model.json", "labels.csv"):
             assert (cut / file).read_bytes() == (whole / file).read_bytes(), f"{cut.name}/{file}"
         assert not list(cut.rglob("*.part")), cut.name
+
+
+Pair = tuple[Examples, Examples]
+
+
+@pytest.fixture(scope="module")
+def data() -> Pair:
+    train_set, test_set = scanmix.load("digits", per_class=6, limit_test=50)
+    assert test_set is not None
+    return scanmix.add_noise(train_set, "symmetric", rate=0.5, seed=0), test_set
+
+
+def quick(examples: Examples, out: Path, **more: Any) -> Run:
+    plain = {"method": "cross_entropy", "network": NETWORK, "epochs": 3, "batch_size": 16, "threads": 1}
+    return train(examples, out=out, progress=False, **{**plain, **more})
+
+
+def mixed(examples: Examples, folder: Path, **more: Any) -> Run:
+    short = {**STAGES, "pretrain.epochs": 1, "clustering.epochs": 1, "warmup": 1}
+    return quick(examples, folder / "run", method="scanmix", cache=folder / "cache", **short, **more)
+
+
+class Stop:
+    """Makes an epoch of a method fail in some way, once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: type, epoch: int, failure: BaseException) -> None:
+        honest = method.epoch  # type: ignore[attr-defined]
+        armed = True
+
+        def failing(this: Any, state: Any, data: Any, number: int) -> dict[str, float]:
+            nonlocal armed
+            result: dict[str, float] = honest(this, state, data, number)
+            if armed and number == epoch:
+                armed = False
+                raise failure
+            return result
+
+        monkeypatch.setattr(method, "epoch", failing)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(
+    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = mixed(data[0], tmp_path, test=data[1])
+    Stop(monkeypatch, ScanMix, 2, KeyboardInterrupt())
+    cut = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after 2 epochs; `scanmix resume .*cut/run` goes on"):
+        mixed(data[0], cut, test=data[1])
+    assert not open_run(cut / "run").finished
+
+    def never(*_: object) -> None:
+        raise AssertionError("the label-free stages were run again")
+
+    monkeypatch.setattr(ScanMix, "start", never)
+    resumed = resume(cut / "run", cache=tmp_path / "empty", progress=False)
+    assert without_seconds(cut / "run" / "metrics.jsonl") == without_seconds(tmp_path / "run" / "metrics.jsonl")
+    ours, theirs = resumed.model.predictor.state_dict(), whole.model.predictor.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not (tmp_path / "empty").exists()
+
+
+def test_what_came_before_the_first_epoch_is_kept_too(
+    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stop(monkeypatch, ScanMix, 0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match="stopped after 0 epochs"):
+        mixed(data[0], tmp_path)
+
+    def never(*_: object) -> None:
+        raise AssertionError("the label-free stages were run again")
+
+    monkeypatch.setattr(ScanMix, "start", never)
+    assert len(mixed(data[0], tmp_path).metrics) == 3
+
+
+def test_data_from_memory_is_asked_for(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = dataclasses.replace(data[0], source=None)
+    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(examples, tmp_path / "run", test=data[1])
+    with pytest.raises(UserError, match=r"came from memory and cannot be loaded again; call scanmix\.train"):
+        resume(tmp_path / "run")
+    assert len(quick(examples, tmp_path / "run", test=data[1]).metrics) == 3
+
+
+def test_data_that_has_changed_is_refused(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(data[0], tmp_path / "run")
+    path = tmp_path / "run" / "run.toml"
+    path.write_text(path.read_text().replace("rate = 0.5", "rate = 0.6"))
+    with pytest.raises(UserError, match="is not what it was when the run began"):
+        resume(tmp_path / "run")
+
+
+def test_metrics_that_are_lost_are_told(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(data[0], tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match="lacks epochs before 1"):
+        resume(tmp_path / "run")
+
+
+def test_resume_of_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        resume(tmp_path)
 
 
 if __name__ == "__main__":

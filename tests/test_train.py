@@ -14,7 +14,6 @@ from scanmix.checkpoint import load_checkpoint
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.methods.cross_entropy import CrossEntropy
-from scanmix.methods.scanmix import ScanMix
 from scanmix.runs import Run, open_run
 from scanmix.train import default_cache, division, resume, train
 
@@ -61,6 +60,7 @@ def test_every_epoch_leaves_a_line(data: Pair, tmp_path: Path) -> None:
     divided = {"estimated_noise", "clean_size", "clean_purity", "learn/total", "cluster/total", "rate/learn"}
     assert all(divided <= line.keys() for line in lines[1:])
     assert not {"estimated_noise", "clean_size"} & lines[0].keys()
+    assert not any("seconds/start" in line for line in lines[1:])
     assert "accuracy_after_matching" not in lines[0]
 
 
@@ -131,7 +131,7 @@ def test_the_same_call_gives_a_finished_run_back(data: Pair, tmp_path: Path, mon
         ({"epochs": 4}, r"settings\.epochs was 3, is 4"),
         ({"seed": 1}, "seed was 0, is 1"),
         ({"method": "mixup"}, "method was 'cross_entropy', is 'mixup'"),
-        ({"network": {"widths": [4, 9], "blocks": [1, 1]}}, r"network\.stem_stride was 2, is 1"),
+        ({"network": {**NETWORK, "stem_stride": 4}}, r"network\.stem_stride was 2, is 4"),
         ({"test": None}, "the test images"),
     ],
 )
@@ -147,45 +147,6 @@ def test_other_labels_do_not_go_on_with_a_run(data: Pair, tmp_path: Path) -> Non
     labels[0] = (labels[0] + 1) % 10
     with pytest.raises(UserError, match="the training images or labels"):
         quick(dataclasses.replace(data[0], labels=labels), tmp_path / "run")
-
-
-class Stop:
-    """Makes an epoch of a method fail in some way, once."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: type, epoch: int, failure: BaseException) -> None:
-        honest = method.epoch  # type: ignore[attr-defined]
-        armed = True
-
-        def failing(this: Any, state: Any, data: Any, number: int) -> dict[str, float]:
-            nonlocal armed
-            result: dict[str, float] = honest(this, state, data, number)
-            if armed and number == epoch:
-                armed = False
-                raise failure
-            return result
-
-        monkeypatch.setattr(method, "epoch", failing)
-
-
-def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(
-    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = mixed(data[0], tmp_path, test=data[1])
-    Stop(monkeypatch, ScanMix, 2, KeyboardInterrupt())
-    cut = tmp_path / "cut"
-    with pytest.raises(KeyboardInterrupt, match=r"stopped after 2 epochs; `scanmix resume .*cut/run` goes on"):
-        mixed(data[0], cut, test=data[1])
-    assert not open_run(cut / "run").finished
-
-    def never(*_: object) -> None:
-        raise AssertionError("the label-free stages were run again")
-
-    monkeypatch.setattr(ScanMix, "start", never)
-    resumed = resume(cut / "run", cache=tmp_path / "empty", progress=False)
-    assert plain_metrics(resumed) == plain_metrics(whole)
-    ours, theirs = resumed.model.predictor.state_dict(), whole.model.predictor.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert not (tmp_path / "empty").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoint(
@@ -211,6 +172,16 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoint(
     assert all(bool(weight.isfinite().all()) for weight in weights.values())
 
 
+def test_a_stage_that_diverges_leaves_no_checkpoint_and_says_so(
+    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = importlib.import_module("scanmix.pretrain.scan")
+    nothing = torch.tensor(float("nan"))
+    monkeypatch.setattr(scan, "scan_loss", lambda *_: (nothing, nothing, nothing))
+    with pytest.raises(UserError, match=r"scanmix stopped at the start: the total loss .* of scan.*no checkpoint"):
+        mixed(data[0], tmp_path)
+
+
 def test_weights_that_are_no_numbers_are_not_saved(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = CrossEntropy.epoch
 
@@ -224,40 +195,6 @@ def test_weights_that_are_no_numbers_are_not_saved(data: Pair, tmp_path: Path, m
     with pytest.raises(UserError, match=r"in epoch 2: the weights classifier\.bias are no longer numbers"):
         quick(data[0], tmp_path / "run")
     assert len(open_run(tmp_path / "run").metrics) == 1
-
-
-def test_data_from_memory_is_asked_for(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = dataclasses.replace(data[0], source=None)
-    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        quick(examples, tmp_path / "run", test=data[1])
-    with pytest.raises(UserError, match=r"came from memory and cannot be loaded again; call scanmix\.train"):
-        resume(tmp_path / "run")
-    assert len(quick(examples, tmp_path / "run", test=data[1]).metrics) == 3
-
-
-def test_data_that_has_changed_is_refused(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        quick(data[0], tmp_path / "run")
-    path = tmp_path / "run" / "run.toml"
-    path.write_text(path.read_text().replace("rate = 0.5", "rate = 0.6"))
-    with pytest.raises(UserError, match="is not what it was when the run began"):
-        resume(tmp_path / "run")
-
-
-def test_metrics_that_are_lost_are_told(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        quick(data[0], tmp_path / "run")
-    (tmp_path / "run" / "metrics.jsonl").unlink()
-    with pytest.raises(UserError, match="lacks epochs before 1"):
-        resume(tmp_path / "run")
-
-
-def test_resume_of_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run folder"):
-        resume(tmp_path)
 
 
 @pytest.mark.parametrize(

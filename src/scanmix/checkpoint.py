@@ -84,6 +84,11 @@ def save_checkpoint(folder: Path, identity: str, epoch: int, state: Any) -> None
     write_aside(folder / "checkpoint" / "last.pt", lambda aside: torch.save(content, aside))
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a state to go on from."""
+    return (folder / "checkpoint" / "last.pt").exists()
+
+
 def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[int, Payload] | None:
     """Return (whole epochs, packed state) on `device`, or None where there is no checkpoint yet.
 
@@ -91,7 +96,7 @@ def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[
         UserError: it is damaged, or was written with other settings or other data.
     """
     path = folder / "checkpoint" / "last.pt"
-    if not path.exists():
+    if not has_checkpoint(folder):
         return None
     try:
         content = torch.load(path, map_location=device, weights_only=True)

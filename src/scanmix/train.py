@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from scanmix.blocks.divide import noise_rate
-from scanmix.checkpoint import Model, load_checkpoint, save_checkpoint, save_model, unpack
+from scanmix.checkpoint import Model, has_checkpoint, load_checkpoint, save_checkpoint, save_model, unpack
 from scanmix.config import Table, UserError
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
@@ -109,7 +109,7 @@ def division(p_clean: Tensor, threshold: float, examples: Examples) -> Line:
     line: Line = {"estimated_noise": noise_rate(p_clean, threshold), "clean_size": clean.sum(1).double().mean().item()}
     if examples.true_labels is not None and bool(clean.any()):
         right = (examples.true_labels == examples.labels).cpu()
-        line["clean_purity"] = ((clean & right).sum() / clean.sum()).item()
+        line["clean_purity"] = int((clean & right).sum()) / int(clean.sum())
     return line
 
 
@@ -271,9 +271,10 @@ def _explained(run: Run) -> Iterator[None]:
     try:
         yield
     except Diverged as error:
-        done = len(run.metrics)
-        kept = f"the last good checkpoint (epoch {done}) is in {run.folder}" if run.folder else "nothing is kept"
-        raise Diverged(f"{run.settings.method} stopped in epoch {done + 1}: {error} ({kept})") from error
+        done, saved = len(run.metrics), run.folder and has_checkpoint(run.folder)
+        where = f"in epoch {done + 1}" if done or saved else "at the start"
+        kept = f"the last good checkpoint (epoch {done}) is in {run.folder}" if saved else "there is no checkpoint"
+        raise Diverged(f"{run.settings.method} stopped {where}: {error} ({kept})") from error
     except KeyboardInterrupt:
         if run.folder is None:
             raise

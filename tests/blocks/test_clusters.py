@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanmix.blocks.clusters import match_clusters
+from scanmix.blocks.clusters import match_clusters, rename_outputs
 
 
 def agreement(classes: list[int], clusters: list[int], labels: list[int]) -> int:
@@ -39,3 +39,13 @@ def test_match_sees_through_noise_as_long_as_the_right_label_is_the_commonest() 
     noise = torch.randint(4, (4000,), generator=generator)
     labels = torch.where(torch.rand(4000, generator=generator) < 0.8, noise, names[clusters])
     assert match_clusters(clusters, labels, 4).tolist() == names.tolist()
+
+
+def test_renamed_outputs_say_the_class_of_each_cluster() -> None:
+    head = torch.nn.Linear(5, 4)
+    features = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    logits = head(features)
+    classes = torch.tensor([1, 2, 3, 0])  # a cycle: there and back differ
+    rename_outputs(head, classes)
+    for cluster, name in enumerate(classes.tolist()):
+        assert torch.allclose(head(features)[:, name], logits[:, cluster])

@@ -28,11 +28,11 @@ def two_groups(clean: int, noisy: int, seed: int = 0, spread: float = 0.3) -> Te
     return losses[torch.randperm(clean + noisy, generator=generator)]
 
 
-def slow_posterior(losses: Tensor) -> tuple[list[float], int]:
+def slow_posterior(losses: Tensor, tol: float = 1e-2, max_iter: int = 10) -> tuple[list[float], int]:
     """DivideMix's mixture, its two densities by hand; also where scikit-learn put the low component."""
     low, high = float(losses.min()), float(losses.max())
     scaled = [(float(loss) - low) / (high - low) for loss in losses]
-    mixture = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0)
+    mixture = GaussianMixture(2, max_iter=max_iter, tol=tol, reg_covar=5e-4, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         mixture.fit([[value] for value in scaled])
@@ -59,6 +59,17 @@ def test_posterior_is_that_of_a_direct_fit(sizes: tuple[int, int], spread: float
         got = clean_probability(losses)
         assert got.dtype == torch.float32 and got.shape == losses.shape
         assert got.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_fit_stops_where_dividemix_stops() -> None:
+    """On one long tail the mixture goes on moving: ten iterations, or a gain below 0.01, are part of the method."""
+    losses = -torch.rand(300, generator=torch.Generator().manual_seed(0)).log()
+    stricter, longer = slow_posterior(losses, tol=1e-9)[0], slow_posterior(losses, tol=1e-9, max_iter=100)[0]
+    for tol, other in ((1e-2, stricter), (1e-9, longer)):
+        expected, _ = slow_posterior(losses, tol=tol)
+        assert max(abs(p - q) for p, q in zip(expected, other, strict=True)) > 0.01, "the data should tell"
+        assert clean_probability(losses, tol=tol).tolist() == pytest.approx(expected, abs=1e-4)
+    assert clean_probability(losses).tolist() == pytest.approx(slow_posterior(losses)[0], abs=1e-4)
 
 
 def test_the_low_component_is_found_whichever_comes_first() -> None:

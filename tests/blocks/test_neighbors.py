@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 import scanmix.blocks.neighbors as module
-from scanmix.blocks.neighbors import agreeing, draw_neighbor, nearest_neighbors, neighbor_vote
+from scanmix.blocks.neighbors import agreeing, draw_neighbor, nearest_neighbors, neighbor_vote, voted_labels
 from scanmix.config import UserError
 
 
@@ -107,12 +107,52 @@ def test_draws_follow_the_generator_and_leave_the_mask_alone() -> None:
     assert not allowed.any()
 
 
+def slow_vote(neighbors: Tensor, shares: list[list[float]]) -> list[list[float]]:
+    columns = range(len(shares[0]))
+    return [[sum(shares[j][c] for j in row) / len(row) for c in columns] for row in neighbors.tolist()]
+
+
 @given(st.integers(2, 10), st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**31))
 def test_vote_is_the_slow_one(count: int, k: int, num_classes: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     neighbors = torch.randint(count, (count, k), generator=generator)
+    shares = torch.rand(count, num_classes, generator=generator, dtype=torch.float64)
+    before = shares.clone()
+    expected = torch.tensor(slow_vote(neighbors, shares.tolist()), dtype=torch.float64)
+    assert torch.allclose(neighbor_vote(neighbors, shares), expected)
+    assert torch.equal(shares, before)
+
+
+@given(st.integers(4, 12), st.integers(1, 5), st.integers(2, 4), st.integers(0, 4), st.integers(0, 2**31))
+def test_voted_labels_are_the_slow_ones(count: int, k: int, num_classes: int, rounds: int, seed: int) -> None:
+    """Each winner's lead over its class's share is the largest there is; ties may go either way."""
+    generator = torch.Generator().manual_seed(seed)
+    candidates = torch.randint(count, (count, k), generator=generator)
     labels = torch.randint(num_classes, (count,), generator=generator)
-    votes = neighbor_vote(neighbors, labels, num_classes)
-    for i in range(count):
-        held = Counter(int(labels[j]) for j in neighbors[i].tolist())
-        assert votes[i].tolist() == pytest.approx([held[c] / k for c in range(num_classes)])
+    votes = [[float(c == label) for c in range(num_classes)] for label in labels.tolist()]
+    for _ in range(rounds):
+        votes = slow_vote(candidates, votes)
+    share = [sum(row[c] for row in votes) / count for c in range(num_classes)]
+    for winner, row in zip(voted_labels(candidates, labels, num_classes, rounds).tolist(), votes, strict=True):
+        lead = [vote - usual for vote, usual in zip(row, share, strict=True)]
+        assert lead[winner] == pytest.approx(max(lead), abs=1e-6)
+
+
+def test_no_rounds_leave_labels_and_some_rounds_clean_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    true = torch.arange(400) % 4
+    candidates = (torch.arange(400).unsqueeze(1) + 4 * torch.randint(1, 100, (400, 10), generator=generator)) % 400
+    noise = torch.randint(4, (400,), generator=generator)
+    labels = torch.where(torch.rand(400, generator=generator) < 0.7, noise, true)
+    right = [float((voted_labels(candidates, labels, 4, rounds) == true).float().mean()) for rounds in range(4)]
+    assert torch.equal(voted_labels(candidates, labels, 4, 0), labels)
+    assert right[0] < 0.55 and right[1] > right[0] + 0.2 and right[3] > 0.99
+
+
+def test_a_common_class_does_not_win_where_it_is_rarer_than_usual() -> None:
+    """Three quarters of all votes are for class 0; whoever sees it in half of its candidates is of class 1."""
+    labels = torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1])
+    candidates = torch.tensor(
+        [[0, 1], [2, 3], [4, 5], [6, 7], [8, 0], [1, 2], [3, 4], [5, 6], [7, 8], [0, 9], [1, 10], [2, 11]]
+    )
+    assert voted_labels(candidates, labels, 2, 1).tolist() == labels.tolist()

@@ -84,10 +84,7 @@ def test_methods_learn_what_most_labels_say(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_seed_decides_everything_and_the_global_generator_nothing(
-    name: str,
-    methods: Methods,
-    make_data: Callable[[int], TrainingData],
-    network: PreActResNetSettings,
+    name: str, methods: Methods, make_data: Callable[[int], TrainingData], network: PreActResNetSettings
 ) -> None:
     method = methods(2)[name]
     torch.manual_seed(1)

@@ -108,5 +108,6 @@ def test_smaller_relatives_have_as_many_parameters_as_the_formula(settings: PreA
 def test_widths_and_blocks_must_be_positive_and_as_many() -> None:
     with pytest.raises(ValidationError):
         PreActResNetSettings(widths=(8, 0))
-    with pytest.raises(ValueError, match=r"shorter|longer"):
-        PreActResNet(PreActResNetSettings(widths=(8, 16), blocks=(1, 1, 1)), 1)
+    for widths, blocks in (((8, 16), (1, 1, 1)), ((8, 16, 32), (1,)), ((), ())):
+        with pytest.raises(ValidationError, match="one number for each stage"):
+            PreActResNetSettings(widths=widths, blocks=blocks)

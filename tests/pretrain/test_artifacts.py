@@ -110,6 +110,15 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> Non
     assert path.read_text() == "new"
 
 
+def test_whoever_reads_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
+    """The new file takes the place of the old by a rename; nothing is written into a file that has readers."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    with path.open() as reader:
+        write_aside(path, lambda aside: aside.write_text("new"))
+        assert reader.read() == "old"
+
+
 class Cut(Exception):
     """The machine goes off."""
 

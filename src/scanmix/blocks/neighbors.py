@@ -54,8 +54,22 @@ def draw_neighbor(candidates: Tensor, allowed: Tensor, generator: Generator) -> 
     return candidates.gather(1, chosen).squeeze(1)
 
 
-def neighbor_vote(neighbors: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Share of the neighbors that hold each label. Shape: (N, K), (N,) -> (N, C) float."""
-    votes = torch.zeros(len(neighbors), num_classes, device=labels.device)
-    ones = torch.ones(neighbors.shape, device=labels.device)
-    return votes.scatter_add_(1, labels[neighbors], ones) / neighbors.shape[1]
+def neighbor_vote(neighbors: Tensor, shares: Tensor) -> Tensor:
+    """Mean over the neighbors of what each holds, such as one-hot labels. Shape: (N, K), (N, C) -> (N, C)."""
+    total = torch.zeros_like(shares)
+    for column in neighbors.unbind(1):
+        total += shares[column]
+    return total / neighbors.shape[1]
+
+
+def voted_labels(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int) -> Tensor:
+    """Return the labels after `rounds` of averaging over candidates: the class with most votes above its share.
+
+    One round asks the candidates, two their candidates as well, and so on: label propagation on the graph of
+    neighbors. Wrong labels that are spread over the classes cancel out; no rounds leave every label as it is.
+    Shape: (N, K), (N,) -> (N,).
+    """
+    votes = F.one_hot(labels, num_classes).float()
+    for _ in range(rounds):
+        votes = neighbor_vote(candidates, votes)
+    return (votes - votes.mean(0)).argmax(1)

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 
 def dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:
-    """Every key `build` takes for a settings dataclass: `lr`, `pretrain`, `pretrain.lr`."""
+    """Every key `build` takes for a settings dataclass: `epochs`, `pretrain`, `pretrain.epochs`."""
     for name, field in fields_of(cls).items():
         yield prefix + name
         inner = model_in(field.annotation)

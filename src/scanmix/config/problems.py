@@ -13,7 +13,7 @@ from scanmix.config.fields import dotted_keys, fields_of, model_in
 
 
 def explain(cls: type, detail: ErrorDetails, prefix: str) -> str:
-    """One of pydantic's complaints on one line: `pretrain.lr = 3.0: a number at most 1 is expected`."""
+    """One of pydantic's complaints on one line: `momentum = 3.0: a number at most 1 is expected`."""
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "unexpected_keyword_argument":
         return f"unknown key {prefix + key!r}; {_suggest(cls, key, prefix)}"

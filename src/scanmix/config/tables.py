@@ -58,7 +58,7 @@ def parse_assignment(text: str) -> Table:
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(re.fullmatch(r"[\w-]+", part) for part in parts):
-        raise UserError(f"cannot read {text!r}: write key=value, for example pretrain.lr=0.1")
+        raise UserError(f"cannot read {text!r}: write key=value, for example pretrain.learning_rate=0.1")
     table: Table = {parts[-1]: _parse_value(value.strip())}
     for part in reversed(parts[:-1]):
         table = {part: table}

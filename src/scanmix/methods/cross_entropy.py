@@ -48,7 +48,8 @@ class CrossEntropy:
         """One pass over all examples with their given labels."""
         (peer,) = state.peers
         meter = Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (epochs_of(self.lr_drop, 1, self.epochs),))
+        drop = epochs_of(self.lr_drop, -(-len(data) // self.batch_size), self.epochs)
+        rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws = data.generators("learn", epoch, "order", "views")
         with meter.timed("learn"), learning(peer):
             for index in batches(data.everything, self.batch_size, order):

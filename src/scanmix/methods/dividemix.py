@@ -67,7 +67,7 @@ class DivideMix:
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """Warm up, or divide, then train each peer on the other's division."""
         meter = Meter()
-        if epoch < self.warmup_epochs(data):
+        if epoch < self.epochs_in(self.warmup, data):
             with meter.timed("warmup"):
                 for side in (0, 1):
                     self._warm_up(side, state, data, epoch, meter)
@@ -76,7 +76,7 @@ class DivideMix:
             losses = torch.stack([normalize_losses(examine(peer, data).losses) for peer in state.peers])
             state.history = remember(state.history, losses, self.loss_memory)
             state.p_clean = torch.stack([clean_probability(row) for row in state.history.mean(0)])
-        rate = step_decay(self.learning_rate, 0.1, epoch, (epochs_of(self.lr_drop, 1, self.epochs),))
+        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
         with meter.timed("learn"):
             for side in (0, 1):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
@@ -86,9 +86,9 @@ class DivideMix:
         """Sum of the peers' logits."""
         return Predictor([classify(peer) for peer in state.peers])
 
-    def warmup_epochs(self, data: TrainingData) -> int:
-        """Return the length of warm-up in epochs of this data."""
-        return epochs_of(self.warmup, -(-len(data) // (2 * self.batch_size)), self.epochs)
+    def epochs_in(self, duration: int | str, data: TrainingData) -> int:
+        """Return a duration in epochs of this data; a step is a batch of warm-up."""
+        return epochs_of(duration, -(-len(data) // (2 * self.batch_size)), self.epochs)
 
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the whole network on all given labels."""
@@ -123,7 +123,7 @@ class DivideMix:
             u = [data.views.weak(data.images[unlabeled], draws) for _ in range(2)]
             y, p = data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
-            since = epoch + step / len(pairs) - self.warmup_epochs(data)
+            since = epoch + step / len(pairs) - self.epochs_in(self.warmup, data)
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
             with learning(peer):
                 logits = peer.classifier(peer.encoder(mixed.inputs))

@@ -50,7 +50,8 @@ class MixUp:
         """One pass over all examples, each mixed with a random partner of its batch."""
         (peer,) = state.peers
         meter = Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (epochs_of(self.lr_drop, 1, self.epochs),))
+        drop = epochs_of(self.lr_drop, -(-len(data) // self.batch_size), self.epochs)
+        rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         with meter.timed("learn"), learning(peer):
             for index in batches(data.everything, self.batch_size, order):

@@ -41,6 +41,11 @@ class ScanDivideMix:
         """E of DivideMix."""
         return self.dividemix.epochs
 
+    @property
+    def clean_threshold(self) -> float:
+        """Return tau of DivideMix."""
+        return self.dividemix.clean_threshold
+
     def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> DivideMixState:
         """Run or recall the label-free stages; both peers begin from them."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
@@ -53,7 +58,7 @@ class ScanDivideMix:
 
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """Warm the heads up, then DivideMix's epoch."""
-        if epoch >= self.dividemix.warmup_epochs(data):
+        if epoch >= self.dividemix.epochs_in(self.dividemix.warmup, data):
             return self.dividemix.epoch(state, data, epoch)
         meter = Meter()
         with meter.timed("warmup"):

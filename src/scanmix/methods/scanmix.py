@@ -1,7 +1,6 @@
-"""ScanMix (Sachdeva et al., Pattern Recognition 2023), Algorithm 1.
+"""ScanMix (Sachdeva et al., Pattern Recognition 2023), Algorithm 1. Paper against code: `docs/fidelity.md`.
 
-Where paper and published code differ, `docs/fidelity.md` says which is the default here and which field selects
-the other. Legend: N examples, B batch, C classes, K neighbors, P = 2 peers.
+Legend: N examples, B batch, C classes, K neighbors, P = 2 peers.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from scanmix.blocks.divide import clean_probability, divide, noise_rate, normali
 from scanmix.blocks.losses import confidence_penalty, scan_loss, semi_supervised_loss
 from scanmix.blocks.memory import remember
 from scanmix.blocks.mixmatch import mixmatch
-from scanmix.blocks.neighbors import agreeing, draw_neighbor
+from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
 from scanmix.blocks.schedules import linear_ramp, step_decay
 from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches, paired
@@ -47,7 +46,6 @@ class ScanMix:
 
     State: ClassVar[type[ScanMixState]] = ScanMixState
     label_free: ClassVar[bool] = False
-
     epochs: Count = 300  # E, section 4.2; warm-up included
     warmup: Duration = "10 epochs"  # WarmUp; 30 epochs for CIFAR-100 (code)
     pretrain: SimCLR = SimCLR()  # PreTrain, section 4.2
@@ -74,6 +72,7 @@ class ScanMix:
     unlabeled_ramp: Weight = 16.0  # epochs over which lambda_u grows from 0
     prior_weight: Weight = 1.0  # lambda_r, section 3.2
     confidence_weight: Weight = 0.0  # penalty in warm-up (1 in the code, if told the noise is asymmetric)
+    vote_rounds: int = 0  # rounds of neighbor votes that clean the labels of WarmUp (ours, for small data)
     warmup_part: Literal["head", "network"] = "head"  # what WarmUp trains (the paper does not say)
     guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
 
@@ -101,7 +100,8 @@ class ScanMix:
     def epoch(self, state: ScanMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """One turn of Algorithm 1's loop, or one epoch of its warm-up."""
         meter = Meter()
-        if epoch < self.warmup_epochs(data):
+        self._part(state)
+        if epoch < self.epochs_in(self.warmup, data):
             with meter.timed("warmup"):
                 for side in (0, 1):
                     self._warm_up(side, state, data, epoch, meter)
@@ -123,11 +123,12 @@ class ScanMix:
         agree = [agreeing(state.candidates, label) for label in labels]
 
         # M-step: minimize l_MLE, then l_CLU. No peer grades its own homework.
-        rate = step_decay(self.learning_rate, 0.1, epoch, (epochs_of(self.lr_drop, 1, self.epochs),))
+        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
         cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
             for side in (0, 1):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
+        self._part(state)
         with meter.timed("cluster"):
             for side in (0, 1):
                 self._cluster(side, agree[side], state, data, epoch, cluster_rate, meter)
@@ -137,21 +138,25 @@ class ScanMix:
         """Sum of the peers' logits (code; the paper has one network)."""
         return Predictor([classify(peer) for peer in state.peers])
 
-    def warmup_epochs(self, data: TrainingData) -> int:
-        """Return the length of warm-up in epochs of this data."""
-        return epochs_of(self.warmup, -(-len(data) // (2 * self.batch_size)), self.epochs)
+    def epochs_in(self, duration: int | str, data: TrainingData) -> int:
+        """Return a duration in epochs of this data; a step is a batch of warm-up."""
+        return epochs_of(duration, -(-len(data) // (2 * self.batch_size)), self.epochs)
+
+    def _part(self, state: ScanMixState) -> None:
+        for peer in state.peers if not self.share_momentum else ():
+            peer.optimizer.state.clear()
 
     def _warm_up(self, side: int, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """WarmUp(D, f): the classifier learns the given labels, on features that no label has touched."""
         peer = state.peers[side]
+        labels = voted_labels(state.candidates, data.labels, data.num_classes, self.vote_rounds)
         order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
         for index in batches(data.everything, 2 * self.batch_size, order):
             images = data.views.strong(data.images[index], draws)
             with guessing(peer, batch_statistics=True) if self.warmup_part == "head" else learning(peer):
                 features = peer.encoder(images)
             logits = peer.classifier(features)
-            loss = F.cross_entropy(logits, data.labels[index])
-            loss = loss + self.confidence_weight * confidence_penalty(logits)
+            loss = F.cross_entropy(logits, labels[index]) + self.confidence_weight * confidence_penalty(logits)
             meter.add("warmup", loss=loss)
             peer.step(loss, self.warmup_rate)
 
@@ -163,22 +168,20 @@ class ScanMix:
         view = data.views.drawn(self.severe_view if state.severe else self.view)
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
-        clean = divide(p_clean, self.clean_threshold, self.minimum_clean)
-        pairs = list(paired(clean, self.batch_size, order, self.minimum_steps))
+        divided = divide(p_clean, self.clean_threshold, self.minimum_clean)
+        pairs = list(paired(divided, self.batch_size, order, self.minimum_steps))
         for step, (labeled, unlabeled) in enumerate(pairs):
             x = [view(data.images[labeled], draws) for _ in range(2)]
             u = [view(data.images[unlabeled], draws) for _ in range(2)]
             y, p = data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
-            since = epoch + step / len(pairs) - self.warmup_epochs(data)
+            since = epoch + step / len(pairs) - self.epochs_in(self.warmup, data)
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
             with learning(peer):
                 logits = peer.classifier(peer.encoder(mixed.inputs))
             losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
             meter.add("learn", **losses._asdict())
             peer.step(losses.total, rate)
-        if not self.share_momentum:
-            peer.optimizer.state.clear()
 
     def _cluster(
         self, side: int, agree: Tensor, state: ScanMixState, data: TrainingData, epoch: int, rate: float, meter: Meter
@@ -196,5 +199,3 @@ class ScanMix:
             loss, consistency, entropy = scan_loss(anchor, neighbor, self.entropy_weight)
             meter.add("cluster", total=loss, consistency=consistency, entropy=entropy)
             peer.step(loss, rate)
-        if not self.share_momentum:
-            peer.optimizer.state.clear()

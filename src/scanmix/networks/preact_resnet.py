@@ -37,6 +37,11 @@ class PreActResNetSettings:
     final_norm: bool = False
     """Batch norm and ReLU before pooling (He et al.); the noisy-label literature leaves them out."""
 
+    def __post_init__(self) -> None:
+        """Refuse stages without a width or a depth."""
+        if not self.widths or len(self.widths) != len(self.blocks):
+            raise ValueError(f"widths and blocks need one number for each stage, not {self.widths} and {self.blocks}")
+
 
 class PreActBlock(nn.Module):
     """BN-ReLU-conv twice, added to a shortcut. Shape: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""

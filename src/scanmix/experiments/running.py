@@ -1,0 +1,219 @@
+"""Run the cells of a table, a few at a time, each as one `scanmix train` of its own; write the table as it grows.
+
+All that is known of a cell is in its run folder, so a table that was stopped in any way goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scanmix.checkpoint import has_checkpoint
+from scanmix.config import Table, UserError, merge, parse_assignment
+from scanmix.data.readers import reload
+from scanmix.experiments.results import Result, read_result, write_results
+from scanmix.experiments.tables import Cell, ResultTable, chosen_cells, pretrains
+from scanmix.pretrain.artifacts import write_aside
+from scanmix.progress import Bar, Quiet
+from scanmix.runs import Run, open_run, resolve
+
+POLL_SECONDS = 0.2
+Overrides = Mapping[str, Sequence[str]]
+"""Method -> settings as `--set` takes them: {"scanmix": ("epochs=2", "pretrain.epochs=1")}."""
+
+# A child ends with its parent, however that ended: then nobody holds the other end of its standard input.
+# At once, as by kill -9, which a run survives.
+CHILD = """
+import os, threading
+
+def watch():
+    os.read(0, 1)
+    os._exit(1)
+
+threading.Thread(target=watch, daemon=True).start()
+from scanmix.cli import app
+app(prog_name="scanmix")
+"""
+
+
+@dataclass
+class Work:
+    """A table that is being run."""
+
+    table: ResultTable
+    out: Path
+    jobs: int = 2
+    overrides: Overrides = field(default_factory=dict)
+    earlier: float = 0.0
+    """Seconds spent on the table before this part of the work, ..."""
+    began: float = field(default_factory=time.monotonic)
+    """... and when this part began."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the run folders lie."""
+        return self.out / "runs" / self.table.name
+
+    def arguments(self, cell: Cell) -> list[str]:
+        """Return what follows `scanmix` on the command line that trains this cell."""
+        known = [f"--{key.replace('_', '-')}={value}" for key, value in self.table.load.items()]
+        sets = [f"--set={text}" for text in self.overrides.get(cell.method, ())]
+        return [
+            "train", self.table.source, *known, f"--method={cell.method}", f"--noise={cell.noise}",
+            f"--seed={cell.seed}", "--threads=1", *sets, f"--out={self.folder / cell.name}",
+        ]  # fmt: skip
+
+    def wanted(self, cell: Cell) -> Table:
+        """Return all that decides what a cell computes, but for its data.
+
+        Raises:
+            UserError: a setting is unknown or out of range.
+        """
+        overrides: Table = {}
+        for text in self.overrides.get(cell.method, ()):
+            overrides = merge(overrides, parse_assignment(text))
+        return resolve(cell.method, self.table.source, None, overrides, seed=cell.seed).decisive()
+
+    def opened(self, cell: Cell) -> Run | None:
+        """Return the run of a cell if there is one that these settings would go on with."""
+        try:
+            run = open_run(self.folder / cell.name)
+        except UserError:
+            return None
+        wanted, found = self.wanted(cell), run.settings.decisive()
+        same = all(found[key] == value for key, value in wanted.items() if "fingerprint" not in key)
+        data = (run.settings.source or {}).get("train", {}).get("load", {})
+        return run if same and {"source": self.table.source, **self.table.load}.items() <= data.items() else None
+
+    def results(self) -> list[Result]:
+        """Return every finished run of the table, row by row."""
+        order = sorted(chosen_cells(self.table), key=lambda cell: self.table.methods.index(cell.method))
+        opened = ((cell, self.opened(cell)) for cell in order)
+        return [read_result(run, cell.noise) for cell, run in opened if run is not None and run.finished]
+
+    def write(self) -> None:
+        """Write the table as far as it is finished, and the time it took."""
+        seconds = self.earlier + time.monotonic() - self.began
+        write_aside(self.folder / "seconds", lambda aside: aside.write_text(f"{seconds:.1f}\n"))
+        write_results(self.table, self.results(), self.out, self.jobs, seconds)
+
+
+def run_table(
+    table: ResultTable, out: Path, jobs: int = 2, overrides: Overrides | None = None, *,
+    only: Sequence[str] = (), bar: Bar | None = None, say: Callable[[str], None] = lambda line: None,
+) -> dict[str, str]:  # fmt: skip
+    """Train the cells that are not finished, `jobs` at a time, and keep `out/<table>.csv` and `.md` up to date.
+
+    Args:
+        table: what to run.
+        out: the folder of the tables; runs go to `out/runs/<table>/<cell>`, what each of them said to `<cell>.log`.
+        jobs: how many run at once, each on one thread.
+        overrides: settings laid on the recipes, by method.
+        only: methods and noises to run, instead of all of them.
+        bar: told how many cells are finished.
+        say: told a line for each cell that ends.
+
+    Returns: what is wrong with each cell that failed, by name. The others were not held up by it.
+
+    Raises:
+        UserError: the data cannot be read, or a setting or a name in `only` is wrong.
+    """
+    work = Work(table, out, jobs, overrides or {})
+    cells, bar = chosen_cells(table, only), bar or Quiet()
+    for cell in cells:
+        work.wanted(cell)  # what is mistyped is told before anything runs
+    waiting = [cell for cell in cells if not is_finished(work, cell)]
+    if waiting:  # missing data are told once, and not by every cell
+        reload({"load": {"source": table.source, **table.load}, "split": "train"})
+    work.folder.mkdir(parents=True, exist_ok=True)
+    work.earlier = _seconds_before(work.folder / "seconds")
+    work.write()
+    failures: dict[str, str] = {}
+    running: dict[Cell, subprocess.Popen[bytes]] = {}
+    try:
+        while waiting or running:
+            while len(running) < jobs and (ready := next_cell(work, waiting, running)):
+                waiting.remove(ready)
+                running[ready] = start_cell(work, ready)
+            bar.set(len(cells) - len(waiting) - len(running), len(cells), ", ".join(cell.name for cell in running))
+            for cell in [cell for cell, child in running.items() if child.poll() is not None]:
+                reason = _ended(work, cell, end_child(running.pop(cell)), say)
+                failures |= {cell.name: reason} if reason else {}
+            time.sleep(POLL_SECONDS)
+        bar.set(len(cells), len(cells))
+    finally:
+        for child in running.values():
+            child.kill()
+            end_child(child)
+        work.write()
+    return failures
+
+
+def is_finished(work: Work, cell: Cell) -> bool:
+    """Whether a cell has a finished run with these settings."""
+    run = work.opened(cell)
+    return run is not None and run.finished
+
+
+def next_cell(work: Work, waiting: Sequence[Cell], running: Mapping[Cell, object]) -> Cell | None:
+    """Return the first cell that may begin.
+
+    Label-free stages are computed once: of the cells of a seed that have them, the first begins alone, until its
+    first checkpoint tells that they are done and kept. Cells without such stages need not wait.
+    """
+    for cell in waiting:
+        if not pretrains(cell.method):
+            return cell
+        sharing = [other for other in running if other.seed == cell.seed and pretrains(other.method)]
+        if all(has_checkpoint(work.folder / other.name) for other in sharing):
+            return cell
+    return None
+
+
+def start_cell(work: Work, cell: Cell) -> subprocess.Popen[bytes]:
+    """Begin, or go on with, the training of one cell in a process of its own."""
+    with (work.folder / f"{cell.name}.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", CHILD, *work.arguments(cell)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # Ctrl-C is for the parent, which ends its children
+        )
+
+
+def end_child(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a process that ends, let go of its standard input, and return its code."""
+    code = child.wait()
+    if child.stdin is not None:
+        child.stdin.close()
+    return code
+
+
+def _ended(work: Work, cell: Cell, code: int, say: Callable[[str], None]) -> str:
+    """Take down a cell whose process has ended; return what went wrong, if anything."""
+    run = work.opened(cell)
+    if code == 0 and run is not None and run.finished:
+        result = read_result(run, cell.noise)
+        accuracy = "no accuracy" if result.last is None else f"last accuracy {100 * result.last:.1f} %"
+        say(f"{cell.name}: {accuracy}, {result.seconds:.0f} s")
+        work.write()
+        return ""
+    log = work.folder / f"{cell.name}.log"
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    reason = f"ended by signal {-code}" if code < 0 else lines[-1] if lines else f"ended with code {code}"
+    say(f"{cell.name}: failed: {reason}")
+    return f"{reason} (see {log})"
+
+
+def _seconds_before(path: Path) -> float:
+    try:
+        return float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # the first time, or no number: then only the new part is counted
+        return 0.0

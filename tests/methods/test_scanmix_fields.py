@@ -1,0 +1,103 @@
+"""What ScanMix starts from, what its warm-up moves, and the fields that select a variant."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import scanmix.methods.scanmix as module
+from scanmix.blocks.clusters import match_clusters
+from scanmix.data.batches import TrainingData
+from scanmix.engine import Engine
+from scanmix.methods.scanmix import ScanMix, ScanMixState
+from scanmix.networks.peer import Peer, examine
+from scanmix.networks.preact_resnet import PreActResNetSettings
+
+Started = tuple[ScanMixState, TrainingData]
+
+
+@pytest.fixture
+def started(scanmix: ScanMix, data: TrainingData, network: PreActResNetSettings) -> Started:
+    return scanmix.start(data, network, Engine()), data
+
+
+def snapshot(peer: Peer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in peer.state_dict().items()}
+
+
+def moved(peer: Peer, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, value in peer.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_warm_up_trains_the_head_alone_and_moves_statistics(scanmix: ScanMix, started: Started) -> None:
+    state, data = started
+    before = [snapshot(peer) for peer in state.peers]
+    scanmix.epoch(state, data, 0)
+    for peer, old in zip(state.peers, before, strict=True):
+        statistics = {name for name in old if "running" in name or "num_batches" in name}
+        assert moved(peer, old) == statistics | {"classifier.weight", "classifier.bias"}
+
+
+def test_warm_up_of_the_whole_network_is_a_field(scanmix: ScanMix, started: Started) -> None:
+    state, data = started
+    before = snapshot(state.peers[0])
+    replace(scanmix, warmup_part="network").epoch(state, data, 0)
+    assert moved(state.peers[0], before) == {name for name in before if not name.startswith("clusterer")}
+
+
+@pytest.mark.parametrize("shared_head", [True, False])
+def test_clustering_goes_through_its_own_head_unless_told(
+    scanmix: ScanMix, started: Started, shared_head: bool
+) -> None:
+    state, data = started
+    before = snapshot(state.peers[1])
+    replace(scanmix, shared_head=shared_head).epoch(state, data, 1)
+    assert ("clusterer.weight" in moved(state.peers[1], before)) is not shared_head
+
+
+def test_both_peers_start_from_the_same_clusters_and_neighbors(
+    scanmix: ScanMix, data: TrainingData, network: PreActResNetSettings
+) -> None:
+    state = scanmix.start(data, network, Engine())
+    a, b = state.peers
+    assert not moved(a, snapshot(b)) and a is not b
+    assert torch.equal(a.classifier.weight, a.clusterer.weight)
+    assert state.candidates.shape == (64, 6) and state.candidates[:, 0].tolist() == list(range(64))
+    alone = replace(scanmix, include_self=False).start(data, network, Engine())
+    assert alone.candidates.shape == (64, 5)
+    assert not (alone.candidates == torch.arange(64).unsqueeze(1)).any()
+    scanmix.epoch(state, data, 0)
+    assert moved(a, snapshot(b)), "order and views are their own"
+
+
+def test_named_clusters_agree_best_with_the_given_labels(
+    scanmix: ScanMix, data: TrainingData, network: PreActResNetSettings
+) -> None:
+    """The classifier's rows are put in order; the clustering head keeps its own."""
+    plain = scanmix.start(data, network, Engine()).peers
+    named = replace(scanmix, name_clusters=True).start(data, network, Engine()).peers
+    for before, after in zip(plain, named, strict=True):
+        clusters = examine(before, data).prediction
+        names = match_clusters(clusters, data.labels, 4)
+        assert torch.equal(after.classifier.weight[names], before.classifier.weight)
+        assert torch.equal(after.classifier.bias[names], before.classifier.bias)
+        assert torch.equal(examine(after, data).prediction, names[clusters])
+        assert torch.equal(after.clusterer.weight, before.clusterer.weight)
+
+
+def test_warm_up_learns_the_labels_that_neighbors_voted_for(
+    scanmix: ScanMix, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, data = started
+
+    def voted(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int) -> Tensor:
+        assert candidates is state.candidates and labels is data.labels
+        assert (num_classes, rounds) == (4, 3)
+        return torch.full_like(labels, 2)
+
+    monkeypatch.setattr(module, "voted_labels", voted)
+    before = [peer.classifier.bias.detach().clone() for peer in state.peers]
+    replace(scanmix, vote_rounds=3).epoch(state, data, 0)
+    for peer, old in zip(state.peers, before, strict=True):
+        assert ((peer.classifier.bias - old) > 0).tolist() == [False, False, True, False]

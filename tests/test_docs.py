@@ -1,0 +1,256 @@
+"""What README and docs say about names, fields, commands and files is true of the code."""
+
+import ast
+import dataclasses
+import inspect
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.core import TyperGroup
+
+import scanmix
+from scanmix.cli import app
+from scanmix.cli.shell import settings_from
+from scanmix.config import UserError, dotted_keys, dump, merge, parse_assignment, recipe_names
+from scanmix.data.noise import parse_noise
+from scanmix.methods import METHODS
+from scanmix.runs import Run, RunSettings, resolve
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FIDELITY, METHOD_PAGE = ROOT / "docs" / "fidelity.md", ROOT / "docs" / "methods.md"
+ASSIGNMENT = re.compile(r"([a-z_.]+)=(.+)", re.DOTALL)
+NOISE_ARGUMENT = re.compile(r"add_noise\((\w+)=(.+)\)")
+PLAIN_DATA = "some-data-without-a-recipe"
+
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language; "" is none."""
+    return [content for name, content in FENCED.findall(text) if name == language]
+
+
+def ticked(text: str) -> list[str]:
+    """Everything between single backticks, outside of fenced blocks."""
+    return re.findall(r"`([^`\n]+)`", FENCED.sub("", text))
+
+
+def table_rows(text: str) -> Iterator[dict[str, str]]:
+    """Every row of every table, by the header of its column."""
+    header: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            header = []
+            continue
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if not header:
+            header = cells
+        elif set(line) - set("|- "):
+            yield dict(zip(header, cells, strict=True))
+
+
+def defaults() -> dict[str, Any]:
+    """Every field of ScanMix, the network and the views with its default."""
+    settings = resolve("scanmix", PLAIN_DATA)
+    found: dict[str, Any] = {}
+
+    def walk(prefix: str, instance: Any) -> None:
+        for field in dataclasses.fields(instance):
+            value = getattr(instance, field.name)
+            found[prefix + field.name] = value
+            if dataclasses.is_dataclass(value):
+                walk(f"{prefix}{field.name}.", value)
+
+    walk("", settings.build_method())
+    walk("network.", settings.network)
+    walk("views.", settings.views)
+    return found
+
+
+def chosen(assignment: str) -> Any:
+    """What the code makes of a `field=value`."""
+    settings = resolve("scanmix", PLAIN_DATA, None, parse_assignment(assignment))
+    table = merge(settings.settings, {name: dump(getattr(settings, name)) for name in ("network", "views")})
+    value: Any = table
+    for part in assignment.partition("=")[0].split("."):
+        value = value[part]
+    return value
+
+
+def plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+FIDELITY_ROWS = list(table_rows(FIDELITY.read_text(encoding="utf-8")))
+NUMBERED = [row for row in FIDELITY_ROWS if "#" in row]
+DEFAULTS = [
+    token for row in FIDELITY_ROWS for cell in (row.get("Here", ""), row.get("Default", "")) for token in ticked(cell)
+    if "=" in token
+]  # fmt: skip
+OTHERS = [token for row in NUMBERED for token in ticked(row["Field"]) if "=" in token]
+
+
+def test_rows_are_numbered_and_each_names_a_field_or_says_why_not() -> None:
+    assert [int(row["#"]) for row in NUMBERED] == list(range(1, len(NUMBERED) + 1))
+    assert len(NUMBERED) >= 30
+    for row in NUMBERED:
+        field = row["Field"]
+        assert ticked(field) or "Not offered" in field or field.startswith("nothing to select"), row["Topic"]
+
+
+@pytest.mark.parametrize("token", sorted(set(DEFAULTS)))
+def test_a_default_in_the_tables_is_the_default_in_the_code(token: str) -> None:
+    if noise := NOISE_ARGUMENT.fullmatch(token):
+        parameter = inspect.signature(scanmix.add_noise).parameters[noise[1]]
+        assert str(parameter.default).lower() == noise[2]
+        return
+    match = ASSIGNMENT.fullmatch(token)
+    assert match, token
+    assert chosen(token) == plain(defaults()[match[1]])
+
+
+@pytest.mark.parametrize("token", sorted(set(OTHERS)))
+def test_the_other_choice_is_one_that_the_code_takes(token: str) -> None:
+    if noise := NOISE_ARGUMENT.fullmatch(token):
+        assert noise[1] in inspect.signature(scanmix.add_noise).parameters
+        return
+    match = ASSIGNMENT.fullmatch(token)
+    assert match, token
+    assert chosen(token) != plain(defaults()[match[1]]), f"{token} is the default"
+
+
+def test_a_wrong_field_or_value_in_the_tables_would_be_found() -> None:
+    for wrong in ("entropy_wait=2.0", "clustering.epochs=-1", 'agreement="mine"'):
+        with pytest.raises(UserError):
+            chosen(wrong)
+    assert chosen("entropy_weight=2.0") != defaults()["entropy_weight"]
+
+
+def test_field_names_without_a_value_exist_too() -> None:
+    """Outside the tables: single words with an underscore or a dot that look like fields."""
+    known = set(defaults()) | {key for method in METHODS.values() for key in dotted_keys(method)}
+    known |= {"p_clean", *METHODS, "network.", "views.", "dividemix."}
+    text = FIDELITY.read_text(encoding="utf-8")
+    names = {token for token in ticked(text) if re.fullmatch(r"[a-z]+(?:[_.][a-z]+)+", token)}
+    assert names <= known, sorted(names - known)
+    assert names, "none found: the pattern is wrong"
+
+
+def test_the_page_of_methods_has_a_section_for_each_with_its_state() -> None:
+    text = METHOD_PAGE.read_text(encoding="utf-8")
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    assert sorted(section.partition("\n")[0] for section in sections) == sorted(METHODS)
+    for section in sections:
+        name = section.partition("\n")[0]
+        state = re.search(r"^- State: (.*?)^- ", section, re.DOTALL | re.MULTILINE)
+        assert state, name
+        assert set(ticked(state[1])) == {field.name for field in dataclasses.fields(METHODS[name].State)}
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """Every `scanmix ...` in a fenced block or between backticks: (page, line)."""
+    found: dict[tuple[str, str], None] = {}
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fenced = [line.strip() for block in blocks(text, "") for line in block.splitlines()]
+        for line in [*fenced, *ticked(text)]:
+            if re.match(r"scanmix( |$)", line) and not line.startswith("scanmix COMMAND"):
+                found[page.name, line] = None
+    return list(found)
+
+
+def test_there_are_command_lines() -> None:
+    assert {page for page, _ in command_lines()} >= {"README.md", "commands.md", "own-data.md"}
+
+
+@pytest.mark.parametrize(("page", "line"), command_lines())
+def test_a_command_line_is_one_that_the_program_takes(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    if not words:
+        return
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    context = group.make_context("scanmix", words[:1])
+    command = group.get_command(context, words[0])
+    assert command is not None, f"no command {words[0]}"
+    if not words[1:] and any(param.required for param in command.params):
+        return  # the command is named in a sentence
+    given = command.make_context(words[0], words[1:], parent=context).params
+    if words[0] == "methods" and given["name"]:
+        assert given["name"] in {*METHODS, "[NAME]"}
+    if words[0] != "train":
+        return
+    parse_noise(given["noise"])
+    recipe = given["recipe"] if given["recipe"] in recipe_names() else None
+    assert recipe or not given["recipe"] or given["recipe"].endswith(".toml")
+    resolve(given["method"], PLAIN_DATA, recipe, settings_from(given["set_"] or ()))
+
+
+def test_recipes_in_the_docs_are_valid(tmp_path: Path) -> None:
+    found = 0
+    for page in PAGES:
+        for block in blocks(page.read_text(encoding="utf-8"), "toml"):
+            (tmp_path / "mine.toml").write_text(block, encoding="utf-8")
+            assert isinstance(resolve(None, PLAIN_DATA, str(tmp_path / "mine.toml")), RunSettings)
+            found += 1
+    assert found
+
+
+def test_python_in_the_docs_uses_names_that_exist() -> None:
+    found = 0
+    for page in PAGES:
+        for block in blocks(page.read_text(encoding="utf-8"), "python"):
+            for node in ast.walk(ast.parse(block)):
+                if not (isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)):
+                    continue
+                if node.value.id == "scanmix":
+                    assert node.attr in scanmix.__all__
+                elif node.value.id == "run":
+                    # metrics, settings, folder are set on the instance
+                    assert hasattr(Run, node.attr) or f"self.{node.attr} =" in inspect.getsource(Run), node.attr
+                found += 1
+            for call in [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]:
+                if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "scanmix":
+                    signature = inspect.signature(getattr(scanmix, call.func.attr))
+                    named = {keyword.arg: None for keyword in call.keywords if keyword.arg}
+                    signature.bind(*call.args, **named)
+                    assert call.func.attr != "train" or set(named) <= set(signature.parameters)
+    assert found
+
+
+LINKS = [
+    (page, target) for page in PAGES
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")) if "://" not in target
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("page", "target"), LINKS, ids=[f"{page.name}:{target}" for page, target in LINKS])
+def test_a_relative_link_leads_somewhere(page: Path, target: str) -> None:
+    path, _, anchor = target.partition("#")
+    there = page.parent / path if path else page
+    assert there.is_file(), target
+    if anchor:
+        headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+        slugs = {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+        assert anchor in slugs, target
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    entries = re.findall(r"^  - [^:]+: (\S+\.md)$", text, re.MULTILINE)
+    assert sorted(entries) == sorted(
+        page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")
+    )
+
+
+def test_the_readme_is_short_and_names_every_method() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 130
+    assert {row["name"].strip("`") for row in table_rows(text) if "name" in row} == set(METHODS)
