@@ -56,11 +56,7 @@ def lint_imports(source_folder: Path) -> subprocess.CompletedProcess[str]:
         f"sys.exit(lint_imports(config_filename={str(ROOT / 'pyproject.toml')!r}, no_cache=True))"
     )
     return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=source_folder,
-        env=with_path(source_folder),
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", code], cwd=source_folder, env=with_path(source_folder), capture_output=True, text=True
     )
 
 
@@ -82,9 +78,7 @@ def test_imports_go_down_only() -> None:
         ("helpers.py", ""),
     ],
 )
-def test_the_contract_fails_on_an_arrow_upwards_or_an_unknown_room(
-    tmp_path: Path, file: str, line: str
-) -> None:
+def test_the_contract_fails_on_an_arrow_upwards_or_an_unknown_room(tmp_path: Path, file: str, line: str) -> None:
     shutil.copytree(PACKAGE, tmp_path / "scanmix", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "scanmix" / file).open("a") as handle:
         handle.write(f"\n{line}\n")
@@ -136,9 +130,7 @@ def test_the_command_line_starts_without_torch() -> None:
     if not (PACKAGE / "cli.py").exists() and not (PACKAGE / "cli").exists():
         pytest.skip("the command line is not there")
     code = "import sys, scanmix.cli; sys.exit('torch is imported' if 'torch' in sys.modules else 0)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=with_path(PACKAGE.parent), capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=with_path(PACKAGE.parent), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -79,22 +79,13 @@ def test_lists_become_tuples_and_whole_numbers_floats() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (
-            {"pretrain": {"lr": 3.0}},
-            "recipe x: pretrain.lr = 3.0: a number above 0 and at most 1 is expected",
-        ),
+        ({"pretrain": {"lr": 3.0}}, "recipe x: pretrain.lr = 3.0: a number above 0 and at most 1 is expected"),
         ({"pretrain": {"epochs": 0}}, "recipe x: pretrain.epochs = 0: a whole number at least 1 is expected"),
-        (
-            {"clean_threshold": -1},
-            "recipe x: clean_threshold = -1: a number at least 0 and at most 1 is expected",
-        ),
+        ({"clean_threshold": -1}, "recipe x: clean_threshold = -1: a number at least 0 and at most 1 is expected"),
         ({"divider": "gnm"}, "recipe x: divider = 'gnm': one of 'gmm', 'beta' is expected"),
         ({"flip": "yes"}, "recipe x: flip = 'yes': true or false is expected"),
         ({"momentum": True}, "recipe x: momentum = True: a number is expected"),
-        (
-            {"pretrain": {"epochs": 2.0}},
-            "recipe x: pretrain.epochs = 2.0: a whole number at least 1 is expected",
-        ),
+        ({"pretrain": {"epochs": 2.0}}, "recipe x: pretrain.epochs = 2.0: a whole number at least 1 is expected"),
         ({"name": 3}, "recipe x: name = 3: a text is expected"),
         ({"pretrain": 3}, "recipe x: pretrain = 3: a table of settings is expected"),
         ({"widths": [8, "x"]}, "recipe x: widths.1 = 'x': Input should be a valid integer"),
@@ -271,9 +262,7 @@ def test_steps_are_never_cut_short_and_never_a_whole_epoch_too_long(steps: int, 
     assert epochs * steps_per_epoch >= steps > (epochs - 1) * steps_per_epoch or steps == epochs == 0
 
 
-@pytest.mark.parametrize(
-    "duration", [-1, True, 1.5, "10", "ten epochs", "-5%", "101%", "3 days", "", math.inf, None]
-)
+@pytest.mark.parametrize("duration", [-1, True, 1.5, "10", "ten epochs", "-5%", "101%", "3 days", "", math.inf, None])
 def test_what_is_no_duration(duration: object) -> None:
     with pytest.raises(UserError, match="duration: write a number of epochs"):
         config.epochs_of(duration, 1, 1)  # type: ignore[arg-type]

@@ -77,11 +77,7 @@ def test_select_measures_the_noise_of_what_is_left() -> None:
     true = torch.tensor([0, 0, 1, 1])
     given = torch.tensor([0, 1, 1, 0])
     report = NoiseReport(
-        kind="file",
-        asked_rate=None,
-        actual_rate=0.5,
-        seed=None,
-        transition=measure_transition(true, given, 2),
+        kind="file", asked_rate=None, actual_rate=0.5, seed=None, transition=measure_transition(true, given, 2)
     )
     part = make(4, 2, labels=given, true_labels=true, noise=report).select([0, 1, 2])
     assert part.noise is not None
@@ -165,7 +161,5 @@ def test_transition_against_counting() -> None:
         members = [int(g) for t, g in zip(true, given, strict=True) if int(t) == i]
         for j in range(5):
             assert table[i][j] == pytest.approx(members.count(j) / len(members) if members else 0.0)
-    assert changed_share(true, given) == pytest.approx(
-        sum(t != g for t, g in zip(true, given, strict=True)) / 200
-    )
+    assert changed_share(true, given) == pytest.approx(sum(t != g for t, g in zip(true, given, strict=True)) / 200)
     assert changed_share(true[:0], given[:0]) == 0.0

@@ -42,9 +42,7 @@ def tiny(labels: Tensor, name: str = "data", classes: int = 10) -> Examples:
 def slow_symmetric(labels: list[int], rate: float, classes: int, seed: int, inclusive: bool) -> list[int]:
     rng = np.random.default_rng(seed)
     order = list(rng.permutation(len(labels)))
-    draws = list(
-        rng.integers(classes, size=len(labels)) if inclusive else rng.integers(1, classes, size=len(labels))
-    )
+    draws = list(rng.integers(classes, size=len(labels)) if inclusive else rng.integers(1, classes, size=len(labels)))
     noisy = list(labels)
     for place, index in enumerate(order):
         if place < int(rate * len(labels)):
@@ -236,9 +234,7 @@ def test_parse_noise_refuses(text: str) -> None:
 def test_apply_noise_is_add_noise_from_text(tmp_path: Path) -> None:
     examples = tiny(balanced(300))
     assert apply_noise(examples, "none", 3) is examples
-    assert torch.equal(
-        apply_noise(examples, "symmetric:0.5", 3).labels, symmetric(examples.labels, 0.5, 10, 3)
-    )
+    assert torch.equal(apply_noise(examples, "symmetric:0.5", 3).labels, symmetric(examples.labels, 0.5, 10, 3))
     exclusive = apply_noise(examples, "symmetric-exclusive:0.5", 3)
     assert torch.equal(exclusive.labels, symmetric(examples.labels, 0.5, 10, 3, inclusive=False))
     (tmp_path / "n.json").write_text(json.dumps([1] * 300))
@@ -322,13 +318,7 @@ def test_noisy_examples_can_be_reloaded(tmp_path: Path) -> None:
     once = add_noise(train, "asymmetric", 0.5, seed=3, mapping={1: 7})
     twice = add_noise(once, "symmetric", 0.2, seed=4, inclusive=False)
     save_noise(twice, tmp_path / "n.json")
-    for noisy in (
-        once,
-        twice,
-        load_noise(train, tmp_path / "n.json"),
-        twice.per_class(5),
-        twice.without_true_labels(),
-    ):
+    for noisy in (once, twice, load_noise(train, tmp_path / "n.json"), twice.per_class(5), twice.without_true_labels()):
         assert noisy.source is not None
         again = reload(json.loads(json.dumps(noisy.source)))
         assert again.fingerprint() == noisy.fingerprint()

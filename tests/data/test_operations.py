@@ -266,9 +266,7 @@ def test_color_jitter_of_one_channel_is_brightness_and_contrast() -> None:
     images = random_images(1, (5, 6)) / 255
     result = operations.color_jitter(images, 0.4, 0.3, 0.8, 0.1, seeded(7))
     again = seeded(7)
-    first, second = (
-        (1 - s + 2 * s * torch.rand(len(images), generator=again)).view(-1, 1, 1, 1) for s in (0.4, 0.3)
-    )
+    first, second = ((1 - s + 2 * s * torch.rand(len(images), generator=again)).view(-1, 1, 1, 1) for s in (0.4, 0.3))
     expected = (images * first).clamp(0, 1)
     mean = expected.mean(dim=(1, 2, 3), keepdim=True)
     torch.testing.assert_close(result, (mean + second * (expected - mean)).clamp(0, 1))

@@ -16,11 +16,7 @@ from scanmix.data.readers.cifar import PlainArray, read_pickle
 def batch(count: int, classes: int, key: str, seed: int) -> dict[Any, Any]:
     rng = np.random.default_rng(seed)
     data = rng.integers(0, 256, size=(count, 3072), dtype=np.uint8)
-    return {
-        b"data": data,
-        key.encode(): rng.integers(classes, size=count).tolist(),
-        b"batch_label": b"a batch",
-    }
+    return {b"data": data, key.encode(): rng.integers(classes, size=count).tolist(), b"batch_label": b"a batch"}
 
 
 def write(path: Path, content: Any, protocol: int = 2) -> None:
@@ -46,17 +42,13 @@ def test_cifar10_from_the_folder_or_its_parent(tmp_path: Path, protocol: int, in
     for i in range(20):
         row = parts[i // 4][b"data"][i % 4]
         for plane in range(3):  # planes red, green, blue; each row by row
-            assert np.array_equal(
-                train.images[i, plane].numpy().ravel(), row[plane * 1024 : plane * 1024 + 1024]
-            )
+            assert np.array_equal(train.images[i, plane].numpy().ravel(), row[plane * 1024 : plane * 1024 + 1024])
         assert int(train.labels[i]) == parts[i // 4][b"labels"][i % 4]
     assert np.array_equal(test.images.numpy().reshape(4, -1), parts[5][b"data"])
     assert train.class_names[3] == "cat" and train.ids[7] == "cifar10/train/00007" and train.flip
 
 
-def test_cifar100_uses_fine_labels_and_the_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cifar100_uses_fine_labels_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCANMIX_DATA", str(tmp_path))
     for name in ("train", "test"):
         part = {**batch(6, 100, "fine_labels", 1), b"coarse_labels": [0] * 6, b"filenames": [b"a.png"] * 6}
@@ -69,10 +61,7 @@ def test_cifar100_uses_fine_labels_and_the_environment(
 def test_text_keys_and_array_labels_are_read_too(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     part = batch(4, 10, "labels", 0)
-    write(
-        tmp_path / "test_batch",
-        {"data": np.asfortranarray(part[b"data"]), "labels": np.array(part[b"labels"])},
-    )
+    write(tmp_path / "test_batch", {"data": np.asfortranarray(part[b"data"]), "labels": np.array(part[b"labels"])})
     test = load("cifar10", root=tmp_path)[1]
     assert test is not None and test.labels.tolist() == part[b"labels"]
     assert np.array_equal(test.images.numpy().reshape(4, -1), part[b"data"])
@@ -110,9 +99,7 @@ def test_a_payload_is_refused_before_it_runs(tmp_path: Path, protocol: int) -> N
         Evil(getattr, "text", "upper"),
     ):
         write(tmp_path / "data_batch_3", {b"data": evil, b"labels": [1]}, protocol)
-        with pytest.raises(
-            UserError, match=r"data_batch_3 is refused: it asks for (posix|nt|builtins|__builtin__)"
-        ):
+        with pytest.raises(UserError, match=r"data_batch_3 is refused: it asks for (posix|nt|builtins|__builtin__)"):
             load("cifar10", root=tmp_path)
     assert not trace.exists()
 
@@ -124,11 +111,7 @@ def test_codecs_and_object_arrays_are_no_way_in(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="encoding rot13"):
         read_pickle(tmp_path / "a")
     write_cifar10(tmp_path)
-    for data in (
-        np.array([{}, 1], dtype=object),
-        np.zeros(4, dtype=[("a", "u1")]),
-        np.zeros((2, 5), dtype=np.uint8),
-    ):
+    for data in (np.array([{}, 1], dtype=object), np.zeros(4, dtype=[("a", "u1")]), np.zeros((2, 5), dtype=np.uint8)):
         write(tmp_path / "test_batch", {b"data": data, b"labels": [1, 1]})
         with pytest.raises(UserError, match="does not hold CIFAR's data"):
             load("cifar10", root=tmp_path)

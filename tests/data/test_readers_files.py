@@ -17,9 +17,7 @@ from scanmix.data.readers.folder import sort_names
 from scanmix.data.readers.pictures import default_size, find_pictures, read_pictures
 
 
-def paint(
-    path: Path, color: Any = 128, mode: str = "L", size: tuple[int, int] = (24, 24), **saving: Any
-) -> None:
+def paint(path: Path, color: Any = 128, mode: str = "L", size: tuple[int, int] = (24, 24), **saving: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, color).save(path, **saving)
 
@@ -42,15 +40,7 @@ def test_folder_per_class(tmp_path: Path) -> None:
     train, test = load(str(tmp_path))
     assert test is None
     assert train.class_names == ("ant", "cat")
-    assert train.ids == (
-        "ant/0.png",
-        "ant/1.png",
-        "ant/2.png",
-        "cat/0.png",
-        "cat/1.png",
-        "cat/2.png",
-        "cat/deep/x.PNG",
-    )
+    assert train.ids == ("ant/0.png", "ant/1.png", "ant/2.png", "cat/0.png", "cat/1.png", "cat/2.png", "cat/deep/x.PNG")
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
     assert train.images[:, 0, 0, 0].tolist() == [200, 200, 200, 10, 10, 10, 10]
     assert (train.name, train.channels, train.size, train.skipped) == (tmp_path.name, 1, (24, 24), ())
@@ -116,9 +106,7 @@ def test_unreadable_images_are_set_aside_with_a_count(tmp_path: Path) -> None:
         train, _ = load(tmp_path, size=16)
     assert train.ids == ("a/good.png", "b/fine.jpg", "b/good.png")
     assert train.labels.tolist() == [0, 1, 1]
-    assert [entry.split(": ")[0] for entry in train.skipped] == [
-        str(tmp_path / "b" / name) for name in sorted(bad)
-    ]
+    assert [entry.split(": ")[0] for entry in train.skipped] == [str(tmp_path / "b" / name) for name in sorted(bad)]
     assert "not an image" in train.skipped[-2]
     assert all(entry.split(": ", 1)[1] for entry in train.skipped)
 
@@ -151,9 +139,7 @@ MODES: list[tuple[str, Any, str, tuple[int, int, int]]] = [
 
 
 @pytest.mark.parametrize(("mode", "color", "suffix", "wanted"), MODES)
-def test_every_mode_becomes_rgb(
-    tmp_path: Path, mode: str, color: Any, suffix: str, wanted: tuple[int, ...]
-) -> None:
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, color: Any, suffix: str, wanted: tuple[int, ...]) -> None:
     image = Image.new(mode, (16, 16), color)
     if mode == "P":
         image.putpalette([0, 0, 0, 40, 50, 60])
@@ -222,16 +208,7 @@ def test_large_jpegs_are_decoded_small_and_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("sides", "size"),
-    [
-        ([28, 28, 28], 32),
-        ([24], 24),
-        ([19], 16),
-        ([20], 24),
-        ([8], 16),
-        ([2000, 1], 64),
-        ([30, 34], 32),
-        ([], 32),
-    ],
+    [([28, 28, 28], 32), ([24], 24), ([19], 16), ([20], 24), ([8], 16), ([2000, 1], 64), ([30, 34], 32), ([], 32)],
 )
 def test_default_size(sides: list[int], size: int) -> None:
     assert default_size(sides) == size

@@ -93,9 +93,7 @@ def test_reload_refuses_what_load_did_not_write() -> None:
 
 
 def idx(array: np.ndarray) -> bytes:
-    return (
-        struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-    )
+    return struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
 
 
 def write_fashion(folder: Path, packed: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -141,12 +139,7 @@ def test_fashion_mnist_broken_files(tmp_path: Path) -> None:
     write_fashion(tmp_path / "fm", packed=True)
     target = tmp_path / "fm" / "train-images-idx3-ubyte.gz"
     good = target.read_bytes()
-    for bad in (
-        good[: len(good) // 2],
-        b"no gzip",
-        gzip.compress(gzip.decompress(good)[:-5]),
-        gzip.compress(b"ab"),
-    ):
+    for bad in (good[: len(good) // 2], b"no gzip", gzip.compress(gzip.decompress(good)[:-5]), gzip.compress(b"ab")):
         target.write_bytes(bad)
         with pytest.raises(UserError, match="truncated or no IDX file"):
             load("fashion-mnist", root=tmp_path / "fm")
@@ -184,9 +177,7 @@ def test_fashion_mnist_without_network(tmp_path: Path, monkeypatch: pytest.Monke
         load("fashion-mnist", root=tmp_path / "new", download=True)
 
 
-@pytest.mark.skipif(
-    not fashion_mnist.DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
-)
+@pytest.mark.skipif(not fashion_mnist.DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_fashion_mnist_of_debian(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SCANMIX_DATA", raising=False)
     train, test = pair("fashion-mnist", root=fashion_mnist.DEBIAN_FOLDER, per_class=500, limit_test=2000)

@@ -46,7 +46,7 @@ def test_a_class_the_model_does_not_know_is_refused() -> None:
 def test_size_is_changed_only_to_squares() -> None:
     assert match(examples(("a", "b")), ["a", "b"], (12, 12), 1).size == (12, 12)
     assert match(examples(("a", "b"), (8, 10)), ["a", "b"], (8, 10), 1).size == (8, 10)
-    with pytest.raises(UserError, match="8x10 pixels.*only squares"):
+    with pytest.raises(UserError, match=r"8x10 pixels.*only squares"):
         match(examples(("a", "b")), ["a", "b"], (8, 10), 1)
 
 

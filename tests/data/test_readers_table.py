@@ -11,9 +11,7 @@ from scanmix.config import UserError
 from scanmix.data.readers import load, reload
 
 
-def paint(
-    path: Path, color: Any = 128, mode: str = "L", size: tuple[int, int] = (24, 24), **saving: Any
-) -> None:
+def paint(path: Path, color: Any = 128, mode: str = "L", size: tuple[int, int] = (24, 24), **saving: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, color).save(path, **saving)
 

@@ -12,9 +12,7 @@ from scanmix.data.operations import cutout, random_augment
 from scanmix.data.views import Views, ViewSettings
 
 CROP_ONLY = ViewSettings(jitter_probability=0, grayscale_probability=0)
-WHOLE = ViewSettings(
-    contrast_scale=(1, 1), contrast_ratio=(1, 1), jitter_probability=0, grayscale_probability=0
-)
+WHOLE = ViewSettings(contrast_scale=(1, 1), contrast_ratio=(1, 1), jitter_probability=0, grayscale_probability=0)
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -46,9 +44,9 @@ def test_plain_is_each_pixel_less_the_mean_over_the_deviation(channels: int) -> 
 def test_given_statistics_are_taken_and_constant_channels_stay_finite() -> None:
     images = random_images(2, 4, 4)
     given = make(images, ViewSettings(mean=(0.5, 0.25), std=(0.5, 2.0)))
-    expected = (images.double() / 255 - torch.tensor([0.5, 0.25]).view(2, 1, 1)) / torch.tensor(
-        [0.5, 2.0]
-    ).view(2, 1, 1)
+    expected = (images.double() / 255 - torch.tensor([0.5, 0.25]).view(2, 1, 1)) / torch.tensor([0.5, 2.0]).view(
+        2, 1, 1
+    )
     torch.testing.assert_close(given.plain(images), expected.float())
     constant = torch.full((5, 3, 4, 4), 255, dtype=torch.uint8)
     chosen = make(constant)
@@ -74,9 +72,7 @@ def weak_candidates(image: Tensor, padding: int, *, flip: bool) -> dict[bytes, t
     candidates = {}
     for mirrored in (False, True) if flip else (False,):
         padded = torch.zeros(channels, height + 2 * padding, width + 2 * padding, dtype=torch.uint8)
-        padded[:, padding : padding + height, padding : padding + width] = (
-            image.flip(-1) if mirrored else image
-        )
+        padded[:, padding : padding + height, padding : padding + width] = image.flip(-1) if mirrored else image
         for top in range(2 * padding + 1):
             for left in range(2 * padding + 1):
                 crop = padded[:, top : top + height, left : left + width].contiguous()
@@ -204,9 +200,7 @@ def sampled_by_hand(image: Tensor, box: list[float], angle: float) -> Tensor:
 
 @pytest.mark.parametrize("reach", [0.0, 0.5])
 @pytest.mark.parametrize(("channels", "height", "width"), [(1, 8, 8), (3, 7, 9)])
-def test_resized_crop_matches_a_loop_over_pixels(
-    channels: int, height: int, width: int, reach: float
-) -> None:
+def test_resized_crop_matches_a_loop_over_pixels(channels: int, height: int, width: int, reach: float) -> None:
     images = random_images(channels, height, width, batch=12).float() / 255
     boxes = views.random_boxes(12, (0.2, 1.0), (3 / 4, 4 / 3), seeded(2))
     angles = reach * (2 * torch.rand(12, generator=seeded(3)) - 1)
@@ -227,8 +221,7 @@ def test_contrastive_of_the_whole_image_is_its_flip() -> None:
     chosen = make(images, WHOLE)
     result = chosen.contrastive(images, seeded())
     distances = [
-        (result - chosen.plain(candidate)).abs().amax(dim=(1, 2, 3))
-        for candidate in (images, images.flip(-1))
+        (result - chosen.plain(candidate)).abs().amax(dim=(1, 2, 3)) for candidate in (images, images.flip(-1))
     ]
     assert torch.minimum(*distances).max() < 1e-4
     assert abs(int((distances[1] < distances[0]).sum()) - 200) < 50
