@@ -60,6 +60,22 @@ def clean_probability(losses: Tensor, max_iter: int = 10, tol: float = 1e-2, reg
     return torch.from_numpy(posterior).to(losses.device, torch.float32)
 
 
+def clean_probabilities(losses: Tensor, labels: Tensor | None = None) -> Tensor:
+    """`clean_probability` of each peer's losses; with `labels`, a mixture for each given label apart.
+
+    Under one mixture a class that is harder than the others looks wrong as a whole: its labels are no longer
+    learned from, it becomes harder still, and in the end it is never predicted.
+    Shape: (P, N), (N,) int64 -> (P, N).
+    """
+    if labels is None:
+        return torch.stack([clean_probability(row) for row in losses])
+    p_clean = torch.empty(losses.shape, device=losses.device)
+    for label in labels.unique():
+        members = labels == label
+        p_clean[:, members] = clean_probabilities(losses[:, members])
+    return p_clean
+
+
 def divide(p_clean: Tensor, threshold: float, minimum: int = 1) -> Tensor:
     """Return the mask of the clean set: p_clean > threshold, and never fewer than `minimum` examples.
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from scanmix.blocks.divide import clean_probability, divide, normalize_losses
+from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import confidence_penalty, semi_supervised_loss
 from scanmix.blocks.memory import remember
 from scanmix.blocks.mixmatch import mixmatch
@@ -50,6 +50,7 @@ class DivideMix:
     weight_decay: Weight = 5e-4  # on all parameters
 
     clean_threshold: Share = 0.5  # tau (0.6 at 90 % in the paper, which is told the rate)
+    mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label (ours)
     loss_memory: Count = 1  # epochs of losses averaged (5 at 90 % in the code, which is told the rate)
     sharpen_temperature: Rate = 0.5  # T
     mixup_alpha: Weight = 4.0  # alpha
@@ -75,7 +76,8 @@ class DivideMix:
         with meter.timed("examine"):
             losses = torch.stack([normalize_losses(examine(peer, data).losses) for peer in state.peers])
             state.history = remember(state.history, losses, self.loss_memory)
-            state.p_clean = torch.stack([clean_probability(row) for row in state.history.mean(0)])
+            groups = data.labels if self.mixture == "class" else None
+            state.p_clean = clean_probabilities(state.history.mean(0), groups)
         rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
         with meter.timed("learn"):
             for side in (0, 1):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from scanmix.blocks.divide import clean_probability, divide, noise_rate, normalize_losses
+from scanmix.blocks.divide import clean_probabilities, divide, noise_rate, normalize_losses
 from scanmix.blocks.losses import confidence_penalty, scan_loss, semi_supervised_loss
 from scanmix.blocks.memory import remember
 from scanmix.blocks.mixmatch import mixmatch
@@ -65,6 +65,7 @@ class ScanMix:
     share_momentum: bool = True  # one momentum buffer for all tasks (code); each task begins anew when off
 
     clean_threshold: Share = 0.5  # tau, Eq. 8
+    mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label (ours)
     loss_memory: Count = 1  # epochs of losses averaged under severe noise (5 in the code, if told 90 %)
     sharpen_temperature: Rate = 0.5  # T of MixMatch
     mixup_alpha: Weight = 4.0  # alpha of MixUp's Beta(alpha, alpha)
@@ -72,6 +73,8 @@ class ScanMix:
     unlabeled_ramp: Weight = 16.0  # epochs over which lambda_u grows from 0
     prior_weight: Weight = 1.0  # lambda_r, section 3.2
     confidence_weight: Weight = 0.0  # penalty in warm-up (1 in the code, if told the noise is asymmetric)
+    mild_warmup: Duration = 0  # where noise is not severe the whole network then learns all labels (ours)
+    warmup_view: Literal["weak", "strong"] = "strong"  # of the images in warm-up (code)
     vote_rounds: int = 0  # rounds of neighbor votes that clean the labels of WarmUp (ours, for small data)
     warmup_part: Literal["head", "network"] = "head"  # what WarmUp trains (the paper does not say)
     guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
@@ -102,10 +105,8 @@ class ScanMix:
         meter = Meter()
         self._part(state)
         if epoch < self.epochs_in(self.warmup, data):
-            with meter.timed("warmup"):
-                for side in (0, 1):
-                    self._warm_up(side, state, data, epoch, meter)
-            return meter.results() | {"rate/warmup": self.warmup_rate}
+            labels = voted_labels(state.candidates, data.labels, data.num_classes, self.vote_rounds)
+            return self._warm_up(self.warmup_part, labels, self.warmup_rate, state, data, epoch, meter)
 
         # p(clean | loss, gamma): each peer looks once at every example.
         with meter.timed("examine"):
@@ -113,9 +114,12 @@ class ScanMix:
             losses = torch.stack([normalize_losses(belief.losses) for belief in beliefs])
             state.history = remember(state.history, losses, self.loss_memory)
             evidence = state.history.mean(0) if state.severe else losses
-            state.p_clean = torch.stack([clean_probability(row) for row in evidence])
+            groups = data.labels if self.mixture == "class" else None
+            state.p_clean = clean_probabilities(evidence, groups)
         if state.severe is None:
             state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
+        if epoch < self._end_of_warmup(state, data):
+            return self._warm_up("network", data.labels, self.learning_rate, state, data, epoch, meter)
 
         # E-step: q(z_ji) = 1 where neighbor j has the label that example i has.
         a, b = beliefs[0].prediction, beliefs[1].prediction
@@ -142,23 +146,28 @@ class ScanMix:
         """Return a duration in epochs of this data; a step is a batch of warm-up."""
         return epochs_of(duration, -(-len(data) // (2 * self.batch_size)), self.epochs)
 
+    def _end_of_warmup(self, state: ScanMixState, data: TrainingData) -> int:
+        return self.epochs_in(self.warmup, data) + (0 if state.severe else self.epochs_in(self.mild_warmup, data))
+
     def _part(self, state: ScanMixState) -> None:
         for peer in state.peers if not self.share_momentum else ():
             peer.optimizer.state.clear()
 
-    def _warm_up(self, side: int, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
-        """WarmUp(D, f): the classifier learns the given labels, on features that no label has touched."""
-        peer = state.peers[side]
-        labels = voted_labels(state.candidates, data.labels, data.num_classes, self.vote_rounds)
-        order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-        for index in batches(data.everything, 2 * self.batch_size, order):
-            images = data.views.strong(data.images[index], draws)
-            with guessing(peer, batch_statistics=True) if self.warmup_part == "head" else learning(peer):
-                features = peer.encoder(images)
-            logits = peer.classifier(features)
-            loss = F.cross_entropy(logits, labels[index]) + self.confidence_weight * confidence_penalty(logits)
-            meter.add("warmup", loss=loss)
-            peer.step(loss, self.warmup_rate)
+    def _warm_up(
+        self, part: str, labels: Tensor, rate: float, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter
+    ) -> dict[str, float]:
+        """WarmUp(D, f): the classifier learns the labels, on features that no label has touched, or with them."""
+        for side, peer in enumerate(state.peers):
+            order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
+            for index in batches(data.everything, 2 * self.batch_size, order):
+                images = data.views.drawn(self.warmup_view)(data.images[index], draws)
+                with guessing(peer, batch_statistics=True) if part == "head" else learning(peer):
+                    features = peer.encoder(images)
+                logits = peer.classifier(features)
+                loss = F.cross_entropy(logits, labels[index]) + self.confidence_weight * confidence_penalty(logits)
+                meter.add("warmup", loss=loss)
+                peer.step(loss, rate)
+        return meter.results() | {"rate/warmup": rate}
 
     def _learn(
         self, side: int, p_clean: Tensor, state: ScanMixState, data: TrainingData, epoch: int, rate: float, meter: Meter
@@ -175,7 +184,7 @@ class ScanMix:
             u = [view(data.images[unlabeled], draws) for _ in range(2)]
             y, p = data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
-            since = epoch + step / len(pairs) - self.epochs_in(self.warmup, data)
+            since = epoch + step / len(pairs) - self._end_of_warmup(state, data)
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
             with learning(peer):
                 logits = peer.classifier(peer.encoder(mixed.inputs))
