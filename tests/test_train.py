@@ -42,7 +42,8 @@ def quick(examples: Examples, out: Path | None = None, epochs: int = 3, **more: 
 
 def mixed(examples: Examples, folder: Path, **more: Any) -> Run:
     """A small ScanMix: one epoch of warm-up, two of the rest."""
-    return quick(examples, out=folder / "run", method="scanmix", cache=folder / "cache", warmup=1, **STAGES, **more)
+    warmup = {"warmup": 1, "mild_warmup": 0}
+    return quick(examples, out=folder / "run", method="scanmix", cache=folder / "cache", **warmup, **STAGES, **more)
 
 
 def plain_metrics(run: Run) -> list[dict[str, Any]]:

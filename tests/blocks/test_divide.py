@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from scanmix.blocks.divide import clean_probability, divide, noise_rate, normalize_losses
+from scanmix.blocks.divide import clean_probabilities, clean_probability, divide, noise_rate, normalize_losses
 
 LOSSES = st.lists(st.floats(0, 20, width=32), min_size=2, max_size=40)
 
@@ -185,3 +185,27 @@ def test_noise_rate_is_the_share_of_the_noisy_set_over_both_peers() -> None:
     p_clean = torch.tensor([[0.9, 0.5, 0.1, 0.2], [0.8, 0.6, 0.7, 0.5]])
     assert noise_rate(p_clean, 0.5) == 4 / 8  # exactly the threshold is noisy
     assert noise_rate(p_clean, 0.0) == 0.0
+
+
+def test_every_peer_has_a_mixture_of_its_own() -> None:
+    losses = torch.stack([two_groups(30, 50, seed=1), two_groups(60, 20, seed=2)])
+    found = clean_probabilities(losses)
+    for row, expected in zip(found, losses, strict=True):
+        torch.testing.assert_close(row, clean_probability(expected))
+    assert [int(count) for count in (found > 0.5).sum(1)] == [30, 60]
+
+
+def test_a_hard_class_keeps_its_right_labels_where_each_class_has_a_mixture() -> None:
+    """Class 1 is hard: its right labels cost what the wrong ones of class 0 do."""
+    easy, hard = two_groups(600, 200, seed=3), 4 + two_groups(60, 20, seed=4)
+    losses, labels = torch.cat([easy, hard]), (torch.arange(880) >= 800).long()
+    mixed = torch.randperm(880, generator=torch.Generator().manual_seed(0))
+    found = clean_probabilities(losses[mixed].expand(2, -1), labels[mixed])
+    right = torch.cat([easy < 2, hard < 6])[mixed]
+    assert torch.equal(found[0] > 0.5, right) and torch.equal(found[0], found[1])
+    assert not (clean_probabilities(losses.unsqueeze(0))[0, 800:] > 0.5).any(), "one mixture for all gives it up"
+
+
+def test_a_class_without_examples_or_with_one_is_no_obstacle() -> None:
+    losses, labels = two_groups(20, 20), torch.tensor([2] * 39 + [5])
+    assert clean_probabilities(losses.unsqueeze(0), labels)[0, 39] == 1

@@ -1,14 +1,18 @@
 """What ScanMix starts from, what its warm-up moves, and the fields that select a variant."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 import scanmix.methods.scanmix as module
 from scanmix.blocks.clusters import match_clusters
+from scanmix.blocks.divide import clean_probabilities
 from scanmix.data.batches import TrainingData
+from scanmix.data.views import Views
 from scanmix.engine import Engine
 from scanmix.methods.scanmix import ScanMix, ScanMixState
 from scanmix.networks.peer import Peer, examine
@@ -44,6 +48,62 @@ def test_warm_up_of_the_whole_network_is_a_field(scanmix: ScanMix, started: Star
     before = snapshot(state.peers[0])
     replace(scanmix, warmup_part="network").epoch(state, data, 0)
     assert moved(state.peers[0], before) == {name for name in before if not name.startswith("clusterer")}
+
+
+@pytest.mark.parametrize(("severe_noise", "whole"), [(1.0, True), (0.0, False)])
+def test_where_noise_is_mild_the_whole_network_warms_up_on_the_given_labels(
+    scanmix: ScanMix, started: Started, severe_noise: float, whole: bool
+) -> None:
+    state, data = started
+    method = replace(scanmix, mild_warmup=2, severe_noise=severe_noise, learning_rate=0.03)
+    results = [method.epoch(state, data, epoch) for epoch in range(4)]
+    rates = [line.get("rate/warmup") for line in results]
+    assert rates == ([0.05, 0.03, 0.03, None] if whole else [0.05, None, None, None])
+    assert state.severe is not whole
+    assert all("seconds/warmup" in line for line, rate in zip(results, rates, strict=True) if rate)
+
+
+def test_the_second_warm_up_moves_encoder_and_classifier(scanmix: ScanMix, started: Started) -> None:
+    state, data = started
+    method = replace(scanmix, mild_warmup=1, severe_noise=1.0)
+    method.epoch(state, data, 0)
+    before = snapshot(state.peers[0])
+    method.epoch(state, data, 1)
+    assert moved(state.peers[0], before) == {name for name in before if not name.startswith("clusterer")}
+    assert state.p_clean is not None, "what each peer believes is known all the same"
+
+
+@pytest.mark.parametrize("warmup_view", ["weak", "strong"])
+def test_the_view_of_warm_up_is_a_field(
+    scanmix: ScanMix, started: Started, monkeypatch: pytest.MonkeyPatch, warmup_view: Literal["weak", "strong"]
+) -> None:
+    state, data = started
+    asked: list[str] = []
+    drawn = Views.drawn
+
+    def spy(views: Views, kind: Literal["weak", "strong"]) -> Callable[[Tensor, Generator], Tensor]:
+        asked.append(kind)
+        return drawn(views, kind)
+
+    monkeypatch.setattr(Views, "drawn", spy)
+    replace(scanmix, warmup_view=warmup_view).epoch(state, data, 0)
+    assert set(asked) == {warmup_view}
+
+
+@pytest.mark.parametrize("mixture", ["all", "class"])
+def test_the_mixture_is_of_all_losses_or_of_each_given_label(
+    scanmix: ScanMix, started: Started, monkeypatch: pytest.MonkeyPatch, mixture: Literal["all", "class"]
+) -> None:
+    state, data = started
+    groups: list[Tensor | None] = []
+
+    def fit(losses: Tensor, labels: Tensor | None = None) -> Tensor:
+        groups.append(labels)
+        return clean_probabilities(losses, labels)
+
+    monkeypatch.setattr(module, "clean_probabilities", fit)
+    replace(scanmix, mixture=mixture).epoch(state, data, 1)
+    assert groups[0] is (data.labels if mixture == "class" else None)
 
 
 @pytest.mark.parametrize("shared_head", [True, False])

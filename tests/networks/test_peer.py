@@ -211,3 +211,15 @@ def test_a_frozen_copy_is_apart(data: TrainingData) -> None:
         for parameter in network.parameters():
             parameter.add_(1)
     assert not same(copy, network)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_task_begins_with_or_without_the_momentum_left_over(data: TrainingData, keep: bool) -> None:
+    peer, twin = made_peer(data), made_peer(data)
+    for each in (peer, twin):
+        each.step(each.classifier(each.encoder(data.plain(slice(0, 4)))).square().sum(), 0.01)
+    assert peer.begin(keep) is peer
+    assert bool(peer.optimizer.state) is keep
+    for each in (peer, twin):
+        each.step(each.classifier(each.encoder(data.plain(slice(0, 4)))).square().sum(), 0.01)
+    assert same(peer, twin) is keep

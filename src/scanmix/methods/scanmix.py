@@ -1,5 +1,4 @@
 """ScanMix (Sachdeva et al., Pattern Recognition 2023), Algorithm 1. Paper against code: `docs/fidelity.md`.
-
 Legend: N examples, B batch, C classes, K neighbors, P = 2 peers.
 """
 
@@ -53,7 +52,6 @@ class ScanMix:
     name_clusters: bool = False  # count which cluster is which class before WarmUp (ours, for small data)
     num_neighbors: Count = 20  # K, section 4.2
     include_self: bool = True  # the example is among its own candidates (code; not in the paper)
-
     batch_size: Batch = 64  # of each set; two views of each image make 4B rows a step
     minimum_steps: int = 0  # a small clean set is passed over again until so many steps are done
     minimum_clean: Count = 1  # the likeliest examples kept as clean when the threshold leaves fewer
@@ -63,7 +61,6 @@ class ScanMix:
     momentum: Share = 0.9  # section 4.2
     weight_decay: Weight = 5e-4  # section 4.2
     share_momentum: bool = True  # one momentum buffer for all tasks (code); each task begins anew when off
-
     clean_threshold: Share = 0.5  # tau, Eq. 8
     mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label (ours)
     loss_memory: Count = 1  # epochs of losses averaged under severe noise (5 in the code, if told 90 %)
@@ -78,7 +75,6 @@ class ScanMix:
     vote_rounds: int = 0  # rounds of neighbor votes that clean the labels of WarmUp (ours, for small data)
     warmup_part: Literal["head", "network"] = "head"  # what WarmUp trains (the paper does not say)
     guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
-
     entropy_weight: Weight = 5.0  # lambda_e, Eq. 9: 5 in every published configuration, 2 in section 4.2
     cluster_batch_size: Batch = 128  # section 4.2
     cluster_rate: Rate = 1e-5  # learning rate of l_CLU, section 4.2, ...
@@ -103,8 +99,8 @@ class ScanMix:
     def epoch(self, state: ScanMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """One turn of Algorithm 1's loop, or one epoch of its warm-up."""
         meter = Meter()
-        self._part(state)
-        if epoch < self.epochs_in(self.warmup, data):
+        begin = self.epochs_in(self.warmup, data)
+        if epoch < begin:
             labels = voted_labels(state.candidates, data.labels, data.num_classes, self.vote_rounds)
             return self._warm_up(self.warmup_part, labels, self.warmup_rate, state, data, epoch, meter)
 
@@ -114,25 +110,24 @@ class ScanMix:
             losses = torch.stack([normalize_losses(belief.losses) for belief in beliefs])
             state.history = remember(state.history, losses, self.loss_memory)
             evidence = state.history.mean(0) if state.severe else losses
-            groups = data.labels if self.mixture == "class" else None
-            state.p_clean = clean_probabilities(evidence, groups)
+            state.p_clean = clean_probabilities(evidence, data.labels if self.mixture == "class" else None)
         if state.severe is None:
             state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
-        if epoch < self._end_of_warmup(state, data):
+        begin += 0 if state.severe else self.epochs_in(self.mild_warmup, data)
+        if epoch < begin:
             return self._warm_up("network", data.labels, self.learning_rate, state, data, epoch, meter)
 
         # E-step: q(z_ji) = 1 where neighbor j has the label that example i has.
         a, b = beliefs[0].prediction, beliefs[1].prediction
-        labels = {"other": (b, a), "own": (a, b), "given": (data.labels, data.labels)}[self.agreement]
-        agree = [agreeing(state.candidates, label) for label in labels]
+        compared = {"other": (b, a), "own": (a, b), "given": (data.labels, data.labels)}[self.agreement]
+        agree = [agreeing(state.candidates, labels) for labels in compared]
 
         # M-step: minimize l_MLE, then l_CLU. No peer grades its own homework.
         rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
         cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
             for side in (0, 1):
-                self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
-        self._part(state)
+                self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, epoch - begin, meter)
         with meter.timed("cluster"):
             for side in (0, 1):
                 self._cluster(side, agree[side], state, data, epoch, cluster_rate, meter)
@@ -146,46 +141,40 @@ class ScanMix:
         """Return a duration in epochs of this data; a step is a batch of warm-up."""
         return epochs_of(duration, -(-len(data) // (2 * self.batch_size)), self.epochs)
 
-    def _end_of_warmup(self, state: ScanMixState, data: TrainingData) -> int:
-        return self.epochs_in(self.warmup, data) + (0 if state.severe else self.epochs_in(self.mild_warmup, data))
-
-    def _part(self, state: ScanMixState) -> None:
-        for peer in state.peers if not self.share_momentum else ():
-            peer.optimizer.state.clear()
-
     def _warm_up(
         self, part: str, labels: Tensor, rate: float, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter
     ) -> dict[str, float]:
         """WarmUp(D, f): the classifier learns the labels, on features that no label has touched, or with them."""
-        for side, peer in enumerate(state.peers):
-            order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-            for index in batches(data.everything, 2 * self.batch_size, order):
-                images = data.views.drawn(self.warmup_view)(data.images[index], draws)
-                with guessing(peer, batch_statistics=True) if part == "head" else learning(peer):
-                    features = peer.encoder(images)
-                logits = peer.classifier(features)
-                loss = F.cross_entropy(logits, labels[index]) + self.confidence_weight * confidence_penalty(logits)
-                meter.add("warmup", loss=loss)
-                peer.step(loss, rate)
+        view = data.views.drawn(self.warmup_view)
+        with meter.timed("warmup"):
+            for side, peer in enumerate(state.peers):
+                peer.begin(self.share_momentum)
+                order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
+                for index in batches(data.everything, 2 * self.batch_size, order):
+                    with guessing(peer, batch_statistics=True) if part == "head" else learning(peer):
+                        features = peer.encoder(view(data.images[index], draws))
+                    logits = peer.classifier(features)
+                    loss = F.cross_entropy(logits, labels[index]) + self.confidence_weight * confidence_penalty(logits)
+                    meter.add("warmup", loss=loss)
+                    peer.step(loss, rate)
         return meter.results() | {"rate/warmup": rate}
 
     def _learn(
-        self, side: int, p_clean: Tensor, state: ScanMixState, data: TrainingData, epoch: int, rate: float, meter: Meter
-    ) -> None:
+        self, side: int, p_clean: Tensor, state: ScanMixState, data: TrainingData, epoch: int, rate: float, since: int,
+        meter: Meter,
+    ) -> None:  # fmt: skip
         """l_MLE (Eq. 7) over one pass of the set that the other peer calls clean (Eq. 8)."""
-        peer, other = state.peers[side], state.peers[1 - side]
+        peer, other = state.peers[side].begin(self.share_momentum), state.peers[1 - side]
         view = data.views.drawn(self.severe_view if state.severe else self.view)
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
         divided = divide(p_clean, self.clean_threshold, self.minimum_clean)
         pairs = list(paired(divided, self.batch_size, order, self.minimum_steps))
         for step, (labeled, unlabeled) in enumerate(pairs):
-            x = [view(data.images[labeled], draws) for _ in range(2)]
-            u = [view(data.images[unlabeled], draws) for _ in range(2)]
+            x, u = ([view(data.images[index], draws) for _ in range(2)] for index in (labeled, unlabeled))
             y, p = data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
-            since = epoch + step / len(pairs) - self._end_of_warmup(state, data)
-            weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
+            weight = self.unlabeled_weight * linear_ramp(since + step / len(pairs), self.unlabeled_ramp)
             with learning(peer):
                 logits = peer.classifier(peer.encoder(mixed.inputs))
             losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
@@ -196,7 +185,7 @@ class ScanMix:
         self, side: int, agree: Tensor, state: ScanMixState, data: TrainingData, epoch: int, rate: float, meter: Meter
     ) -> None:
         """l_CLU (Eq. 9) over every example, each with one neighbor for which q = 1."""
-        peer = state.peers[side]
+        peer = state.peers[side].begin(self.share_momentum)
         head = peer.classifier if self.shared_head else peer.clusterer
         view = data.views.drawn(self.severe_view if state.severe else self.view)
         order, draws, pick = data.generators(f"cluster {side}", epoch, "order", "views", "neighbors")

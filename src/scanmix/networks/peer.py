@@ -41,6 +41,12 @@ class Peer(nn.Module):
         self.to(engine.device)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay)
 
+    def begin(self, keep_momentum: bool) -> Peer:
+        """Begin a task, with the momentum that the one before left behind or without; return the peer itself."""
+        if not keep_momentum:
+            self.optimizer.state.clear()
+        return self
+
     def step(self, loss: Tensor, learning_rate: float) -> None:
         """Move every parameter that took part in `loss`."""
         self.optimizer.zero_grad(set_to_none=True)
