@@ -6,15 +6,15 @@ import dataclasses
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
-from scanmix.blocks.losses import confidence_penalty, semi_supervised_loss
+from scanmix.blocks.losses import semi_supervised_loss
 from scanmix.blocks.memory import remember
 from scanmix.blocks.mixmatch import mixmatch
 from scanmix.blocks.schedules import linear_ramp, step_decay
+from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches, paired
 from scanmix.engine import Engine, Meter
@@ -94,15 +94,10 @@ class DivideMix:
 
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the whole network on all given labels."""
-        peer = state.peers[side]
         order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-        for index in batches(data.everything, 2 * self.batch_size, order):
-            with learning(peer):
-                logits = peer.classifier(peer.encoder(data.views.weak(data.images[index], draws)))
-            loss = F.cross_entropy(logits, data.labels[index])
-            loss = loss + self.confidence_weight * confidence_penalty(logits)
-            meter.add("warmup", loss=loss)
-            peer.step(loss, self.warmup_rate)
+        steps = batches(data.everything, 2 * self.batch_size, order)
+        seen = ((data.views.weak(data.images[index], draws), data.labels[index]) for index in steps)
+        warm_up(state.peers[side], "network", seen, self.warmup_rate, self.confidence_weight, meter)
 
     def _learn(
         self,

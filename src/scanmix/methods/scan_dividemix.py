@@ -1,21 +1,17 @@
-"""DivideMix from SCAN weights: the control of the paper's Table 6 (ScanMix without its clustering loss).
-
-Legend: B batch.
-"""
+"""DivideMix from SCAN weights: the control of the paper's Table 6 (ScanMix without its clustering loss)."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 
-from scanmix.blocks.losses import confidence_penalty
+from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, Count
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.methods.dividemix import DivideMix, DivideMixState
-from scanmix.networks.peer import Predictor, guessing
+from scanmix.networks.peer import Predictor
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
@@ -73,13 +69,7 @@ class ScanDivideMix:
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the head alone on features that no label has touched, as ScanMix's code does."""
         settings = self.dividemix
-        peer = state.peers[side]
         order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-        for index in batches(data.everything, 2 * settings.batch_size, order):
-            with guessing(peer, batch_statistics=True):
-                features = peer.encoder(data.views.strong(data.images[index], draws))
-            logits = peer.classifier(features)
-            loss = F.cross_entropy(logits, data.labels[index])
-            loss = loss + settings.confidence_weight * confidence_penalty(logits)
-            meter.add("warmup", loss=loss)
-            peer.step(loss, settings.warmup_rate)
+        steps = batches(data.everything, 2 * settings.batch_size, order)
+        seen = ((data.views.strong(data.images[index], draws), data.labels[index]) for index in steps)
+        warm_up(state.peers[side], "head", seen, settings.warmup_rate, settings.confidence_weight, meter)

@@ -8,20 +8,20 @@ import dataclasses
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.divide import clean_probabilities, divide, noise_rate, normalize_losses
-from scanmix.blocks.losses import confidence_penalty, scan_loss, semi_supervised_loss
+from scanmix.blocks.losses import scan_loss, semi_supervised_loss
 from scanmix.blocks.memory import remember
 from scanmix.blocks.mixmatch import mixmatch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
 from scanmix.blocks.schedules import linear_ramp, step_decay
+from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches, paired
 from scanmix.engine import Engine, Meter
-from scanmix.networks.peer import Peer, Predictor, classify, examine, guessing, learning, make_peer
+from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
@@ -62,7 +62,8 @@ class ScanMix:
     weight_decay: Weight = 5e-4  # section 4.2
     share_momentum: bool = True  # one momentum buffer for all tasks (code); each task begins anew when off
     clean_threshold: Share = 0.5  # tau, Eq. 8
-    mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label (ours)
+    mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label, ...
+    severe_mixture: Literal["all", "class"] = "all"  # ... and under severe noise (ours)
     loss_memory: Count = 1  # epochs of losses averaged under severe noise (5 in the code, if told 90 %)
     sharpen_temperature: Rate = 0.5  # T of MixMatch
     mixup_alpha: Weight = 4.0  # alpha of MixUp's Beta(alpha, alpha)
@@ -77,8 +78,8 @@ class ScanMix:
     guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
     entropy_weight: Weight = 5.0  # lambda_e, Eq. 9: 5 in every published configuration, 2 in section 4.2
     cluster_batch_size: Batch = 128  # section 4.2
-    cluster_rate: Rate = 1e-5  # learning rate of l_CLU, section 4.2, ...
-    severe_cluster_rate: Rate = 1e-3  # ... and under severe noise
+    cluster_rate: Weight = 1e-5  # learning rate of l_CLU, section 4.2 (0 leaves it out), ...
+    severe_cluster_rate: Weight = 1e-3  # ... and under severe noise
     severe_noise: Share = 0.6  # |U| / |D| after warm-up above which noise is severe, section 4.2
     view: Literal["weak", "strong"] = "weak"  # of the images that are learned from, ...
     severe_view: Literal["weak", "strong"] = "strong"  # ... and under severe noise (code; not in the paper)
@@ -109,10 +110,12 @@ class ScanMix:
             beliefs = [examine(peer, data) for peer in state.peers]
             losses = torch.stack([normalize_losses(belief.losses) for belief in beliefs])
             state.history = remember(state.history, losses, self.loss_memory)
-            evidence = state.history.mean(0) if state.severe else losses
-            state.p_clean = clean_probabilities(evidence, data.labels if self.mixture == "class" else None)
-        if state.severe is None:
-            state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
+            groups = {"all": None, "class": data.labels}
+            if state.severe is None:
+                first = clean_probabilities(losses, groups[self.mixture])
+                state.severe = noise_rate(first, self.clean_threshold) > self.severe_noise
+            evidence, mixture = (state.history.mean(0), self.severe_mixture) if state.severe else (losses, self.mixture)
+            state.p_clean = clean_probabilities(evidence, groups[mixture])
         begin += 0 if state.severe else self.epochs_in(self.mild_warmup, data)
         if epoch < begin:
             return self._warm_up("network", data.labels, self.learning_rate, state, data, epoch, meter)
@@ -129,7 +132,7 @@ class ScanMix:
             for side in (0, 1):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, epoch - begin, meter)
         with meter.timed("cluster"):
-            for side in (0, 1):
+            for side in (0, 1) if cluster_rate else ():
                 self._cluster(side, agree[side], state, data, epoch, cluster_rate, meter)
         return meter.results() | {"rate/learn": rate, "rate/cluster": cluster_rate}
 
@@ -142,21 +145,17 @@ class ScanMix:
         return epochs_of(duration, -(-len(data) // (2 * self.batch_size)), self.epochs)
 
     def _warm_up(
-        self, part: str, labels: Tensor, rate: float, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter
-    ) -> dict[str, float]:
+        self, part: Literal["head", "network"], labels: Tensor, rate: float, state: ScanMixState, data: TrainingData,
+        epoch: int, meter: Meter,
+    ) -> dict[str, float]:  # fmt: skip
         """WarmUp(D, f): the classifier learns the labels, on features that no label has touched, or with them."""
         view = data.views.drawn(self.warmup_view)
         with meter.timed("warmup"):
             for side, peer in enumerate(state.peers):
-                peer.begin(self.share_momentum)
                 order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-                for index in batches(data.everything, 2 * self.batch_size, order):
-                    with guessing(peer, batch_statistics=True) if part == "head" else learning(peer):
-                        features = peer.encoder(view(data.images[index], draws))
-                    logits = peer.classifier(features)
-                    loss = F.cross_entropy(logits, labels[index]) + self.confidence_weight * confidence_penalty(logits)
-                    meter.add("warmup", loss=loss)
-                    peer.step(loss, rate)
+                steps = batches(data.everything, 2 * self.batch_size, order)
+                seen = ((view(data.images[index], draws), labels[index]) for index in steps)
+                warm_up(peer.begin(self.share_momentum), part, seen, rate, self.confidence_weight, meter)
         return meter.results() | {"rate/warmup": rate}
 
     def _learn(
