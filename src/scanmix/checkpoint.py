@@ -13,10 +13,11 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -131,11 +132,16 @@ class Model:
         Raises:
             UserError: the images are not uint8, or have other channels or another size than in training.
         """
-        pixels = self._checked(images)
-        device = self.views.mean.device
-        with guessing(self.predictor, batch_statistics=False):
-            batches = [self.predictor(self.views.plain(batch.to(device))).cpu() for batch in pixels.split(SWEEP_BATCH)]
-        return torch.cat(batches)
+        return self._sweep(self.predictor, images)
+
+    def features(self, images: Pixels) -> Tensor:
+        """What the networks' classifiers stand on, L2-normalized and side by side. Shape: -> (N, P x D)."""
+        encoders = [cast(nn.Sequential, member)[0] for member in self.predictor.members]
+        return torch.cat([F.normalize(self._sweep(encoder, images)) for encoder in encoders], 1)
+
+    def member_logits(self, images: Pixels) -> Tensor:
+        """Logits of each network alone, on the CPU. Shape: (N, C, H, W) uint8 -> (P, N, C)."""
+        return torch.stack([self._sweep(member, images) for member in self.predictor.members])
 
     def predict_proba(self, images: Pixels) -> np.ndarray:
         """Class probabilities. Shape: (N, C, H, W) uint8 -> (N, C) float32."""
@@ -154,6 +160,13 @@ class Model:
         if self.label_free:
             prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
         return (prediction == truth).double().mean().item()
+
+    def _sweep(self, network: nn.Module, images: Pixels) -> Tensor:
+        pixels = self._checked(images)
+        device = self.views.mean.device
+        with guessing(network, batch_statistics=False):
+            batches = [network(self.views.plain(batch.to(device))).cpu() for batch in pixels.split(SWEEP_BATCH)]
+        return torch.cat(batches)
 
     def _checked(self, images: Pixels) -> Tensor:
         if isinstance(images, Examples):

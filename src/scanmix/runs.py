@@ -39,6 +39,7 @@ from scanmix.data.views import ViewSettings
 from scanmix.methods import METHODS, Method
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.artifacts import write_aside
+from scanmix.trajectory import Snapshot
 
 SECTIONS = ("settings", "network", "views")
 Line = dict[str, Any]
@@ -160,6 +161,8 @@ class Run:
         self.about = dict(about)
         self.metrics = metrics
         self.folder = folder
+        self.snapshots: list[Snapshot] = []
+        """Of a run in memory; where there is a folder, `load_trajectory` reads them."""
         self._model = model
 
     def __repr__(self) -> str:

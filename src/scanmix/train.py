@@ -34,6 +34,7 @@ from scanmix.pretrain.artifacts import write_aside
 from scanmix.progress import Bar, Quiet
 from scanmix.progress import progress as show_progress
 from scanmix.runs import Line, Run, RunSettings, create_run, open_run, resolve
+from scanmix.trajectory import Snapshot, is_due, save_snapshot, take_snapshot
 
 
 def train(
@@ -166,10 +167,19 @@ def _run_epochs(
         line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
         run.record(line | seconds)
         seconds = {}
+        if is_due(epoch + 1, method.epochs):
+            _keep(run, take_snapshot(model, examples, epoch + 1))
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
     return model, state
+
+
+def _keep(run: Run, snapshot: Snapshot) -> None:
+    if run.folder is None:
+        run.snapshots.append(snapshot)
+    else:
+        save_snapshot(run.folder, snapshot)
 
 
 def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tuple[State, int]:

@@ -1,0 +1,74 @@
+"""How each training example fared while a run went on: what every network said of it, at about twenty points.
+
+Legend: N examples, C classes, P networks, T snapshots.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from scanmix.checkpoint import Model
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.pretrain.artifacts import write_aside
+
+SNAPSHOTS = 20
+"""About so many in a run: enough for a curve, and a sweep in every epoch would cost a fast method a third."""
+
+
+class Snapshot(NamedTuple):
+    """Every example after a number of whole epochs."""
+
+    epoch: int
+    losses: Tensor
+    """(P, N) cross-entropy of the given label, float16."""
+    predictions: Tensor
+    """(P, N) likeliest class, int32."""
+
+
+def is_due(epoch: int, epochs: int) -> bool:
+    """Whether a snapshot is taken after `epoch` of `epochs` whole epochs: evenly spread, the last one always."""
+    return epoch * SNAPSHOTS // epochs > (epoch - 1) * SNAPSHOTS // epochs or epochs <= SNAPSHOTS
+
+
+def take_snapshot(model: Model, examples: Examples, epoch: int) -> Snapshot:
+    """Ask every network of a model for every example, without gradients and in plain view."""
+    logits = model.member_logits(examples)
+    labels = examples.labels.cpu().expand(len(logits), -1)
+    losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+    return Snapshot(epoch, losses.half(), logits.argmax(2).int())
+
+
+def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
+    """Keep a snapshot in `folder`/trajectory, a file of its own."""
+    (folder / "trajectory").mkdir(exist_ok=True)
+    tensors = {"losses": snapshot.losses, "predictions": snapshot.predictions}
+    path = folder / "trajectory" / f"{snapshot.epoch:05d}.safetensors"
+    write_aside(path, lambda aside: save_file(tensors, aside))
+
+
+def load_trajectory(folder: Path, epochs: int) -> list[Snapshot]:
+    """Read the snapshots of the first `epochs` epochs, in order; none where none were kept.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    found = []
+    for path in sorted((folder / "trajectory").glob("*.safetensors")):
+        try:
+            tensors = load_file(path)
+            snapshot = Snapshot(int(path.stem), tensors["losses"], tensors["predictions"])
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}); delete it, and that epoch is missing from the curves"
+            ) from None
+        if snapshot.epoch <= epochs:
+            found.append(snapshot)
+    return found
