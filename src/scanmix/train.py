@@ -6,9 +6,7 @@ Legend: N examples, P peers.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +27,6 @@ from scanmix.data.views import make_views
 from scanmix.engine import Diverged, Engine, Tick, find_device
 from scanmix.methods import Method, State
 from scanmix.networks.peer import make_peer
-from scanmix.pretrain.artifacts import write_aside
 from scanmix.progress import Bar, Quiet
 from scanmix.progress import progress as show_progress
 from scanmix.runs import Line, Run, RunSettings, create_run, open_run, resolve
@@ -135,11 +131,10 @@ def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Pa
             generator=engine.generator,
         )
         with _explained(run):
-            model, state = _run_epochs(run, method, engine, data, examples, test, bar)
-    run.adopt(model)
+            model = _run_epochs(run, method, engine, data, examples, test, bar)
+    run.adopt(model, examples)
     if run.folder is not None:
-        p_clean = None if state.p_clean is None else state.p_clean.mean(0)
-        _write_labels(run.folder, model, examples, p_clean)
+        run.audit().to_csv(run.folder / "labels.csv")
         save_model(model, run.folder)
     return run
 
@@ -147,7 +142,7 @@ def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Pa
 def _run_epochs(
     run: Run, method: Method, engine: Engine, data: TrainingData, examples: Examples, test: Examples | None,
     bar: Bar,
-) -> tuple[Model, State]:  # fmt: skip
+) -> Model:  # fmt: skip
     """Epoch, measure, write down, save, again. A line is on the disk before the checkpoint that counts it."""
     clock = time.perf_counter()
     state, done = _begin(run, method, data, engine)
@@ -168,11 +163,11 @@ def _run_epochs(
         run.record(line | seconds)
         seconds = {}
         if is_due(epoch + 1, method.epochs):
-            _keep(run, take_snapshot(model, examples, epoch + 1))
+            _keep(run, take_snapshot(model, examples, epoch + 1, state.p_clean))
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
-    return model, state
+    return model
 
 
 def _keep(run: Run, snapshot: Snapshot) -> None:
@@ -320,24 +315,3 @@ def _watched(title: str, epochs: int, show: bool | Bar) -> Iterator[tuple[Bar, T
             stages[stage].set(done, total, note)
 
         yield outer, tick
-
-
-def _write_labels(folder: Path, model: Model, examples: Examples, p_clean: Tensor | None) -> None:
-    """Write `labels.csv`: every given label with what the model thinks of it, the most doubtful first.
-
-    `p_clean` (N,) is the peers' mean posterior that the label is right; where the method does not divide, the
-    model's probability of the given label stands in for it.
-    """
-    proba = torch.from_numpy(model.predict_proba(examples))
-    confidence, suggested = proba.max(1)
-    of_given = proba.gather(1, examples.labels.cpu().view(-1, 1)).squeeze(1)
-    belief = of_given if p_clean is None else p_clean.cpu()
-    names, paths = examples.class_names, examples.paths or ("",) * len(examples)
-    given, other = examples.labels.tolist(), suggested.tolist()
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["id", "path", "given", "suggested", "p_clean", "confidence"])
-    for i in np.lexsort((of_given.numpy(), belief.numpy())).tolist():  # ties: the less probable label first
-        shares = (f"{belief[i]:.4f}", f"{confidence[i]:.4f}")
-        rows.writerow([examples.ids[i], paths[i], names[given[i]], names[other[i]], *shares])
-    write_aside(folder / "labels.csv", lambda aside: aside.write_text(text.getvalue(), encoding="utf-8"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -31,6 +30,8 @@ class Snapshot(NamedTuple):
     """(P, N) cross-entropy of the given label, float16."""
     predictions: Tensor
     """(P, N) likeliest class, int32."""
+    p_clean: Tensor | None = None
+    """(P, N) what each network believed of each label, float16, where the method asks."""
 
 
 def is_due(epoch: int, epochs: int) -> bool:
@@ -38,18 +39,23 @@ def is_due(epoch: int, epochs: int) -> bool:
     return epoch * SNAPSHOTS // epochs > (epoch - 1) * SNAPSHOTS // epochs or epochs <= SNAPSHOTS
 
 
-def take_snapshot(model: Model, examples: Examples, epoch: int) -> Snapshot:
-    """Ask every network of a model for every example, without gradients and in plain view."""
+def take_snapshot(model: Model, examples: Examples, epoch: int, p_clean: Tensor | None) -> Snapshot:
+    """Ask every network of a model for every example, without gradients and in plain view.
+
+    `p_clean` (P, N) is what the method held of each label in that epoch, if it asks.
+    """
     logits = model.member_logits(examples)
     labels = examples.labels.cpu().expand(len(logits), -1)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-    return Snapshot(epoch, losses.half(), logits.argmax(2).int())
+    beliefs = None if p_clean is None else p_clean.cpu().half()
+    return Snapshot(epoch, losses.half(), logits.argmax(2).int(), beliefs)
 
 
 def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Keep a snapshot in `folder`/trajectory, a file of its own."""
     (folder / "trajectory").mkdir(exist_ok=True)
     tensors = {"losses": snapshot.losses, "predictions": snapshot.predictions}
+    tensors |= {} if snapshot.p_clean is None else {"p_clean": snapshot.p_clean}
     path = folder / "trajectory" / f"{snapshot.epoch:05d}.safetensors"
     write_aside(path, lambda aside: save_file(tensors, aside))
 
@@ -64,7 +70,7 @@ def load_trajectory(folder: Path, epochs: int) -> list[Snapshot]:
     for path in sorted((folder / "trajectory").glob("*.safetensors")):
         try:
             tensors = load_file(path)
-            snapshot = Snapshot(int(path.stem), tensors["losses"], tensors["predictions"])
+            snapshot = Snapshot(int(path.stem), tensors["losses"], tensors["predictions"], tensors.get("p_clean"))
         except (SafetensorError, KeyError, ValueError, OSError) as error:
             raise UserError(
                 f"{path} is damaged ({error}); delete it, and that epoch is missing from the curves"

@@ -5,140 +5,30 @@ Legend: N examples, C classes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
 import statistics
-import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pydantic.dataclasses
 import tomli_w
-import torch
 
 from scanmix.checkpoint import Model, Pixels, load_model
-from scanmix.config import (
-    STRICT,
-    Table,
-    UserError,
-    build,
-    dump,
-    load_recipe,
-    merge,
-    read_toml,
-    recipe_names,
-    unknown_name,
-)
+from scanmix.config import Table, UserError, build, dump, read_toml, unknown_name
 from scanmix.data.examples import Examples, changed_share
-from scanmix.data.views import ViewSettings
-from scanmix.methods import METHODS, Method
-from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.methods import METHODS
 from scanmix.pretrain.artifacts import write_aside
+from scanmix.runs.settings import RunSettings
+from scanmix.runs.versions import versions
 from scanmix.trajectory import Snapshot
 
-SECTIONS = ("settings", "network", "views")
+if TYPE_CHECKING:
+    from scanmix.audit import Audit
+
 Line = dict[str, Any]
 """One epoch in numbers, as one line of `metrics.jsonl`."""
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class RunSettings:
-    """All that decides what a run computes: two runs with equal settings end with equal weights (CPU)."""
-
-    method: str
-    """A name in `METHODS`."""
-    seed: int
-    network: PreActResNetSettings
-    views: ViewSettings
-    settings: Table
-    """Every field of the method, defaults and recipe resolved."""
-    oracle: bool = False
-    """The recipe holds a value chosen by someone who knew the noise."""
-    recipe: str | None = None
-    device: str = "auto"
-    threads: int | None = None
-    source: Table | None = None
-    """How "train" and "test" load again; None when one of them came from memory."""
-    fingerprint: str = ""
-    """Of the training images and given labels."""
-    test_fingerprint: str = ""
-    """Of the test images and labels; empty without a test set."""
-
-    def build_method(self) -> Method:
-        """Return the method with its hyper-parameters."""
-        return build(METHODS[self.method], self.settings, where=f"settings of {self.method}")
-
-    def decisive(self) -> Table:
-        """Return what may not change between two parts of one run (where it is computed, may)."""
-        return {
-            key: value for key, value in dump(self).items()
-            if key not in ("source", "recipe", "oracle", "device", "threads")
-        }  # fmt: skip
-
-    def identity(self) -> str:
-        """Return a hash of `decisive`."""
-        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
-
-
-def resolve(
-    method: str | None, data_name: str, recipe: str | None = None, overrides: Mapping[str, Any] | None = None,
-    *, seed: int = 0, device: str = "auto", threads: int | None = None,
-) -> RunSettings:  # fmt: skip
-    """Lay overrides on a recipe on the defaults, and check every value.
-
-    Overrides are nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand
-    at the top, and keys may be dotted (`pretrain.epochs`). Without a `recipe` the first that is shipped of
-    `<data_name>/any/<method>` and `folder/any/<method>` is taken, else the defaults. Without a `method` it is
-    the recipe's, else "scanmix".
-
-    Raises:
-        UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
-    """
-    table: Table = {}
-    if recipe is not None:
-        table = load_recipe(recipe)
-        method = method or table.get("method")
-    method = method or "scanmix"
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    if recipe is None:
-        shipped = recipe_names()
-        recipe = next((name for base in (data_name, "folder") if (name := f"{base}/any/{method}") in shipped), None)
-        table = load_recipe(recipe) if recipe else {}
-    if table.get("method", method) != method:
-        raise UserError(f"recipe {recipe!r} is for method {table['method']!r}, not {method!r}; name the one that fits")
-    oracle = bool(table.get("oracle", False))
-    table = merge({key: table[key] for key in SECTIONS if key in table}, _in_sections(overrides or {}))
-    where = f"settings of {method}" + (f" (recipe {recipe})" if recipe else "")
-    settings = build(METHODS[method], table.get("settings", {}), where=where)
-    return RunSettings(
-        method=method,
-        seed=seed,
-        network=build(PreActResNetSettings, table.get("network", {}), where=where, prefix="network."),
-        views=build(ViewSettings, table.get("views", {}), where=where, prefix="views."),
-        settings=dump(settings),
-        oracle=oracle,
-        recipe=recipe,
-        device=device,
-        threads=threads,
-    )
-
-
-def _in_sections(overrides: Mapping[str, Any]) -> Table:
-    """Nest dotted keys, then put what stands at the top and is no section under `settings`."""
-    nested: Table = {}
-    for key, value in overrides.items():
-        table: Any = value
-        for part in reversed(key.split(".")):
-            table = {part: table}
-        nested = merge(nested, table)
-    sections = {key: nested.pop(key) for key in SECTIONS if key in nested}
-    return merge({"settings": nested}, sections)
 
 
 class NoiseRates(NamedTuple):
@@ -163,6 +53,8 @@ class Run:
         self.folder = folder
         self.snapshots: list[Snapshot] = []
         """Of a run in memory; where there is a folder, `load_trajectory` reads them."""
+        self.examples: Examples | None = None
+        """What it was trained on, right after the training."""
         self._model = model
 
     def __repr__(self) -> str:
@@ -230,9 +122,19 @@ class Run:
         """Likeliest class of uint8 images (or Examples). Shape: (N, C, H, W) -> (N,) int64."""
         return self.model.predict(images)
 
-    def adopt(self, model: Model) -> None:
-        """Take the model of the training that has just ended."""
-        self._model = model
+    def audit(self, examples: Examples | None = None) -> Audit:
+        """Weigh every label it was trained on: columns by name, most doubtful label first.
+
+        Raises:
+            UserError: the run is unfinished, or its data cannot be loaded again (give the examples then).
+        """
+        from scanmix.audit import audit, evidence_of
+
+        return audit(evidence_of(self, examples))
+
+    def adopt(self, model: Model, examples: Examples) -> None:
+        """Take the model of the training that has just ended, and what it was trained on."""
+        self._model, self.examples = model, examples
 
     def record(self, line: Line) -> None:
         """Add an epoch to the metrics and, where there is a folder, to the disk before returning."""
@@ -279,7 +181,7 @@ def create_run(settings: RunSettings, examples: Examples, folder: Path | None) -
     if folder is not None:
         if folder.exists() and not _is_free(folder):
             raise UserError(f"{folder} is there already and is no run; choose another folder with out=")
-        table = {**dump(settings), "data": about, "versions": _versions()}
+        table = {**dump(settings), "data": about, "versions": versions()}
         text = tomli_w.dumps(table)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -321,24 +223,3 @@ def _read_metrics(path: Path) -> list[Line]:
         return [json.loads(line) for line in whole.splitlines()]
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None
-
-
-def _versions() -> Table:
-    found = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
-    try:
-        found["scanmix"] = metadata.version("scanmix")
-    except metadata.PackageNotFoundError:
-        found["scanmix"] = "not installed"
-    commit = _git_commit(Path(__file__))
-    return found | ({"git": commit} if commit else {})
-
-
-def _git_commit(file: Path) -> str | None:
-    """Commit of the checkout that `file` is tracked in, "-dirty" if anything there was changed; else None."""
-    git = ["git", "-C", str(file.parent)]
-    try:
-        subprocess.run([*git, "ls-files", "--error-unmatch", file.name], capture_output=True, check=True)
-        name = [*git, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=40"]
-        return subprocess.run(name, capture_output=True, check=True, text=True).stdout.strip() or None
-    except (OSError, subprocess.CalledProcessError):
-        return None

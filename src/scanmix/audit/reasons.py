@@ -1,0 +1,36 @@
+"""The reason of a verdict in one sentence, for somebody who looks at the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def reason(row: Mapping[str, Any], twins: Sequence[str]) -> str:
+    """Say why a label has its kind.
+
+    Args:
+        row: the cells of the audit, by column.
+        twins: ids of the same picture under other labels.
+    """
+    given, suggested = row["given"], row["suggested"]
+    sure = f"{row['confidence']:.0%}"
+    if row["kind"] == "duplicate":
+        return f"the same picture stands under another label: {', '.join(twins[:3])}"
+    if row["kind"] == "out_of_scope":
+        return f"looks like none of the classes: {suggested} is the likeliest, with {sure}"
+    if row["kind"] == "wrong":
+        return f"looks like {suggested} ({sure}), not {given}{_neighbors(row)}{_history(row)}"
+    if row["kind"] == "hard":
+        return f"no clear lead: {suggested} is the likeliest, with {sure}{_neighbors(row)}{_history(row)}"
+    return f"looks like {given} ({sure})"
+
+
+def _neighbors(row: Mapping[str, Any]) -> str:
+    share = row.get("neighbor_agreement")
+    return "" if share is None else f"; {share:.0%} of its neighbors have its label"
+
+
+def _history(row: Mapping[str, Any]) -> str:
+    times = row.get("forgotten", 0)
+    return f"; learned and forgotten {times} times" if times > 1 else ""

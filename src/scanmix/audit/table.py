@@ -1,0 +1,134 @@
+"""The table that an audit is: one row for each label, the most doubtful first.
+
+Legend: N examples, C classes, K neighbors, P networks, T snapshots. All row arrays are sorted alike.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scanmix.blocks.doubt import Rate
+from scanmix.blocks.transition import transition_matrix
+from scanmix.config import UserError
+from scanmix.pretrain.artifacts import write_aside
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audit(Mapping[str, np.ndarray]):
+    """Columns by name, most doubtful label first; `docs/audit.md` says what each holds."""
+
+    columns: Mapping[str, np.ndarray]
+    order: np.ndarray
+    """(N,) position of each row in the training data."""
+    class_names: tuple[str, ...]
+    belief: np.ndarray
+    """(N, C) what networks and neighbors together hold of each class."""
+    neighbors: np.ndarray | None
+    """(N, K) row numbers of the nearest others, nearest first."""
+    epochs: tuple[int, ...]
+    losses: np.ndarray
+    """(T, P, N) loss of the given label after each of `epochs`."""
+    noise_rate: Rate
+    confusion: np.ndarray
+    """(C, C) expected counts: rows are true classes, columns given labels."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """Return a column."""
+        return self.columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the columns."""
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        """Return the number of columns; `len(audit["id"])` is N."""
+        return len(self.columns)
+
+    @property
+    def transition(self) -> np.ndarray:
+        """Estimated share of each true class (row) that was given each label (column). Shape: (C, C)."""
+        return transition_matrix(torch.from_numpy(self.confusion)).numpy()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what holds for the data set as a whole, as JSON takes it."""
+        kind, count = np.unique(self["kind"], return_counts=True)
+        given = self.confusion.sum(0)
+        wrong = given - self.confusion.diagonal()
+        classes = [
+            {"class": name, "labels": round(float(given[c])), "expected_wrong": round(float(wrong[c]), 1)}
+            for c, name in enumerate(self.class_names)
+        ]
+        return {
+            "labels": len(self["id"]),
+            "noise_rate": self.noise_rate._asdict(),
+            "expected_wrong": float(wrong.sum()),
+            "kinds": dict(zip(kind.tolist(), count.tolist(), strict=True)),
+            "classes": sorted(classes, key=lambda row: -row["expected_wrong"] / max(row["labels"], 1)),
+            "confused": self.confused_pairs(),
+            "transition": self.transition.round(4).tolist(),
+            "class_names": list(self.class_names),
+        }
+
+    def confused_pairs(self, most: int = 10) -> list[dict[str, Any]]:
+        """Return the pairs of classes with most wrong labels between them: true class, given label, expected count."""
+        off = self.confusion.copy()
+        np.fill_diagonal(off, 0)
+        cells = np.argsort(-off, axis=None, kind="stable")[:most]
+        pairs = [(int(cell) // len(off), int(cell) % len(off)) for cell in cells]
+        return [
+            {"true": self.class_names[t], "given": self.class_names[g], "expected": round(float(off[t, g]), 1)}
+            for t, g in pairs if off[t, g] >= 0.05
+        ]  # fmt: skip
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write all columns as CSV, atomically."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(self.columns)
+        table.writerows(zip(*(_printed(column) for column in self.columns.values()), strict=True))
+        write_aside(Path(path), lambda aside: aside.write_text(text.getvalue(), encoding="utf-8"))
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write all columns as Parquet, atomically.
+
+        Raises:
+            UserError: pyarrow is missing.
+        """
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise UserError("Parquet needs pyarrow: pip install 'scanmix[parquet]'") from None
+        table = pyarrow.table(dict(self.columns))
+        write_aside(Path(path), lambda aside: pyarrow.parquet.write_table(table, aside))
+
+    def to_json(self, path: str | Path) -> None:
+        """Write `summary` as JSON, atomically."""
+        text = json.dumps(self.summary(), indent=2) + "\n"
+        write_aside(Path(path), lambda aside: aside.write_text(text, encoding="utf-8"))
+
+    def to_pandas(self) -> Any:  # pandas has no types of its own
+        """Return all columns as a data frame.
+
+        Raises:
+            UserError: pandas is missing.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("a data frame needs pandas: pip install pandas") from None
+        return pandas.DataFrame(dict(self.columns))
+
+
+def _printed(column: np.ndarray) -> list[Any]:
+    """Cells as CSV shows them: four decimals are enough."""
+    return [f"{cell:.4f}" for cell in column] if column.dtype.kind == "f" else column.tolist()

@@ -1,0 +1,131 @@
+"""From evidence to a table: how doubtful each label is, what it should be, and why.
+
+Legend: N examples, C classes, K neighbors, P networks, T snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scanmix.audit.evidence import Evidence
+from scanmix.audit.reasons import reason
+from scanmix.audit.table import Audit
+from scanmix.blocks.divide import clean_probability
+from scanmix.blocks.doubt import (
+    count_forgotten,
+    estimate_noise,
+    given_share,
+    kinds,
+    margin,
+    mean_likelihood,
+    truth_posterior,
+)
+from scanmix.blocks.neighbors import nearest_neighbors, neighbor_vote
+from scanmix.blocks.transition import expected_confusion
+
+NEIGHBORS = 10
+"""How many neighbors vote, where there are so many."""
+
+
+def audit(evidence: Evidence) -> Audit:
+    """Weigh the evidence of every label.
+
+    The score of a label is the mean of what its witnesses hold: the likelihood of the label over the whole
+    training (at its end, where nothing was kept of the way) and the vote of the neighbors, to each of whom the
+    networks give their probabilities: the example's own label, which a network may know by heart, has no part in
+    it. p_clean is the posterior of a two-component mixture on that score.
+    """
+    labels, probs = evidence.labels, evidence.probs.mean(0)
+    count = len(labels)
+    neighbors = None
+    witnesses = [mean_likelihood(_losses(evidence)) if evidence.snapshots else given_share(probs, labels)]
+    belief = probs
+    if evidence.features is not None and count > 1:
+        neighbors = nearest_neighbors(evidence.features, min(NEIGHBORS, count - 1))
+        vote = neighbor_vote(neighbors, probs)
+        belief = (probs + vote) / 2
+        witnesses.append(given_share(vote, labels))
+    seen = torch.stack(witnesses)
+    score = seen.mean(0)
+    p_clean = clean_probability(-score)
+    order = torch.from_numpy(np.lexsort((score.numpy(), p_clean.numpy())))
+    posterior = truth_posterior(p_clean, belief, labels)
+    columns = _columns(evidence, p_clean, score, belief, neighbors)
+    columns = {name: column[order.numpy()] for name, column in columns.items()}
+    columns["expected_wrong"] = (1 - columns["p_clean"].astype(np.float64)).cumsum().round(2)
+    place = order.argsort()
+    return Audit(
+        columns=columns,
+        order=order.numpy(),
+        class_names=evidence.class_names,
+        belief=belief[order].numpy(),
+        neighbors=None if neighbors is None else place[neighbors[order]].numpy(),
+        epochs=tuple(snapshot.epoch for snapshot in evidence.snapshots),
+        losses=_losses(evidence)[:, :, order].numpy(),
+        noise_rate=estimate_noise(seen, p_clean),
+        confusion=expected_confusion(posterior, labels).numpy(),
+    )
+
+
+def _columns(
+    evidence: Evidence, p_clean: Tensor, score: Tensor, belief: Tensor, neighbors: Tensor | None
+) -> dict[str, np.ndarray]:
+    """Every column, in the order of the training data."""
+    labels, names = evidence.labels, np.array(evidence.class_names, dtype=object)
+    count, duplicates = len(labels), evidence.duplicates or {}
+    confidence, suggested = belief.max(1)
+    against = evidence.probs.argmax(2) != labels
+    is_duplicate = torch.tensor([i in duplicates for i in range(count)], dtype=torch.bool)
+    losses = _losses(evidence)
+    predicted = [snapshot.predictions == labels for snapshot in evidence.snapshots]
+    table: dict[str, np.ndarray] = {
+        "id": np.array(evidence.ids, dtype=object),
+        "path": np.array(evidence.paths or ("",) * count, dtype=object),
+        "given": names[labels.numpy()],
+        "suggested": names[suggested.numpy()],
+        "p_clean": p_clean.numpy(),
+        "score": score.numpy(),
+        "confidence": confidence.numpy(),
+        "margin": margin(belief, labels).numpy(),
+        "kind": np.array(kinds(p_clean, belief, labels, is_duplicate), dtype=object),
+    }
+    if neighbors is not None:
+        shown = F.one_hot(labels, len(names)).float()
+        votes = neighbor_vote(neighbors, shown)
+        table["neighbor_vote"] = names[votes.argmax(1).numpy()]
+        table["neighbor_agreement"] = given_share(votes, labels).numpy()
+    if len(losses):
+        table["loss_mean"] = losses.mean((0, 1)).numpy()
+        table["loss_last"] = losses[-1].mean(0).numpy()
+        table["forgotten"] = count_forgotten(torch.stack(predicted)).numpy()
+    table["against"] = np.array([_letters(column) for column in against.T.tolist()], dtype=object)
+    table["suggestion"] = np.array(_origin(evidence), dtype=object)
+    rows = ({name: column[i] for name, column in table.items()} for i in range(count))
+    twins = ([evidence.ids[j] for j in duplicates.get(i, ())] for i in range(count))
+    table["reason"] = np.array([reason(*pair) for pair in zip(rows, twins, strict=True)], dtype=object)
+    return table
+
+
+def _losses(evidence: Evidence) -> Tensor:
+    """Shape: (T, P, N)."""
+    if not evidence.snapshots:
+        return torch.zeros(0, 1, len(evidence.labels))
+    return torch.stack([snapshot.losses.float() for snapshot in evidence.snapshots])
+
+
+def _origin(evidence: Evidence) -> list[str]:
+    """How much the suggestion owes to the label it judges."""
+    if evidence.label_free:
+        return ["out_of_sample"] * len(evidence.labels)
+    if evidence.set_aside is None:
+        return ["in_sample"] * len(evidence.labels)
+    return ["set_aside" if aside else "in_sample" for aside in evidence.set_aside.tolist()]
+
+
+def _letters(against: Sequence[bool]) -> str:
+    return " ".join(chr(ord("a") + place) for place, no in enumerate(against) if no)

@@ -1,0 +1,102 @@
+"""How doubtful a given label is, from what was seen of it: the verbs of the audit, on tensors alone.
+
+Legend: N examples, C classes, K neighbors, P networks, T snapshots, W witnesses.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scanmix.blocks.divide import clean_probability
+
+MARGIN = 0.2
+"""A lead of the given label below this is no lead: the example is hard."""
+EVEN = 0.5
+"""A class with less than this much belief is not believed; so is a label."""
+
+
+class Rate(NamedTuple):
+    """A share of wrong labels (0..1) and the interval it probably lies in."""
+
+    value: float
+    low: float
+    high: float
+
+
+def given_share(shares: Tensor, labels: Tensor) -> Tensor:
+    """What each row holds for the given label. Shape: (N, C), (N,) -> (N,)."""
+    return shares.gather(1, labels.unsqueeze(1)).squeeze(1)
+
+
+def mean_likelihood(losses: Tensor) -> Tensor:
+    """Geometric mean over time and networks of the probability of the given label. Shape: (T, P, N) -> (N,).
+
+    Wrong labels are learned late, if at all (Arpit et al. 2017): the way to the end tells more than the end, where a
+    network may know every label by heart.
+    """
+    return (-losses.float().mean((0, 1))).exp()
+
+
+def count_forgotten(right: Tensor) -> Tensor:
+    """How often a network lost the given label again from one snapshot to the next (Toneva et al. 2019).
+
+    `right` says where it was predicted. Shape: (T, P, N) bool -> (N,) int64.
+    """
+    return (right[:-1] & ~right[1:]).sum((0, 1))
+
+
+def margin(belief: Tensor, labels: Tensor) -> Tensor:
+    """Belief in the given label less that in the likeliest other. Shape: (N, C), (N,) -> (N,) in -1..1."""
+    others = belief.scatter(1, labels.unsqueeze(1), -1.0)
+    return given_share(belief, labels) - others.amax(1)
+
+
+def estimate_noise(witnesses: Tensor, p_clean: Tensor) -> Rate:
+    """Estimated share of wrong labels, with an interval.
+
+    The value is the mean of 1 - p_clean. The interval runs from the lowest to the highest of what each witness
+    says when asked alone, and is wider by the 95 % error of a share among N. It shows how far the evidence
+    agrees; it cannot show an error that all witnesses share. Shape: (W, N), (N,) -> rate.
+    """
+    alone = [float((1 - clean_probability(-witness)).mean()) for witness in witnesses]
+    value = float((1 - p_clean).mean())
+    spread = 1.96 * (value * (1 - value) / len(p_clean)) ** 0.5
+    low, high = min(value, *alone) - spread, max(value, *alone) + spread
+    return Rate(value, max(low, 0.0), min(high, 1.0))
+
+
+def truth_posterior(p_clean: Tensor, belief: Tensor, labels: Tensor) -> Tensor:
+    """Probability of each class being the true one: the given label holds p_clean, the others share the rest.
+
+    They share it as `belief` ranks them; evenly where it holds nothing for any of them.
+    Shape: (N,), (N, C), (N,) -> (N, C), rows sum to 1.
+    """
+    others = belief.scatter(1, labels.unsqueeze(1), 0.0)
+    even = torch.ones_like(belief).scatter(1, labels.unsqueeze(1), 0.0)
+    total = others.sum(1, keepdim=True)
+    others = torch.where(total > 0, others, even)
+    others = others / others.sum(1, keepdim=True).clamp(min=torch.finfo(others.dtype).tiny)
+    return ((1 - p_clean).unsqueeze(1) * others).scatter(1, labels.unsqueeze(1), p_clean.unsqueeze(1))
+
+
+def kinds(p_clean: Tensor, belief: Tensor, labels: Tensor, duplicate: Tensor) -> list[str]:
+    """Sort each label into `duplicate`, `out_of_scope`, `wrong`, `hard` or `fine`; the first that fits.
+
+    duplicate: the same picture stands under another label. out_of_scope: the label is not believed, and no class
+    is. wrong: it is not believed, and another class is likelier. hard: the label has no clear lead.
+    Shape: (N,), (N, C), (N,), (N,) bool -> N names.
+    """
+    rules = {
+        "duplicate": duplicate,
+        "out_of_scope": (p_clean < EVEN) & (belief.amax(1) < EVEN),
+        "wrong": (p_clean < EVEN) & (belief.argmax(1) != labels),
+        "hard": (margin(belief, labels) < MARGIN) | (p_clean < EVEN),
+    }
+    names = ["fine"] * len(labels)
+    for name, mask in reversed(rules.items()):
+        for i in mask.nonzero().squeeze(1).tolist():
+            names[i] = name
+    return names

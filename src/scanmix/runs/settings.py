@@ -1,0 +1,112 @@
+"""What was asked for: a method with its settings, and all else that decides what a run computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pydantic.dataclasses
+
+from scanmix.config import STRICT, Table, UserError, build, dump, load_recipe, merge, recipe_names, unknown_name
+from scanmix.data.views import ViewSettings
+from scanmix.methods import METHODS, Method
+from scanmix.networks.preact_resnet import PreActResNetSettings
+
+SECTIONS = ("settings", "network", "views")
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunSettings:
+    """All that decides what a run computes: two runs with equal settings end with equal weights (CPU)."""
+
+    method: str
+    """A name in `METHODS`."""
+    seed: int
+    network: PreActResNetSettings
+    views: ViewSettings
+    settings: Table
+    """Every field of the method, defaults and recipe resolved."""
+    oracle: bool = False
+    """The recipe holds a value chosen by someone who knew the noise."""
+    recipe: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    source: Table | None = None
+    """How "train" and "test" load again; None when one of them came from memory."""
+    fingerprint: str = ""
+    """Of the training images and given labels."""
+    test_fingerprint: str = ""
+    """Of the test images and labels; empty without a test set."""
+
+    def build_method(self) -> Method:
+        """Return the method with its hyper-parameters."""
+        return build(METHODS[self.method], self.settings, where=f"settings of {self.method}")
+
+    def decisive(self) -> Table:
+        """Return what may not change between two parts of one run (where it is computed, may)."""
+        return {
+            key: value for key, value in dump(self).items()
+            if key not in ("source", "recipe", "oracle", "device", "threads")
+        }  # fmt: skip
+
+    def identity(self) -> str:
+        """Return a hash of `decisive`."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+
+
+def resolve(
+    method: str | None, data_name: str, recipe: str | None = None, overrides: Mapping[str, Any] | None = None,
+    *, seed: int = 0, device: str = "auto", threads: int | None = None,
+) -> RunSettings:  # fmt: skip
+    """Lay overrides on a recipe on the defaults, and check every value.
+
+    Overrides are nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand
+    at the top, and keys may be dotted (`pretrain.epochs`). Without a `recipe` the first that is shipped of
+    `<data_name>/any/<method>` and `folder/any/<method>` is taken, else the defaults. Without a `method` it is
+    the recipe's, else "scanmix".
+
+    Raises:
+        UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
+    """
+    table: Table = {}
+    if recipe is not None:
+        table = load_recipe(recipe)
+        method = method or table.get("method")
+    method = method or "scanmix"
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    if recipe is None:
+        shipped = recipe_names()
+        recipe = next((name for base in (data_name, "folder") if (name := f"{base}/any/{method}") in shipped), None)
+        table = load_recipe(recipe) if recipe else {}
+    if table.get("method", method) != method:
+        raise UserError(f"recipe {recipe!r} is for method {table['method']!r}, not {method!r}; name the one that fits")
+    oracle = bool(table.get("oracle", False))
+    table = merge({key: table[key] for key in SECTIONS if key in table}, _in_sections(overrides or {}))
+    where = f"settings of {method}" + (f" (recipe {recipe})" if recipe else "")
+    settings = build(METHODS[method], table.get("settings", {}), where=where)
+    return RunSettings(
+        method=method,
+        seed=seed,
+        network=build(PreActResNetSettings, table.get("network", {}), where=where, prefix="network."),
+        views=build(ViewSettings, table.get("views", {}), where=where, prefix="views."),
+        settings=dump(settings),
+        oracle=oracle,
+        recipe=recipe,
+        device=device,
+        threads=threads,
+    )
+
+
+def _in_sections(overrides: Mapping[str, Any]) -> Table:
+    """Nest dotted keys, then put what stands at the top and is no section under `settings`."""
+    nested: Table = {}
+    for key, value in overrides.items():
+        table: Any = value
+        for part in reversed(key.split(".")):
+            table = {part: table}
+        nested = merge(nested, table)
+    sections = {key: nested.pop(key) for key in SECTIONS if key in nested}
+    return merge({"settings": nested}, sections)
