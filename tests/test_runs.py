@@ -13,7 +13,7 @@ from scanmix.methods import METHODS
 from scanmix.methods.scanmix import ScanMix
 from scanmix.runs import Run, RunSettings, create_run, describe, open_run, resolve
 
-runs = importlib.import_module("scanmix.runs")
+runs = importlib.import_module("scanmix.runs.settings")
 
 
 def examples_of(count: int = 12, **more: Any) -> Examples:

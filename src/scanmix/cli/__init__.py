@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from scanmix.cli.audit import audit
 from scanmix.cli.demo import demo
 from scanmix.cli.evaluate import evaluate
 from scanmix.cli.methods import methods
@@ -45,5 +46,5 @@ def scanmix_command(
     """Image classifiers from labels that cannot be trusted. Start with `scanmix demo`."""
 
 
-for command in (demo, train, resume, evaluate, predict, methods, noise, reproduce):
+for command in (demo, train, resume, evaluate, predict, audit, methods, noise, reproduce):
     app.command()(command)

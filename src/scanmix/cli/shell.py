@@ -49,6 +49,11 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
+    show_warning(str(message))
+
+
+def show_warning(message: str) -> None:
+    """Tell on stderr what is not as it should be, but can go on."""
     typer.echo(f"Warning: {message}", err=True)
 
 
