@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.options import RunFolder
-from scanmix.cli.shell import check_run, check_writable
+from scanmix.cli.shell import check_run
 
 
 class Format(StrEnum):
@@ -31,7 +31,6 @@ def export(
     The ONNX file is compared with the network on the run's own images before anything is kept.
     """
     check_run(run)
-    check_writable(out)
     from scanmix.export.folder import export_onnx, export_safetensors
 
     checked = ""

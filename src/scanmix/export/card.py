@@ -44,8 +44,8 @@ def model_card(run: Run, versions: Mapping[str, str], use: str) -> str:
 def onnx_use(model: Model, agreement: Agreement) -> str:
     """Say how to run the ONNX file, and how it was checked."""
     height, width = model.size
-    return f"""`scanmix predict FOLDER images/` reads, scales and cuts pictures as in training. It needs onnxruntime, and no
-PyTorch. From Python:
+    return f"""`scanmix predict FOLDER images/` reads, scales and cuts pictures as in training. It needs onnxruntime,
+and no PyTorch. From Python:
 
 ```python
 import json
@@ -59,7 +59,8 @@ images = np.zeros({_shape(model)}, np.uint8)  # yours: any number of them
 probabilities = session.run(["{OUTPUT}"], {{"{INPUT}": images}})[0]
 ```
 
-Input `{INPUT}`: uint8, (N, {model.channels}, {height}, {width}). Output `{OUTPUT}`: float32, (N, {len(model.class_names)}).
+Input `{INPUT}`: uint8, (N, {model.channels}, {height}, {width}). Output `{OUTPUT}`: float32,
+(N, {len(model.class_names)}).
 {_pixels(model)}
 Scaling to 0..1, normalization, the sum of the networks' logits and softmax are inside. Opset {OPSET}.
 
