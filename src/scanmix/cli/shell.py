@@ -94,7 +94,7 @@ def check_run(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    if not any((folder / name).is_file() for name in ("run.toml", "model/model.json", "model.json")):
+    if not any((folder / name).is_file() for name in ("run.toml", "model/model.json", "model.json", "model.onnx")):
         raise UserError(f"{folder} is no run folder: it has neither run.toml nor a model")
 
 
