@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,15 +22,31 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from scanmix.config import UserError
+from scanmix.config import DataError
 from scanmix.data.examples import Examples
 
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 GRAY_MODES = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"))
+TRANSPARENT_MODES = frozenset(("RGBA", "RGBa", "LA", "La", "PA"))
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+class Header(NamedTuple):
+    """What an image file says of itself before it is decoded."""
+
+    width: int
+    height: int
+    mode: str
+    """Pillow's name: "L", "RGB", "RGBA" ..."""
+    transparent: bool
+
+    @property
+    def gray(self) -> bool:
+        """Whether there is no color in it."""
+        return self.mode in GRAY_MODES
 
 
 @dataclass(frozen=True)
@@ -50,7 +66,12 @@ class Pictures:
 
 def find_pictures(folder: Path) -> list[Path]:
     """Return the image files in `folder` and below, by name, hidden ones left out."""
-    return sorted(
+    return sorted(pictures_in(folder))
+
+
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """Yield the image files in `folder` and below as they come, hidden ones left out."""
+    return (
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES
@@ -71,24 +92,21 @@ def read_pictures(
         sized_by: let only the first so many files (the training images) decide the default size.
 
     Raises:
-        UserError: if not one file can be read.
+        DataError: if not one file can be read.
     """
-    with warnings.catch_warnings():
-        # What a decoder remarks about one file of thousands is no news; what it cannot read is in `skipped`.
-        warnings.filterwarnings("ignore", module="PIL")
-        measured = list(_threaded(_measure, paths, "measuring images"))
-        shapes = [shape for shape in measured if not isinstance(shape, str)]
-        if size is None:
-            deciding = [shape for shape in measured[:sized_by] if not isinstance(shape, str)] or shapes
-            size = default_size([side for side, _ in deciding])
-        if channels is None:
-            channels = 1 if all(gray for _, gray in shapes) else 3
-        decoded = decode_pictures(paths, size, channels)
+    measured = read_headers(paths)
+    headers = [header for header in measured if not isinstance(header, str)]
+    if size is None:
+        deciding = [header for header in measured[:sized_by] if not isinstance(header, str)] or headers
+        size = default_size([min(header.width, header.height) for header in deciding])
+    if channels is None:
+        channels = 1 if all(header.gray for header in headers) else 3
+    decoded = decode_pictures(paths, size, channels)
     kept = tuple(i for i, image in enumerate(decoded) if not isinstance(image, str))
     outcomes = zip(paths, decoded, strict=True)
     skipped = tuple(f"{path}: {image}" for path, image in outcomes if isinstance(image, str))
     if not kept:
-        raise UserError(f"not one of {len(paths)} images could be read; the first: {(*skipped, 'none')[0]}.")
+        raise DataError(f"not one of {len(paths)} images could be read; the first: {(*skipped, 'none')[0]}.")
     if skipped:
         warnings.warn(
             f"{len(skipped)} of {len(paths)} images could not be read and were set aside; first {skipped[0]}",
@@ -96,6 +114,14 @@ def read_pictures(
         )
     stacked = np.stack([image for image in decoded if not isinstance(image, str)])
     return Pictures(torch.from_numpy(stacked), kept, skipped)
+
+
+def read_headers(paths: Sequence[Path]) -> list[Header | str]:
+    """Read sizes and modes of image files; in place of one that cannot be opened stands why."""
+    with warnings.catch_warnings():
+        # What a decoder remarks about one file of thousands is no news; what it cannot read is in `skipped`.
+        warnings.filterwarnings("ignore", module="PIL")
+        return list(_threaded(_read_header, paths, "measuring images"))
 
 
 def decode_pictures(paths: Sequence[Path], size: int, channels: int) -> list[np.ndarray | str]:
@@ -125,10 +151,10 @@ def resize_all(examples: Examples, size: int) -> Examples:
     return dataclasses.replace(examples, images=torch.from_numpy(resized))
 
 
-def _measure(path: Path) -> tuple[int, bool] | str:
+def _read_header(path: Path) -> Header | str:
     try:
         with Image.open(path) as image:
-            return min(image.size), image.mode in GRAY_MODES
+            return Header(*image.size, image.mode, _has_transparency(image))
     except Exception as error:  # decoders raise whatever they like on broken input
         return _reason(error)
 
@@ -154,12 +180,16 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _has_transparency(image: Image.Image) -> bool:
+    return "transparency" in image.info or image.mode in TRANSPARENT_MODES
+
+
 def _plain(image: Image.Image, channels: int) -> Image.Image:
     """Any mode to "L" or "RGB": 16 bits scaled to 8, transparency laid over white."""
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.float64).clip(0, 65535)
         image = Image.fromarray(np.rint(wide / 257).astype(np.uint8))
-    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+    if _has_transparency(image):
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, "white")
         image = Image.alpha_composite(white, over).convert("RGB")

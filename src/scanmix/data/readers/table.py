@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import UserError
+from scanmix.config import DataError, UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers.folder import Row, to_examples
 
@@ -26,7 +26,7 @@ def read_table(
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        UserError: if a column is missing, a path stands twice, a split is unknown, or there is one class.
+        DataError: if a column is missing, a path stands twice, a split is unknown, or there is one class.
     """
     table = table.absolute()
     base = table.parent if root is None else Path(root).expanduser().absolute()
@@ -38,18 +38,18 @@ def read_table(
         path, label = _text(record["path"]), _text(record["label"])
         split = SPLITS.get(_text(record.get("split")).lower())
         if not path:
-            raise UserError(f"row {number} of {table} has no path.")
+            raise DataError(f"row {number} of {table} has no path.")
         if path in seen:
-            raise UserError(f"{table} names {path} twice, in rows {seen[path]} and {number}; keep one.")
+            raise DataError(f"{table} names {path} twice, in rows {seen[path]} and {number}; keep one.")
         if split is None:
-            raise UserError(f"row {number} of {table} has split {record.get('split')!r}; use train or test.")
+            raise DataError(f"row {number} of {table} has split {record.get('split')!r}; use train or test.")
         seen[path] = number
         if label:
             rows[split].append((path, base / path, label))
         else:
             unlabeled.append(f"{base / path}: no label")
     if len({label for _, _, label in rows["train"]}) < 2:
-        raise UserError(f"{table} must name training images of at least two classes.")
+        raise DataError(f"{table} must name training images of at least two classes.")
     return to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
 
 
@@ -65,7 +65,7 @@ def _text(value: Any) -> str:
 def _check_columns(table: Path, columns: list[str]) -> None:
     for column in ("path", "label"):
         if column not in columns:
-            raise UserError(f"{table} has no column {column!r}; it has {', '.join(columns) or 'none'}.")
+            raise DataError(f"{table} has no column {column!r}; it has {', '.join(columns) or 'none'}.")
 
 
 def _read_csv(table: Path) -> list[Mapping[str, Any]]:
@@ -75,7 +75,7 @@ def _read_csv(table: Path) -> list[Mapping[str, Any]]:
             _check_columns(table, list(reader.fieldnames or ()))
             return list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read as a UTF-8 CSV table: {error}.") from None
+        raise DataError(f"{table} cannot be read as a UTF-8 CSV table: {error}.") from None
 
 
 def _read_parquet(table: Path) -> list[Mapping[str, Any]]:
@@ -93,5 +93,5 @@ def _read_parquet(table: Path) -> list[Mapping[str, Any]]:
         # dictionary-typed (categorical) columns come out as plain values
         records: list[Mapping[str, Any]] = pyarrow.parquet.read_table(table, columns=wanted).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{table} cannot be read as Parquet: {error}.") from None
+        raise DataError(f"{table} cannot be read as Parquet: {error}.") from None
     return records
