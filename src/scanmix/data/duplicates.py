@@ -79,7 +79,8 @@ def _thumbnails(images: Tensor) -> Tensor:
     Shape: (B, C, H, W) uint8 -> (B, C, h, w).
     """
     pooled = F.avg_pool2d(images.float(), -(-max(images.shape[2:]) // THUMBNAIL))
-    return F.normalize(pooled - pooled.mean((1, 2, 3), keepdim=True), dim=(1, 2, 3))
+    varied = pooled - pooled.mean((1, 2, 3), keepdim=True)
+    return varied / varied.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-3)
 
 
 def _rough(thumbnails: Tensor) -> Tensor:
