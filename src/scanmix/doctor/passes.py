@@ -17,6 +17,7 @@ from scanmix.methods.mixup import MixUp
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
+from scanmix.trajectory import is_due
 
 
 @dataclass(frozen=True)
@@ -54,23 +55,24 @@ def stages(method: Any, count: int, clean: float) -> Stages:
     return {name: work for name, work in counted.items() if work != Work()}
 
 
-def evaluating(method: Any, num_test: int) -> Work:
-    """Count the work of measuring on `num_test` images after every epoch."""
-    return Work(look=(2 if _divides(method) else 1) * num_test * method.epochs)
+def evaluating(method: Any, count: int, num_test: int) -> Work:
+    """Count the work of measuring on `num_test` images after every epoch, and of the snapshots of all `count`."""
+    snapshots = sum(is_due(epoch + 1, method.epochs) for epoch in range(method.epochs))
+    return Work(look=members(method) * (num_test * method.epochs + count * snapshots))
+
+
+def members(method: Any) -> int:
+    """Return how many networks a method trains."""
+    return 2 if isinstance(method, DivideMix | ScanDivideMix | ScanMix) else 1
 
 
 def largest_batch(method: Any, count: int) -> int:
     """Return how many images the largest step with gradients holds, of `count` in all."""
-    if isinstance(method, ScanDivideMix):
-        own = largest_batch(method.dividemix, count)
-    else:
-        own = {True: 4, False: 1}[_divides(method)] * min(count, getattr(method, "batch_size", 0))
-    label_free = [getattr(method, name).batch_size for name in ("pretrain", "clustering") if hasattr(method, name)]
-    return max([own, *(2 * min(count, size) for size in label_free)])
-
-
-def _divides(method: Any) -> bool:
-    return isinstance(method, DivideMix | ScanDivideMix | ScanMix)
+    views = [(1, getattr(method, "batch_size", 0))]
+    if members(method) == 2:  # two views of each labeled and of each unlabeled image
+        views = [(4, getattr(method, "dividemix", method).batch_size)]
+    views += [(2, getattr(method, name).batch_size) for name in ("pretrain", "clustering") if hasattr(method, name)]
+    return max(many * min(count, size) for many, size in views)
 
 
 def _plain(method: CrossEntropy | MixUp, count: int, clean: float) -> Stages:
