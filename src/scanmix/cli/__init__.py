@@ -8,6 +8,7 @@ import typer
 
 from scanmix.cli.audit import audit
 from scanmix.cli.demo import demo
+from scanmix.cli.doctor import doctor
 from scanmix.cli.evaluate import evaluate
 from scanmix.cli.methods import methods
 from scanmix.cli.noise import noise
@@ -46,5 +47,5 @@ def scanmix_command(
     """Image classifiers from labels that cannot be trusted. Start with `scanmix demo`."""
 
 
-for command in (demo, train, resume, evaluate, predict, audit, methods, noise, reproduce):
+for command in (demo, doctor, train, resume, evaluate, predict, audit, methods, noise, reproduce):
     app.command()(command)

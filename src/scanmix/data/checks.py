@@ -62,7 +62,7 @@ def check_classes(train: Examples, test: Examples | None = None) -> list[Finding
         found.append(Finding("warning", what, empty, "repair the files, or remove the class"))
     tiny = tuple(f"{name} ({count})" for name, count in filled.items() if count < TINY_CLASS)
     if tiny:
-        what = f"{number(len(tiny), 'class', 'es')} of fewer than {TINY_CLASS} images"
+        what = f"{number(len(tiny), 'class', 'es')} with fewer than {TINY_CLASS} images"
         found.append(Finding("warning", what, tiny, "add images, join it with another class, or leave it out"))
     least, most = min(filled, key=filled.__getitem__), max(filled, key=filled.__getitem__)
     if filled[most] >= LOPSIDED * filled[least]:
@@ -175,7 +175,7 @@ def check_duplicates(train: Examples, test: Examples | None = None, tick: Tick |
     ids = [name for part in parts for name in part.ids]
     labels = [part.class_names[label] for part in parts for label in part.labels.tolist()]
     found: list[Finding] = []
-    for kind, groups in (("same", exact_groups(images)), ("almost the same", near_groups(images, tick))):
+    for kind, groups in (("exact", exact_groups(images)), ("near", near_groups(images, tick))):
         sorts: dict[str, list[list[int]]] = {}
         for group in groups:
             two_labels = len({labels[place] for place in group}) > 1
@@ -184,19 +184,19 @@ def check_duplicates(train: Examples, test: Examples | None = None, tick: Tick |
         for sort, level, what, fix in DUPLICATES:
             where = tuple(" = ".join(f"{ids[i]} ({labels[i]})" for i in group) for group in sorts.get(sort, ()))
             if where:
-                found.append(Finding(level, f"{what.format(kind)}: {number(len(where), 'picture')}", where, fix))
+                found.append(Finding(level, f"{number(len(where), 'picture')} {what} ({kind} copies)", where, fix))
     return found
 
 
 DUPLICATES: tuple[tuple[str, Level, str, str], ...] = (
-    ("labels", "warning", "the {} picture under two labels", "correct or remove at least one of them"),
+    ("labels", "warning", "under two labels", "correct one of the labels, or remove both"),
     (
         "parts",
         "warning",
-        "the {} picture for training and for test",
-        "take it out of one; accuracy on it means nothing",
+        "for training and for test",
+        "take it out of the training images; accuracy on it means nothing",
     ),
-    ("copies", "note", "the {} picture more than once", "keep one, unless it shall count more than others"),
+    ("copies", "note", "twice or more", "keep one, unless it shall count more than others"),
 )
 
 

@@ -23,7 +23,7 @@ def check_layout(folder: Path) -> list[Finding]:
     if train == folder:
         splits = tuple(path.name for path in class_folders(folder) if path.name.lower() in SPLIT_NAMES)
         fix = "lay the images out as train/CLASS/... and test/CLASS/..."
-        return found + _some("warning", "taken for a class, but named like a part of the data", splits, fix)
+        return found + _some("warning", "folder named like a part of the data, taken for a class", splits, fix)
     beside = tuple(path.name for path in class_folders(folder) if path not in parts and find_pictures(path))
     fix = f"move the images into {' or '.join(part.name for part in parts)}, if they are to be used"
     return found + _some("warning", "folder of images not read", beside, fix)
@@ -39,9 +39,9 @@ def _check_part(top: Path, part: Path) -> list[Finding]:
     empty = _names(top, [path for path in classes if not pictures[path]])
     files = [path for inside in classes for path in inside.rglob("*") if path.suffix.lower() in OTHER_IMAGES]
     found = _some("warning", "image beside the class folders, not read", loose, "move into the folder of its class")
-    fix = f"if it names the labels, give it as DATA: scanmix doctor {tables[0] if tables else ''}"
+    fix = "if it names the labels, give it as DATA instead of the folder"
     found += _some("note", "table beside the class folders, not read", tables, fix)
-    found += _some("warning", "class folder without an image, no class of the training", empty, "fill or remove it")
+    found += _some("warning", "folder without an image, no class in training", empty, "fill or remove it")
     fix = "convert to PNG or JPEG"
     found += _some("warning", "image of a kind that is not read", _names(top, sorted(files)), fix)
     return found + _check_nested(top, pictures)
@@ -71,5 +71,6 @@ def _names(top: Path, paths: list[Path]) -> tuple[str, ...]:
 
 
 def _some(level: Level, what: str, where: tuple[str, ...], fix: str) -> list[Finding]:
-    """The finding, if it was found anywhere."""
-    return [Finding(level, f"{what}: {len(where)}", where, fix)] if where else []
+    """The finding, if it was found anywhere; `what` begins with the noun that is counted."""
+    noun, _, rest = what.partition(" ")
+    return [Finding(level, f"{number(len(where), noun)} {rest}", where, fix)] if where else []

@@ -24,12 +24,12 @@ from scanmix.engine import Engine, find_device
 from scanmix.networks.peer import Peer, classify, guessing, learning, make_peer
 from scanmix.runs import RunSettings
 
-SAMPLE = 128
-"""Most images of a measured batch; fewer where one image takes long."""
+SAMPLE = 64
+"""Most images of a measured batch, as in a step of most methods; fewer where one image takes long."""
 SECONDS = 0.5
 """How long each measurement goes on, at least."""
-CLEAN_SHARES = (0.2, 0.9)
-"""How many labels look right is not known before; a method that learns from these takes between the two."""
+CLEAN_SHARES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
+"""How many labels look right is not known before; a method that learns from these takes a time among these."""
 PROGRAM = 450_000_000
 """Bytes of Python, PyTorch and the libraries around it."""
 
@@ -77,12 +77,12 @@ def estimate(settings: RunSettings, examples: Examples, num_test: int) -> Estima
         UserError: the device of the settings does not exist on this machine.
     """
     cost, method, count = measure(settings, examples), settings.build_method(), len(examples)
-    low, high = (stages(method, count, clean) for clean in CLEAN_SHARES)
-    extra = evaluating(method, count, num_test)
+    guesses = [stages(method, count, clean) for clean in CLEAN_SHARES]
+    extra = {"training": evaluating(method, count, num_test)}
     found: dict[str, tuple[float, float]] = {}
-    for name in low:
-        both = [seconds(work[name] + (extra if name == "training" else Work()), cost) for work in (low, high)]
-        found[name] = (min(both), max(both))
+    for name in guesses[0]:
+        spent = [seconds(guess[name] + extra.get(name, Work()), cost) for guess in guesses]
+        found[name] = (min(spent), max(spent))
     weights = 4 * 4 * cost.parameters * members(method)  # weight, gradient and Adam's or SGD's moments
     images = examples.images.numel() // count * (count + num_test)
     neighbors = 4 * CHUNK * count if "pre-training" in found else 0
