@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scanmix.config import merge
 from scanmix.data.batches import TrainingData
-from scanmix.data.views import ViewSettings, Views, make_views
+from scanmix.data.views import Views, ViewSettings, make_views
 from scanmix.doctor.passes import COUNTS, Work, evaluating, largest_batch, stages
 from scanmix.engine import Engine
 from scanmix.methods import METHODS
@@ -25,7 +25,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "cross_entropy": {"epochs": 3, "batch_size": 16},
     "mixup": {"epochs": 3, "batch_size": 16},
     "dividemix": {"epochs": 4, "warmup": "3 steps", "batch_size": 8},
-    "scan": {"pretrain": {"epochs": 2, "batch_size": 16}, "clustering": {"epochs": 3, "batch_size": 12}, "num_neighbors": 4},
+    "scan": {
+        "pretrain": {"epochs": 2, "batch_size": 16}, "clustering": {"epochs": 3, "batch_size": 12}, "num_neighbors": 4,
+    },
     "scan_dividemix": {
         "pretrain": {"epochs": 2, "batch_size": 64}, "clustering": {"epochs": 1, "batch_size": 16}, "num_neighbors": 4,
         "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8, "minimum_steps": 5},

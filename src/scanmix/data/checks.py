@@ -53,7 +53,7 @@ def check_classes(train: Examples, test: Examples | None = None) -> list[Finding
     counts = class_counts(train)
     filled = {name: count for name, count in counts.items() if count}
     if len(filled) < 2:
-        what = f"{len(filled)} class with images that can be read; training needs two"
+        what = f"{number(len(filled), 'class', 'es')} with images that can be read; training needs two"
         return [Finding("fault", what, tuple(filled), "add images of another class, or repair those that are there")]
     found = []
     if len(filled) < len(counts):

@@ -5,6 +5,7 @@ Legend: N images, B of them, P pairs, M groups or members.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -78,15 +79,15 @@ def _thumbnails(images: Tensor) -> Tensor:
 
     Shape: (B, C, H, W) uint8 -> (B, C, h, w).
     """
-    pooled = F.avg_pool2d(images.float(), -(-max(images.shape[2:]) // THUMBNAIL))
+    pooled = F.avg_pool2d(images.float(), [-(-side // THUMBNAIL) for side in images.shape[2:]])
     varied = pooled - pooled.mean((1, 2, 3), keepdim=True)
     return varied / varied.square().sum((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-3)
 
 
 def _rough(thumbnails: Tensor) -> Tensor:
     """Coordinates on the orthonormal vectors that are constant on a block of pixels. Shape: (B, C, h, w) -> (B, d)."""
-    side = -(-max(thumbnails.shape[2:]) // ROUGH)
-    return (F.avg_pool2d(thumbnails, side) * side).flatten(1)
+    high, wide = (-(-side // ROUGH) for side in thumbnails.shape[2:])
+    return (F.avg_pool2d(thumbnails, (high, wide)) * math.sqrt(high * wide)).flatten(1)
 
 
 def _within_reach(rows: Tensor, others: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def as_recipe(lines: Sequence[Advice], method: str, head: str) -> str:
 
 def _network(examples: Examples) -> list[Advice]:
     side = max(examples.size)
-    widths = [64, 128] if side <= 16 else [32, 64, 128]
+    widths = [64, 128] if side < 16 else [32, 64, 128]
     return [
         Advice("network.widths", widths, "the published PreAct-ResNet-18 is for 50,000 images and a GPU"),
         Advice("network.blocks", [1] * len(widths), "one block for each width"),

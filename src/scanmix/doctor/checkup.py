@@ -93,7 +93,9 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
             warnings.simplefilter("ignore", UserWarning)  # of unreadable files, which are findings here
             train, test = load(source, **loading)
     except DataError as error:
-        found.append(Finding("fault", str(error), (), "mend the data; until then nothing can be trained"))
+        found.append(
+            Finding("fault", str(error).removesuffix("."), (), "mend the data; until then nothing can be trained")
+        )
         return Checkup(_sorted(found))
     headers, more = _check_files(train, test)
     base = folder if folder.is_dir() else Path(loading.get("root") or folder.parent).expanduser().absolute()
