@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scanmix.blocks.doubt import EVEN
 from scanmix.config import UserError
+from scanmix.data.duplicates import exact_groups
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.runs import Run
@@ -87,14 +88,10 @@ def training_data(run: Run) -> Examples:
 
 def same_pictures(examples: Examples) -> dict[int, tuple[int, ...]]:
     """Return, for each example whose pixels stand under another label as well, where: position -> positions."""
-    pixels = examples.images.cpu().numpy()
-    groups: dict[bytes, list[int]] = {}
-    for i, image in enumerate(pixels):
-        groups.setdefault(image.tobytes(), []).append(i)
     labels = examples.labels.tolist()
     return {
         i: tuple(j for j in group if labels[j] != labels[i])
-        for group in groups.values() if len({labels[j] for j in group}) > 1
+        for group in exact_groups(examples.images.cpu()) if len({labels[j] for j in group}) > 1
         for i in group
     }  # fmt: skip
 

@@ -8,6 +8,7 @@ import typer
 
 from scanmix.cli.audit import audit
 from scanmix.cli.demo import demo
+from scanmix.cli.doctor import doctor
 from scanmix.cli.evaluate import evaluate
 from scanmix.cli.export import export
 from scanmix.cli.methods import methods
@@ -48,5 +49,7 @@ def scanmix_command(
     """Image classifiers from labels that cannot be trusted. Start with `scanmix demo`."""
 
 
-for command in (demo, train, resume, evaluate, predict, audit, report, export, methods, noise, reproduce):
+for command in (
+    demo, doctor, train, resume, evaluate, predict, audit, report, export, methods, noise, reproduce,
+):  # fmt: skip
     app.command()(command)

@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input, told in one sentence: what is wrong, where, and the fix."""
 
 
+class DataError(UserError):
+    """A data set that was found and cannot be trained on as it is."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when none is like it. Letter case, `-` and `_` do not matter."""
     plain = {plain_name(choice): choice for choice in choices}

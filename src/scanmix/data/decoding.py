@@ -24,13 +24,19 @@ SUFFIXES = frozenset(
     (".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
 GRAY_MODES = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"))
+TRANSPARENT_MODES = frozenset(("RGBA", "RGBa", "LA", "La", "PA"))
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
 def find_pictures(folder: Path) -> list[Path]:
     """Return the image files in `folder` and below, by name, hidden ones left out."""
-    return sorted(
+    return sorted(pictures_in(folder))
+
+
+def pictures_in(folder: Path) -> Iterator[Path]:
+    """Yield the image files in `folder` and below as they come, hidden ones left out."""
+    return (
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in SUFFIXES
@@ -77,6 +83,11 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def has_transparency(image: Image.Image) -> bool:
+    """Whether some of it may be seen through."""
+    return "transparency" in image.info or image.mode in TRANSPARENT_MODES
+
+
 def _decode(path: Path, size: int, channels: int) -> np.ndarray | str:
     try:
         with Image.open(path) as image:
@@ -95,7 +106,7 @@ def _plain(image: Image.Image, channels: int) -> Image.Image:
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.float64).clip(0, 65535)
         image = Image.fromarray(np.rint(wide / 257).astype(np.uint8))
-    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+    if has_transparency(image):
         over = image.convert("RGBA")
         white = Image.new("RGBA", over.size, "white")
         image = Image.alpha_composite(white, over).convert("RGB")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import UserError
+from scanmix.config import DataError, UserError
 
 Record = Mapping[str, Any]
 Row = Sequence[str | float]
@@ -61,7 +61,7 @@ def _pyarrow(path: Path) -> Any:
 def _check_columns(table: Path, columns: Sequence[str], required: Sequence[str]) -> None:
     for column in required:
         if column not in columns:
-            raise UserError(f"{table} has no column {column!r}; it has {', '.join(columns) or 'none'}.")
+            raise DataError(f"{table} has no column {column!r}; it has {', '.join(columns) or 'none'}.")
 
 
 def _read_csv(table: Path, required: Sequence[str]) -> list[Record]:
@@ -71,7 +71,7 @@ def _read_csv(table: Path, required: Sequence[str]) -> list[Record]:
             _check_columns(table, list(reader.fieldnames or ()), required)
             return list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read as a UTF-8 CSV table: {error}.") from None
+        raise DataError(f"{table} cannot be read as a UTF-8 CSV table: {error}.") from None
 
 
 def _read_parquet(table: Path, required: Sequence[str], optional: Sequence[str]) -> list[Record]:
@@ -83,7 +83,7 @@ def _read_parquet(table: Path, required: Sequence[str], optional: Sequence[str])
         # dictionary-typed (categorical) columns come out as plain values
         records: list[Record] = pyarrow.parquet.read_table(table, columns=wanted).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{table} cannot be read as Parquet: {error}.") from None
+        raise DataError(f"{table} cannot be read as Parquet: {error}.") from None
     return records
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from scanmix.config import UserError
-from scanmix.data.decoding import find_pictures
+from scanmix.config import DataError
+from scanmix.data.decoding import find_pictures, pictures_in
 from scanmix.data.examples import Examples
 from scanmix.data.readers.pictures import read_pictures
 
 Row = tuple[str, Path, str]  # id, file, class name
+TEST_PARTS = ("test", "val", "valid", "validation")
 
 
 def read_folder(folder: Path, size: int | None = None) -> tuple[Examples, Examples | None]:
@@ -21,32 +22,41 @@ def read_folder(folder: Path, size: int | None = None) -> tuple[Examples, Exampl
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        UserError: if there are fewer than two classes, no readable image, or a test class new to training.
+        DataError: if there are fewer than two classes, no readable image, or a test class new to training.
     """
     folder = folder.absolute()
-    train_rows = _rows(folder, folder / "train")
-    test_rows: list[Row] = []
-    if train_rows:
-        parts = ("test", "val", "valid", "validation")
-        test_rows = next((rows for part in parts if (rows := _rows(folder, folder / part))), [])
-    else:
-        train_rows = _rows(folder, folder)
+    train_part, test_part = find_parts(folder)
+    train_rows = _rows(folder, train_part)
+    test_rows = _rows(folder, test_part) if test_part else []
     if len({name for _, _, name in train_rows}) < 2:
-        raise UserError(
+        raise DataError(
             f"{folder} needs one sub-folder of images for each class, and at least two of them "
             f"(found {len({name for _, _, name in train_rows})})."
         )
     return to_examples(folder.name, train_rows, test_rows, size)
 
 
+def find_parts(folder: Path) -> tuple[Path, Path | None]:
+    """Where training and test classes lie: in `train/` and `test/` (or `val/`) if these hold any, else in `folder`."""
+    if not _holds_classes(folder / "train"):
+        return folder, None
+    return folder / "train", next((folder / name for name in TEST_PARTS if _holds_classes(folder / name)), None)
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the sub-folders that stand for a class each, by name, hidden ones left out."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _holds_classes(folder: Path) -> bool:
+    return folder.is_dir() and any(True for inside in class_folders(folder) for _ in pictures_in(inside))
+
+
 def _rows(top: Path, folder: Path) -> list[Row]:
-    if not folder.is_dir():
-        return []
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return [
-        (path.relative_to(top).as_posix(), path, folder_of_class.name)
-        for folder_of_class in classes
-        for path in find_pictures(folder_of_class)
+        (path.relative_to(top).as_posix(), path, inside.name)
+        for inside in class_folders(folder)
+        for path in find_pictures(inside)
     ]
 
 
@@ -56,12 +66,12 @@ def to_examples(
     """Read the files of training and test rows (id, file, class name) into images of one size and depth.
 
     Raises:
-        UserError: if a test class is none of training's, or no training or no test image can be read.
+        DataError: if a test class is none of training's, or no training or no test image can be read.
     """
     names = sort_names({label for _, _, label in train_rows})
     strange = sorted({label for _, _, label in test_rows} - set(names))
     if strange:
-        raise UserError(f"test images of {name!r} have class {strange[0]!r}, which no training image has.")
+        raise DataError(f"test images of {name!r} have class {strange[0]!r}, which no training image has.")
     number = {label: i for i, label in enumerate(names)}
     rows = [*train_rows, *test_rows]
     pictures = read_pictures([path for _, path, _ in rows], size, sized_by=len(train_rows))
@@ -71,7 +81,7 @@ def to_examples(
         kept = [rows[pictures.kept[place]] for place in places]
         if not kept:
             split = "test" if first else "training"
-            raise UserError(f"not one of the {split} images of {name!r} could be read.")
+            raise DataError(f"not one of the {split} images of {name!r} could be read.")
         return Examples(
             images=pictures.images[places],
             labels=torch.tensor([number[label] for _, _, label in kept]),

@@ -8,15 +8,31 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from scanmix.config import UserError
-from scanmix.data.decoding import GRAY_MODES, decode_pictures, reason, square, threaded
+from scanmix.config import DataError
+from scanmix.data.decoding import GRAY_MODES, decode_pictures, has_transparency, reason, square, threaded
 from scanmix.data.examples import Examples
+
+
+class Header(NamedTuple):
+    """What an image file says of itself before it is decoded."""
+
+    width: int
+    height: int
+    mode: str
+    """Pillow's name: "L", "RGB", "RGBA" ..."""
+    transparent: bool
+
+    @property
+    def gray(self) -> bool:
+        """Whether there is no color in it."""
+        return self.mode in GRAY_MODES
 
 
 @dataclass(frozen=True)
@@ -46,24 +62,21 @@ def read_pictures(
         sized_by: let only the first so many files (the training images) decide the default size.
 
     Raises:
-        UserError: if not one file can be read.
+        DataError: if not one file can be read.
     """
-    with warnings.catch_warnings():
-        # What a decoder remarks about one file of thousands is no news; what it cannot read is in `skipped`.
-        warnings.filterwarnings("ignore", module="PIL")
-        measured = list(threaded(_measure, paths, "measuring images"))
-        shapes = [shape for shape in measured if not isinstance(shape, str)]
-        if size is None:
-            deciding = [shape for shape in measured[:sized_by] if not isinstance(shape, str)] or shapes
-            size = default_size([side for side, _ in deciding])
-        if channels is None:
-            channels = 1 if all(gray for _, gray in shapes) else 3
-        decoded = decode_pictures(paths, size, channels)
+    measured = read_headers(paths)
+    headers = [header for header in measured if not isinstance(header, str)]
+    if size is None:
+        deciding = [header for header in measured[:sized_by] if not isinstance(header, str)] or headers
+        size = default_size([min(header.width, header.height) for header in deciding])
+    if channels is None:
+        channels = 1 if all(header.gray for header in headers) else 3
+    decoded = decode_pictures(paths, size, channels)
     kept = tuple(i for i, image in enumerate(decoded) if not isinstance(image, str))
     outcomes = zip(paths, decoded, strict=True)
     skipped = tuple(f"{path}: {image}" for path, image in outcomes if isinstance(image, str))
     if not kept:
-        raise UserError(f"not one of {len(paths)} images could be read; the first: {(*skipped, 'none')[0]}.")
+        raise DataError(f"not one of {len(paths)} images could be read; the first: {(*skipped, 'none')[0]}.")
     if skipped:
         warnings.warn(
             f"{len(skipped)} of {len(paths)} images could not be read and were set aside; first {skipped[0]}",
@@ -71,6 +84,14 @@ def read_pictures(
         )
     stacked = np.stack([image for image in decoded if not isinstance(image, str)])
     return Pictures(torch.from_numpy(stacked), kept, skipped)
+
+
+def read_headers(paths: Sequence[Path]) -> list[Header | str]:
+    """Read sizes and modes of image files; in place of one that cannot be opened stands why."""
+    with warnings.catch_warnings():
+        # What a decoder remarks about one file of thousands is no news; what it cannot read is in `skipped`.
+        warnings.filterwarnings("ignore", module="PIL")
+        return list(threaded(_read_header, paths, "measuring images"))
 
 
 def default_size(shorter_sides: Sequence[int]) -> int:
@@ -90,9 +111,9 @@ def resize_all(examples: Examples, size: int) -> Examples:
     return dataclasses.replace(examples, images=torch.from_numpy(resized))
 
 
-def _measure(path: Path) -> tuple[int, bool] | str:
+def _read_header(path: Path) -> Header | str:
     try:
         with Image.open(path) as image:
-            return min(image.size), image.mode in GRAY_MODES
+            return Header(*image.size, image.mode, has_transparency(image))
     except Exception as error:  # decoders raise whatever they like on broken input
         return reason(error)

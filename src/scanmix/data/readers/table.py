@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import UserError
+from scanmix.config import DataError
 from scanmix.data.examples import Examples
 from scanmix.data.readers.folder import Row, to_examples
 from scanmix.data.records import read_records
@@ -25,7 +25,7 @@ def read_table(
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        UserError: if a column is missing, a path stands twice, a split is unknown, or there is one class.
+        DataError: if a column is missing, a path stands twice, a split is unknown, or there is one class.
     """
     table = table.absolute()
     base = table.parent if root is None else Path(root).expanduser().absolute()
@@ -37,18 +37,18 @@ def read_table(
         path, label = _text(record["path"]), _text(record["label"])
         split = SPLITS.get(_text(record.get("split")).lower())
         if not path:
-            raise UserError(f"row {number} of {table} has no path.")
+            raise DataError(f"row {number} of {table} has no path.")
         if path in seen:
-            raise UserError(f"{table} names {path} twice, in rows {seen[path]} and {number}; keep one.")
+            raise DataError(f"{table} names {path} twice, in rows {seen[path]} and {number}; keep one.")
         if split is None:
-            raise UserError(f"row {number} of {table} has split {record.get('split')!r}; use train or test.")
+            raise DataError(f"row {number} of {table} has split {record.get('split')!r}; use train or test.")
         seen[path] = number
         if label:
             rows[split].append((path, base / path, label))
         else:
             unlabeled.append(f"{base / path}: no label")
     if len({label for _, _, label in rows["train"]}) < 2:
-        raise UserError(f"{table} must name training images of at least two classes.")
+        raise DataError(f"{table} must name training images of at least two classes.")
     return to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
 
 

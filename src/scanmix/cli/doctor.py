@@ -1,0 +1,188 @@
+"""`scanmix doctor`: look at data before anything is trained on it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scanmix.cli.options import Data, Device, LimitTest, PerClass, Root, Seed, Size
+from scanmix.cli.shell import check_writable, percent, print_table, settings_from
+from scanmix.progress import Bar, progress
+
+if TYPE_CHECKING:
+    from scanmix.data.examples import Examples
+    from scanmix.doctor.checkup import Checkup, Plan
+    from scanmix.doctor.measure import Estimate
+    from scanmix.engine import Tick
+
+MOST_CLASSES = 20
+"""Classes that are listed; of more, the smallest."""
+MOST_PLACES = 4
+"""Files or classes that are named for one finding; --json has them all."""
+
+
+def doctor(
+    data: Data,
+    method: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="As for train.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for train.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="File to write all of it to, for a script.")] = None,
+    save_recipe: Annotated[Path | None, typer.Option(help="File to write the suggested recipe to: mine.toml.")] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    per_class: PerClass = None,
+    limit_test: LimitTest = None,
+    size: Size = None,
+    root: Root = None,
+) -> None:
+    """Look at data before training on it.
+
+    Counts classes, finds unreadable, odd and duplicate images, estimates time and memory, suggests settings. Exit
+    code 0: training can start, warnings or not; 1: it cannot.
+    """
+    for path in (json_, save_recipe):
+        if path is not None:
+            check_writable(path)
+    overrides = settings_from(set_ or ())
+    from scanmix.doctor.checkup import as_json, check_up
+    from scanmix.engine import find_device
+    from scanmix.runs import resolve
+
+    find_device(device)  # what is mistyped is told before a million images are read
+    settings = resolve(method, Path(data).name, recipe, overrides, seed=seed, device=device)
+    with _bars() as tick:
+        checkup = check_up(
+            data, settings, overrides, tick, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test
+        )
+    if checkup.train is not None:
+        _show_data(checkup, checkup.train)
+    _show_findings(checkup)
+    if json_ is not None:
+        _write(json_, json.dumps(as_json(checkup), indent=2, ensure_ascii=False) + "\n")
+    if checkup.plan is None:
+        typer.echo("Training cannot start before the faults are gone.")
+        raise typer.Exit(1)
+    _show_estimates(checkup.plan)
+    _show_advice(data, checkup.plan, save_recipe)
+    asked = {
+        "method": method, "recipe": recipe, "size": size, "per-class": per_class, "limit-test": limit_test,
+        "root": root, "seed": seed or None, "device": None if device == "auto" else device,
+    }  # fmt: skip
+    if checkup.plan.advice:
+        asked["recipe"] = save_recipe or "mine.toml"
+    options = [word for name, value in asked.items() if value is not None for word in (f"--{name}", str(value))]
+    options += [word for assignment in set_ or () for word in ("--set", assignment)]
+    typer.echo(f"Training can start: {shlex.join(['scanmix', 'train', data, *options])}")
+
+
+def _show_data(checkup: Checkup, train: Examples) -> None:
+    """Print what is there in a line or two, then how many images each class has."""
+    from scanmix.data.checks import class_counts
+    from scanmix.doctor.checkup import sides
+
+    height, width = train.size
+    kind = "gray" if train.channels == 1 else "color"
+    tested = "no test images" if checkup.test is None else f"{len(checkup.test)} test images"
+    typer.echo(
+        f"{train.name}: {len(train)} images of {train.num_classes} classes ({height}x{width}, {kind}), {tested}."
+    )
+    if checkup.headers:
+        modes = Counter(header.mode for header in checkup.headers).most_common()
+        shorter = sides(checkup.headers)
+        typer.echo(
+            f"Files: {', '.join(f'{count} {mode}' for mode, count in modes)}; shorter side {shorter['least']} to "
+            f"{shorter['greatest']} pixels, {shorter['middle']} in the middle."
+        )
+    counts, tests = class_counts(train), {} if checkup.test is None else class_counts(checkup.test)
+    names, title = list(counts), "Classes"
+    if len(names) > MOST_CLASSES:
+        names = sorted(names, key=counts.__getitem__)[:MOST_CLASSES]
+        title = f"The {MOST_CLASSES} smallest of {len(counts)} classes"
+    columns = ["class", "images", "share", *(["test images"] if tests else [])]
+    rows = [
+        [name, str(counts[name]), percent(counts[name] / len(train)), *([str(tests.get(name, 0))] if tests else [])]
+        for name in names
+    ]
+    print_table(title, columns, rows)
+
+
+def _show_findings(checkup: Checkup) -> None:
+    if not checkup.findings:
+        typer.echo("Nothing odd was found.")
+        return
+    rows = []
+    for finding in checkup.findings:
+        more = len(finding.where) - MOST_PLACES
+        places = [*finding.where[:MOST_PLACES], *([f"... and {more} more"] if more > 0 else [])]
+        rows.append([finding.level, finding.what, "\n".join(places), finding.fix])
+    print_table("Findings", ["", "what", "where", "what to do"], rows, text_columns=4)
+
+
+def _show_estimates(plan: Plan) -> None:
+    name = plan.settings.recipe or ("published" if plan.advised else "as asked")
+    rows = [_estimate_row(name, plan.estimate)]
+    if plan.advised is not None:
+        rows.append(_estimate_row("suggested", plan.advised))
+    columns = [f"{plan.settings.method} with settings", *plan.estimate.stages, "in all", "memory"]
+    print_table("Time on this machine, measured on a few batches", columns, rows)
+    if any(low != high for low, high in plan.estimate.stages.values()):
+        typer.echo("The time of an epoch depends on how many labels look right: here one in five to nine in ten.")
+
+
+def _estimate_row(name: str, estimate: Estimate) -> list[str]:
+    times = [_span(low, high) for low, high in (*estimate.stages.values(), estimate.seconds)]
+    return [name, *times, f"{estimate.memory / 1e9:.1f} GB"]
+
+
+def _show_advice(data: str, plan: Plan, save_recipe: Path | None) -> None:
+    """Say which recipe is there, or show one to write; each with the reason."""
+    from scanmix.doctor.advice import as_recipe
+
+    if not plan.advice:
+        recipe = (
+            f"Recipe: {plan.settings.recipe}." if plan.settings.recipe else "The published settings suit this data."
+        )
+        typer.echo(f"{recipe} --save-recipe wrote nothing." if save_recipe else recipe)
+        return
+    text = as_recipe(plan.advice, plan.settings.method, f"Suggested by scanmix doctor for {data}: a start.")
+    if save_recipe is not None:
+        _write(save_recipe, text)
+        typer.echo(f"Wrote {save_recipe}: no recipe is shipped for this data, so the suggested one.")
+        return
+    typer.echo(f"No recipe is shipped for this data. Save this one (--save-recipe mine.toml does):\n\n{text}")
+
+
+def _span(low: float, high: float) -> str:
+    """Write a time that lies between two: "3 to 7 min"."""
+    units = (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48))
+    unit, size = next(((unit, size) for unit, size, most in units if high < most * size), ("days", 86_400))
+    first, second = (f"{value / size:.{0 if high >= 10 * size else 1}f}" for value in (low, high))
+    return f"{second} {unit}" if first == second else f"{first} to {second} {unit}"
+
+
+def _write(path: Path, text: str) -> None:
+    from scanmix.pretrain.artifacts import write_aside
+
+    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def _bars() -> Iterator[Tick]:
+    """One bar at a time, for the stage that reports."""
+    with ExitStack() as stack:
+        shown: dict[str, Bar] = {}
+
+        def tick(stage: str, done: int, total: int, note: str) -> None:
+            if stage not in shown:
+                stack.close()
+                shown[stage] = stack.enter_context(progress(stage, total))
+            shown[stage].set(done, total, note)
+
+        yield tick

@@ -1,0 +1,1 @@
+"""Before training: is the data fit for it, how long will it take here, and with which settings."""

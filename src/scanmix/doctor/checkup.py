@@ -1,0 +1,197 @@
+"""Everything that is known of a data set before training, in one go."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scanmix.config import DataError, Table, merge
+from scanmix.data.checks import (
+    Finding,
+    check_blank,
+    check_classes,
+    check_duplicates,
+    check_headers,
+    check_names,
+    check_skipped,
+    class_counts,
+)
+from scanmix.data.examples import Examples
+from scanmix.data.layout import check_layout
+from scanmix.data.readers import KNOWN, load
+from scanmix.data.readers.pictures import Header, read_headers
+from scanmix.doctor.advice import Advice, advise, as_table
+from scanmix.doctor.measure import Estimate, estimate, free_memory
+from scanmix.engine import Tick, find_device
+from scanmix.runs import RunSettings, resolve
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training will take here.
+
+    Attributes:
+        settings: those that `scanmix train` would use.
+        estimate: what they take.
+        advice: settings that suit the data better, each with its reason; empty where a recipe is chosen or shipped.
+        advised: what those take.
+    """
+
+    settings: RunSettings
+    estimate: Estimate
+    advice: tuple[Advice, ...] = ()
+    advised: Estimate | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Checkup:
+    """What is known before training.
+
+    Attributes:
+        findings: all that is odd, the worst first.
+        train: training images, or None where nothing can be read to train on.
+        test: test images, or None.
+        headers: what the readable files say of themselves; empty where images never were files.
+        plan: time, memory and settings; None where nothing can be trained.
+    """
+
+    findings: tuple[Finding, ...]
+    train: Examples | None = None
+    test: Examples | None = None
+    headers: tuple[Header, ...] = ()
+    plan: Plan | None = None
+
+    @property
+    def can_train(self) -> bool:
+        """Whether nothing stops training."""
+        return not any(finding.level == "fault" for finding in self.findings)
+
+
+def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], tick: Tick, **loading: Any) -> Checkup:
+    """Load data as `scanmix train` does; check folders, files, classes and duplicates; then time a few batches.
+
+    Args:
+        source: a known data set, a folder or a table.
+        settings: of the run that is planned.
+        overrides: what of them was set by hand, and stays in the advice.
+        tick: told how far the search for duplicates and the measurement are.
+        loading: arguments of `scanmix.load`.
+
+    Raises:
+        UserError: there is no such data, or an argument does not fit it.
+    """
+    folder = Path(source).expanduser().absolute()
+    found = check_layout(folder) if source not in KNOWN and folder.is_dir() else []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of unreadable files, which are findings here
+            train, test = load(source, **loading)
+    except DataError as error:
+        found.append(
+            Finding("fault", str(error).removesuffix("."), (), "mend the data; until then nothing can be trained")
+        )
+        return Checkup(_sorted(found))
+    headers, more = _check_files(train, test)
+    base = folder if folder.is_dir() else Path(loading.get("root") or folder.parent).expanduser().absolute()
+    found += check_skipped(line.removeprefix(f"{base}/") for line in train.skipped)
+    found += [*check_classes(train, test), *check_names(train.class_names), *more, *check_blank(train)]
+    found += [
+        *check_duplicates(train, test, partial(tick, "looking for duplicates")),
+        *_check_neighbors(len(train), settings),
+    ]
+    checkup = Checkup(_sorted(found), train, test, headers)
+    if not checkup.can_train:
+        return checkup
+    plan = make_plan(train, 0 if test is None else len(test), settings, overrides, tick)
+    found += _check_memory(plan.estimate, free_memory(find_device(settings.device)))
+    return replace(checkup, findings=_sorted(found), plan=plan)
+
+
+def make_plan(train: Examples, num_test: int, settings: RunSettings, overrides: Mapping[str, Any], tick: Tick) -> Plan:
+    """Estimate what settings take, and what the advised ones take where no recipe is chosen or shipped."""
+    device = find_device(settings.device)
+    advice = () if settings.recipe else advise(train, settings.method, device.type != "cpu")
+    planned = [settings]
+    if advice:
+        table = merge(as_table(advice), overrides)
+        planned.append(resolve(settings.method, train.name, None, table, seed=settings.seed, device=settings.device))
+    estimates: list[Estimate] = []
+    for done, wanted in enumerate(planned):
+        tick("measuring this machine", done, len(planned), "")
+        estimates.append(estimate(wanted, train, num_test))
+    tick("measuring this machine", len(planned), len(planned), "")
+    return Plan(settings, estimates[0], advice, estimates[1] if advice else None)
+
+
+def as_json(checkup: Checkup) -> Table:
+    """Everything of a checkup that a script may want, as JSON-able values; seconds and bytes."""
+    table: Table = {"can_train": checkup.can_train, "findings": [asdict(finding) for finding in checkup.findings]}
+    train, test, plan = checkup.train, checkup.test, checkup.plan
+    if train is not None:
+        table |= {
+            "data": train.name,
+            "images": len(train),
+            "test_images": 0 if test is None else len(test),
+            "classes": class_counts(train),
+            "size": list(train.size),
+            "channels": train.channels,
+        }
+    if checkup.headers:
+        table["files"] = {"modes": Counter(header.mode for header in checkup.headers), "sides": sides(checkup.headers)}
+    if plan is not None:
+        table |= {
+            "method": plan.settings.method,
+            "recipe": plan.settings.recipe,
+            "estimate": asdict(plan.estimate),
+            "advice": [asdict(line) for line in plan.advice],
+            "advised_estimate": None if plan.advised is None else asdict(plan.advised),
+        }
+    return table
+
+
+def sides(headers: Sequence[Header]) -> dict[str, int]:
+    """Return the least, middle and greatest shorter side in pixels."""
+    shorter = [min(header.width, header.height) for header in headers]
+    return {"least": min(shorter), "middle": int(statistics.median(shorter)), "greatest": max(shorter)}
+
+
+def _check_files(train: Examples, test: Examples | None) -> tuple[tuple[Header, ...], list[Finding]]:
+    """Read the headers of all files that became images, and check them."""
+    parts = [part for part in (train, test) if part is not None and part.paths is not None]
+    paths = [Path(path) for part in parts for path in part.paths or ()]
+    labels = [part.class_names[label] for part in parts for label in part.labels.tolist()]
+    ids = [name for part in parts for name in part.ids]
+    read = zip(ids, read_headers(paths), labels, strict=True)
+    kept = [(name, header, label) for name, header, label in read if not isinstance(header, str)]
+    headers = tuple(header for _, header, _ in kept)
+    found = check_headers([name for name, _, _ in kept], headers, [label for _, _, label in kept], max(train.size))
+    return headers, found
+
+
+def _check_neighbors(count: int, settings: RunSettings) -> list[Finding]:
+    """A method that looks for K neighbors needs more than K images."""
+    wanted = settings.settings.get("num_neighbors", 0)
+    if count > wanted:
+        return []
+    what = f"{settings.method} looks for {wanted} neighbors of each image, and there are {count} images"
+    return [Finding("fault", what, (), f"add images, or --set num_neighbors={max(1, count // 4)}")]
+
+
+def _check_memory(taken: Estimate, free: int | None) -> list[Finding]:
+    if free is None or taken.memory <= free:
+        return []
+    what = f"training may need {taken.memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+    return [
+        Finding("warning", what, (), "smaller batches (--set pretrain.batch_size=128), a smaller --size, fewer widths")
+    ]
+
+
+def _sorted(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The worst first, else in the order they were found."""
+    return tuple(sorted(found, key=lambda finding: ("fault", "warning", "note").index(finding.level)))

@@ -1,0 +1,159 @@
+"""How many images a method sends through its networks, counted from its settings alone.
+
+Legend: N training examples, B batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from scanmix.config import epochs_of
+from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.mixup import MixUp
+from scanmix.methods.scan import Scan
+from scanmix.methods.scan_dividemix import ScanDivideMix
+from scanmix.methods.scanmix import ScanMix
+from scanmix.trajectory import is_due
+
+
+@dataclass(frozen=True)
+class Work:
+    """Counts of images: through one network, and made into views."""
+
+    learn: float = 0.0
+    """Forward and backward."""
+    look: float = 0.0
+    """Forward alone."""
+    weak: float = 0.0
+    strong: float = 0.0
+    contrastive: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        """Both, one after the other."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Work(*(one + two for one, two in pairs))
+
+    def __mul__(self, times: float) -> Work:
+        """The same, so many times."""
+        return Work(*(times * count for count in dataclasses.astuple(self)))
+
+
+Stages = dict[str, Work]
+"""What each stage of a run has to do, in order."""
+
+
+def stages(method: Any, count: int, clean: float) -> Stages:
+    """Count the work of a run on `count` training examples, when a share `clean` of the labels looks right.
+
+    Measuring accuracy is not counted; see `evaluating`.
+    """
+    counted = COUNTS[type(method)](method, count, clean)
+    return {name: work for name, work in counted.items() if work != Work()}
+
+
+def evaluating(method: Any, count: int, num_test: int) -> Work:
+    """Count the work of measuring on `num_test` images after every epoch, and of the snapshots of all `count`."""
+    snapshots = sum(is_due(epoch + 1, method.epochs) for epoch in range(method.epochs))
+    return Work(look=members(method) * (num_test * method.epochs + count * snapshots))
+
+
+def members(method: Any) -> int:
+    """Return how many networks a method trains."""
+    return 2 if isinstance(method, DivideMix | ScanDivideMix | ScanMix) else 1
+
+
+def largest_batch(method: Any, count: int) -> int:
+    """Return how many images the largest step with gradients holds, of `count` in all."""
+    views = [(1, getattr(method, "batch_size", 0))]
+    if members(method) == 2:  # two views of each labeled and of each unlabeled image
+        views = [(4, getattr(method, "dividemix", method).batch_size)]
+    views += [(2, getattr(method, name).batch_size) for name in ("pretrain", "clustering") if hasattr(method, name)]
+    return max(many * min(count, size) for many, size in views)
+
+
+def _plain(method: CrossEntropy | MixUp, count: int, clean: float) -> Stages:
+    return {"training": Work(learn=count, weak=count) * method.epochs}
+
+
+def _label_free(method: Scan | ScanDivideMix | ScanMix, count: int) -> Stages:
+    """SimCLR: two views of each image, then one sweep; SCAN: each image and a neighbor."""
+    first, second = method.pretrain, method.clustering
+    views = 2 * first.epochs * _whole(count, first.batch_size)
+    pairs = 2 * second.epochs * _whole(count, second.batch_size)
+    return {
+        "pre-training": Work(learn=views, contrastive=views, look=count),
+        "clustering": Work(learn=pairs, strong=pairs),
+    }
+
+
+def _scan(method: Scan, count: int, clean: float) -> Stages:
+    return _label_free(method, count) | {"training": Work(look=count)}
+
+
+def _dividemix(method: DivideMix, count: int, clean: float) -> Stages:
+    warmup = min(method.epochs, _epochs_in(method, method.warmup, count))
+    views = Work(learn=2 * count, weak=2 * count) * warmup
+    return {"training": views + _divided(method, count, clean, "weak") * (method.epochs - warmup)}
+
+
+def _scan_dividemix(method: ScanDivideMix, count: int, clean: float) -> Stages:
+    inner = method.dividemix
+    warmup = min(inner.epochs, _epochs_in(inner, inner.warmup, count))
+    naming = Work(look=2 * count if method.name_clusters else 0)
+    head = Work(look=2 * count, strong=2 * count) * warmup
+    rest = _divided(inner, count, clean, "weak") * (inner.epochs - warmup)
+    return _label_free(method, count) | {"training": naming + head + rest}
+
+
+def _scanmix(method: ScanMix, count: int, clean: float) -> Stages:
+    severe = 1 - clean > method.severe_noise
+    view = method.severe_view if severe else method.view
+    warmup = min(method.epochs, _epochs_in(method, method.warmup, count))
+    mild = 0 if severe else min(method.epochs - warmup, _epochs_in(method, method.mild_warmup, count))
+    naming = Work(look=2 * count if method.name_clusters else 0)
+    rows, seen = 2 * count, Work(**{method.warmup_view: 2 * count})
+    first = seen + (Work(look=rows) if method.warmup_part == "head" else Work(learn=rows))
+    second = seen + Work(learn=rows, look=rows)
+    pairs = 4 * _whole(count, method.cluster_batch_size)
+    clusters = Work(learn=pairs) + Work(**{view: pairs})
+    turn = _divided(method, count, clean, view)
+    turn += clusters if (method.severe_cluster_rate if severe else method.cluster_rate) else Work()
+    training = naming + first * warmup + second * mild + turn * (method.epochs - warmup - mild)
+    return _label_free(method, count) | {"training": training}
+
+
+def _divided(method: DivideMix | ScanMix, count: int, clean: float, view: str) -> Work:
+    """Both peers look at all images and learn from one division: two views of each labeled and unlabeled image.
+
+    The one who learns guesses for all of them, the other for the unlabeled ones.
+    """
+    labeled = max(1, round(clean * count))
+    steps = -(-labeled // method.batch_size)
+    again = max(1, -(-method.minimum_steps // steps))
+    unlabeled = 2 * again * steps * min(method.batch_size, count - labeled)
+    rows = 2 * again * labeled + unlabeled
+    return Work(look=2 * count + 2 * (rows + unlabeled), learn=2 * rows) + Work(**{view: 2 * rows})
+
+
+def _whole(count: int, batch: int) -> int:
+    """Images in a pass that leaves a short last batch out, unless there is no other."""
+    return count - count % batch if count >= batch else count
+
+
+def _epochs_in(method: DivideMix | ScanMix, duration: int | str, count: int) -> int:
+    return epochs_of(duration, -(-count // (2 * method.batch_size)), method.epochs)
+
+
+COUNTS: dict[type, Callable[[Any, int, float], Stages]] = {
+    CrossEntropy: _plain,
+    MixUp: _plain,
+    DivideMix: _dividemix,
+    Scan: _scan,
+    ScanDivideMix: _scan_dividemix,
+    ScanMix: _scanmix,
+}
+"""One entry for each method."""

@@ -1,0 +1,142 @@
+"""The counted work is the work that is done: every image that goes through a network or a view is counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from scanmix.config import merge
+from scanmix.data.batches import TrainingData
+from scanmix.data.views import Views, ViewSettings, make_views
+from scanmix.doctor.passes import COUNTS, Work, evaluating, largest_batch, stages
+from scanmix.engine import Engine
+from scanmix.methods import METHODS
+from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
+from scanmix.runs import resolve
+
+COUNT = 50
+NETWORK = PreActResNetSettings(widths=(4,), blocks=(1,), stem_stride=2)
+SMALL: dict[str, dict[str, Any]] = {
+    "cross_entropy": {"epochs": 3, "batch_size": 16},
+    "mixup": {"epochs": 3, "batch_size": 16},
+    "dividemix": {"epochs": 4, "warmup": "3 steps", "batch_size": 8},
+    "scan": {
+        "pretrain": {"epochs": 2, "batch_size": 16}, "clustering": {"epochs": 3, "batch_size": 12}, "num_neighbors": 4,
+    },
+    "scan_dividemix": {
+        "pretrain": {"epochs": 2, "batch_size": 64}, "clustering": {"epochs": 1, "batch_size": 16}, "num_neighbors": 4,
+        "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8, "minimum_steps": 5},
+    },
+    "scanmix": {
+        "pretrain": {"epochs": 1, "batch_size": 16}, "clustering": {"epochs": 0}, "num_neighbors": 4, "epochs": 4,
+        "warmup": 1, "batch_size": 8, "cluster_batch_size": 16, "name_clusters": True,
+    },
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Seen:
+    """Rows that really went through."""
+
+    counts: dict[str, int]
+
+    @property
+    def work(self) -> Work:
+        return Work(**self.counts)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
+    counts = {field.name: 0 for field in dataclasses.fields(Work)}
+    forward = PreActResNet.forward
+
+    def counted(self: PreActResNet, images: Tensor) -> Tensor:
+        counts["learn" if torch.is_grad_enabled() else "look"] += len(images)
+        return forward(self, images)
+
+    monkeypatch.setattr(PreActResNet, "forward", counted)
+    for kind in ("weak", "strong", "contrastive"):
+        view = getattr(Views, kind)
+
+        def looked(self: Views, images: Tensor, draws: torch.Generator, kind: str = kind, view: Any = view) -> Tensor:
+            counts[kind] += len(images)
+            seen: Tensor = view(self, images, draws)
+            return seen
+
+        monkeypatch.setattr(Views, kind, looked)
+    yield Seen(counts)
+
+
+def run(name: str, overrides: dict[str, Any]) -> Any:
+    """Every stage and epoch of a small method; how clean the labels look is settled: all of them, or nearly none."""
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (COUNT, 1, 8, 8), dtype=torch.uint8)
+    engine = Engine()
+    data = TrainingData(
+        images, torch.arange(COUNT) % 5, 5, make_views(ViewSettings(), images, flip=False), engine.generator
+    )
+    method = resolve(name, "no-recipe", None, merge(SMALL[name], overrides)).build_method()
+    state = method.start(data, NETWORK, engine)
+    for epoch in range(method.epochs):
+        method.epoch(state, data, epoch)
+    return method
+
+
+def total(method: Any, clean: float) -> Work:
+    return sum(stages(method, COUNT, clean).values(), Work())
+
+
+def test_every_method_is_counted() -> None:
+    assert set(COUNTS) == set(METHODS.values()) and set(SMALL) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "mixup", "scan"])
+def test_methods_that_do_not_divide(name: str, seen: Seen) -> None:
+    assert total(run(name, {}), 0.5) == seen.work
+
+
+FEW = {"clean_threshold": 1.0, "minimum_clean": 10}
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "clean"),
+    [
+        ("dividemix", FEW, 0.2),
+        ("dividemix", FEW | {"minimum_steps": 3}, 0.2),
+        ("dividemix", FEW | {"warmup": 99}, 0.2),
+        ("scan_dividemix", {"dividemix": FEW, "name_clusters": True}, 0.2),
+        ("scan_dividemix", {"dividemix": FEW}, 0.2),
+        ("scanmix", FEW | {"severe_noise": 0.5, "severe_view": "strong"}, 0.2),
+        ("scanmix", FEW | {"severe_noise": 0.5, "severe_cluster_rate": 0.0}, 0.2),
+        ("scanmix", FEW | {"severe_noise": 1.0, "mild_warmup": "5 steps", "warmup_part": "network"}, 0.2),
+        ("scanmix", FEW | {"severe_noise": 1.0, "warmup_view": "weak", "warmup": "75%"}, 0.2),
+    ],
+)
+def test_methods_that_divide(name: str, overrides: dict[str, Any], clean: float, seen: Seen) -> None:
+    assert total(run(name, overrides), clean) == seen.work
+
+
+def test_more_clean_labels_cost_more_and_nothing_is_negative() -> None:
+    for name in ("dividemix", "scan_dividemix", "scanmix"):
+        method = resolve(name, "no-recipe").build_method()
+        few, many = stages(method, 5000, 0.2)["training"], stages(method, 5000, 0.9)["training"]
+        assert many.learn > few.learn > 0
+        assert min(dataclasses.astuple(stages(method, 3, 1.0)["training"])) >= 0
+
+
+def test_accuracy_and_snapshots() -> None:
+    method = resolve("scanmix", "no-recipe", None, {"epochs": 40}).build_method()
+    assert evaluating(method, 100, 7) == Work(look=2 * (40 * 7 + 20 * 100))
+    assert evaluating(resolve("mixup", "no-recipe", None, {"epochs": 3}).build_method(), 100, 0) == Work(look=300)
+
+
+def test_the_largest_batch() -> None:
+    assert largest_batch(resolve("cross_entropy", "no-recipe").build_method(), 50_000) == 128
+    assert largest_batch(resolve("dividemix", "no-recipe").build_method(), 50_000) == 256
+    assert largest_batch(resolve("scanmix", "no-recipe").build_method(), 50_000) == 1024
+    assert largest_batch(resolve("scanmix", "no-recipe").build_method(), 100) == 256
