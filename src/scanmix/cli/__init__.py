@@ -12,6 +12,7 @@ from scanmix.cli.methods import methods
 from scanmix.cli.noise import noise
 from scanmix.cli.predict import predict
 from scanmix.cli.reproduce import reproduce
+from scanmix.cli.review import review
 from scanmix.cli.shell import Commands
 from scanmix.cli.train import resume, train
 
@@ -45,5 +46,5 @@ def scanmix_command(
     """Image classifiers from labels that cannot be trusted. Start with `scanmix demo`."""
 
 
-for command in (demo, train, resume, evaluate, predict, methods, noise, reproduce):
+for command in (demo, train, resume, evaluate, predict, review, methods, noise, reproduce):
     app.command()(command)

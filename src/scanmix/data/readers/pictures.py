@@ -108,6 +108,25 @@ def decode_pictures(paths: Sequence[Path], size: int, channels: int) -> list[np.
         return list(_threaded(lambda path: _decode(path, size, channels), paths, "reading images"))
 
 
+def read_preview(path: Path, side: int) -> Image.Image:
+    """Return the whole picture, upright, gray or in color, at most `side` pixels a side; for people to look at.
+
+    Raises:
+        UserError: it cannot be read; says why.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            with Image.open(path) as image:
+                image.draft(None, (side, side))
+                image.load()
+                upright = _plain(ImageOps.exif_transpose(image), 1 if image.mode in GRAY_MODES else 3)
+    except Exception as error:  # decoders raise whatever they like on broken input
+        raise UserError(_reason(error)) from None
+    upright.thumbnail((side, side))
+    return upright
+
+
 def default_size(shorter_sides: Sequence[int]) -> int:
     """Return the median shorter side, rounded to a multiple of 8 and kept within 16..64."""
     middle = statistics.median(shorter_sides) if shorter_sides else 32
