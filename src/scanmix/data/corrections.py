@@ -69,7 +69,9 @@ def _read(path: Path) -> tuple[list[dict[str, str]], str]:
         raise UserError(f"the labels {path} are no UTF-8 CSV: {error}") from None
     columns = set(table.fieldnames or ())
     if "label" not in columns or not columns & {"id", "path"}:
-        raise UserError(f"{path} needs the columns label, and id or path; it has {', '.join(sorted(columns)) or 'none'}")
+        raise UserError(
+            f"{path} needs the columns label, and id or path; it has {', '.join(sorted(columns)) or 'none'}"
+        )
     return rows, hashlib.sha256(content).hexdigest()
 
 

@@ -183,7 +183,9 @@ class Decisions:
     def _replay(self) -> None:
         if not self._log.exists():
             if (self.folder / CORRECTED).exists():
-                raise UserError(f"{self.folder / CORRECTED} is there without a {LOG}; move it away: it would be replaced")
+                raise UserError(
+                    f"{self.folder / CORRECTED} is there without a {LOG}; move it away: it would be replaced"
+                )
             return
         whole = self._log.read_bytes().rpartition(b"\n")[0]
         place = {name: row for row, name in enumerate(self._ids)}
@@ -192,7 +194,9 @@ class Decisions:
             try:
                 self._replay_line(json.loads(line), place, number)
             except (ValueError, KeyError, TypeError, IndexError) as error:
-                raise UserError(f"line {count} of {self._log} does not fit this run ({error}); correct or move it") from None
+                raise UserError(
+                    f"line {count} of {self._log} does not fit this run ({error}); correct or move it"
+                ) from None
 
     def _replay_line(self, entry: dict[str, Any], place: dict[str, int], number: dict[str, int]) -> None:
         row, change, choice = place[entry["id"]], int(entry["change"]), entry["decision"]

@@ -21,7 +21,7 @@ def only_one(folder: Path, url: str) -> Iterator[None]:
     Raises:
         UserError: a living process holds it; says which, and where its page is.
     """
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    with open(folder / LOCK, "a+", encoding="utf-8", opener=_private) as file:
         if not _taken(file):
             file.seek(0)
             raise UserError(f"{folder} is under review already: {file.read().strip()}; use that page or stop it first")
@@ -30,6 +30,11 @@ def only_one(folder: Path, url: str) -> Iterator[None]:
         file.flush()
         yield
         file.truncate(0)
+
+
+def _private(path: str, flags: int) -> int:
+    """Open for this user alone: the address holds the token."""
+    return os.open(path, flags, 0o600)
 
 
 def _taken(file: IO[str]) -> bool:

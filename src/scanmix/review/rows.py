@@ -113,7 +113,7 @@ def progress(audit: Audit, queue: Queue, decisions: Decisions) -> dict[str, Any]
 
 
 def _short(values: np.ndarray) -> list[float]:
-    numbers: list[float] = values.astype(np.float64).round(4).tolist()
+    numbers: list[float] = np.nan_to_num(values.astype(np.float64)).round(4).tolist()  # JSON has no NaN
     return numbers
 
 

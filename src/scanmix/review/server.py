@@ -30,7 +30,7 @@ HOST = "127.0.0.1"
 PAGE = Path(__file__).parent / "page"
 FILES = ("index.html", "review.css", "source.js", "draw.js", "grid.js", "review.js")
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; script-src 'self'; style-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -83,7 +83,9 @@ def make_app(review: Review, token: str) -> ASGIApp:
 
     def send_row(request: Request) -> Response:
         row = request.path_params["row"]
-        return _json(detail(review.audit, row)) if row < len(review.thumbnails) else _json({"error": "no such row"}, 404)
+        return (
+            _json(detail(review.audit, row)) if row < len(review.thumbnails) else _json({"error": "no such row"}, 404)
+        )
 
     def send_state(request: Request) -> Response:
         since = request.query_params.get("since", "0")
@@ -153,7 +155,7 @@ def _guarded(app: ASGIApp, token: str) -> ASGIApp:
     """Turn away what does not come from the page itself: other host names, other sites, no token."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        why = _refusal(Request(scope), token)
+        why = _refusal(Request(scope), token) if scope["type"] == "http" else None
         await (PlainTextResponse(why, 403)(scope, receive, send) if why else app(scope, receive, _with_headers(send)))
 
     return guard

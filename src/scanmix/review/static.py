@@ -44,17 +44,28 @@ def _page(name: str) -> str:
 
 
 def _content(review: Review) -> tuple[int, dict[str, Any]]:
+    """The worst rows in full; of their neighbors what is shown beside them, numbered after the rows."""
     audit, whole = review.audit, table(review.audit, review.queue)
-    rows = list(range(min(MOST, len(audit["id"]))))
-    details = [detail(audit, row) for row in rows]
-    shown = sorted({*rows, *(near for known in details for near in known["neighbors"])})
-    # Neighbors keep their row numbers, so columns are cut after the last row that is shown.
-    columns = {name: whole[name][: shown[-1] + 1] for name in ("id", "given", "suggested", "kind", "score", "confidence")}
-    return len(rows), {
-        "table": {**whole, **columns, "title": review.title, "path": [""] * (shown[-1] + 1), "order": rows},
+    count = min(MOST, len(audit["id"]))
+    details = [detail(audit, row) for row in range(count)]
+    near = dict.fromkeys(row for known in details for row in known["neighbors"] if row >= count)
+    shown = [*range(count), *near]
+    number = {row: place for place, row in enumerate(shown)}
+    for known in details:
+        known["neighbors"] = [number[row] for row in known["neighbors"]]
+    columns = ("id", "given", "suggested", "kind", "score", "confidence")
+    state = review.state(0)
+    return count, {
+        "table": {
+            **whole,
+            **{name: [whole[name][row] for row in shown] for name in columns},
+            "title": review.title,
+            "path": [""] * len(shown),
+            "order": list(range(count)),
+        },
         "rows": details,
-        "state": review.state(0),
-        "pictures": {row: _data_url(review, row) for row in shown},
+        "state": {**state, "rows": [entry for entry in state["rows"] if entry[0] < count]},
+        "pictures": [_data_url(review, row) for row in shown],
     }
 
 

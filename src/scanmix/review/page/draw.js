@@ -11,9 +11,7 @@ function element(name, properties = {}, ...children) {
 
 const percent = (share) => `${(100 * share).toFixed(share > 0.995 || share < 0.095 ? 1 : 0)} %`;
 
-// A picture of a few pixels is shown as pixels.
 function picture(image, address, alt) {
-  image.onload = () => image.classList.toggle("pixels", image.naturalWidth < 65 && image.naturalWidth > 0);
   image.alt = alt;
   if (image.getAttribute("src") !== address) image.src = address;
 }

@@ -6,7 +6,7 @@ const SETTLED = 70; // milliseconds without scrolling before pictures are fetche
 
 function makeGrid({ scroller, sheet, fill, onPick }) {
   let rows = [];
-  let columns = 1;
+  let [columns, width] = [1, CELL.width];
   let focus = 0;
   let anchor = 0;
   let timer = 0;
@@ -15,6 +15,8 @@ function makeGrid({ scroller, sheet, fill, onPick }) {
 
   function layout() {
     columns = Math.max(1, Math.floor(scroller.clientWidth / CELL.width));
+    width = Math.floor(scroller.clientWidth / columns);
+    sheet.style.setProperty("--cell", `${width}px`);
     sheet.style.height = `${Math.ceil(rows.length / columns) * CELL.height}px`;
     draw();
   }
@@ -37,8 +39,8 @@ function makeGrid({ scroller, sheet, fill, onPick }) {
     const cell = element("div", { className: "cell", id: `cell-${place}` },
       element("img", { alt: "" }), element("span", { className: "names" }), element("span", { className: "badge" }));
     cell.setAttribute("role", "option");
-    cell.style.left = `${(place % columns) * CELL.width}px`;
-    cell.style.top = `${Math.floor(place / columns) * CELL.height}px`;
+    cell.style.left = `${(place % columns) * width + 3}px`;
+    cell.style.top = `${Math.floor(place / columns) * CELL.height + 3}px`;
     cell.onclick = (event) => pick(place, event.shiftKey, event.ctrlKey || event.metaKey);
     cell.ondblclick = () => onPick(rows[place], true);
     return cell;

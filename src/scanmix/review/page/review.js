@@ -81,7 +81,7 @@ async function undo() {
 async function deliver(path, body) {
   try {
     const answer = await source.send(path, body, (count) => trouble(away(count)));
-    if (source.waiting()) revision = Math.max(revision, 0); else learn(answer);
+    if (!source.waiting()) learn(answer); // the answer to the last one tells of all
     calm();
     return answer;
   } catch (error) {
@@ -177,7 +177,7 @@ function drawDetail(row, known) {
   $("reason").textContent = known.reason;
   const networks = Math.max(known.losses.length, known.against.length);
   $("against").textContent = (known.against.length
-    ? `Against the given label: network ${known.against.join(" and ")}${networks > 1 ? ` of ${networks}` : ""}. `
+    ? `Against the given label: ${known.against.join(" and ")} of ${networks} network${networks > 1 ? "s" : ""}. `
     : "No network is against the given label. ")
     + `Chance that it is right: ${percent(known.p_clean)}. ${{
       in_sample: "The suggestion comes from networks that learned from this label.",
@@ -248,7 +248,7 @@ function setView(wanted) {
   $("show-one").setAttribute("aria-pressed", view === "one");
   $("show-grid").setAttribute("aria-pressed", view === "grid");
   drawn = -1;
-  if (view === "grid") { drawPalette(); grid.show(shown, row); $("scroller").focus(); } else showAt(at);
+  if (view === "grid") { drawPalette(); grid.show(shown, row); $("scroller").focus(); } else { document.activeElement?.blur(); showAt(at); }
   writeHash();
 }
 
@@ -295,7 +295,7 @@ function readHash() {
   $("f-undecided").checked = parts.has("undecided");
   view = parts.get("view") === "grid" ? "grid" : "one";
   const row = parts.has("id") ? table.id.indexOf(parts.get("id")) : -1;
-  applyFilters(row >= 0 && codes[row] === 0 ? row : -1);
+  applyFilters(row);
 }
 
 // ---- at the side ----------------------------------------------------------------------------------------------
@@ -394,6 +394,7 @@ function listen() {
   $("show-one").onclick = () => setView("one");
   $("show-grid").onclick = () => setView("grid");
   $("help-button").onclick = () => $("help").showModal();
+  $("help").onclose = () => document.activeElement?.blur();
   $("filters").onsubmit = (event) => event.preventDefault();
   $("filters").onchange = () => applyFilters(shown[at]);
   $("f-clear").onclick = () => { $("filters").reset(); applyFilters(shown[at]); };
