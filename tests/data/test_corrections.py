@@ -98,9 +98,7 @@ def test_a_label_of_an_excluded_row_is_not_looked_at(tmp_path: Path) -> None:
 def test_corrected_examples_are_loaded_again_and_a_changed_file_is_refused(tmp_path: Path) -> None:
     digits, _ = load("digits")
     noisy = add_noise(digits, "symmetric", 0.4, seed=3)
-    table = write(
-        tmp_path / "a.csv", "id,label,decision", f"{digits.ids[0]},7,relabel", f"{digits.ids[1]},7,exclude"
-    )
+    table = write(tmp_path / "a.csv", "id,label,decision", f"{digits.ids[0]},7,relabel", f"{digits.ids[1]},7,exclude")
     result = apply_corrections(noisy, table)
     assert result.source is not None and len(result) == len(digits) - 1
     again = reload(json.loads(json.dumps(result.source)))

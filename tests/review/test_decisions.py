@@ -141,9 +141,7 @@ def test_a_csv_of_somebody_else_is_not_replaced(tmp_path: Path, audit: Audit) ->
     [([], "keep", None), ([12], "keep", None), ([-1], "keep", None), ([0], "burn", None), ([0], "", None),
      ([0], "relabel", None), ([0], "relabel", 4)],
 )  # fmt: skip
-def test_nonsense_is_refused(
-    tmp_path: Path, audit: Audit, rows: list[int], choice: str, label: int | None
-) -> None:
+def test_nonsense_is_refused(tmp_path: Path, audit: Audit, rows: list[int], choice: str, label: int | None) -> None:
     decisions = fresh(tmp_path, audit)
     with pytest.raises(UserError):
         decisions.decide(rows, choice, label)
