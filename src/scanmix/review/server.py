@@ -128,7 +128,7 @@ def make_app(review: Review, token: str) -> ASGIApp:
 
 def serve(review: Review, listening: socket.socket, token: str) -> None:
     """Answer on a bound socket until Ctrl-C, which is passed on as KeyboardInterrupt."""
-    config = uvicorn.Config(make_app(review, token), log_level="error", lifespan="off", timeout_graceful_shutdown=2)
+    config = uvicorn.Config(make_app(review, token), log_level="error", lifespan="off", timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listening])
 
 

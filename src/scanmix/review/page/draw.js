@@ -42,15 +42,17 @@ function drawLosses(epochs, losses) {
       text(left - 5, y(level) + 4, "end", level.toFixed(1)));
   }
   chart.append(text(left, height - 4, "start", `epoch ${first}`), text(width - 24, height - 4, "end", `${last}`));
-  const ends = [];
   losses.forEach((line, place) => {
     const points = line.map((loss, at) => `${x(epochs[at]).toFixed(1)},${y(loss).toFixed(1)}`);
     chart.append(drawSVG("polyline", { points: points.join(" "), class: `network network-${place % 4}` }));
-    let end = y(line[line.length - 1]) + 4;
-    while (ends.some((other) => Math.abs(other - end) < 12)) end += end > height / 2 ? -12 : 12;
-    ends.push(end);
-    chart.append(text(width - 20, end, "start", letter(place)));
   });
+  // Letters at the ends of the lines, from the highest loss down, none on top of another.
+  const ends = losses.map((line, place) => [y(line[line.length - 1]) + 4, place]).sort(([one], [other]) => one - other);
+  let lowest = -Infinity;
+  for (const [end, place] of ends) {
+    lowest = Math.max(end, lowest + 12);
+    chart.append(text(width - 20, lowest, "start", letter(place)));
+  }
   return chart;
 }
 
