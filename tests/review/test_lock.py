@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 
 from scanmix.config import UserError
+from scanmix.review import lock
 from scanmix.review.lock import LOCK, only_one
 
 HOLD = """
-import sys, time
+import importlib.util, sys, time
 from pathlib import Path
-from scanmix.review.lock import only_one
-with only_one(Path(sys.argv[1]), "http://127.0.0.1:5/x/"):
+spec = importlib.util.spec_from_file_location("lock", sys.argv[2])  # this one file: quicker than PyTorch
+lock = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(lock)
+with lock.only_one(Path(sys.argv[1]), "http://127.0.0.1:5/x/"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -31,7 +34,10 @@ def test_a_second_server_is_told_where_the_first_is(tmp_path: Path) -> None:
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", HOLD, str(tmp_path), str(lock.__file__)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=f"process {holder.pid}"), only_one(tmp_path, "mine"):

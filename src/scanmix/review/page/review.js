@@ -65,8 +65,9 @@ async function decide(choice, label = null) {
   if (!rows.length) return;
   for (const row of rows) [codes[row], labels[row]] = outcome(row, choice, label);
   say(rows.length > 1 ? `${rows.length} labels: ${words(rows[0], choice, label)}` : words(rows[0]));
+  const sent = deliver("api/decisions", () => ({ rows, choice, label, since: revision }));
   if (view === "grid") grid.advance(); else next();
-  await deliver("api/decisions", () => ({ rows, choice, label, since: revision }));
+  await sent;
 }
 
 async function undo() {
@@ -280,7 +281,14 @@ function applyFilters(row) {
   setView(view);
 }
 
+// Not at once: browsers allow only so many changes of the address in a while.
+let hashTimer = 0;
 function writeHash() {
+  clearTimeout(hashTimer);
+  hashTimer = setTimeout(writeHashNow, 150);
+}
+
+function writeHashNow() {
   const parts = new URLSearchParams();
   if (view === "grid") parts.set("view", "grid");
   for (const [name, id] of Object.entries(FIELDS)) if ($(id).value !== "") parts.set(name, $(id).value);
