@@ -16,6 +16,7 @@ from scanmix.cli.noise import noise
 from scanmix.cli.predict import predict
 from scanmix.cli.report import report
 from scanmix.cli.reproduce import reproduce
+from scanmix.cli.review import review
 from scanmix.cli.shell import Commands
 from scanmix.cli.train import resume, train
 
@@ -50,6 +51,6 @@ def scanmix_command(
 
 
 for command in (
-    demo, doctor, train, resume, evaluate, predict, audit, report, export, methods, noise, reproduce,
+    demo, doctor, train, resume, evaluate, predict, audit, report, review, export, methods, noise, reproduce,
 ):  # fmt: skip
     app.command()(command)

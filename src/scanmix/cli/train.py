@@ -25,6 +25,9 @@ def train(
         str | None, typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix.")
     ] = None,
     noise: Noise = "none",
+    labels: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Corrected labels, such as `scanmix review` writes.")
+    ] = None,
     test: Annotated[
         str | None, typer.Option(help="Labeled test images, where DATA has none of its own: folder or table.")
     ] = None,
@@ -49,6 +52,7 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
+    from scanmix.data.corrections import apply_corrections
     from scanmix.data.noise import apply_noise, parse_noise
     from scanmix.data.readers import load
     from scanmix.engine import find_device
@@ -63,8 +67,9 @@ def train(
     if test is not None:
         test_set = _labeled_test(test, examples, limit_test)
     examples = apply_noise(examples, noise, seed)
+    examples = examples if labels is None else apply_corrections(examples, labels)
     method = resolve(method, examples.name, recipe, overrides).method
-    folder = out or Path("runs") / run_name(examples.name, noise, method, seed)
+    folder = out or Path("runs") / run_name(examples.name, noise, method, seed, labels)
     finished = (folder / "model" / "model.json").is_file()
     _show_data(examples, test_set, folder)
     run = run_training(
@@ -91,11 +96,11 @@ def resume(run: RunFolder) -> None:
     _show_end(go_on(run, progress=watched(opened.settings.method)), run)
 
 
-def run_name(data: str, noise: str, method: str, seed: int) -> str:
-    """Return the name of a run folder, such as `digits-symmetric-0.8-scanmix-0`."""
+def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None = None) -> str:
+    """Return the name of a run folder, such as `digits-symmetric-0.8-scanmix-0` or `photos-corrected-scanmix-0`."""
     kind, _, value = noise.partition(":")
     noise = f"file-{Path(value).stem}" if kind == "file" else noise
-    parts = [data, *([] if noise == "none" else [noise]), method, str(seed)]
+    parts = [data, *([] if noise == "none" else [noise]), *([] if labels is None else [labels.stem]), method, str(seed)]
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
 
 

@@ -95,13 +95,13 @@ def _decode(path: Path, size: int, channels: int) -> np.ndarray | str:
             # at least twice the pixels a side that are kept.
             image.draft(None, (2 * size, 2 * size))
             image.load()
-            pixels = np.asarray(square(_plain(ImageOps.exif_transpose(image), channels), size))
+            pixels = np.asarray(square(plain(ImageOps.exif_transpose(image), channels), size))
     except Exception as error:  # decoders raise whatever they like on broken input
         return reason(error)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _plain(image: Image.Image, channels: int) -> Image.Image:
+def plain(image: Image.Image, channels: int) -> Image.Image:
     """Any mode to "L" or "RGB": 16 bits scaled to 8, transparency laid over white."""
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.float64).clip(0, 65535)

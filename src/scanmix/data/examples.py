@@ -186,6 +186,14 @@ class Examples:
             source=None if step is None else self._source_after(step),
         )
 
+    def corrected(self, labels: Tensor, keep: Tensor, *, step: JSON) -> Examples:
+        """Return the kept examples with labels that a person corrected; the old are not taken for the true ones.
+
+        Shape: labels (N,) int64, keep (N,) bool. `step` as in `with_labels`.
+        """
+        relabeled = dataclasses.replace(self, labels=labels, noise=None)
+        return dataclasses.replace(relabeled.select(keep), source=self._source_after(step))
+
     def without_true_labels(self) -> Examples:
         """Return the same examples with every trace of the true labels and of the noise removed."""
         source = self._source_after({"without_true_labels": True})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from scanmix.config import UserError
+from scanmix.data.corrections import apply_corrections
 from scanmix.data.examples import JSON, Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers.cifar import read_cifar10, read_cifar100
@@ -96,6 +97,8 @@ def reload(source: Mapping[str, Any]) -> Examples:
 def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
     if "noise" in step:
         return add_noise(examples, **step["noise"])
+    if "corrections" in step:
+        return apply_corrections(examples, **step["corrections"])
     if "per_class" in step:
         return examples.per_class(**step["per_class"])
     if "without_true_labels" in step:

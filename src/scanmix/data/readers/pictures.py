@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from scanmix.config import DataError
-from scanmix.data.decoding import GRAY_MODES, decode_pictures, has_transparency, reason, square, threaded
+from scanmix.config import DataError, UserError
+from scanmix.data.decoding import GRAY_MODES, decode_pictures, has_transparency, plain, reason, square, threaded
 from scanmix.data.examples import Examples
 
 
@@ -92,6 +92,25 @@ def read_headers(paths: Sequence[Path]) -> list[Header | str]:
         # What a decoder remarks about one file of thousands is no news; what it cannot read is in `skipped`.
         warnings.filterwarnings("ignore", module="PIL")
         return list(threaded(_read_header, paths, "measuring images"))
+
+
+def read_preview(path: Path, side: int) -> Image.Image:
+    """Return the whole picture, upright, gray or in color, at most `side` pixels a side; for people to look at.
+
+    Raises:
+        UserError: it cannot be read; says why.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")
+            with Image.open(path) as image:
+                image.draft(None, (side, side))
+                image.load()
+                upright = plain(ImageOps.exif_transpose(image), 1 if image.mode in GRAY_MODES else 3)
+    except Exception as error:  # decoders raise whatever they like on broken input
+        raise UserError(reason(error)) from None
+    upright.thumbnail((side, side))
+    return upright
 
 
 def default_size(shorter_sides: Sequence[int]) -> int:

@@ -1,0 +1,88 @@
+"""`scanmix review`: look at doubtful labels on a local page, and decide."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scanmix.cli.options import RunFolder
+from scanmix.cli.shell import check_run, check_writable
+
+if TYPE_CHECKING:
+    from scanmix.review import Review
+    from scanmix.runs import Run
+
+
+def review(
+    run: RunFolder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; by default any that is free.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    who: Annotated[str | None, typer.Option(help="Name for the log of changes; by default yours here.")] = None,
+    static: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one read-only HTML file of the worst labels instead.")
+    ] = None,
+) -> None:
+    """Look at the labels of a finished run, worst first, and decide which are right.
+
+    Decisions are saved in the run folder one by one; image files and the labels you gave are never changed.
+    """
+    check_run(run)
+    if static is not None:
+        check_writable(static)
+    from scanmix.review import CORRECTED, serve, write_static
+    from scanmix.review.lock import only_one
+    from scanmix.review.server import listen
+    from scanmix.runs import open_run
+
+    name = who or os.environ.get("USER") or os.environ.get("USERNAME") or "unknown"
+    opened = open_run(run)
+    if static is not None:
+        count = write_static(_review_of(opened, run, name), static)
+        typer.echo(f"{static}: the {count} most doubtful labels, to be looked at without this program")
+        return
+    socket, token, url = listen(port)
+    with socket, only_one(run, url):
+        page = _review_of(opened, run, name)
+        page.decisions.take_over()
+        typer.echo(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
+        if browser:
+            webbrowser.open(url)
+        try:
+            serve(page, socket, token)
+        except KeyboardInterrupt:
+            typer.echo()
+    decided = int((page.decisions.codes > 0).sum())
+    typer.echo(f"{decided} of {len(page.decisions.codes)} labels are decided.")
+    if decided:
+        typer.echo(f"Next: scanmix train {_data_of(opened)} --labels {shlex.quote(str(run / CORRECTED))}")
+
+
+def _review_of(run: Run, folder: Path, who: str) -> Review:
+    """Weigh the labels and rebuild what was decided."""
+    from scanmix.audit import training_data
+    from scanmix.progress import progress
+    from scanmix.review import Decisions, Review
+    from scanmix.review.rows import make_queue
+    from scanmix.review.thumbnails import Thumbnails
+
+    with progress("weighing labels", total=None):
+        examples = training_data(run)
+        audit = run.audit(examples)
+    return Review(
+        title=folder.resolve().name,
+        audit=audit,
+        queue=make_queue(audit),
+        decisions=Decisions(folder, audit, who),
+        thumbnails=Thumbnails(examples, audit.order.tolist()),
+    )
+
+
+def _data_of(run: Run) -> str:
+    """The data of a run, as it is typed."""
+    source = run.settings.source
+    return "DATA" if source is None else shlex.quote(str(source["train"]["load"]["source"]))

@@ -1,0 +1,415 @@
+"use strict";
+// The page itself: which row is shown, what a key does, what the numbers at the side say.
+
+const POLL = 1000; // milliseconds between two looks at what other tabs decided
+const AHEAD = 4; // rows fetched before they are shown
+const MARKS = { keep: "✓ kept", accept: "✓ accepted", relabel: "✎", exclude: "✕ excluded", unsure: "? unsure" };
+const KIND_WORDS = { out_of_scope: "out of scope" };
+
+let table, codes, labels, shown = [], at = 0, revision = 0, view = "one";
+let listed = []; // classes as the keys 1-9 have them
+let grid;
+
+start().catch((error) => trouble(error.message));
+
+async function start() {
+  table = await source.table();
+  codes = new Array(table.id.length).fill(0);
+  labels = table.given.slice();
+  $("title").textContent = document.title = `Review of ${table.title}`;
+  document.body.classList.toggle("read-only", source.readOnly);
+  if (source.readOnly) trouble(`A read-only copy: the ${table.order.length} most doubtful labels.`);
+  fillFilters();
+  grid = makeGrid({ scroller: $("scroller"), sheet: $("sheet"), fill: fillCell, onPick: picked });
+  learn(await source.state(0));
+  drawPairs();
+  listen();
+  readHash();
+  if (!source.readOnly) setInterval(poll, POLL);
+}
+
+// ---- what is decided ------------------------------------------------------------------------------------------
+
+// Take in what the server says. What is decided here and on its way there is newer.
+function learn(state) {
+  revision = state.revision;
+  for (const [row, code, label] of state.rows) [codes[row], labels[row]] = [code, label];
+  drawProgress(state.progress);
+  if (shown.length) redraw();
+}
+
+let polling = false;
+async function poll() {
+  if (polling || source.waiting() || document.hidden) return;
+  polling = true;
+  try {
+    const state = await source.state(revision);
+    if (!source.waiting() && state.revision >= revision) {
+      if (state.revision > revision) learn(state);
+      calm();
+    }
+  } catch (error) {
+    trouble(error.refused ? error.message : away(0));
+  } finally {
+    polling = false;
+  }
+}
+
+const away = (count) => "The server does not answer. " + (count
+  ? `${count} decision${count > 1 ? "s" : ""} not saved yet; keep this page open and start scanmix review again.`
+  : "What was decided is saved.");
+
+async function decide(choice, label = null) {
+  if (source.readOnly) return say("This is a read-only copy.");
+  const rows = view === "grid" ? grid.chosen() : shown.slice(at, at + 1);
+  if (!rows.length) return;
+  for (const row of rows) [codes[row], labels[row]] = outcome(row, choice, label);
+  say(rows.length > 1 ? `${rows.length} labels: ${words(rows[0], choice, label)}` : words(rows[0]));
+  const sent = deliver("api/decisions", () => ({ rows, choice, label, since: revision }));
+  if (view === "grid") grid.advance(); else next();
+  await sent;
+}
+
+async function undo() {
+  if (source.readOnly) return say("This is a read-only copy.");
+  const answer = await deliver("api/undo", () => ({ since: revision }));
+  if (!answer) return;
+  if (answer.done === null) return say("There is nothing to undo.");
+  say("Undone.");
+  if (view === "one" && answer.rows.length) goTo(answer.done);
+}
+
+async function deliver(path, body) {
+  try {
+    const answer = await source.send(path, body, (count) => trouble(away(count)));
+    if (!source.waiting()) learn(answer); // the answer to the last one tells of all
+    calm();
+    return answer;
+  } catch (error) {
+    trouble(`Not saved: ${error.message}`, true);
+    codes.fill(0);
+    labels = table.given.slice();
+    learn(await source.state(0));
+  }
+}
+
+// As the server will have it: a label that is the given or the suggested one is kept or accepted.
+function outcome(row, choice, label) {
+  const code = (name) => table.choices.indexOf(name);
+  if (choice === "accept") label = table.suggested[row];
+  if (label === null) return [code(choice), table.given[row]];
+  const name = label === table.given[row] ? "keep" : label === table.suggested[row] ? "accept" : "relabel";
+  return [code(name), label];
+}
+
+function words(row, choice = table.choices[codes[row]], label = labels[row]) {
+  const name = label === null ? "" : table.classes[label];
+  if (choice === "relabel") return `✎ ${name}`;
+  return MARKS[choice] ?? "undecided";
+}
+
+// ---- one by one ---------------------------------------------------------------------------------------------
+
+function next() {
+  const undecided = shown.findIndex((row, place) => place > at && codes[row] === 0);
+  showAt(undecided < 0 ? Math.min(at + 1, shown.length - 1) : undecided);
+}
+
+function goTo(row) {
+  let place = shown.indexOf(row);
+  if (place < 0) { // filtered out: shown all the same, in its place in the order
+    shown = [row, ...shown];
+    place = 0;
+  }
+  showAt(place);
+}
+
+function showAt(place) {
+  at = Math.max(0, Math.min(shown.length - 1, place));
+  redraw();
+  writeHash();
+  for (const row of shown.slice(at + 1, at + 1 + AHEAD)) {
+    source.detail(row).catch(() => {});
+    if (!source.readOnly) new Image().src = source.picture(row, "large");
+  }
+}
+
+function redraw() {
+  if (view === "grid") grid.redraw();
+  else drawOne();
+  $("place").textContent = shown.length
+    ? `${(at + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")} shown${hasFilter() ? " (filtered)" : ""}`
+    : "No label fits the filter.";
+}
+
+let drawn = -1;
+async function drawOne() {
+  const row = shown[at];
+  $("figure").hidden = $("facts").hidden = row === undefined;
+  if (row === undefined) { drawn = -1; return; }
+  const [given, suggested] = [table.given[row], table.suggested[row]];
+  $("now").textContent = words(row);
+  $("now").className = table.choices[codes[row]] || "undecided";
+  if (drawn === row) return;
+  drawn = row;
+  picture($("picture"), source.picture(row, "large"), `given ${table.classes[given]}, suggested ${table.classes[suggested]}`);
+  $("row-id").textContent = table.id[row];
+  $("row-path").textContent = table.path[row];
+  $("given").textContent = table.classes[given];
+  $("suggested").textContent = table.classes[suggested];
+  $("suggested-share").textContent = percent(table.confidence[row]);
+  $("search").value = "";
+  const kind = table.kinds[table.kind[row]];
+  $("kind").textContent = KIND_WORDS[kind] ?? kind;
+  $("kind").className = `kind ${kind}`;
+  try {
+    const known = await source.detail(row);
+    if (drawn === row) drawDetail(row, known);
+  } catch (error) {
+    if (drawn === row) drawn = -1;
+    trouble(error.refused ? error.message : away(0));
+  }
+}
+
+function drawDetail(row, known) {
+  const given = table.given[row];
+  const share = known.classes.find(([label]) => label === given)[1];
+  $("given-share").textContent = percent(share);
+  $("reason").textContent = known.reason;
+  const networks = Math.max(known.losses.length, known.against.length);
+  $("against").textContent = (known.against.length
+    ? `Against the given label: ${known.against.join(" and ")} of ${networks} network${networks > 1 ? "s" : ""}. `
+    : "No network is against the given label. ")
+    + `Chance that it is right: ${percent(known.p_clean)}. ${{
+      in_sample: "The suggestion comes from networks that learned from this label.",
+      set_aside: "The networks had set this label aside.",
+      out_of_sample: "The networks learned from no label.",
+    }[known.suggestion] ?? ""}`;
+  $("neighbors").replaceChildren(...known.neighbors.map((near) => neighbor(near, given)));
+  $("losses").replaceChildren(drawLosses(known.epochs, known.losses));
+  drawChoices(row, known.classes);
+}
+
+function neighbor(row, given) {
+  const name = table.classes[table.given[row]];
+  const button = element("button", { type: "button", title: table.id[row] }, element("img", {}),
+    element("span", { textContent: name }));
+  button.classList.toggle("same", table.given[row] === given);
+  button.setAttribute("aria-label", `neighbor with given label ${name}`);
+  picture(button.firstChild, source.picture(row, "small"), "");
+  button.onclick = () => { if (!source.readOnly || row < table.order.length) goTo(row); };
+  return element("li", {}, button);
+}
+
+function drawChoices(row, classes) {
+  const marks = { [table.suggested[row]]: "suggested", [table.given[row]]: "given" };
+  const draw = () => {
+    listed = drawClasses($("classes"), classes, table.classes, $("search").value, marks, (label) => decide("relabel", label));
+  };
+  $("search").oninput = draw;
+  draw();
+}
+
+// ---- grid -----------------------------------------------------------------------------------------------------
+
+function fillCell(cell, row) {
+  const names = `${table.classes[table.given[row]]} → ${table.classes[table.suggested[row]]}`;
+  const decided = codes[row] ? words(row) : "";
+  cell.children[1].textContent = names;
+  cell.children[2].textContent = decided;
+  cell.children[2].className = `badge ${table.choices[codes[row]]}`;
+  cell.setAttribute("aria-label", `given ${names.replace("→", "suggested")}, ${decided || "undecided"}`);
+}
+
+function picked(row, open) {
+  if (row === undefined) return;
+  at = Math.max(0, shown.indexOf(row));
+  if (open) return setView("one");
+  const count = grid ? grid.selectedCount() : 0;
+  $("grid-note").textContent = (count ? `${count.toLocaleString("en")} selected: one key decides for all of them. ` : "")
+    + `${shown.length.toLocaleString("en")} pictures, worst first. Click, Shift-click or Ctrl-A to select, double click to look closer.`;
+  $("place").textContent = `${(at + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")} shown`;
+  writeHash();
+}
+
+function drawPalette() {
+  const all = table.classes.map((_, label) => [label, null]);
+  const draw = () => {
+    listed = drawClasses($("palette-classes"), all, table.classes, $("palette-search").value, {}, (label) => decide("relabel", label));
+  };
+  $("palette-search").oninput = draw;
+  draw();
+}
+
+function setView(wanted) {
+  const row = shown[at];
+  view = wanted;
+  $("one").hidden = view !== "one";
+  $("grid").hidden = $("palette").hidden = view !== "grid";
+  $("show-one").setAttribute("aria-pressed", view === "one");
+  $("show-grid").setAttribute("aria-pressed", view === "grid");
+  drawn = -1;
+  if (view === "grid") { drawPalette(); grid.show(shown, row); $("scroller").focus(); } else { document.activeElement?.blur(); showAt(at); }
+  writeHash();
+}
+
+// ---- filters and the address ----------------------------------------------------------------------------------
+
+function fillFilters() {
+  const options = (names, any, value) => [element("option", { value: "", textContent: any }),
+    ...names.map((name, place) => element("option", { value: value(name, place), textContent: KIND_WORDS[name] ?? name }))];
+  for (const id of ["f-given", "f-suggested"]) $(id).append(...options(table.classes, "any", (name) => name));
+  $("f-kind").append(...options(table.kinds, "any", (name) => name));
+}
+
+const FIELDS = { given: "f-given", suggested: "f-suggested", kind: "f-kind", low: "f-low", high: "f-high" };
+const hasFilter = () => $("f-undecided").checked || Object.values(FIELDS).some((id) => $(id).value !== "");
+
+// The list stays as it is while one decides, so that going back and undo find what was there.
+function applyFilters(row) {
+  const place = (names, id) => ($(id).value === "" ? -1 : names.indexOf($(id).value));
+  const [given, suggested] = [place(table.classes, "f-given"), place(table.classes, "f-suggested")];
+  const kind = place(table.kinds, "f-kind");
+  const [low, high] = [Number($("f-low").value || 0), Number($("f-high").value || 1)];
+  shown = table.order.filter((each) => (given < 0 || table.given[each] === given)
+    && (suggested < 0 || table.suggested[each] === suggested)
+    && (kind < 0 || table.kind[each] === kind)
+    && table.score[each] >= low && table.score[each] <= high
+    && !($("f-undecided").checked && codes[each]));
+  const wanted = shown.indexOf(row);
+  at = wanted < 0 ? Math.max(0, shown.findIndex((each) => codes[each] === 0)) : wanted;
+  setView(view);
+}
+
+// Not at once: browsers allow only so many changes of the address in a while.
+let hashTimer = 0;
+function writeHash() {
+  clearTimeout(hashTimer);
+  hashTimer = setTimeout(writeHashNow, 150);
+}
+
+function writeHashNow() {
+  const parts = new URLSearchParams();
+  if (view === "grid") parts.set("view", "grid");
+  for (const [name, id] of Object.entries(FIELDS)) if ($(id).value !== "") parts.set(name, $(id).value);
+  if ($("f-undecided").checked) parts.set("undecided", "1");
+  if (shown.length) parts.set("id", table.id[shown[at]]);
+  history.replaceState(null, "", `#${parts}`);
+}
+
+function readHash() {
+  const parts = new URLSearchParams(location.hash.slice(1));
+  for (const [name, id] of Object.entries(FIELDS)) $(id).value = parts.get(name) ?? "";
+  $("f-undecided").checked = parts.has("undecided");
+  view = parts.get("view") === "grid" ? "grid" : "one";
+  const row = parts.has("id") ? table.id.indexOf(parts.get("id")) : -1;
+  applyFilters(row);
+}
+
+// ---- at the side ----------------------------------------------------------------------------------------------
+
+function drawProgress(now) {
+  $("bar").value = now.to_decide ? now.decided / now.to_decide : 1;
+  const entries = [
+    ["Decided", `${now.decided} of ${now.to_decide}`, `doubtful labels; ${now.all_decided} of all ${now.labels}`],
+    ["Precision so far", now.looked ? percent(now.found / now.looked) : "–",
+      `${now.found} of ${now.looked} looked at were wrong: accepted or relabeled`],
+    ["Wrong labels left", `≈ ${Math.round(now.expected_left)}`,
+      `expected among the undecided; ${Math.round(now.expected_first)} at the start`],
+    ["Excluded", now.excluded, "left out of training"],
+    ["Spot checks", now.spots_seen ? `${now.spots_kept} of ${now.spots_seen} kept` : `0 of ${now.spots} seen`,
+      `one in ${now.spot_every} is a label the audit is sure of, unmarked: it measures you and the score`],
+  ];
+  $("numbers").replaceChildren(...entries.map(([name, value, note]) => element("div", {},
+    element("dt", { textContent: name }),
+    element("dd", {}, element("strong", { textContent: value }), element("span", { className: "quiet", textContent: note })))));
+}
+
+function drawPairs() {
+  const counts = new Map();
+  for (const row of table.order) {
+    if (table.given[row] === table.suggested[row] || table.kinds[table.kind[row]] === "fine") continue;
+    const pair = `${table.given[row]},${table.suggested[row]}`;
+    counts.set(pair, (counts.get(pair) ?? 0) + 1);
+  }
+  const most = [...counts].sort((one, other) => other[1] - one[1]).slice(0, 8);
+  $("pairs").replaceChildren(...most.map(([pair, count]) => {
+    const [given, suggested] = pair.split(",").map((label) => table.classes[label]);
+    const button = element("button", { type: "button" }, element("span", { textContent: `${given} → ${suggested}` }),
+      element("span", { className: "quiet", textContent: count }));
+    button.onclick = () => { $("f-given").value = given; $("f-suggested").value = suggested; applyFilters(); };
+    return element("li", {}, button);
+  }));
+}
+
+function say(sentence) { $("said").textContent = sentence; }
+
+let lasting = false; // a refusal stays until the next decision
+function trouble(sentence, stays = false) {
+  lasting = stays;
+  $("banner").textContent = sentence;
+  $("banner").hidden = false;
+}
+function calm() { if (!lasting) $("banner").hidden = true; }
+
+// ---- keys and clicks ------------------------------------------------------------------------------------------
+
+const KEYS = {
+  k: () => decide("keep"), a: () => decide("accept"), x: () => decide("exclude"), u: () => decide("unsure"),
+  z: undo, g: () => setView(view === "grid" ? "one" : "grid"), "?": () => $("help").showModal(),
+  "/": () => { const box = $(view === "grid" ? "palette-search" : "search"); box.focus(); box.select(); },
+  enter: () => decide("accept"),
+  arrowright: () => move(1, 0), arrowleft: () => move(-1, 0), arrowdown: () => move(0, 1), arrowup: () => move(0, -1),
+  escape: () => { if (view === "grid") grid.selectNone(); },
+};
+
+function move(across, down) {
+  if (view === "grid") grid.moveBy(across, down); else showAt(at + across + down);
+}
+
+function onKey(event) {
+  if ($("help").open || event.isComposing || event.altKey) return;
+  const key = event.key.toLowerCase();
+  const field = event.target.closest("input, select");
+  if (field) return fieldKey(event, field);
+  if (event.ctrlKey || event.metaKey) {
+    if (key === "a" && view === "grid") { event.preventDefault(); grid.selectAll(); }
+    if (key === "z") { event.preventDefault(); undo(); }
+    return;
+  }
+  if ((key === "enter" || key === " ") && event.target.closest("button")) return; // a button in focus is pressed
+  if (key === " " && view === "grid") { event.preventDefault(); grid.toggle(); return; }
+  const act = KEYS[key];
+  if (event.repeat && act && !key.startsWith("arrow")) return; // a key held down is no second decision
+  if (act) { event.preventDefault(); lasting = false; act(); return; }
+  if (/^[1-9]$/.test(key) && !event.repeat && listed[key - 1] !== undefined) decide("relabel", listed[key - 1]);
+}
+
+function fieldKey(event, field) {
+  if (event.key === "Escape") { field.blur(); return; }
+  if (event.key !== "Enter" || field.type !== "search") return;
+  event.preventDefault();
+  const label = listed[0];
+  field.value = "";
+  field.blur();
+  if (label !== undefined) decide("relabel", label);
+}
+
+function listen() {
+  addEventListener("keydown", onKey);
+  addEventListener("hashchange", readHash);
+  addEventListener("beforeunload", (event) => { if (source.waiting()) event.preventDefault(); });
+  $("show-one").onclick = () => setView("one");
+  $("show-grid").onclick = () => setView("grid");
+  $("help-button").onclick = () => $("help").showModal();
+  $("help").onclose = () => document.activeElement?.blur();
+  $("filters").onsubmit = (event) => event.preventDefault();
+  $("filters").onchange = () => applyFilters(shown[at]);
+  $("f-clear").onclick = () => { $("filters").reset(); applyFilters(shown[at]); };
+  $("buttons").onclick = (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    button.blur();
+    if (button.dataset.action) undo(); else decide(button.dataset.choice);
+  };
+}

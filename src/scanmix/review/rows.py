@@ -1,0 +1,121 @@
+"""An audit as the page takes it: the order in which rows are shown, all of them in short, one of them in full.
+
+Legend: N rows, C classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scanmix.audit import Audit
+from scanmix.review.decisions import CHOICES, Decisions
+
+SPOT_EVERY = 20
+"""One in so many rows to look at is a spot check: a label of which the audit is sure."""
+SHOWN_NEIGHBORS = 6
+KINDS = ("wrong", "duplicate", "out_of_scope", "hard", "fine")
+LOOKED_WRONG = [CHOICES.index("accept"), CHOICES.index("relabel")]
+KEPT, EXCLUDED, UNSURE = (CHOICES.index(choice) for choice in ("keep", "exclude", "unsure"))
+
+
+class Queue(NamedTuple):
+    """The order in which rows are shown: the doubtful, spot checks among them, and then all others."""
+
+    order: np.ndarray
+    """(N,) rows."""
+    length: int
+    """The first so many are to be looked at."""
+    spots: np.ndarray
+    """(N,) bool, by row."""
+
+
+def make_queue(audit: Audit) -> Queue:
+    """Mix a few of the surest labels, chosen by their ids, among the doubtful ones; the same every time."""
+    fine = audit["kind"] == "fine"
+    doubtful = np.flatnonzero(~fine)
+    surest = np.flatnonzero(fine)[fine.sum() // 2 :]  # rows come the most doubtful first
+    draws = {row: _draw(audit["id"][row]) for row in surest.tolist()}
+    step = SPOT_EVERY - 1
+    chosen = sorted(draws, key=draws.__getitem__)[: -(-len(doubtful) // step)]
+    mixed: list[int] = []
+    for block, start in enumerate(range(0, len(doubtful), step)):
+        rows = doubtful[start : start + step].tolist()
+        if block < len(chosen):
+            rows.insert(draws[chosen[block]] % (len(rows) + 1), chosen[block])
+        mixed += rows
+    spots = np.zeros(len(fine), dtype=bool)
+    spots[chosen] = True
+    return Queue(np.array([*mixed, *np.flatnonzero(fine & ~spots)], dtype=np.int64), len(mixed), spots)
+
+
+def table(audit: Audit, queue: Queue) -> dict[str, Any]:
+    """Return what the page keeps of every row: columns by name, in rows of the audit, and the order to show."""
+    number = {name: place for place, name in enumerate(audit.class_names)}
+    return {
+        "classes": list(audit.class_names),
+        "kinds": list(KINDS),
+        "choices": list(CHOICES),
+        "order": queue.order.tolist(),
+        "id": audit["id"].tolist(),
+        "path": audit["path"].tolist(),
+        "given": [number[name] for name in audit["given"]],
+        "suggested": [number[name] for name in audit["suggested"]],
+        "kind": [KINDS.index(kind) for kind in audit["kind"]],
+        "score": _short(audit["score"]),
+        "confidence": _short(audit["confidence"]),
+    }
+
+
+def detail(audit: Audit, row: int) -> dict[str, Any]:
+    """Return all that is known of one row: why it is doubted, its neighbors, its losses, every class by likelihood."""
+    belief = audit.belief[row]
+    classes = np.argsort(-belief, kind="stable")
+    near = [] if audit.neighbors is None else audit.neighbors[row, :SHOWN_NEIGHBORS].tolist()
+    losses = audit.losses[:, :, row]
+    return {
+        "reason": str(audit["reason"][row]),
+        "p_clean": round(float(audit["p_clean"][row]), 4),
+        "suggestion": str(audit["suggestion"][row]),
+        "against": str(audit["against"][row]).split(),
+        "classes": [[int(place), round(float(belief[place]), 4)] for place in classes],
+        "neighbors": near,
+        "epochs": list(audit.epochs),
+        "losses": [_short(losses[:, network]) for network in range(losses.shape[1])] if len(losses) else [],
+    }
+
+
+def progress(audit: Audit, queue: Queue, decisions: Decisions) -> dict[str, Any]:
+    """Return how far the review is, what it has found, and what is likely left."""
+    codes, spots = decisions.codes, queue.spots
+    listed = np.zeros(len(codes), dtype=bool)
+    listed[queue.order[: queue.length]] = True
+    looked, decided = (codes > 0) & ~spots & (audit["kind"] != "fine"), codes > 0
+    open_still = ~decided | (codes == UNSURE)  # of these the given label stays
+    doubt = 1 - audit["p_clean"].astype(np.float64)
+    return {
+        "decided": int((decided & listed).sum()),
+        "to_decide": queue.length,
+        "all_decided": int(decided.sum()),
+        "labels": len(codes),
+        "looked": int(looked.sum()),
+        "found": int((looked & np.isin(codes, LOOKED_WRONG)).sum()),
+        "excluded": int((codes == EXCLUDED).sum()),
+        "expected_left": round(float(doubt[open_still].sum()), 1),
+        "expected_first": round(float(doubt.sum()), 1),
+        "spots": int(spots.sum()),
+        "spots_seen": int((spots & decided).sum()),
+        "spots_kept": int((spots & (codes == KEPT)).sum()),
+        "spot_every": SPOT_EVERY,
+    }
+
+
+def _short(values: np.ndarray) -> list[float]:
+    numbers: list[float] = np.nan_to_num(values.astype(np.float64)).round(4).tolist()  # JSON has no NaN
+    return numbers
+
+
+def _draw(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

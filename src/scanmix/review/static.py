@@ -1,0 +1,74 @@
+"""The page as one file to hand around: the worst rows with pictures and reasons inside, and nothing to decide."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from scanmix.pretrain.artifacts import write_aside
+from scanmix.review.rows import detail, table
+from scanmix.review.server import PAGE, Review
+
+MOST = 500
+"""Rows in the file."""
+ALLOWED = "default-src 'none'; img-src data:; script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+
+
+def write_static(review: Review, path: Path) -> int:
+    """Write one HTML file that opens from anywhere, read-only; return its number of rows.
+
+    Paths stay out of it: they tell of the machine.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = (PAGE / "index.html").read_text(encoding="utf-8")
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{ALLOWED}">'
+    count, content = _content(review)
+    text = text.replace("</title>", f"</title>\n{policy}", 1)
+    text = re.sub(r'<link rel="stylesheet" href="([\w.]+)">', lambda found: f"<style>\n{_page(found[1])}</style>", text)
+    data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")  # no text can end the script
+    text = text.replace("<!-- data -->", f'<script type="application/json" id="data">{data}</script>')
+    text = re.sub(
+        r'<script defer src="([\w.]+)"></script>', lambda found: f"<script>\n{_page(found[1])}</script>", text
+    )
+    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    return count
+
+
+def _page(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+def _content(review: Review) -> tuple[int, dict[str, Any]]:
+    """The worst rows in full; of their neighbors what is shown beside them, numbered after the rows."""
+    audit, whole = review.audit, table(review.audit, review.queue)
+    count = min(MOST, len(audit["id"]))
+    details = [detail(audit, row) for row in range(count)]
+    near = dict.fromkeys(row for known in details for row in known["neighbors"] if row >= count)
+    shown = [*range(count), *near]
+    number = {row: place for place, row in enumerate(shown)}
+    for known in details:
+        known["neighbors"] = [number[row] for row in known["neighbors"]]
+    columns = ("id", "given", "suggested", "kind", "score", "confidence")
+    state = review.state(0)
+    return count, {
+        "table": {
+            **whole,
+            **{name: [whole[name][row] for row in shown] for name in columns},
+            "title": review.title,
+            "path": [""] * len(shown),
+            "order": list(range(count)),
+        },
+        "rows": details,
+        "state": {**state, "rows": [entry for entry in state["rows"] if entry[0] < count]},
+        "pictures": [_data_url(review, row) for row in shown],
+    }
+
+
+def _data_url(review: Review, row: int) -> str:
+    picture = review.thumbnails.get(row)
+    return f"data:{picture.media_type};base64,{base64.b64encode(picture.content).decode()}"

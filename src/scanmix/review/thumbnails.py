@@ -1,0 +1,88 @@
+"""Pictures for the page: from the original file where there is one, else from the array that was trained on."""
+
+from __future__ import annotations
+
+import html
+import io
+import textwrap
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.data.readers.pictures import read_preview
+
+SIDES = {"small": 160, "large": 900}
+"""Longest side in pixels of each size that can be asked for."""
+KEPT_BYTES = 64 * 2**20
+
+
+class Picture(NamedTuple):
+    """An encoded picture, or a drawing that says why there is none."""
+
+    media_type: str
+    content: bytes
+    missing: bool = False
+
+
+class Thumbnails:
+    """Encoded pictures by row of an audit; the last ones that were asked for are kept, up to `KEPT_BYTES`."""
+
+    def __init__(self, examples: Examples, places: list[int]) -> None:
+        """Take the examples and, for each row, its position in them."""
+        self._examples, self._places = examples, places
+        self._kept: OrderedDict[tuple[int, str], Picture] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._places)
+
+    def get(self, row: int, size: str = "small") -> Picture:
+        """Return the picture of a row; `size` is a name in `SIDES`."""
+        key = (row, size)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        picture = self._make(self._places[row], SIDES[size])
+        with self._lock:
+            if not picture.missing and key not in self._kept:  # a missing file may come back
+                self._kept[key] = picture
+                self._bytes += len(picture.content)
+            while self._bytes > KEPT_BYTES:
+                self._bytes -= len(self._kept.popitem(last=False)[1].content)
+        return picture
+
+    def _make(self, place: int, side: int) -> Picture:
+        if self._examples.paths is None:
+            pixels = self._examples.images[place].cpu().numpy()
+            return _encoded(Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)), "PNG")
+        path = Path(self._examples.paths[place])
+        try:
+            return _encoded(read_preview(path, side), "PNG" if path.suffix.lower() == ".png" else "JPEG")
+        except UserError as error:
+            return _placeholder(str(error))
+
+
+def _encoded(image: Image.Image, kind: str) -> Picture:
+    content = io.BytesIO()
+    image.save(content, kind, quality=85)
+    return Picture(f"image/{kind.lower()}", content.getvalue())
+
+
+def _placeholder(why: str) -> Picture:
+    """A drawing with the reason in words, in a gray that can be read on light and dark."""
+    lines = textwrap.wrap(why, 20, max_lines=4, placeholder=" ...")
+    spans = "".join(f'<tspan x="80" dy="18">{html.escape(line)}</tspan>' for line in ("No picture:", *lines))
+    drawing = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 160 160" width="160" height="160">'
+        '<rect width="158" height="158" x="1" y="1" fill="none" stroke="#808080" stroke-dasharray="6 4"/>'
+        f'<text y="32" font-family="sans-serif" font-size="14" fill="#808080" text-anchor="middle">{spans}</text></svg>'
+    )
+    return Picture("image/svg+xml", drawing.encode(), missing=True)

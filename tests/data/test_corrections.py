@@ -1,0 +1,108 @@
+"""Labels a person corrected, laid over examples."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from scanmix.config import UserError
+from scanmix.data.corrections import apply_corrections
+from scanmix.data.examples import Examples
+from scanmix.data.noise import add_noise
+from scanmix.data.readers import load, reload
+
+
+def six() -> Examples:
+    return Examples(
+        images=torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).expand(6, 1, 8, 8),
+        labels=torch.tensor([0, 1, 2, 0, 1, 2]),
+        class_names=("ant", "bee", "cat, big"),
+        ids=tuple(f"part/{i}.png" for i in range(6)),
+        paths=tuple(f"/data/part/{i}.png" for i in range(6)),
+    )
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_labels_are_replaced_and_excluded_rows_left_out(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "corrected.csv", "id,path,label,given,decision", 'part/1.png,,"cat, big",bee,accept',
+        "part/3.png,,ant,ant,exclude", "part/0.png,,ant,ant,",
+    )  # fmt: skip
+    result = apply_corrections(six(), table)
+    assert result.ids == tuple(f"part/{i}.png" for i in (0, 1, 2, 4, 5))
+    assert result.labels.tolist() == [0, 2, 2, 1, 2]
+    assert result.images[:, 0, 0, 0].tolist() == [0, 1, 2, 4, 5]
+    assert result.true_labels is None  # what was given before is nobody's truth
+    assert result.source is None  # arrays in memory
+
+
+def test_known_true_labels_stay_true(tmp_path: Path) -> None:
+    noisy = add_noise(six(), "symmetric-exclusive", 1.0)
+    table = write(tmp_path / "a.csv", "id,label,decision", "part/0.png,ant,relabel", "part/5.png,ant,exclude")
+    result = apply_corrections(noisy, table)
+    assert result.true_labels is not None and result.true_labels.tolist() == [0, 1, 2, 0, 1]
+    assert result.labels[0] == 0 and result.labels[1:].tolist() == noisy.labels[1:5].tolist()
+
+
+@pytest.mark.parametrize("name", ["/data/part/4.png", "part/4.png"])
+def test_rows_are_found_by_path_where_there_is_no_id(tmp_path: Path, name: str) -> None:
+    table = write(tmp_path / "a.csv", "path,label", f"{name},ant")
+    assert apply_corrections(six(), table).labels.tolist() == [0, 1, 2, 0, 0, 2]
+
+
+def test_paths_may_be_relative_to_the_file(tmp_path: Path) -> None:
+    import dataclasses
+
+    examples = dataclasses.replace(six(), paths=tuple(str(tmp_path / "pics" / f"{i}.png") for i in range(6)))
+    table = write(tmp_path / "a.csv", "path,label", "pics/4.png,ant")
+    assert apply_corrections(examples, table).labels[4] == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["id,label", "x,ant", "y,bee"], r"has the id 'x', 'y', not in 'data'"),
+        (["id,label", "part/0.png,Ant", "part/1.png,"], r"has the label '', 'Ant', no class of 'data'"),
+        (["id,label", "part/0.png,ant", "part/0.png,bee"], r"more than one row for 'part/0.png'"),
+        (["path,label", "part/0.png,ant", "/data/part/0.png,bee"], r"more than one row for 'part/0.png'"),
+        (["id,name", "part/0.png,ant"], "needs the columns label, and id or path; it has id, name"),
+        (["label", "ant"], "needs the columns"),
+        ([""], "it has none"),
+        (["id,label", 'part/0.png,"ant'], "no UTF-8 CSV"),
+        (["id,label", *(f"nobody/{i},ant" for i in range(12))], r"'nobody/9' and 2 more|and 2 more"),
+    ],
+)
+def test_what_does_not_fit_is_told(tmp_path: Path, lines: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        apply_corrections(six(), write(tmp_path / "a.csv", *lines))
+
+
+def test_a_missing_or_binary_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        apply_corrections(six(), tmp_path / "none.csv")
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="no UTF-8 CSV"):
+        apply_corrections(six(), tmp_path / "b.csv")
+
+
+def test_a_label_of_an_excluded_row_is_not_looked_at(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "id,label,decision", "part/0.png,no such class,exclude")
+    assert len(apply_corrections(six(), table)) == 5
+
+
+def test_corrected_examples_are_loaded_again_and_a_changed_file_is_refused(tmp_path: Path) -> None:
+    digits, _ = load("digits")
+    noisy = add_noise(digits, "symmetric", 0.4, seed=3)
+    table = write(tmp_path / "a.csv", "id,label,decision", f"{digits.ids[0]},7,relabel", f"{digits.ids[1]},7,exclude")
+    result = apply_corrections(noisy, table)
+    assert result.source is not None and len(result) == len(digits) - 1
+    again = reload(json.loads(json.dumps(result.source)))
+    assert again.fingerprint() == result.fingerprint() and again.ids == result.ids
+    write(table, "id,label", f"{digits.ids[0]},6")
+    with pytest.raises(UserError, match=r"a\.csv is not what it was"):
+        reload(result.source)

@@ -1,0 +1,118 @@
+"""`scanmix review` on a run, and `scanmix train --labels` with what came out."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import scanmix
+from scanmix.cli import app
+
+SMALL = ["--set", "network.widths=[8,16]", "--set", "network.blocks=[1,1]", "--set", "network.stem_stride=2"]
+PLAIN = ["--method", "cross_entropy", "--set", "epochs=2", *SMALL]
+
+
+def say(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on a folder of small pictures, one of which has an odd name."""
+    folder = tmp_path_factory.mktemp("made")
+    rng = np.random.default_rng(0)
+    for name, color in {"night": (20, 20, 60), "sun": (240, 200, 40)}.items():
+        (folder / "photos" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.normal(color, 25, (20, 20, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / name / (f"{i}.png" if i else 'o\'d, "d" #?.png'))
+    say("train", folder / "photos", "--out", folder / "run", *PLAIN)
+    return folder / "run"
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def server(run: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The command as it is typed: its address, and the process."""
+    line = [sys.executable, "-m", "scanmix", "review", str(run), "--no-browser", "--who", "ann"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+/\S+/", process.stdout.readline())
+        assert found
+        yield found[0], process
+        process.kill()
+
+
+def post(url: str, path: str, wish: object) -> None:
+    request = urllib.request.Request(url + path, json.dumps(wish).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 200
+
+
+def test_from_decisions_to_a_run_on_corrected_labels(run: Path, server: tuple[str, "subprocess.Popen[str]"]) -> None:
+    url, process = server
+    before = {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file() and path.parent != run}
+    with urllib.request.urlopen(url + "api/table", timeout=20) as answer:
+        table = json.load(answer)
+    night, sun = (table["classes"].index(name) for name in ("night", "sun"))
+    wrong = table["id"].index('night/o\'d, "d" #?.png')
+    post(url, "api/decisions", {"rows": [wrong], "choice": "relabel", "label": sun, "since": 0})
+    post(url, "api/decisions", {"rows": [table["id"].index("sun/3.png")], "choice": "exclude", "since": 1})
+    assert table["given"][wrong] == night
+    told = say("review", run, "--no-browser", code=2)
+    assert f"under review already: process {process.pid} at {url}" in told.stderr
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=20)
+    assert process.returncode == 0 and not errors
+    assert "2 of 24 labels are decided." in rest
+    assert f"Next: scanmix train {run.parent / 'photos'} --labels {run / 'corrected.csv'}" in rest
+    assert before == {path: path.read_bytes() for path in before}  # originals and model are as they were
+    with (run / "corrected.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24 and sum(row["decision"] != "" for row in rows) == 2
+    assert [json.loads(line)["who"] for line in (run / "review-log.jsonl").read_text().splitlines()] == ["ann", "ann"]
+
+    say("train", run.parent / "photos", "--labels", run / "corrected.csv", *PLAIN)
+    corrected = scanmix.open_run("runs/photos-corrected-cross_entropy-0")
+    audit = corrected.audit()  # loads again what it was trained on
+    given = dict(zip(audit["id"], audit["given"], strict=True))
+    assert len(given) == 23 and "sun/3.png" not in given
+    assert given['night/o\'d, "d" #?.png'] == "sun" and given["night/5.png"] == "night"
+    assert corrected.noise.actual is None  # the old labels are not taken for the true ones
+
+
+def test_a_static_copy(run: Path, tmp_path: Path) -> None:
+    result = say("review", run, "--static", "share.html")
+    assert "share.html: the 24 most doubtful labels" in result.stdout
+    text = (tmp_path / "share.html").read_text(encoding="utf-8")
+    assert str(run.parent) not in text and "http-equiv" in text
+    assert "no such folder" in say("review", run, "--static", "nowhere/share.html", code=2).stderr
+
+
+def test_what_cannot_be_reviewed_is_told(run: Path, tmp_path: Path) -> None:
+    assert "no such folder" in say("review", "nowhere", code=2).stderr
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "run.toml").write_bytes((run / "run.toml").read_bytes())
+    assert "unfinished" in say("review", "half", "--no-browser", code=2).stderr
+    assert "labels nothing.csv cannot be read" in re.sub(
+        r"labels \S*/", "labels ", say("train", run.parent / "photos", "--labels", "nothing.csv", *PLAIN, code=2).stderr
+    )
+    assert not Path("runs").exists()
