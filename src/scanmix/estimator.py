@@ -1,0 +1,211 @@
+"""`ScanMixClassifier`: every method of the library as a scikit-learn estimator.
+
+Legend: N examples, C classes, D features, H height, W width.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from scanmix.audit import Audit
+from scanmix.checkpoint import load_model, save_model
+from scanmix.config import UserError, build, dump
+from scanmix.data.arrays import WHITES, find_white, to_images
+from scanmix.data.examples import Examples
+from scanmix.data.readers.pictures import decode_pictures, read_pictures
+from scanmix.runs import Run, RunSettings
+from scanmix.train import train
+
+
+class BadInput(UserError, ValueError):
+    """Data or parameters that cannot be used; a `ValueError` too, which scikit-learn's tools know how to report."""
+
+
+class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn carries no types
+    """A classifier that learns from labels of which many may be wrong, and says which.
+
+    X is an array of images, uint8, float or integer, of shape (N, H, W) or (N, H, W, C) with 1 or 3 channels, or
+    a list of N image files. Pixels run from 0 to white, which is the smallest of 1, 16 and 255 that no pixel of the
+    training exceeds; others are an error. Files are scaled and cut to squares of one size. Arrays are never mirrored
+    unless `settings={"views": {"flip": True}}` says that a mirrored image keeps its class; files are.
+
+    Args:
+        method: a name in `scanmix.METHODS`.
+        recipe: name or path of a recipe; by default the shipped one for data of this kind.
+        settings: what differs from the recipe, as `scanmix.train` takes it: {"epochs": 40, "pretrain.epochs": 100}.
+        random_state: decides every draw; None draws anew in each fit.
+        device: "auto", "cpu", "cuda" ...
+        threads: of PyTorch while training; its own choice when not given.
+        verbose: show progress, if there is a terminal.
+
+    Attributes:
+        classes_: (C,) the labels that occur in y.
+        p_clean_: (N,) probability that each label of y is right.
+        suggested_labels_: (N,) what each label should be, from `classes_`.
+        noise_rate_: estimated share of wrong labels.
+        transition_: (C, C) estimated share of each true class (row) that was given each label (column).
+        audit_: all that is known of each label, the most doubtful first (`scanmix.audit.Audit`).
+        run_: the training itself (`scanmix.runs.Run`).
+        white_: the value that stands for white.
+    """
+
+    def __init__(
+        self, method: str = "scanmix", *, recipe: str | None = None, settings: Mapping[str, Any] | None = None,
+        random_state: Any = 0, device: str = "auto", threads: int | None = None, verbose: bool = False,
+    ) -> None:  # fmt: skip
+        """Keep the parameters; `fit` looks at them."""
+        self.method = method
+        self.recipe = recipe
+        self.settings = settings
+        self.random_state = random_state
+        self.device = device
+        self.threads = threads
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> ScanMixClassifier:
+        """Learn from images and their labels. Shape: (N, H, W), (N, H, W, C) or N files; (N,) texts or numbers.
+
+        Raises:
+            UserError: the data or a parameter cannot be used; says why. What scikit-learn checks is a ValueError.
+        """
+        inputs, given = self._training_inputs(X, y)
+        self.classes_, labels = np.unique(given, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise BadInput(f"y has the class {self.classes_[0]!r} only; a classifier needs two")
+        examples = Examples(
+            images=inputs,
+            labels=torch.from_numpy(labels.astype(np.int64)),
+            class_names=tuple(map(str, self.classes_)),
+            ids=tuple(map(str, range(len(labels)))),
+            paths=tuple(map(os.fspath, X)) if _kind_of(X) == "files" else None,
+            name="arrays",
+            flip=_kind_of(X) == "files",
+        )
+        self.run_ = train(
+            examples, method=self.method, seed=self._seed(), recipe=self.recipe, device=self.device,
+            threads=self.threads, progress=bool(self.verbose), **self._overrides(),
+        )  # fmt: skip
+        self._adopt(self.run_.audit())
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the likeliest class of each image. Shape: as in `fit` -> (N,), of `classes_`."""
+        likeliest: np.ndarray = self.predict_proba(X).argmax(1)
+        found: np.ndarray = self.classes_[likeliest]
+        return found
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return class probabilities, columns as in `classes_`. Shape: as in `fit` -> (N, C) float64.
+
+        Raises:
+            UserError: X is not of the kind, size or channels that were learned from.
+        """
+        check_is_fitted(self)
+        probs = self.run_.predict_proba(self._inputs(X)).astype(np.float64)
+        return probs / probs.sum(1, keepdims=True)
+
+    def _training_inputs(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray]:
+        """Check X and y; fix what white is."""
+        if y is None:
+            raise BadInput("ScanMixClassifier requires y to be passed, but the target y is None")
+        given = column_or_1d(y, warn=True)
+        check_classification_targets(given)
+        if _kind_of(X) == "files":
+            self.white_ = WHITES[-1]
+            check_consistent_length(X, given)
+            pictures = read_pictures([Path(path) for path in X])
+            if pictures.skipped:
+                raise BadInput(f"{pictures.skipped[0]}; leave it out of X and y")
+            return pictures.images, given
+        pixels = _pixels(X)
+        check_consistent_length(pixels, given)
+        self.white_ = find_white(pixels)
+        return to_images(pixels, self.white_), given
+
+    def _inputs(self, X: Any) -> Tensor:
+        """Look at new data as at that of training."""
+        model = self.run_.model
+        if _kind_of(X) == "files":
+            decoded = decode_pictures([Path(path) for path in X], model.size[0], model.channels)
+            for path, image in zip(X, decoded, strict=True):
+                if isinstance(image, str):
+                    raise BadInput(f"{path}: {image}")
+            return torch.from_numpy(np.stack(decoded))
+        return to_images(_pixels(X), self.white_)
+
+    def _adopt(self, audit: Audit) -> None:
+        """Keep an audit, and its main columns in the order of the training data."""
+        self.audit_ = audit
+        self.noise_rate_ = float(audit.noise_rate.value)
+        self.transition_ = audit.transition
+        place = audit.order.argsort()
+        number = {name: i for i, name in enumerate(audit.class_names)}
+        self.p_clean_ = audit["p_clean"][place]
+        self.suggested_labels_ = self.classes_[[number[name] for name in audit["suggested"][place]]]
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _overrides(self) -> dict[str, Any]:
+        overrides = dict(self.settings or {})
+        for name in inspect.signature(train).parameters:
+            if name in overrides:
+                raise BadInput(f"settings[{name!r}]: that is no setting of a method; it is up to the estimator")
+        return overrides
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Weights as the bytes of safetensors files, never as pickled modules; what it learned from stays behind."""
+        state = dict(super().__getstate__())
+        if "run_" in state:
+            state["run_"] = _packed(state["run_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Come back on the CPU, wherever the training was."""
+        if "run_" in state:
+            state = {**state, "run_": _unpacked(state["run_"])}
+        super().__setstate__(state)
+
+
+def _kind_of(X: Any) -> Literal["files", "images"]:
+    """What X holds, by its first element."""
+    is_list = isinstance(X, list | tuple) or np.ndim(X) == 1
+    return "files" if is_list and len(X) and isinstance(next(iter(X)), str | os.PathLike) else "images"
+
+
+def _pixels(X: Any) -> np.ndarray:
+    """Check an array as scikit-learn does: numbers, none of them missing, at least one row."""
+    pixels: np.ndarray = check_array(X, allow_nd=True, ensure_2d=False)
+    return pixels
+
+
+def _packed(run: Run) -> dict[str, Any]:
+    """A run as tables, numbers and the bytes of its model's files."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(run.model, Path(folder))
+        files = {path.name: path.read_bytes() for path in (Path(folder) / "model").iterdir()}
+    return {"settings": dump(run.settings), "about": run.about, "metrics": run.metrics, "files": files}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> Run:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in packed["files"].items():
+            (Path(folder) / Path(name).name).write_bytes(content)
+        model = load_model(folder)
+    settings = build(RunSettings, packed["settings"], where="the pickled run")
+    return Run(settings, packed["about"], packed["metrics"], model=model)
