@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["load", "add_noise", "train", "resume", "open_run", "METHODS", "Examples", "ScanMixClassifier", "__version__"]
+__all__ = [
+    "load", "add_noise", "train", "resume", "open_run", "METHODS", "Examples", "ScanMixClassifier", "__version__",
+]  # fmt: skip
 
 # Where each name lives. Looked up when first asked for: `import scanmix` must not take PyTorch's seconds.
 _HOMES = {

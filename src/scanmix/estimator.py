@@ -104,8 +104,8 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest class of each image. Shape: as in `fit` -> (N,), of `classes_`."""
         likeliest: np.ndarray = self.predict_proba(X).argmax(1)
-        found: np.ndarray = self.classes_[likeliest]
-        return found
+        classes: np.ndarray = self.classes_
+        return classes[likeliest]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities, columns as in `classes_`. Shape: as in `fit` -> (N, C) float64.

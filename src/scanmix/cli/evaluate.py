@@ -44,7 +44,7 @@ def _measure(run: Path, data: str, root: Path | None) -> Mapping[str, Any]:
 
     model = load_model(run)
     height, width = model.size
-    train, test = load(data, root=root, size=height if height == width else None)
+    train, test = load(data, root=root, size=height if height == width and model.kind == "image" else None)
     return measure(model, match(test or train, model.class_names, model.size, model.channels))
 
 

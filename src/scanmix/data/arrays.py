@@ -1,4 +1,4 @@
-"""Arrays of pixels as people hold them - floats or integers, channels last - to uint8 images, and nothing guessed twice.
+"""Arrays of pixels as people hold them, floats or integers and channels last, to uint8 images.
 
 Legend: N images, H height, W width, C channels.
 """
