@@ -25,6 +25,9 @@ Noise = Annotated[
 Root = Annotated[
     Path | None, typer.Option(help="Where a known data set lies, or what the paths of a table are relative to.")
 ]
+Labels = Annotated[
+    Path | None, typer.Option(help="Of a .npy: .csv with a column label, or .npy; by default the .csv beside it.")
+]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels; by default what suits them.")]
 PerClass = Annotated[int | None, typer.Option(help="Keep so many training images of each class.")]
 LimitTest = Annotated[int | None, typer.Option(help="Keep the first so many test images.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanmix.cli.options import Data, Device, LimitTest, Noise, PerClass, Root, RunFolder, Seed, Size, Threads
+from scanmix.cli.options import Data, Device, Labels, LimitTest, Noise, PerClass, Root, RunFolder, Seed, Size, Threads
 from scanmix.cli.shell import check_run, settings_from, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import UserError
@@ -43,10 +43,7 @@ def train(
     limit_test: LimitTest = None,
     size: Size = None,
     root: Root = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Of vectors: .csv with a column label, or .npy; by default the .csv beside DATA."),
-    ] = None,
+    labels: Labels = None,
 ) -> None:
     """Train on images whose labels may be wrong.
 
