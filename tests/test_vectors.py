@@ -115,7 +115,7 @@ def test_the_command_line_takes_npy_and_labels(tmp_path: Path, monkeypatch: pyte
     assert "Accuracy" in say("evaluate", tmp_path / "run", "--data", tmp_path / "held_out.npy").output
     about = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert (about["kind"], about["network"]) == ("vector", {"hidden": [256, 256]})
-    assert "takes vectors, not files" in say("predict", tmp_path / "run", tmp_path / "y.csv", code=2).output
+    assert "takes vectors, not files" in say("predict", tmp_path / "run", tmp_path / "embeddings.npy", code=2).output
 
 
 def test_scanmix_beats_cross_entropy_on_little_data(tmp_path: Path) -> None:
