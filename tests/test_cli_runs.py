@@ -21,7 +21,8 @@ from scanmix.checkpoint import load_model
 from scanmix.cli import app
 from scanmix.cli.demo import demonstrate
 from scanmix.config import Table
-from scanmix.data.readers.pictures import find_pictures, read_pictures
+from scanmix.data.decoding import find_pictures
+from scanmix.data.readers.pictures import read_pictures
 
 SMALL: Table = {"network": {"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2}}
 NETWORK = ["--set", "network.widths=[8,16]", "--set", "network.blocks=[1,1]", "--set", "network.stem_stride=2"]
@@ -97,10 +98,33 @@ def test_a_folder_is_trained_on_and_summed_up(photos: Path, tmp_path: Path) -> N
     assert f"actual {run.noise.actual:.1%}".replace("%", " %") in result.stdout
     assert "asked 50.0 %" in result.stdout and "estimated" in result.stdout
     labels = rows_of(folder / "labels.csv")
-    doubtful = [row for row in labels if row["suggested"] != row["given"]]
+    doubtful = [row for row in labels if float(row["p_clean"]) < 0.5]
     assert f"{len(doubtful)} of 24 labels look wrong." in result.stdout
     assert "scanmix 3/3 accuracy" in result.stderr and "Pre-training" in result.stderr  # no terminal: lines
     assert f"Next: scanmix predict {folder.relative_to(tmp_path)}" in result.stdout
+
+
+def test_an_audit_writes_three_files_and_says_what_follows(photos: Path, tmp_path: Path) -> None:
+    say("train", photos, *PLAIN, "--out", "run")
+    before = (tmp_path / "run" / "labels.csv").read_bytes()
+    result = say("audit", "run", "--worst", "2")
+    assert "Wrong labels: about" in result.stdout and "Most confused" in result.stdout
+    assert (tmp_path / "run" / "labels.csv").read_bytes() == before, "a run ends with the same audit"
+    assert (tmp_path / "run" / "labels.parquet").is_file()
+    assert json.loads((tmp_path / "run" / "audit.json").read_text())["labels"] == 24
+
+
+def test_arrays_are_audited_into_a_folder(tmp_path: Path) -> None:
+    labels = np.array(["cat", "dog"] * 10)
+    probs = np.tile([[0.9, 0.1], [0.2, 0.8]], (10, 1))
+    probs[3] = [0.97, 0.03]
+    np.save("y.npy", labels)
+    np.save("p.npy", probs)
+    say("audit", "--labels", "y.npy", "--probs", "p.npy", "--classes", "cat,dog")
+    first = rows_of(tmp_path / "audit" / "labels.csv")[0]
+    assert (first["id"], first["given"], first["suggested"], first["kind"]) == ("3", "dog", "cat", "wrong")
+    assert "give a RUN, or" in say("audit", "run", "--labels", "y.npy", code=2).stderr
+    assert "both --labels and --probs" in say("audit", "--labels", "y.npy", code=2).stderr
 
 
 def test_the_same_line_again_goes_on_and_another_is_refused(photos: Path) -> None:
@@ -302,7 +326,7 @@ def test_the_demo_compares_counts_and_starts_anew(capsys: pytest.CaptureFixture[
     train, _ = scanmix.load("digits")
     truth = dict(zip(train.ids, train.labels.tolist(), strict=True))
     rows = rows_of(tmp_path / "runs" / "demo" / "2" / "scanmix" / "labels.csv")
-    doubtful = [row for row in rows if row["suggested"] != row["given"]]
+    doubtful = [row for row in rows if float(row["p_clean"]) < 0.5]
     found = sum(str(truth[row["id"]]) != row["given"] for row in doubtful)
     wrong = sum(str(truth[row["id"]]) != row["given"] for row in rows)
     assert f"{len(doubtful)} of 1437 labels look wrong; {found} of these are" in text

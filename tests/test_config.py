@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from scanmix import config
-from scanmix.config import STRICT, Duration, UserError
+from scanmix.config import STRICT, Duration, UserError, flatten
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -339,3 +339,8 @@ def test_recipe_names(recipes: Path) -> None:
 @pytest.mark.parametrize("name", config.recipe_names())
 def test_shipped_recipes_read_well(name: str) -> None:
     assert "method" in config.load_recipe(name)
+
+
+def test_flatten_puts_values_under_dotted_keys() -> None:
+    table = {"a": {"b": 1, "c": {"d": [2]}}, "e": "f", "g": {}}
+    assert flatten(table) == {"a.b": 1, "a.c.d": [2], "e": "f"}

@@ -41,7 +41,7 @@ def tiny(method: str = "scanmix", **more: Any) -> ScanMixClassifier:
     return ScanMixClassifier(method, **{"settings": TINY, **more})
 
 
-@parametrize_with_checks([ScanMixClassifier(settings={"epochs": 10})])  # none is expected to fail
+@parametrize_with_checks([ScanMixClassifier(settings={"epochs": 10})])  # type: ignore[untyped-decorator]  # none is expected to fail
 def test_scikit_learns_checks_on_vectors(estimator: Any, check: Any) -> None:
     check(estimator)
 

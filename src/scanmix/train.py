@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scanmix.blocks.divide import noise_rate
 from scanmix.checkpoint import Model, has_checkpoint, load_checkpoint, save_checkpoint, save_model, unpack
-from scanmix.config import Table, UserError
+from scanmix.config import Table, UserError, flatten
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
@@ -247,17 +247,15 @@ def _open_or_create(settings: RunSettings, examples: Examples, folder: Path | No
     return run
 
 
-def _differences(old: Table, new: Table, prefix: str = "") -> list[str]:
+def _differences(old: Table, new: Table) -> list[str]:
     """Name what differs between two tables: "settings.epochs was 4, is 6"."""
     found: list[str] = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += _differences(before, after, f"{prefix}{key}.")
-        elif "fingerprint" in key and before != after:
+    before, after = flatten(old), flatten(new)
+    for key in sorted(key for key in {*before, *after} if before.get(key) != after.get(key)):
+        if "fingerprint" in key:
             found.append("the test images" if key.startswith("test") else "the training images or labels")
-        elif before != after:
-            found.append(f"{prefix}{key} was {before!r}, is {after!r}")
+        else:
+            found.append(f"{key} was {before.get(key)!r}, is {after.get(key)!r}")
     return found
 
 

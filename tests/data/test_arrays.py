@@ -34,7 +34,7 @@ def test_every_pixel_is_where_it_was(white: int, channels: int | None) -> None:
     assert images.shape == (3, channels or 1, 4, 5) and images.dtype == torch.uint8
     for place in np.ndindex(shape):
         n, h, w, c = (*place, 0)[:4]
-        assert images[n, c, h, w] == round(pixels[place] / white * 255)
+        assert images[n, c, h, w] == round(float(pixels[place]) / white * 255)
 
 
 def test_bytes_are_kept_as_they_are_and_copied() -> None:

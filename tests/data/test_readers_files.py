@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from scanmix.config import UserError
+from scanmix.data.decoding import find_pictures
 from scanmix.data.readers import load, reload
 from scanmix.data.readers.folder import sort_names
-from scanmix.data.readers.pictures import default_size, find_pictures, read_pictures
+from scanmix.data.readers.pictures import default_size, read_pictures
 
 
 def paint(path: Path, color: Any = 128, mode: str = "L", size: tuple[int, int] = (24, 24), **saving: Any) -> None:

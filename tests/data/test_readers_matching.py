@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from scanmix.config import UserError
+from scanmix.data.decoding import decode_pictures
 from scanmix.data.examples import Examples
 from scanmix.data.readers import load, match, reload
 from scanmix.data.readers.matching import with_channels
-from scanmix.data.readers.pictures import decode_pictures
 
 
 def examples(class_names: tuple[str, ...], size: tuple[int, int] = (8, 8), channels: int = 1) -> Examples:

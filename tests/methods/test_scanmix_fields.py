@@ -116,6 +116,17 @@ def test_clustering_goes_through_its_own_head_unless_told(
     assert ("clusterer.weight" in moved(state.peers[1], before)) is not shared_head
 
 
+@pytest.mark.parametrize("severe_noise", [0.0, 1.0])
+def test_a_rate_of_zero_leaves_the_clustering_loss_out(scanmix: ScanMix, started: Started, severe_noise: float) -> None:
+    state, data = started
+    method = replace(scanmix, severe_noise=severe_noise, cluster_rate=1e-3, severe_cluster_rate=1e-3)
+    without = replace(method, cluster_rate=0.0, severe_cluster_rate=0.0)
+    before = snapshot(state.peers[0])
+    assert "cluster/total" not in without.epoch(state, data, 1)
+    assert not {"clusterer.weight", "clusterer.bias"} & moved(state.peers[0], before)
+    assert "cluster/total" in method.epoch(state, data, 2)
+
+
 def test_both_peers_start_from_the_same_clusters_and_neighbors(
     scanmix: ScanMix, data: TrainingData, network: PreActResNetSettings
 ) -> None:

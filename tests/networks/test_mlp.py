@@ -18,7 +18,8 @@ def test_forward_is_the_slow_one(hidden: tuple[int, ...], training: bool) -> Non
     network = Mlp(MlpSettings(hidden=hidden), 9).train(training)
     rows = torch.randn(12, 9)
     expected = rows
-    for linear, norm in zip(network.layers[::3], network.layers[1::3], strict=True):
+    layers = list(network.layers)
+    for linear, norm in zip(layers[::3], layers[1::3], strict=True):
         assert isinstance(linear, nn.Linear) and isinstance(norm, nn.BatchNorm1d)
         expected = expected @ linear.weight.T
         mean, var = (expected.mean(0), expected.var(0, correction=0)) if training else (0.0, 1.0)

@@ -20,12 +20,13 @@ from scanmix.blocks.doubt import (
     count_forgotten,
     estimate_noise,
     given_share,
+    isolated,
     kinds,
     margin,
     mean_likelihood,
     truth_posterior,
 )
-from scanmix.blocks.neighbors import nearest_neighbors, neighbor_vote
+from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity, neighbor_vote
 from scanmix.blocks.transition import expected_confusion
 
 NEIGHBORS = 10
@@ -92,7 +93,7 @@ def _columns(
         "score": score.numpy(),
         "confidence": confidence.numpy(),
         "margin": margin(belief, labels).numpy(),
-        "kind": np.array(kinds(p_clean, belief, labels, is_duplicate), dtype=object),
+        "kind": np.array(kinds(p_clean, belief, labels, is_duplicate, _alone(evidence, neighbors)), dtype=object),
     }
     if neighbors is not None:
         shown = F.one_hot(labels, len(names)).float()
@@ -109,6 +110,13 @@ def _columns(
     twins = ([evidence.ids[j] for j in duplicates.get(i, ())] for i in range(count))
     table["reason"] = np.array([reason(*pair) for pair in zip(rows, twins, strict=True)], dtype=object)
     return table
+
+
+def _alone(evidence: Evidence, neighbors: Tensor | None) -> Tensor:
+    """Shape: (N,) bool; nobody where there are no features to tell by."""
+    if neighbors is None or evidence.features is None:
+        return torch.zeros(len(evidence.labels), dtype=torch.bool)
+    return isolated(neighbor_similarity(evidence.features, neighbors))
 
 
 def _losses(evidence: Evidence) -> Tensor:

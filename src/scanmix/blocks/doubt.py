@@ -82,16 +82,23 @@ def truth_posterior(p_clean: Tensor, belief: Tensor, labels: Tensor) -> Tensor:
     return ((1 - p_clean).unsqueeze(1) * others).scatter(1, labels.unsqueeze(1), p_clean.unsqueeze(1))
 
 
-def kinds(p_clean: Tensor, belief: Tensor, labels: Tensor, duplicate: Tensor) -> list[str]:
+def isolated(similarity: Tensor) -> Tensor:
+    """Where an example is unlike even its neighbors: below Tukey's lower fence. Shape: (N,) -> (N,) bool."""
+    low, high = torch.quantile(similarity, torch.tensor([0.25, 0.75], dtype=similarity.dtype))
+    fence: Tensor = low - 1.5 * (high - low)
+    return similarity < fence
+
+
+def kinds(p_clean: Tensor, belief: Tensor, labels: Tensor, duplicate: Tensor, alone: Tensor) -> list[str]:
     """Sort each label into `duplicate`, `out_of_scope`, `wrong`, `hard` or `fine`; the first that fits.
 
-    duplicate: the same picture stands under another label. out_of_scope: the label is not believed, and no class
-    is. wrong: it is not believed, and another class is likelier. hard: the label has no clear lead.
-    Shape: (N,), (N, C), (N,), (N,) bool -> N names.
+    duplicate: the same picture stands under another label. out_of_scope: the label is not believed, no class is,
+    and the picture is `isolated`. wrong: the label is not believed, and another class is likelier. hard: the label
+    has no clear lead. Shape: (N,), (N, C), (N,), (N,) bool, (N,) bool -> N names.
     """
     rules = {
         "duplicate": duplicate,
-        "out_of_scope": (p_clean < EVEN) & (belief.amax(1) < EVEN),
+        "out_of_scope": (p_clean < EVEN) & (belief.amax(1) < EVEN) & alone,
         "wrong": (p_clean < EVEN) & (belief.argmax(1) != labels),
         "hard": (margin(belief, labels) < MARGIN) | (p_clean < EVEN),
     }

@@ -62,6 +62,12 @@ def neighbor_vote(neighbors: Tensor, shares: Tensor) -> Tensor:
     return total / neighbors.shape[1]
 
 
+def neighbor_similarity(features: Tensor, neighbors: Tensor) -> Tensor:
+    """Mean cosine between each example and its neighbors. Shape: (N, D), (N, K) -> (N,) in -1..1."""
+    unit = F.normalize(features.float(), dim=1)
+    return torch.stack([(unit * unit[column]).sum(1) for column in neighbors.unbind(1)]).mean(0)
+
+
 def voted_labels(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int) -> Tensor:
     """Return the labels after `rounds` of averaging over candidates: the class with most votes above its share.
 

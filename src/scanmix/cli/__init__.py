@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
+from scanmix.cli.audit import audit
 from scanmix.cli.demo import demo
 from scanmix.cli.evaluate import evaluate
+from scanmix.cli.export import export
 from scanmix.cli.methods import methods
 from scanmix.cli.noise import noise
 from scanmix.cli.predict import predict
+from scanmix.cli.report import report
 from scanmix.cli.reproduce import reproduce
 from scanmix.cli.shell import Commands
 from scanmix.cli.train import resume, train
@@ -45,5 +48,5 @@ def scanmix_command(
     """Image classifiers from labels that cannot be trusted. Start with `scanmix demo`."""
 
 
-for command in (demo, train, resume, evaluate, predict, methods, noise, reproduce):
+for command in (demo, train, resume, evaluate, predict, audit, report, export, methods, noise, reproduce):
     app.command()(command)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scanmix.cli.inputs import load_labeled
 from scanmix.cli.options import Root, RunFolder
 from scanmix.cli.shell import check_run, percent, print_table
 
@@ -37,15 +38,11 @@ def evaluate(
 
 
 def _measure(run: Path, data: str, root: Path | None) -> Mapping[str, Any]:
-    """Measure on other images, in the model's classes, size and channels; their test part where they have one."""
     from scanmix.checkpoint import load_model
-    from scanmix.data.readers import load, match
     from scanmix.evaluate import evaluate as measure
 
     model = load_model(run)
-    height, width = model.size
-    train, test = load(data, root=root, size=height if height == width and model.kind == "image" else None)
-    return measure(model, match(test or train, model.class_names, model.size, model.channels))
+    return measure(model, load_labeled(model, data, root))
 
 
 def _how(result: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ Root = Annotated[
     Path | None, typer.Option(help="Where a known data set lies, or what the paths of a table are relative to.")
 ]
 Labels = Annotated[
-    Path | None, typer.Option(help="Of a .npy: .csv with a column label, or .npy; by default the .csv beside it.")
+    Path | None, typer.Option(help="Of a .npy: table with a column label, or .npy; by default the .csv beside it.")
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels; by default what suits them.")]
 PerClass = Annotated[int | None, typer.Option(help="Keep so many training images of each class.")]

@@ -1,21 +1,22 @@
-"""`scanmix predict`: classes and probabilities of image files, as a CSV."""
+"""`scanmix predict`: classes and probabilities of image files, as a table."""
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.options import Device, RunFolder
-from scanmix.cli.shell import check_run, check_writable, show_skipped
+from scanmix.cli.inputs import find_files, load_labeled
+from scanmix.cli.options import Device
+from scanmix.cli.shell import check_run, check_writable, percent, show_skipped
 from scanmix.config import UserError
 
 if TYPE_CHECKING:
-    from scanmix.checkpoint import Model
+    from scanmix.data.examples import Examples
+    from scanmix.data.records import Row
+    from scanmix.export.classifier import Classifier
 
 PREDICTIONS = Path("predictions.csv")
 CHUNK = 4096
@@ -23,57 +24,68 @@ CHUNK = 4096
 
 
 def predict(
-    run: RunFolder,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or what `scanmix export` made of one.")],
     paths: Annotated[
-        list[Path], typer.Argument(help="Image files, folders (with all below them), .csv tables with a column path.")
+        list[Path],
+        typer.Argument(
+            help="Image files, folders (with all below them), .csv or .parquet tables with a column path; "
+            "- reads paths from standard input, one a line."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="CSV to write: path, class, probability.")] = PREDICTIONS,
+    out: Annotated[
+        Path, typer.Option(help="Table to write, .csv or .parquet: path, class, probability.")
+    ] = PREDICTIONS,
     top: Annotated[int, typer.Option(min=1, help="How many classes to write for each image.")] = 1,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Labeled images that were NOT trained on, 100 or more: adjust how sure the probabilities are. Some "
+            "labels may be wrong, if at random. Which class is likeliest does not change.",
+        ),
+    ] = None,
     device: Device = "auto",
 ) -> None:
-    """Classify images, into a CSV.
+    """Classify images, into a CSV or Parquet table.
 
     Unreadable files are listed and skipped.
     """
     check_run(run)
     check_writable(out)
-    files = _find_files(paths)
-    from scanmix.checkpoint import load_model
-    from scanmix.engine import find_device
+    files = find_files(paths)
+    from scanmix.data.records import new_table
+    from scanmix.export.classifier import load_classifier
 
-    model = load_model(run, find_device(device))
+    model = load_classifier(run, device)
     if top > len(model.class_names):
         raise UserError(f"--top {top} is more than the {len(model.class_names)} classes of {run}")
-    if model.kind == "vector":
+    if model.size == (1, 1):
         raise UserError(f"{run} takes vectors, not files: scanmix.open_run({str(run)!r}).predict_proba(vectors)")
     if model.size[0] != model.size[1]:
         raise UserError(f"{run} takes images of {model.size[0]}x{model.size[1]} pixels; files are cut to squares")
-    columns = ["path", "class", "probability"]
-    columns += [f"{column}_{place}" for place in range(2, top + 1) for column in ("class", "probability")]
+    temperature = 1.0 if calibrate is None else _find_temperature(model, run, calibrate)
+    columns: dict[str, type[str] | type[float]] = {"path": str, "class": str, "probability": float}
+    for place in range(2, top + 1):
+        columns |= {f"class_{place}": str, f"probability_{place}": float}
     skipped: list[str] = []
-    aside = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        with aside.open("w", newline="", encoding="utf-8") as handle:
-            table = csv.writer(handle)
-            table.writerow(columns)
-            for row in _classified(model, files, top, skipped):
-                table.writerow(row)
+    with new_table(out, columns) as write:
+        for rows in _classified(model, files, top, temperature, skipped):
+            write(rows)
         show_skipped(skipped)
         if len(skipped) == len(files):
             raise UserError(f"not one of {len(files)} files could be read as an image; nothing was written")
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)
     note = f"; {len(skipped)} could not be read and were skipped" if skipped else ""
     typer.echo(f"Wrote {out}: {len(files) - len(skipped)} of {len(files)} images{note}.")
 
 
-def _classified(model: Model, files: Sequence[Path], top: int, skipped: list[str]) -> Iterator[list[str]]:
-    """Yield a row for each image, likeliest class first; what cannot be read is added to `skipped`."""
+def _classified(
+    model: Classifier, files: Sequence[Path], top: int, temperature: float, skipped: list[str]
+) -> Iterator[list[Row]]:
+    """Yield a row for each image, likeliest class first, in chunks; what cannot be read is added to `skipped`."""
     import numpy as np
-    import torch
 
-    from scanmix.data.readers.pictures import decode_pictures
+    from scanmix.calibration import temper
+    from scanmix.data.decoding import decode_pictures
 
     for first in range(0, len(files), CHUNK):
         chunk = files[first : first + CHUNK]
@@ -82,41 +94,39 @@ def _classified(model: Model, files: Sequence[Path], top: int, skipped: list[str
         read = [(file, image) for file, image in outcomes if not isinstance(image, str)]
         if not read:
             continue
-        images = torch.from_numpy(np.stack([image for _, image in read]))
-        for (file, _), shares in zip(read, model.predict_proba(images), strict=True):
-            best = np.argsort(-shares, kind="stable")[:top]
-            yield [str(file), *(cell for c in best for cell in (model.class_names[c], f"{shares[c]:.6f}"))]
+        probs = temper(model.predict_proba(np.stack([image for _, image in read])), temperature)
+        best = np.argsort(-probs, axis=1, kind="stable")[:, :top]
+        yield [
+            [str(file), *(cell for c in likeliest for cell in (model.class_names[c], float(shares[c])))]
+            for (file, _), shares, likeliest in zip(read, probs, best, strict=True)
+        ]
 
 
-def _find_files(paths: Sequence[Path]) -> list[Path]:
-    """Files named, found in folders or listed in tables; each once, in the order given."""
-    from scanmix.data.readers.pictures import find_pictures
+def _find_temperature(model: Classifier, run: Path, data: str) -> float:
+    """Fit a temperature to labeled images and say how it went."""
+    from scanmix.calibration import fit_temperature
 
-    found: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            inside = find_pictures(path)
-            if not inside:
-                raise UserError(f"{path} holds no image files")
-            found |= dict.fromkeys(inside)
-        elif not path.exists():
-            raise UserError(f"{path}: no such file or folder")
-        elif path.suffix.lower() == ".csv":
-            found |= dict.fromkeys(_listed(path))
-        else:
-            found[path] = None
-    return list(found)
+    examples = load_labeled(model, data)
+    _refuse_training_images(run, examples, data)
+    found = fit_temperature(model.predict_proba(examples.images.numpy()), examples.labels.numpy())
+    typer.echo(
+        f"Temperature {found.temperature:.2f} (95 % interval {found.low:.2f} to {found.high:.2f}), "
+        f"from {len(examples)} labels of which {percent(found.noise_rate)} seem wrong; "
+        f"loss {found.loss_before:.3f} before, {found.loss_after:.3f} after."
+    )
+    return found.temperature
 
 
-def _listed(table: Path) -> list[Path]:
-    """Paths in the column `path` of a CSV, relative to its folder."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle, skipinitialspace=True)
-            columns = list(reader.fieldnames or ())
-            cells = [(row.get("path") or "").strip() for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read as a UTF-8 CSV table: {error}") from None
-    if "path" not in columns:
-        raise UserError(f"{table} has no column 'path'; it has {', '.join(columns) or 'none'}")
-    return [table.parent / cell for cell in cells if cell]
+def _refuse_training_images(run: Path, examples: Examples, data: str) -> None:
+    """What was learned by heart says nothing of new images. An exported folder does not know what it learned from."""
+    if not (run / "run.toml").is_file():
+        return
+    from scanmix.runs import open_run
+
+    source = open_run(run).settings.source
+    if source is not None and _origin(source["train"]) == _origin(examples.source):
+        raise UserError(f"{data}: {run} was trained on these images; calibrate on labeled images it has not seen")
+
+
+def _origin(source: Any) -> tuple[str, str]:
+    return source["load"]["source"], source["split"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="fashion-small or digits-small.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="fashion-small, digits-small or audit-digits.")],
     out: Annotated[Path, typer.Option(help="Folder of the tables, and of their runs.")] = Path("results"),
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each on one thread.")] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="Run every cell with so many seeds, from 0 on.")] = 1,
@@ -30,6 +30,9 @@ def reproduce(
 
     The same line goes on with a table that was stopped; runs that are finished are not run again.
     """
+    if table == "audit-digits":
+        _audit(out, seeds)
+        return
     from scanmix.experiments import find_table, run_table
 
     found = find_table(table, seeds)
@@ -52,6 +55,15 @@ def reproduce(
     typer.echo(f"Written: {out / table}.md and {out / table}.csv")
     if failures:
         raise typer.Exit(1)
+
+
+def _audit(out: Path, seeds: int) -> None:
+    """Compare audits; not a table of accuracies, so it has a page of its own."""
+    from scanmix.experiments.audits import run_audits
+
+    with progress("audit-digits", None) as bar:
+        run_audits(out, seeds, bar=bar)
+    typer.echo(f"Written: {out / 'audit.md'} and {out / 'audit.csv'}")
 
 
 def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str]) -> None:

@@ -49,6 +49,11 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
+    show_warning(str(message))
+
+
+def show_warning(message: str) -> None:
+    """Tell on stderr what is not as it should be, but can go on."""
     typer.echo(f"Warning: {message}", err=True)
 
 
@@ -89,7 +94,7 @@ def check_run(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    if not any((folder / name).is_file() for name in ("run.toml", "model/model.json", "model.json")):
+    if not any((folder / name).is_file() for name in ("run.toml", "model/model.json", "model.json", "model.onnx")):
         raise UserError(f"{folder} is no run folder: it has neither run.toml nor a model")
 
 

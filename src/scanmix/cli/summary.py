@@ -49,12 +49,12 @@ def read_labels(folder: Path) -> list[dict[str, str]]:
 
 
 def show_labels(folder: Path, truth: Mapping[str, str] | None = None, count: int = 5) -> None:
-    """Print how many labels look wrong (the model suggests another) and the most doubtful few.
+    """Print how many labels look wrong (p_clean below a half) and the most doubtful few.
 
     Where the truth (id -> class) is known, also how many of them are wrong, and of how many wrong ones.
     """
     rows = read_labels(folder)
-    doubtful = [row for row in rows if row["suggested"] != row["given"]]
+    doubtful = [row for row in rows if float(row["p_clean"]) < 0.5]
     known = ""
     if truth is not None and doubtful:
         found = sum(truth[row["id"]] != row["given"] for row in doubtful)

@@ -47,6 +47,14 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     return merged
 
 
+def flatten(table: Mapping[str, Any], prefix: str = "") -> Table:
+    """Put the values of a nested table under dotted keys: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
+    flat: Table = {}
+    for key, value in table.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def parse_assignment(text: str) -> Table:
     """Turn `a.b=value` from the command line into `{"a": {"b": value}}`.
 

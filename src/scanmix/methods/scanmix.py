@@ -62,8 +62,7 @@ class ScanMix:
     weight_decay: Weight = 5e-4  # section 4.2
     share_momentum: bool = True  # one momentum buffer for all tasks (code); each task begins anew when off
     clean_threshold: Share = 0.5  # tau, Eq. 8
-    mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label, ...
-    severe_mixture: Literal["all", "class"] = "all"  # ... and under severe noise (ours)
+    mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label (ours)
     loss_memory: Count = 1  # epochs of losses averaged under severe noise (5 in the code, if told 90 %)
     sharpen_temperature: Rate = 0.5  # T of MixMatch
     mixup_alpha: Weight = 4.0  # alpha of MixUp's Beta(alpha, alpha)
@@ -110,12 +109,10 @@ class ScanMix:
             beliefs = [examine(peer, data) for peer in state.peers]
             losses = torch.stack([normalize_losses(belief.losses) for belief in beliefs])
             state.history = remember(state.history, losses, self.loss_memory)
-            groups = {"all": None, "class": data.labels}
-            if state.severe is None:
-                first = clean_probabilities(losses, groups[self.mixture])
-                state.severe = noise_rate(first, self.clean_threshold) > self.severe_noise
-            evidence, mixture = (state.history.mean(0), self.severe_mixture) if state.severe else (losses, self.mixture)
-            state.p_clean = clean_probabilities(evidence, groups[mixture])
+            evidence = state.history.mean(0) if state.severe else losses
+            state.p_clean = clean_probabilities(evidence, data.labels if self.mixture == "class" else None)
+        if state.severe is None:
+            state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
         begin += 0 if state.severe else self.epochs_in(self.mild_warmup, data)
         if epoch < begin:
             return self._warm_up("network", data.labels, self.learning_rate, state, data, epoch, meter)

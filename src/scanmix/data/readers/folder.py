@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from scanmix.config import UserError
+from scanmix.data.decoding import find_pictures
 from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import find_pictures, read_pictures
+from scanmix.data.readers.pictures import read_pictures
 
 Row = tuple[str, Path, str]  # id, file, class name
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers.folder import Row, to_examples
+from scanmix.data.records import read_records
 
 SPLITS = {
     "": "train", "train": "train", "training": "train", "test": "test", "val": "test", "validation": "test",
@@ -30,13 +29,13 @@ def read_table(
     """
     table = table.absolute()
     base = table.parent if root is None else Path(root).expanduser().absolute()
-    records = _read_parquet(table) if table.suffix.lower() == ".parquet" else _read_csv(table)
+    records = read_records(table, required=("path", "label"), optional=("split",))
     rows: dict[str, list[Row]] = {"train": [], "test": []}
     seen: dict[str, int] = {}
     unlabeled: list[str] = []
     for number, record in enumerate(records, start=1):
-        path, label = _text(record["path"]), _text(record["label"])
-        split = SPLITS.get(_text(record.get("split")).lower())
+        path, label = as_text(record["path"]), as_text(record["label"])
+        split = SPLITS.get(as_text(record.get("split")).lower())
         if not path:
             raise UserError(f"row {number} of {table} has no path.")
         if path in seen:
@@ -53,45 +52,10 @@ def read_table(
     return to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A label as text: 3.0, which is how tables with gaps store 3, is 3; missing is empty."""
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
-
-
-def _check_columns(table: Path, columns: list[str]) -> None:
-    for column in ("path", "label"):
-        if column not in columns:
-            raise UserError(f"{table} has no column {column!r}; it has {', '.join(columns) or 'none'}.")
-
-
-def _read_csv(table: Path) -> list[Mapping[str, Any]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            _check_columns(table, list(reader.fieldnames or ()))
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read as a UTF-8 CSV table: {error}.") from None
-
-
-def _read_parquet(table: Path) -> list[Mapping[str, Any]]:
-    try:
-        import pyarrow  # only where a Parquet file asks for it
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(
-            f"reading {table} needs pyarrow; install it with: pip install 'scanmix[parquet]', or write a CSV."
-        ) from None
-    try:
-        columns = pyarrow.parquet.read_schema(table).names
-        _check_columns(table, columns)
-        wanted = [column for column in ("path", "label", "split") if column in columns]
-        # dictionary-typed (categorical) columns come out as plain values
-        records: list[Mapping[str, Any]] = pyarrow.parquet.read_table(table, columns=wanted).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(f"{table} cannot be read as Parquet: {error}.") from None
-    return records

@@ -1,11 +1,10 @@
-"""Feature vectors in a `.npy` file, their labels in a CSV or another `.npy` beside it.
+"""Feature vectors in a `.npy` file, their labels in a table or another `.npy` beside it.
 
 Legend: N examples, D features.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,8 @@ import torch
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers.folder import sort_names
+from scanmix.data.readers.table import as_text
+from scanmix.data.records import read_records
 
 
 def read_vectors(path: Path, labels: str | Path | None = None) -> Examples:
@@ -22,8 +23,8 @@ def read_vectors(path: Path, labels: str | Path | None = None) -> Examples:
 
     Args:
         path: `.npy` of shape (N, D).
-        labels: `.csv` with a column `label`, and `id` where rows have names; or `.npy` of N texts or whole numbers.
-            By default the file of the same name that ends in `.csv`.
+        labels: `.csv` or `.parquet` with a column `label`, and `id` where rows have names; or `.npy` of N texts or
+            whole numbers. By default the file of the same name that ends in `.csv`.
 
     Shape: images (N, D, 1, 1) float32.
 
@@ -86,16 +87,8 @@ def _read_labels(path: Path) -> tuple[list[str], list[str]]:
         if array.ndim != 1 or array.dtype.kind not in "iuUb":
             raise UserError(f"{path} must hold one text or whole number for each row, not {array.dtype} {array.shape}.")
         return [str(label) for label in array.tolist()], []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            columns = list(reader.fieldnames or ())
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a UTF-8 CSV table: {error}.") from None
-    if "label" not in columns:
-        raise UserError(f"{path} has no column 'label'; it has {', '.join(columns) or 'none'}.")
-    labels = [(row["label"] or "").strip() for row in rows]
+    records = read_records(path, required=("label",), optional=("id",))
+    labels = [as_text(record["label"]) for record in records]
     if "" in labels:
         raise UserError(f"row {labels.index('') + 1} of {path} has no label.")
-    return labels, [row["id"].strip() for row in rows] if "id" in columns else []
+    return labels, [as_text(record["id"]) for record in records if "id" in record]

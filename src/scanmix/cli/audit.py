@@ -1,0 +1,84 @@
+"""`scanmix audit`: which labels are wrong, what they should be, and what follows for the data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scanmix.cli.shell import check_run, percent, print_table, show_warning
+from scanmix.config import UserError
+
+if TYPE_CHECKING:
+    from scanmix.audit import Audit
+
+ARRAYS = Path("audit")
+
+
+def audit(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="Folder of a finished run; or give --labels and --probs.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Given labels, .npy of N numbers or names.")] = None,
+    probs: Annotated[Path | None, typer.Option(help="Class probabilities, .npy of (N, C) or (P, N, C).")] = None,
+    features: Annotated[Path | None, typer.Option(help="Features, .npy of (N, D): neighbors then vote.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Class names, as a,b,c, in the order of --probs.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; by default RUN, or audit.")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst labels to show.")] = 10,
+) -> None:
+    """List every label, the most doubtful first: labels.csv, labels.parquet, audit.json.
+
+    Takes the run of any method, or arrays of a model that was trained elsewhere.
+    """
+    if run is not None:
+        if labels or probs or features or classes:
+            raise UserError("give a RUN, or --labels and --probs, not both")
+        check_run(run)
+        from scanmix.runs import open_run
+
+        found, folder = open_run(run).audit(), out or run
+    else:
+        found, folder = _audit_arrays(labels, probs, features, classes), out or ARRAYS
+    folder.mkdir(parents=True, exist_ok=True)
+    found.to_csv(folder / "labels.csv")
+    found.to_json(folder / "audit.json")
+    written = ["labels.csv", "audit.json"]
+    try:
+        found.to_parquet(folder / "labels.parquet")
+        written.append("labels.parquet")
+    except UserError as error:
+        show_warning(f"no labels.parquet: {error}")
+    _show(found, worst)
+    typer.echo(f"Written to {folder}: {', '.join(written)}.")
+
+
+def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None, classes: str | None) -> Audit:
+    if labels is None or probs is None:
+        raise UserError("name the folder of a run, or give both --labels and --probs")
+    from scanmix.audit import audit as weigh
+    from scanmix.audit.arrays import evidence_from_arrays, read_array
+
+    names = None if classes is None else [name.strip() for name in classes.split(",")]
+    around = None if features is None else read_array(features)
+    return weigh(evidence_from_arrays(read_array(labels), read_array(probs), around, names))
+
+
+def _show(found: Audit, worst: int) -> None:
+    """Print what holds for the data set, then the first rows."""
+    summary: dict[str, Any] = found.summary()
+    rate = summary["noise_rate"]
+    typer.echo(
+        f"Wrong labels: about {summary['expected_wrong']:.0f} of {summary['labels']} "
+        f"({percent(rate['value'])}; the evidence allows {percent(rate['low'])} to {percent(rate['high'])})."
+    )
+    typer.echo("Kinds: " + ", ".join(f"{count} {kind}" for kind, count in summary["kinds"].items()) + ".")
+    rows = [[row["class"], str(int(row["labels"])), f"{row['expected_wrong']:.0f}"] for row in summary["classes"]]
+    print_table("Labels by class, the worst class first", ["label", "images", "expected wrong"], rows)
+    pairs = [[pair["given"], pair["true"], f"{pair['expected']:.0f}"] for pair in summary["confused"]]
+    print_table("Most confused", ["label", "looks like", "expected"], pairs, text_columns=2)
+    if worst:
+        columns = ["path" if found["path"][0] else "id", "given", "suggested", "p_clean", "kind", "reason"]
+        cells = zip(*(found[column][:worst].tolist() for column in columns), strict=True)
+        shown = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in cells]
+        print_table("The most doubtful", columns, shown, text_columns=len(columns))

@@ -1,0 +1,43 @@
+"""`scanmix export`: a finished run as a folder that stands alone."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scanmix.cli.options import RunFolder
+from scanmix.cli.shell import check_run
+
+
+class Format(StrEnum):
+    """What the classifier is stored as."""
+
+    onnx = "onnx"
+    safetensors = "safetensors"
+
+
+def export(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to make.")],
+    format_: Annotated[
+        Format, typer.Option("--format", help="onnx runs without PyTorch; safetensors is the network as it is.")
+    ] = Format.onnx,
+) -> None:
+    """Make a folder to give away: the classifier of a finished run and its model card.
+
+    The ONNX file is compared with the network on the run's own images before anything is kept.
+    """
+    check_run(run)
+    from scanmix.export.folder import export_onnx, export_safetensors
+
+    checked = ""
+    if format_ is Format.onnx:
+        agreement = export_onnx(run, out)
+        checked = f"\nChecked on {agreement.images}: probabilities differ by {agreement.difference:.1e} at most."
+    else:
+        export_safetensors(run, out)
+    typer.echo(f"Wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}.{checked}")
+    typer.echo(f"Next: scanmix predict {out} new_images/")

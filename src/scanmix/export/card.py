@@ -1,0 +1,164 @@
+"""The model card of an exported folder: what it was learned from, how good it is said to be, and how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from scanmix.checkpoint import Model
+from scanmix.config import read_toml
+from scanmix.export.classifier import INPUT, ONNX_FILE, OUTPUT
+from scanmix.export.onnx_file import OPSET, Agreement
+from scanmix.runs import Run
+
+MOST_NAMES = 100
+"""Classes named in the card; `model.json` has all."""
+
+
+def made_with(run_folder: Path) -> Mapping[str, str]:
+    """Return the versions a run was made with, by name."""
+    versions: Mapping[str, str] = read_toml(run_folder / "run.toml").get("versions", {})
+    return versions
+
+
+def model_card(run: Run, versions: Mapping[str, str], use: str) -> str:
+    """Return the card as Markdown; `use` is its section on how to run these files."""
+    sections = [
+        f"# {_plain(run.about['name'])}: {run.settings.method}",
+        "An image classifier trained with ScanMix on labels that may be wrong.",
+        "## Data",
+        _data(run),
+        "## Training",
+        _training(run, versions),
+        "## Scores",
+        _scores(run),
+        "## Use",
+        use,
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in _limits(run)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def onnx_use(model: Model, agreement: Agreement) -> str:
+    """Say how to run the ONNX file, and how it was checked."""
+    height, width = model.size
+    return f"""`scanmix predict FOLDER images/` reads, scales and cuts pictures as in training. It needs onnxruntime,
+and no PyTorch. From Python:
+
+```python
+import json
+
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("{ONNX_FILE}")
+class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
+images = np.zeros({_shape(model)}, np.uint8)  # yours: any number of them
+probabilities = session.run(["{OUTPUT}"], {{"{INPUT}": images}})[0]
+```
+
+Input `{INPUT}`: uint8, (N, {model.channels}, {height}, {width}). Output `{OUTPUT}`: float32,
+(N, {len(model.class_names)}).
+{_pixels(model)}
+Scaling to 0..1, normalization, the sum of the networks' logits and softmax are inside. Opset {OPSET}.
+
+Checked when it was written: on {agreement.images}, no probability differs from PyTorch's by more than
+{agreement.difference:.1e}."""
+
+
+def safetensors_use(model: Model) -> str:
+    """Say how to load the weights."""
+    return f"""`scanmix predict FOLDER images/` reads, scales and cuts pictures as in training. From Python:
+
+```python
+import numpy as np
+from scanmix.checkpoint import load_model
+
+model = load_model(".")
+images = np.zeros({_shape(model)}, np.uint8)  # yours: any number of them
+probabilities = model.predict_proba(images)
+```
+
+{_pixels(model)}"""
+
+
+def _data(run: Run) -> str:
+    names = [_plain(name) for name in run.class_names]
+    more = f" and {len(names) - MOST_NAMES} more, in `model.json`" if len(names) > MOST_NAMES else ""
+    model, noise = run.model, run.noise
+    return _table({
+        "data": f"{_plain(run.about['name'])}, {run.about['num_examples']} training images",
+        "images": f"{model.size[0]}x{model.size[1]} pixels, {'gray' if model.channels == 1 else 'color'}",
+        f"classes ({len(names)})": ", ".join(names[:MOST_NAMES]) + more,
+        "noise added": run.about.get("noise", "none; the labels are as they came"),
+        "wrong labels, asked for": _percent(noise.asked),
+        "wrong labels, actual": _percent(noise.actual),
+        "wrong labels, estimated": _percent(noise.estimated),
+    })  # fmt: skip
+
+
+def _training(run: Run, versions: Mapping[str, str]) -> str:
+    settings = run.settings
+    made = [f"{name} {version}" for name, version in versions.items()]
+    return _table({
+        "method": settings.method,
+        "recipe": settings.recipe or "none, the defaults of the method",
+        "settings chosen by knowing the noise": "yes" if settings.oracle else "no",
+        "epochs": str(len(run.metrics)),
+        "seed": str(settings.seed),
+        "networks": str(len(run.model.predictor.members)),
+        "made with": ", ".join(made) or "unknown",
+    })  # fmt: skip
+
+
+def _scores(run: Run) -> str:
+    if not run.accuracies:
+        return "None: there were no test images."
+    table = _table({
+        "last epoch": f"{_percent(run.last_accuracy)} (this model)",
+        "mean of the last ten epochs": _percent(run.last10_accuracy),
+        "best epoch": f"{_percent(run.best_accuracy)} (chosen by the test images: an upper bound, not this model's)",
+    })  # fmt: skip
+    matched = any(line.get("accuracy_after_matching") for line in run.metrics)
+    note = "\n\nMeasured after the best matching of clusters with classes, which true labels decide." if matched else ""
+    return f"Accuracy on the test images of the run.\n\n{table}{note}"
+
+
+def _limits(run: Run) -> Iterator[str]:
+    yield "It always names one of its classes, also for a picture of something else."
+    yield "A probability says which class the networks prefer, not how often they are right, unless calibrated."
+    if run.noise.actual is None:
+        yield "How many training labels are wrong is not known; an estimate is only as good as the model."
+    if run.accuracies:
+        yield "The scores hold for images like the test images, as far as the labels of those are right."
+    else:
+        yield "It was not measured. `scanmix evaluate` does so, on images whose labels can be trusted."
+    if run.settings.oracle:
+        yield "Its settings were chosen by someone who knew the noise: on other labels expect less."
+    yield "Labels that are wrong in one direction (all wolves called dogs) are learned, not corrected."
+
+
+def _shape(model: Model) -> tuple[int, ...]:
+    return (1, model.channels, *model.size)
+
+
+def _pixels(model: Model) -> str:
+    height, width = model.size
+    colors = "gray" if model.channels == 1 else "in the order red, green, blue"
+    cut = " Pictures are scaled (bicubic) until the shorter side fits, and the center is cut out."
+    return f"Pixels are 0..255, {colors}.{cut if height == width else ''}"
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def _percent(share: float | None) -> str:
+    return "not known" if share is None else f"{100 * share:.1f} %"
+
+
+def _plain(name: str) -> str:
+    """A name as one table cell: no line breaks, and nothing that Markdown takes for its own."""
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in " ".join(str(name).split()))

@@ -1,0 +1,130 @@
+"""A model as one ONNX file that takes pixels and gives probabilities, and the proof that it is the same model.
+
+Legend: N images, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from scanmix.checkpoint import Model
+from scanmix.config import UserError
+from scanmix.data.readers import reload
+from scanmix.export.classifier import INPUT, OUTPUT, load_onnx
+from scanmix.networks.peer import guessing
+from scanmix.runs import Run
+
+OPSET = 17
+"""Of ONNX 1.12 (2022): old runtimes read it, and newer ones add nothing that is needed."""
+TOLERANCE = 1e-4
+"""By how much a probability of the file may differ from the network's."""
+CHECKED = 200
+"""Images on which both are compared."""
+
+
+class Agreement(NamedTuple):
+    """How well an exported file does what the network does."""
+
+    difference: float
+    """Largest, of all probabilities of all images."""
+    images: str
+    """Which were compared: "200 training images"."""
+
+
+class _Whole(nn.Module):
+    """All that `Model.predict_proba` does: normalize, add up the peers' logits, softmax."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.predictor, self.views = model.predictor, model.views
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Shape: (N, channels, H, W) uint8 -> (N, C)."""
+        logits: Tensor = self.predictor(self.views.plain(images))
+        return logits.softmax(1)
+
+
+def require_onnx() -> None:
+    """Refuse before any work is done.
+
+    Raises:
+        UserError: onnx or onnxruntime is missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"ONNX needs {error.name}; install it with: pip install 'scanmix[onnx]', or say --format safetensors"
+        ) from None
+
+
+def write_onnx(model: Model, path: Path) -> None:
+    """Write input "images" (N, channels, H, W) uint8 -> output "probabilities" (N, C) float32, for any N.
+
+    Class names, size and channels go into the file's metadata as JSON.
+    """
+    import onnx
+
+    network = _Whole(model)
+    example = torch.zeros(2, model.channels, *model.size, dtype=torch.uint8, device=model.views.mean.device)
+    with guessing(network, batch_statistics=False), warnings.catch_warnings():
+        # The exporter that traces is deprecated and does all that is needed here: the newer one wants another
+        # package, takes fifty times as long and warns as well.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network, (example,), path, dynamo=False, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: "N"}, OUTPUT: {0: "N"}},
+        )  # fmt: skip
+    graph = onnx.load(path)
+    onnx.helper.set_model_props(graph, {name: json.dumps(value) for name, value in about(model).items()})
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+
+
+def about(model: Model) -> dict[str, str | int | list[str] | list[int]]:
+    """Return what a program needs to know of the file, as JSON takes it."""
+    return {
+        "class_names": list(model.class_names),
+        "channels": model.channels,
+        "size": list(model.size),
+        "method": model.method,
+    }
+
+
+def check_onnx(run: Run, path: Path) -> Agreement:
+    """Compare a file with the network it was made from, on the images the run was trained on where they are there.
+
+    Raises:
+        UserError: a probability differs by more than 1e-4.
+    """
+    images, which = _images(run)
+    difference = float(np.abs(load_onnx(path).predict_proba(images) - run.predict_proba(images)).max())
+    if not difference <= TOLERANCE:  # NaN is no agreement either
+        raise UserError(
+            f"ONNX and PyTorch disagree by {difference:.1e} on {which} of {run.folder}; nothing was written "
+            "(--format safetensors keeps the network as it is)"
+        )
+    return Agreement(difference, which)
+
+
+def _images(run: Run) -> tuple[np.ndarray, str]:
+    """Return up to 200 images spread over the training set, else as many drawn, and what they are."""
+    model = run.model
+    shape = (model.channels, *model.size)
+    try:
+        images = reload((run.settings.source or {}).get("train", {})).images
+    except UserError:
+        images = torch.empty(0)
+    if len(images) and tuple(images.shape[1:]) == shape:
+        chosen = images[np.linspace(0, len(images) - 1, min(CHECKED, len(images))).astype(int)]
+        return chosen.numpy(), f"{len(chosen)} training images"
+    drawn = np.random.default_rng(0).integers(0, 256, (CHECKED, *shape), dtype=np.uint8)
+    return drawn, f"{CHECKED} random images (the training images cannot be loaded again)"

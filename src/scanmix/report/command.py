@@ -1,0 +1,119 @@
+"""The command line that makes a run again, and how its settings differ from the defaults or from another run's."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from scanmix.config import Table, UserError, dump, flatten, load_recipe
+from scanmix.methods import METHODS
+from scanmix.runs import Run, RunSettings, resolve
+
+TOLD_ELSEWHERE = ("fingerprint", "test_fingerprint", "source", "oracle", "recipe", "threads", "device")
+
+
+class Change(NamedTuple):
+    """A setting with two values."""
+
+    key: str
+    before: Any
+    after: Any
+    origin: str = ""
+
+
+class Difference(NamedTuple):
+    """How two runs were set differently."""
+
+    changes: list[Change]
+    only_first: list[str]
+    only_second: list[str]
+
+
+def changed_settings(settings: RunSettings) -> list[Change]:
+    """Return the settings that are not the defaults, each with its origin: "recipe" or "given"."""
+    defaults = {
+        **flatten(dump(METHODS[settings.method]())),
+        **flatten({"network": dump(type(settings.network)()), "views": dump(type(settings.views)())}),
+    }
+    recipe = _recipe_values(settings.recipe)
+    return [
+        Change(key, defaults.get(key), value, "recipe" if recipe.get(key) == value else "given")
+        for key, value in _values(settings).items() if defaults.get(key) != value
+    ]  # fmt: skip
+
+
+def difference(first: Run, second: Run) -> Difference:
+    """Compare what two runs were set to; settings that only one method has are named apart."""
+    one, two = (_all_values(run) for run in (first, second))
+    changes = [Change(key, one[key], two[key]) for key in one if key in two and one[key] != two[key]]
+    return Difference(changes, [key for key in one if key not in two], [key for key in two if key not in one])
+
+
+def train_command(run: Run) -> str | None:
+    """Return the line that trains the run again; None where only a program can say it."""
+    settings, name = run.settings, str(run.about["name"])
+    words = None if settings.source is None else _data_words(settings.source, settings.seed)
+    if words is None:
+        return None
+    words += ["--method", settings.method, "--seed", str(settings.seed)]
+    try:
+        base = resolve(settings.method, name, settings.recipe)
+        words += [] if settings.recipe == resolve(settings.method, name).recipe else ["--recipe", str(settings.recipe)]
+    except UserError:  # a recipe that is no longer there: everything it said is given
+        base = resolve(settings.method, name)
+    before, here = _values(base), _values(settings)
+    if not set(before) <= set(here):
+        return None  # a setting without a value, for which the command line has no word
+    for key, value in here.items():
+        if before.get(key) != value:
+            words += ["--set", f"{key}={json.dumps(value)}"]
+    if settings.threads is not None:
+        words += ["--threads", str(settings.threads)]
+    return shlex.join(["scanmix", "train", *words])
+
+
+def _data_words(source: Mapping[str, Any], seed: int) -> list[str] | None:
+    """Return DATA and the options that say how it was loaded, or None where the command line cannot."""
+    load, steps = dict(source["train"]["load"]), list(source["train"].get("steps", []))
+    words = [str(load.pop("source"))]
+    if source["train"]["split"] != "train" or load.pop("seed", seed) != seed:
+        return None
+    for key in ("root", "size", "per_class", "limit_test"):
+        if key in load:
+            words += [f"--{key.replace('_', '-')}", str(load.pop(key))]
+    noise = steps.pop(0)["noise"] if steps and "noise" in steps[0] else {}
+    if load or steps or noise.get("seed", seed) != seed:
+        return None
+    if noise:
+        words += ["--noise", f"{noise['kind']}:{noise['path'] if noise['kind'] == 'file' else noise['rate']}"]
+    test = source.get("test")
+    if test is not None and test["load"] != source["train"]["load"]:
+        words += ["--test", str(test["load"]["source"])]
+    return words
+
+
+def _values(settings: RunSettings) -> Table:
+    """Settings by dotted key, as `--set` names them."""
+    sections: Table = {"network": dump(settings.network), "views": dump(settings.views)}
+    return {**flatten(settings.settings), **flatten(sections)}
+
+
+def _all_values(run: Run) -> Table:
+    shown = {key: value for key, value in dump(run.settings).items() if key not in TOLD_ELSEWHERE}
+    settings = shown.pop("settings")
+    about = {f"data.{key}": value for key, value in run.about.items() if key != "class_names"}
+    return {**about, **flatten(shown), **flatten(settings)}
+
+
+def _recipe_values(recipe: str | None) -> Table:
+    """What a recipe says, by dotted key; nothing where it is not there any more."""
+    if recipe is None:
+        return {}
+    try:
+        table = load_recipe(recipe)
+    except UserError:
+        return {}
+    sections: Table = {key: table[key] for key in ("network", "views") if key in table}
+    return {**flatten(table.get("settings", {})), **flatten(sections)}

@@ -1,0 +1,100 @@
+"""All that a report can know of a run, gathered once; what cannot be known is None, with a sentence that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scanmix.audit import Audit, training_data
+from scanmix.config import Table, UserError, read_toml
+from scanmix.data.examples import Examples
+from scanmix.evaluate import evaluate_run
+from scanmix.progress import Bar
+from scanmix.runs import Run, open_run
+from scanmix.trajectory import Snapshot, load_trajectory
+
+STEPS = 3
+"""What `gather` reports to its bar."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Findings:
+    """What is known of one run. Legend: N examples."""
+
+    run: Run
+    folder: Path
+    versions: Table
+    toml: str
+    """The text of run.toml."""
+    snapshots: Sequence[Snapshot]
+    examples: Examples | None
+    """What it was trained on, where that loads again."""
+    audit: Audit | None
+    no_audit: str
+    """Why there is none; empty where there is."""
+    test: dict[str, Any] | None
+    """What `evaluate` says of the test images."""
+    no_test: str
+
+    @property
+    def given(self) -> Tensor:
+        """(N,) int64, the given labels; empty where the training data does not load."""
+        return torch.empty(0, dtype=torch.int64) if self.examples is None else self.examples.labels.cpu()
+
+    @property
+    def truth(self) -> Tensor | None:
+        """(N,) int64, the true labels, where they are known."""
+        true = None if self.examples is None else self.examples.true_labels
+        return None if true is None else true.cpu()
+
+    @property
+    def wrong(self) -> np.ndarray | None:
+        """(N,) bool in the order of the training data: labels known to be wrong; None where the truth is unknown."""
+        return None if self.truth is None else (self.truth != self.given).numpy()
+
+
+def gather(folder: str | Path, bar: Bar) -> Findings:
+    """Read a run, weigh its labels and measure it again.
+
+    Raises:
+        UserError: it is no run folder, or a file in it is damaged.
+    """
+    run, folder = open_run(folder), Path(folder)
+    text = (folder / "run.toml").read_text(encoding="utf-8")
+    snapshots = load_trajectory(folder, len(run.metrics))
+    examples, audit, no_audit = None, None, ""
+    bar.advance(note="labels")
+    try:
+        examples = training_data(run)
+        audit = run.audit(examples)
+    except UserError as error:
+        no_audit = str(error)
+    bar.advance(note="test images")
+    test, no_test = None, ""
+    try:
+        test = evaluate_run(folder)
+    except UserError as error:
+        no_test = str(error)
+    bar.advance()
+    return Findings(
+        run=run, folder=folder, versions=read_toml(folder / "run.toml").get("versions", {}), toml=text,
+        snapshots=snapshots, examples=examples, audit=audit, no_audit=no_audit, test=test, no_test=no_test,
+    )  # fmt: skip
+
+
+def names_of(runs: Sequence[Findings]) -> list[str]:
+    """Return what to call each run: its method, where that tells them apart, else its folder."""
+    for names in (
+        [found.run.settings.method for found in runs],
+        [found.folder.resolve().name for found in runs],
+        [str(found.folder) for found in runs],
+    ):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{found.folder} ({place})" for place, found in enumerate(runs, 1)]

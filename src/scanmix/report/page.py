@@ -1,0 +1,99 @@
+"""The page: findings in, one HTML file out that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from scanmix.pretrain.artifacts import write_aside
+from scanmix.progress import progress
+from scanmix.report import curves, labels, sheet
+from scanmix.report.command import changed_settings, difference, train_command
+from scanmix.report.findings import STEPS, Findings, gather, names_of
+
+
+def write_report(
+    folder: str | Path, out: str | Path | None = None, compare: str | Path | None = None, epochs: Sequence[int] = ()
+) -> Path:
+    """Write a report on a run as one HTML file that opens offline, and return where it is.
+
+    Args:
+        folder: of the run, finished or not.
+        out: the file to write; `report.html` in the run folder when not given.
+        compare: folder of a second run, drawn into the same figures.
+        epochs: after which the losses are shown; four from the first to the last when not given.
+
+    Raises:
+        UserError: a folder is no run, a file in it is damaged, or nothing was kept of an epoch asked for.
+    """
+    folders = [folder, *([] if compare is None else [compare])]
+    with progress("report", len(folders) * STEPS) as bar:
+        page = render([gather(each, bar) for each in folders], epochs)
+    path = Path(folder) / "report.html" if out is None else Path(out)
+    write_aside(path, lambda aside: aside.write_text(page, encoding="utf-8"))
+    return path
+
+
+def render(found: Sequence[Findings], epochs: Sequence[int] = ()) -> str:
+    """Return the page about the first of one or two runs, with the other beside it."""
+    environment = Environment(
+        loader=PackageLoader("scanmix.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"percent": _percent, "shown": _shown, "sentence": _sentence}
+    return environment.get_template("report.html").render(_context(found, epochs))
+
+
+def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, Any]:
+    """What the template puts in words."""
+    main, runs = found[0], dict(zip(names_of(found), found, strict=True))
+    return {
+        "main": main,
+        "run": main.run,
+        "audit": main.audit,
+        "summary": None if main.audit is None else main.audit.summary(),
+        "label_free": any(line.get("accuracy_after_matching") for each in found for line in each.run.metrics),
+        "runs": runs,
+        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        "changes": changed_settings(main.run.settings),
+        "command": train_command(main.run),
+        "difference": difference(main.run, found[1].run) if len(found) > 1 else None,
+        "epochs_in_all": main.run.settings.build_method().epochs,
+        "seconds": {name: sum(bar.value for bar in curves.seconds_of(each.run)) for name, each in runs.items()},
+        "accuracy": curves.accuracy_chart(runs),
+        "losses": curves.loss_rows(runs),
+        "beliefs": curves.belief_charts(runs),
+        "histograms": curves.loss_histograms(runs, epochs),
+        "seconds_rows": curves.seconds_rows(runs),
+        "noise": labels.noise_chart(runs),
+        "maps": labels.transition_maps(runs),
+        "left_out": 0 if main.audit is None else labels.left_out(main.audit),
+        "most_classes": labels.MOST_CLASSES,
+        "classes": labels.class_rows(main),
+        "pairs": labels.confused_pairs(main),
+        "expected": labels.expected_chart(main),
+        "cards": sheet.contact_sheet(main),
+        "tiny": sheet.is_tiny(main),
+    }
+
+
+def _percent(share: float | None, digits: int = 1) -> str:
+    """Write a share as `81.3 %`, and None as a dash."""
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _shown(value: object) -> str:
+    """Write a setting; one that is not set is a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(_shown(each) for each in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."

@@ -1,0 +1,221 @@
+"""The audit of runs and of arrays: against a slow count, with planted errors, and on disk."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from scanmix.audit import Audit, Evidence, audit, evidence_of
+from scanmix.audit.arrays import evidence_from_arrays, read_array
+from scanmix.audit.evidence import same_pictures
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.runs import open_run
+from scanmix.train import train
+from scanmix.trajectory import Snapshot, is_due, load_trajectory
+
+NAMES = ("cat", "dog", "owl")
+NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2, "final_norm": True}
+
+
+def made(count: int = 120, wrong: int = 30, seed: int = 0) -> tuple[Evidence, Tensor]:
+    """Three groups in feature space, a model that is nearly sure, and labels of which the first few are wrong."""
+    draw = np.random.default_rng(seed)
+    true = np.arange(count) % 3
+    labels = true.copy()
+    labels[:wrong] = (true[:wrong] + 1) % 3
+    features = np.eye(3)[true] * 5 + draw.normal(size=(count, 3)) * 0.3
+    probs = np.full((2, count, 3), 0.05)
+    for network in probs:
+        network[np.arange(count), true] = 0.9
+    probs += draw.uniform(0, 0.02, probs.shape)
+    probs /= probs.sum(2, keepdims=True)
+    found = evidence_from_arrays(labels, probs, features, NAMES)
+    return found, torch.from_numpy(labels != true)
+
+
+def test_wrong_labels_come_first_with_their_true_class() -> None:
+    evidence, wrong = made()
+    found = audit(evidence)
+    assert set(found.order[:30].tolist()) == set(wrong.nonzero().flatten().tolist())
+    assert (found["kind"][:30] == "wrong").all() and (found["kind"][30:] == "fine").all()
+    true = [NAMES[i % 3] for i in found.order]
+    assert found["suggested"].tolist() == true
+    assert found.noise_rate.low <= 0.25 <= found.noise_rate.high
+    assert found.noise_rate.value == pytest.approx(0.25, abs=0.02)
+    assert found["expected_wrong"][-1] == pytest.approx(found.confusion.sum() - found.confusion.trace(), abs=0.01)
+    assert (found["against"][:30] == "a b").all() and (found["against"][30:] == "").all()
+
+
+def test_every_column_belongs_to_its_row() -> None:
+    evidence, _ = made(seed=3)
+    found = audit(evidence)
+    assert all(len(column) == 120 for column in found.values()) and len(found) == len(list(found))
+    for row, place in enumerate(found.order.tolist()):
+        assert found["id"][row] == str(place)
+        assert found["given"][row] == NAMES[int(evidence.labels[place])]
+        unit = torch.nn.functional.normalize(evidence.features, dim=1) if evidence.features is not None else None
+        assert unit is not None and found.neighbors is not None
+        nearest = [j for j in (unit @ unit[place]).argsort(descending=True).tolist() if j != place][:10]
+        assert sorted(found.order[found.neighbors[row]].tolist()) == sorted(nearest)
+        alike = sum(int(evidence.labels[j] == evidence.labels[place]) for j in nearest) / 10
+        assert found["neighbor_agreement"][row] == pytest.approx(alike)
+        vote = torch.stack([evidence.probs.mean(0)[j] for j in nearest]).mean(0)
+        assert found.belief[row] == pytest.approx(((vote + evidence.probs.mean(0)[place]) / 2).numpy(), abs=1e-6)
+
+
+def test_the_way_there_counts_more_than_the_end() -> None:
+    """A network that knows every label by heart is no witness against any; how late it learned them is."""
+    evidence, wrong = made()
+    by_heart = torch.nn.functional.one_hot(evidence.labels, 3).float().expand(1, -1, -1) * 0.97 + 0.01
+    late = torch.where(wrong, torch.tensor([[2.0], [1.0], [0.0]]), torch.tensor([[0.5], [0.1], [0.0]]))
+    shots = [
+        Snapshot(e + 1, loss.expand(1, -1).half(), evidence.labels.expand(1, -1).int()) for e, loss in enumerate(late)
+    ]
+    alone = dataclasses.replace(evidence, probs=by_heart, features=None)
+    assert (audit(alone)["p_clean"] == 1).all()
+    found = audit(dataclasses.replace(alone, snapshots=shots))
+    assert set(found.order[:30].tolist()) == set(range(30))
+    assert found.epochs == (1, 2, 3) and found.losses.shape == (3, 1, 120)
+    assert found["loss_mean"][0] == pytest.approx(1.0, abs=1e-3) and found["loss_last"][0] == 0
+    assert "neighbor_vote" not in found and found.neighbors is None
+
+
+def test_the_same_picture_under_two_labels_names_its_twins() -> None:
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).repeat(1, 1, 8, 8)
+    images[4], images[5] = images[0], images[1]
+    labels = torch.tensor([0, 1, 2, 0, 1, 1])  # 0 and 4: other labels; 1 and 5: the same label twice
+    examples = Examples(images, labels, NAMES, tuple("abcdef"))
+    assert same_pictures(examples) == {0: (4,), 4: (0,)}
+    evidence, _ = made(6, 0)
+    twins = dataclasses.replace(evidence, ids=tuple("abcdef"), duplicates=same_pictures(examples))
+    found = audit(twins)
+    row = found["id"].tolist().index("a")
+    assert found["kind"][row] == "duplicate" and "e" in found["reason"][row]
+
+
+def test_labels_that_were_set_aside_are_told_from_those_that_were_learned() -> None:
+    evidence, wrong = made()
+    assert set(audit(evidence)["suggestion"]) == {"in_sample"}
+    found = audit(dataclasses.replace(evidence, set_aside=wrong))
+    assert (found["suggestion"][:30] == "set_aside").all() and (found["suggestion"][30:] == "in_sample").all()
+    assert set(audit(dataclasses.replace(evidence, label_free=True))["suggestion"]) == {"out_of_sample"}
+
+
+def test_on_disk_it_says_the_same(tmp_path: Path) -> None:
+    found = audit(made()[0])
+    found.to_csv(tmp_path / "labels.csv")
+    found.to_json(tmp_path / "audit.json")
+    found.to_parquet(tmp_path / "labels.parquet")
+    with (tmp_path / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["reason"] for row in rows] == found["reason"].tolist()
+    assert float(rows[3]["p_clean"]) == pytest.approx(found["p_clean"][3], abs=1e-4)
+    summary = json.loads((tmp_path / "audit.json").read_text())
+    assert summary["labels"] == 120 and sum(summary["kinds"].values()) == 120
+    assert summary["confused"][0]["expected"] == pytest.approx(10, abs=1)
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(tmp_path / "labels.parquet")
+    assert table.column("id").to_pylist() == found["id"].tolist() and table.column_names == list(found)
+
+
+def small(seed: int = 0) -> Examples:
+    """Bright and dark squares, a sixth of them under the wrong name."""
+    draw = torch.Generator().manual_seed(seed)
+    true = torch.arange(48) % 2
+    images = (60 + 120 * true.view(-1, 1, 1, 1) + 40 * torch.rand(48, 1, 8, 8, generator=draw)).to(torch.uint8)
+    labels = true.clone()
+    labels[:8] = 1 - labels[:8]
+    return Examples(images, labels, ("dark", "bright"), tuple(map(str, range(48))), flip=False)
+
+
+def trained(method: str, folder: Path | None, **more: Any) -> Any:
+    settings = {"epochs": 4, "network": NETWORK, "progress": False, "threads": 1, **more}
+    return train(small(), method=method, out=folder, **settings)
+
+
+def test_a_run_in_memory_and_on_disk_are_audited_alike(tmp_path: Path) -> None:
+    run = trained("dividemix", tmp_path / "run", warmup=2, batch_size=8)
+    here, there = run.audit(), open_run(tmp_path / "run").audit(small())
+    assert isinstance(here, Audit) and list(here) == list(there)
+    for name in here:
+        assert here[name].tolist() == there[name].tolist(), name
+    assert here.epochs == (1, 2, 3, 4) and here.losses.shape == (4, 2, 48)
+    assert set(here["suggestion"]) <= {"set_aside", "in_sample"}
+    memory = trained("dividemix", None, warmup=2, batch_size=8)
+    assert memory.audit()["p_clean"].tolist() == here["p_clean"].tolist()
+
+
+def test_what_set_aside_means_is_the_last_division(tmp_path: Path) -> None:
+    run = trained("dividemix", tmp_path / "run", warmup=2, batch_size=8)
+    last = load_trajectory(tmp_path / "run", 4)[-1]
+    assert last.p_clean is not None
+    evidence = evidence_of(run)
+    assert evidence.set_aside is not None
+    for i in range(48):
+        assert bool(evidence.set_aside[i]) == all(float(p) <= 0.5 for p in last.p_clean[:, i])
+
+
+def test_data_from_memory_must_be_given_again(tmp_path: Path) -> None:
+    trained("cross_entropy", tmp_path / "run")
+    with pytest.raises(UserError, match="came from memory"):
+        open_run(tmp_path / "run").audit()
+
+
+def test_about_twenty_snapshots_and_always_the_last() -> None:
+    for epochs in (1, 7, 20, 21, 37, 120, 300):
+        due = [epoch for epoch in range(1, epochs + 1) if is_due(epoch, epochs)]
+        assert due[-1] == epochs and len(due) == min(epochs, 20)
+
+
+def test_a_damaged_snapshot_is_told(tmp_path: Path) -> None:
+    trained("cross_entropy", tmp_path / "run")
+    broken = tmp_path / "run" / "trajectory" / "00002.safetensors"
+    broken.write_bytes(b"no")
+    with pytest.raises(UserError, match="damaged"):
+        load_trajectory(tmp_path / "run", 4)
+    broken.unlink()
+    assert [shot.epoch for shot in load_trajectory(tmp_path / "run", 3)] == [1, 3]
+
+
+GOOD = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "probs", "more", "message"),
+    [
+        (np.array([0, 1]), GOOD, {}, r"for N = 2 labels, not \(3, 2\)"),
+        (np.array([0, 1, 2]), GOOD, {}, r"whole numbers 0..1"),
+        (np.array([0, 1, -1]), GOOD, {}, r"whole numbers 0..1"),
+        (np.array(["a", "b", "c"]), GOOD, {"class_names": ["a", "b"]}, "'c' is none of the classes a, b"),
+        (np.array([0, 1, 1]), GOOD * 2, {}, "row 0 does not"),
+        (np.array([0, 1, 1]), np.log(GOOD), {}, "softmax of logits"),
+        (np.array([0, 1, 1]), GOOD, {"features": np.zeros((2, 5))}, r"of shape \(3, D\)"),
+        (np.array([0, 1, 1]), GOOD, {"class_names": ["a"]}, "1 class names for 2 columns"),
+        (np.array([0, 1, 1]), GOOD, {"ids": ["a", "a", "b"]}, "3 different ids"),
+        (np.array([[0], [1], [1]]), GOOD, {}, "one column"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_told(labels: Any, probs: Any, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evidence_from_arrays(labels, probs, **more)
+
+
+def test_names_and_numbers_are_both_labels() -> None:
+    named = evidence_from_arrays(np.array(["b", "a", "b"]), GOOD)
+    assert named.class_names == ("a", "b") and named.labels.tolist() == [1, 0, 1]
+    assert evidence_from_arrays(np.array([1, 0, 1]), GOOD).class_names == ("0", "1")
+
+
+def test_objects_in_an_array_file_are_not_loaded(tmp_path: Path) -> None:
+    np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    for path, message in ((tmp_path / "bad.npy", "no plain .npy"), (tmp_path / "none.npy", "cannot be read")):
+        with pytest.raises(UserError, match=message):
+            read_array(path)
