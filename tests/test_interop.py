@@ -9,7 +9,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from scanmix import interop
 from scanmix.config import UserError
+from scanmix.data.examples import Examples
 from scanmix.data.readers import load
 from scanmix.data.readers.vectors import to_vectors
 from scanmix.interop import cross_validated, from_dataset, from_hugging_face, to_dataset
