@@ -79,6 +79,7 @@ def test_a_run_on_disk_is_the_run(tmp_path: Path) -> None:
     assert opened.settings == run.settings and opened.settings.network == MlpSettings(hidden=(16, 8))
     new = blobs(50, seed=2)
     assert np.array_equal(opened.predict_proba(new), run.predict_proba(new))
+    assert np.array_equal(opened.predict_proba(new.images.flatten(1).double().numpy()), run.predict_proba(new))
     assert load_model(tmp_path / "run").kind == "vector"
     with pytest.raises(UserError, match=r"vectors must be float32 of shape \(N, 8, 1, 1\)"):
         opened.predict_proba(new.images.double())

@@ -132,7 +132,7 @@ class Model:
         return METHODS[self.method].label_free
 
     def logits(self, images: Pixels) -> Tensor:
-        """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8 -> (N, C).
+        """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
 
         Raises:
             UserError: the images have another type, other channels or another size than in training.
@@ -177,6 +177,8 @@ class Model:
         if isinstance(images, Examples):
             images = images.images
         pixels = torch.tensor(images) if isinstance(images, np.ndarray) else images
+        if self.kind == "vector" and pixels.ndim == 2:
+            pixels = pixels.float()[:, :, None, None]
         wanted = (self.channels, *self.size)
         if pixels.dtype != self.views.dtype or pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
             channels, height, width = wanted
