@@ -3,14 +3,11 @@
 import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from scanmix.config import UserError
-from scanmix.data.examples import Examples
 from scanmix.experiments import audits
-from scanmix.experiments.audits import AUDITORS, cross_validated, run_audits
+from scanmix.experiments.audits import AUDITORS, run_audits
 
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2, "final_norm": True}
 FAST = {
@@ -42,23 +39,6 @@ def test_every_auditor_is_measured_and_what_is_finished_is_kept(
 
     monkeypatch.setattr(audits, "train", no_training)
     assert run_audits(tmp_path, seeds=1, rates=(0.5,), folds=2, overrides=FAST) == scores
-
-
-def test_nobody_is_judged_by_a_model_that_saw_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1).repeat(1, 1, 8, 8)
-    examples = Examples(images, torch.arange(40) % 2, ("a", "b"), tuple(map(str, range(40))))
-
-    class Told:
-        def __init__(self, seen: Examples) -> None:
-            self.seen = set(seen.ids)
-
-        def predict_proba(self, asked: Examples) -> np.ndarray:
-            assert not self.seen & set(asked.ids) and len(self.seen) + len(asked) == 40
-            return np.array([[int(i), 1] for i in asked.ids], dtype=np.float32)
-
-    monkeypatch.setattr(audits, "train", lambda seen, **settings: Told(seen))
-    probs = cross_validated(examples, 5, seed=3)
-    assert probs[:, 0].tolist() == list(range(40))
 
 
 def test_without_cleanlab_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ FIDELITY, METHOD_PAGE = ROOT / "docs" / "fidelity.md", ROOT / "docs" / "methods.
 ASSIGNMENT = re.compile(r"([a-z_.]+)=(.+)", re.DOTALL)
 NOISE_ARGUMENT = re.compile(r"add_noise\((\w+)=(.+)\)")
 PLAIN_DATA = "some-data-without-a-recipe"
+PUBLISHED = str(ROOT / "tests" / "published.toml")  # without it, `folder/any/scanmix` is taken
 
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -58,7 +59,7 @@ def table_rows(text: str) -> Iterator[dict[str, str]]:
 
 def defaults() -> dict[str, Any]:
     """Every field of ScanMix, the network and the views with its default."""
-    settings = resolve("scanmix", PLAIN_DATA)
+    settings = resolve("scanmix", PLAIN_DATA, PUBLISHED)
     found: dict[str, Any] = {}
 
     def walk(prefix: str, instance: Any) -> None:
@@ -76,7 +77,7 @@ def defaults() -> dict[str, Any]:
 
 def chosen(assignment: str) -> Any:
     """What the code makes of a `field=value`."""
-    settings = resolve("scanmix", PLAIN_DATA, None, parse_assignment(assignment))
+    settings = resolve("scanmix", PLAIN_DATA, PUBLISHED, parse_assignment(assignment))
     table = merge(settings.settings, {name: dump(getattr(settings, name)) for name in ("network", "views")})
     value: Any = table
     for part in assignment.partition("=")[0].split("."):

@@ -10,7 +10,7 @@ import pytest
 import scanmix
 
 SOURCE = str(Path(scanmix.__file__).parents[1])
-PUBLIC = ["load", "add_noise", "train", "resume", "open_run", "METHODS", "Examples", "__version__"]
+PUBLIC = ["load", "add_noise", "train", "resume", "open_run", "METHODS", "Examples", "ScanMixClassifier", "__version__"]
 
 
 def python(code: str) -> None:

@@ -9,8 +9,10 @@ import torch
 from scanmix.config import UserError, read_toml
 from scanmix.data.examples import Examples
 from scanmix.data.noise import add_noise
+from scanmix.data.views import ViewSettings
 from scanmix.methods import METHODS
 from scanmix.methods.scanmix import ScanMix
+from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.runs import Run, RunSettings, create_run, describe, open_run, resolve
 
 runs = importlib.import_module("scanmix.runs.settings")
@@ -52,6 +54,7 @@ def test_defaults_then_recipe_then_overrides(tmp_path: Path) -> None:
     assert isinstance(method, ScanMix)
     assert (method.epochs, method.batch_size, method.pretrain.epochs) == (2, 32, 5)
     assert method.learning_rate == ScanMix().learning_rate
+    assert isinstance(settings.network, PreActResNetSettings) and isinstance(settings.views, ViewSettings)
     assert (settings.network.stem_stride, settings.network.stem_kernel, settings.views.cutout) == (2, 5, 3)
     assert (settings.method, settings.seed, settings.oracle, settings.recipe) == ("scanmix", 4, True, recipe)
 
@@ -68,7 +71,7 @@ def test_defaults_then_recipe_then_overrides(tmp_path: Path) -> None:
 def test_overrides_may_be_written_in_any_of_these_ways(overrides: dict[str, Any]) -> None:
     settings = resolve("scanmix", "digits", overrides={**overrides, "views.cutout": 2})
     assert settings.settings["pretrain"]["epochs"] == 5
-    assert settings.views.cutout == 2
+    assert isinstance(settings.views, ViewSettings) and settings.views.cutout == 2
 
 
 @pytest.mark.parametrize(

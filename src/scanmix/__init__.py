@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from scanmix.data.examples import Examples
     from scanmix.data.noise import add_noise
     from scanmix.data.readers import load
+    from scanmix.estimator import ScanMixClassifier
     from scanmix.methods import METHODS
     from scanmix.runs import open_run
     from scanmix.train import resume, train
 
     __version__: str
 
-__all__ = ["load", "add_noise", "train", "resume", "open_run", "METHODS", "Examples", "__version__"]
+__all__ = [
+    "load", "add_noise", "train", "resume", "open_run", "METHODS", "Examples", "ScanMixClassifier", "__version__",
+]  # fmt: skip
 
 # Where each name lives. Looked up when first asked for: `import scanmix` must not take PyTorch's seconds.
 _HOMES = {
@@ -34,6 +37,7 @@ _HOMES = {
     "open_run": "scanmix.runs",
     "METHODS": "scanmix.methods",
     "Examples": "scanmix.data.examples",
+    "ScanMixClassifier": "scanmix.estimator",
 }
 
 

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from scanmix.blocks.clusters import match_clusters
 from scanmix.config import UserError, build, dump
-from scanmix.data.examples import Examples
-from scanmix.data.views import Views, ViewSettings, make_views
+from scanmix.data.examples import Examples, Kind
+from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.methods import METHODS
+from scanmix.networks.encoders import NETWORKS, NetworkSettings, build_encoder
 from scanmix.networks.peer import SWEEP_BATCH, Peer, Predictor, guessing
-from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.pretrain.artifacts import write_aside
 
 State = TypeVar("State")
@@ -114,12 +114,17 @@ class Model:
     """A trained predictor with all it needs to look at new images."""
 
     predictor: Predictor
-    views: Views
-    network: PreActResNetSettings
+    views: AnyViews
+    network: NetworkSettings
     method: str
     class_names: tuple[str, ...]
     channels: int
     size: tuple[int, int]
+
+    @property
+    def kind(self) -> Kind:
+        """What it was trained on: images or feature vectors."""
+        return "vector" if self.views.dtype == torch.float32 else "image"
 
     @property
     def label_free(self) -> bool:
@@ -127,10 +132,10 @@ class Model:
         return METHODS[self.method].label_free
 
     def logits(self, images: Pixels) -> Tensor:
-        """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8 -> (N, C).
+        """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
 
         Raises:
-            UserError: the images are not uint8, or have other channels or another size than in training.
+            UserError: the images have another type, other channels or another size than in training.
         """
         return self._sweep(self.predictor, images)
 
@@ -172,11 +177,14 @@ class Model:
         if isinstance(images, Examples):
             images = images.images
         pixels = torch.tensor(images) if isinstance(images, np.ndarray) else images
+        if self.kind == "vector" and pixels.ndim == 2:
+            pixels = pixels.float()[:, :, None, None]
         wanted = (self.channels, *self.size)
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
+        if pixels.dtype != self.views.dtype or pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
             channels, height, width = wanted
+            kinds = {"image": "images must be uint8", "vector": "vectors must be float32"}
             raise UserError(
-                f"images must be uint8 of shape (N, {channels}, {height}, {width}) as in training, "
+                f"{kinds[self.kind]} of shape (N, {channels}, {height}, {width}) as in training, "
                 f"not {pixels.dtype} of shape {tuple(pixels.shape)}"
             )
         return pixels
@@ -192,20 +200,15 @@ def save_model(model: Model, folder: Path) -> None:
     folder = folder / "model"
     folder.mkdir(exist_ok=True)
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.predictor.state_dict().items()}
-    views = dataclasses.replace(
-        model.views.settings,
-        mean=tuple(model.views.mean.flatten().tolist()),
-        std=tuple(model.views.std.flatten().tolist()),
-        flip=model.views.flip,
-    )
     about = {
         "method": model.method,
+        "kind": model.kind,
         "members": len(model.predictor.members),
         "class_names": list(model.class_names),
         "channels": model.channels,
         "size": list(model.size),
         "network": dump(model.network),
-        "views": dump(views),
+        "views": dump(model.views.measured()),
     }
     write_aside(folder / "model.safetensors", lambda aside: save_file(weights, aside))
     text = json.dumps(about, indent=2) + "\n"
@@ -225,8 +228,9 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     try:
         about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors", device=str(device))
-        network = build(PreActResNetSettings, about["network"], where=f"{folder}/model.json")
-        views = build(ViewSettings, about["views"], where=f"{folder}/model.json")
+        kind: Kind = about.get("kind", "image")  # models of before there were others do not say
+        network = build(NETWORKS[kind], about["network"], where=f"{folder}/model.json")
+        views = build(VIEW_SETTINGS[kind], about["views"], where=f"{folder}/model.json")
         names, channels = tuple(about["class_names"]), int(about["channels"])
         height, width = about["size"]
         predictor = _empty_predictor(network, channels, len(names), about["members"])
@@ -246,8 +250,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     )
 
 
-def _empty_predictor(network: PreActResNetSettings, channels: int, num_classes: int, members: int) -> Predictor:
+def _empty_predictor(network: NetworkSettings, channels: int, num_classes: int, members: int) -> Predictor:
     """Networks shaped as `classify` leaves them; weights about to be replaced must not use up global draws."""
     with torch.random.fork_rng(devices=[]):
-        encoders = [PreActResNet(network, channels) for _ in range(members)]
+        encoders = [build_encoder(network, channels) for _ in range(members)]
         return Predictor([nn.Sequential(encoder, nn.Linear(encoder.num_features, num_classes)) for encoder in encoders])

@@ -57,7 +57,9 @@ def train(
         UserError: settings, data and folder do not fit together, or a loss stopped being a number.
     """
     _check_fit(examples, test)
-    settings = resolve(method, examples.name, recipe, overrides, seed=seed, device=device, threads=threads)
+    settings = resolve(
+        method, examples.name, recipe, overrides, kind=examples.kind, seed=seed, device=device, threads=threads
+    )
     settings = dataclasses.replace(
         settings,
         source=_source(examples, test),
@@ -217,6 +219,7 @@ def _check_fit(examples: Examples, test: Examples | None) -> None:
     if test is None:
         return
     for what, ours, theirs in (
+        ("kind", examples.kind, test.kind),
         ("class names", examples.class_names, test.class_names),
         ("channels", examples.channels, test.channels),
         ("image size", examples.size, test.size),

@@ -25,7 +25,9 @@ def random_images(channels: int, height: int, width: int, batch: int = 16) -> Te
 
 
 def make(images: Tensor, settings: ViewSettings | None = None, *, flip: bool = True) -> Views:
-    return views.make_views(settings or ViewSettings(), images, flip=flip)
+    made = views.make_views(settings or ViewSettings(), images, flip=flip)
+    assert isinstance(made, Views)
+    return made
 
 
 @pytest.mark.parametrize("channels", [1, 3])

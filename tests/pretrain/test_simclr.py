@@ -10,7 +10,7 @@ from scanmix.blocks.schedules import cosine
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Diverged, Engine
 from scanmix.networks.peer import make_encoder, sweep
-from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.pretrain.artifacts import Tensors
 from scanmix.pretrain.simclr import Projector, SimCLR, simclr
 
@@ -81,6 +81,7 @@ def test_learning_rate_follows_the_cosine(textures: TrainingData, monkeypatch: p
 
 def test_a_loss_that_is_no_number_stops_pretraining(textures: TrainingData) -> None:
     encoder = make_encoder(SMALL, 1, Engine(), "encoder")
+    assert isinstance(encoder, PreActResNet)
     torch.nn.init.constant_(encoder.stem.weight, float("nan"))
     with pytest.raises(Diverged, match="step 1 of simclr"):
         simclr(settings(1), encoder, textures, Engine(), None)

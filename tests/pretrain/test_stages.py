@@ -220,3 +220,23 @@ def test_heads_without_clustering_keep_their_own_start(textures: TrainingData) -
     assert torch.equal(peer.classifier.weight, fresh().classifier.weight)
     assert torch.equal(peer.clusterer.weight, fresh().clusterer.weight)
     assert not torch.equal(peer.classifier.weight, peer.clusterer.weight)
+
+
+def test_a_stage_of_no_epochs_is_left_out(textures: TrainingData, tmp_path: Path, stages_run: list[str]) -> None:
+    no_simclr, no_scan = replace(FIRST, epochs=0), Clustering(epochs=0)
+    found = run(textures, Engine(cache=tmp_path), simclr=no_simclr, scan=no_scan)
+    assert stages_run == [] and list(tmp_path.iterdir()) == []
+    assert found.encoder == found.clusterer == {}
+    assert torch.equal(found.neighbors, nearest_neighbors(textures.plain(slice(None)).flatten(1), 5))
+    peer = make_peer(SMALL, textures, Engine(), "a")
+    before = {name: value.clone() for name, value in peer.state_dict().items()}
+    load_into(peer, found)
+    assert all(torch.equal(before[name], value) for name, value in peer.state_dict().items())
+    clustered = run(textures, Engine(), simclr=no_simclr)
+    assert stages_run == ["scan"] and torch.equal(clustered.neighbors, found.neighbors)
+    assert set(clustered.clusterer) == {"weight", "bias"} and clustered.encoder
+
+
+def test_few_examples_have_few_neighbors(textures: TrainingData) -> None:
+    few = replace(textures, images=textures.images[:4], labels=textures.labels[:4])
+    assert run(few, Engine(), k=20).neighbors.shape == (4, 3)

@@ -52,7 +52,7 @@ def load_labeled(model: Classifier, data: str, root: Path | None = None) -> Exam
     from scanmix.data.readers import load, match
 
     height, width = model.size
-    train, test = load(data, root=root, size=height if height == width else None)
+    train, test = load(data, root=root, size=height if height == width > 1 else None)
     return match(test or train, model.class_names, model.size, model.channels)
 
 

@@ -12,7 +12,7 @@ Data = Annotated[
     typer.Argument(
         metavar="DATA",
         help="digits, fashion-mnist, cifar10 or cifar100; a folder with one sub-folder per class; "
-        "or a .csv or .parquet table with the columns path and label.",
+        "a .csv or .parquet table with the columns path and label; or a .npy of feature vectors.",
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]

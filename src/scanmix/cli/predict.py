@@ -59,6 +59,8 @@ def predict(
     model = load_classifier(run, device)
     if top > len(model.class_names):
         raise UserError(f"--top {top} is more than the {len(model.class_names)} classes of {run}")
+    if model.size == (1, 1):
+        raise UserError(f"{run} takes vectors, not files: scanmix.open_run({str(run)!r}).predict_proba(vectors)")
     if model.size[0] != model.size[1]:
         raise UserError(f"{run} takes images of {model.size[0]}x{model.size[1]} pixels; files are cut to squares")
     temperature = 1.0 if calibrate is None else _find_temperature(model, run, calibrate)

@@ -15,7 +15,7 @@ from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import UserError
 
 if TYPE_CHECKING:
-    from scanmix.data.examples import Examples
+    from scanmix.data.examples import Examples, Kind
     from scanmix.runs import Run
 
 
@@ -26,7 +26,12 @@ def train(
     ] = None,
     noise: Noise = "none",
     labels: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Corrected labels, such as `scanmix review` writes.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Corrected labels, such as `scanmix review` writes. Of a .npy: its labels, a table with a column "
+            "label, or .npy; by default the .csv beside it.",
+        ),
     ] = None,
     test: Annotated[
         str | None, typer.Option(help="Labeled test images, where DATA has none of its own: folder or table.")
@@ -62,14 +67,18 @@ def train(
     # What is mistyped is told before a million images are read, and before anything is written.
     parse_noise(noise)
     find_device(device)
-    resolve(method, Path(data).name, recipe, overrides)
-    examples, test_set = load(data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test)
+    kind = _kind_of(data)
+    resolve(method, Path(data).name, recipe, overrides, kind=kind)
+    given, corrections = (labels, None) if kind == "vector" else (None, labels)
+    examples, test_set = load(
+        data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
+    )
     if test is not None:
         test_set = _labeled_test(test, examples, limit_test)
     examples = apply_noise(examples, noise, seed)
-    examples = examples if labels is None else apply_corrections(examples, labels)
-    method = resolve(method, examples.name, recipe, overrides).method
-    folder = out or Path("runs") / run_name(examples.name, noise, method, seed, labels)
+    examples = examples if corrections is None else apply_corrections(examples, corrections)
+    method = resolve(method, examples.name, recipe, overrides, kind=examples.kind).method
+    folder = out or Path("runs") / run_name(examples.name, noise, method, seed, corrections)
     finished = (folder / "model" / "model.json").is_file()
     _show_data(examples, test_set, folder)
     run = run_training(
@@ -104,12 +113,18 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
 
 
+def _kind_of(data: str) -> Kind:
+    """What is told by the name alone."""
+    return "vector" if Path(data).suffix.lower() == ".npy" else "image"
+
+
 def _labeled_test(source: str, examples: Examples, limit: int | None) -> Examples:
     """Load test images in the training images' classes, size and channels."""
     from scanmix.data.readers import load, match
 
     height, width = examples.size
-    first, second = load(source, size=height if height == width else None, limit_test=limit)
+    size = height if height == width and examples.kind == "image" else None
+    first, second = load(source, size=size, limit_test=limit)
     if second is None and limit is not None:
         raise UserError(f"--limit-test is for data with a test part of its own; {source} is taken whole")
     return match(second or first, examples.class_names, examples.size, examples.channels)
@@ -117,10 +132,12 @@ def _labeled_test(source: str, examples: Examples, limit: int | None) -> Example
 
 def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
     height, width = examples.size
-    kind = "gray" if examples.channels == 1 else "color"
-    tested = "no test images" if test is None else f"{len(test)} test images"
+    shape = f"{height}x{width}, {'gray' if examples.channels == 1 else 'color'}"
+    shape = f"{examples.channels} features" if examples.kind == "vector" else shape
+    what = f"{examples.kind}s"
+    tested = f"no test {what}" if test is None else f"{len(test)} test {what}"
     typer.echo(
-        f"{examples.name}: {len(examples)} images of {examples.num_classes} classes ({height}x{width}, {kind}), "
+        f"{examples.name}: {len(examples)} {what} of {examples.num_classes} classes ({shape}), "
         f"{tested}. Run folder: {folder}"
     )
     show_skipped(examples.skipped)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from scanmix.data.views import Views
+from scanmix.data.views import AnyViews
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,11 +21,11 @@ class TrainingData:
     """Images, given labels and views on one device, and never a true label."""
 
     images: Tensor
-    """(N, C, H, W) uint8."""
+    """(N, C, H, W) uint8, or (N, D, 1, 1) float32 for vectors."""
     labels: Tensor
     """(N,) int64: given, not to be trusted."""
     num_classes: int
-    views: Views
+    views: AnyViews
     generator: Callable[[str, int, str], Generator]
     """(stage, epoch, purpose) -> the generator of those draws."""
 

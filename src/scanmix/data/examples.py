@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, Union
+from typing import Literal, TypeAlias, Union
 
 import numpy as np
 import pydantic.dataclasses
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from scanmix.config import STRICT, UserError
 
+Kind: TypeAlias = Literal["image", "vector"]
+"""What an example is."""
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007
 
 
@@ -56,7 +58,7 @@ class Examples:
     """Images with the labels they were given.
 
     Attributes:
-        images: (N, channels, H, W) uint8.
+        images: (N, channels, H, W) uint8; or feature vectors, (N, D, 1, 1) float32: one pixel of D channels.
         labels: (N,) int64, the given labels, which may be wrong.
         class_names: C names; label i means `class_names[i]`.
         ids: N unique names that stay the same from load to load.
@@ -86,11 +88,14 @@ class Examples:
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+        is_vectors = self.images.dtype == torch.float32 and self.images.shape[2:] == (1, 1)
+        if self.images.ndim != 4 or not (is_vectors or self.images.dtype == torch.uint8):
             raise UserError(
-                f"images of {self.name!r} must be uint8 of shape (N, channels, height, width), "
-                f"not {self.images.dtype} of shape {tuple(self.images.shape)}."
+                f"images of {self.name!r} must be uint8 of shape (N, channels, height, width), or float32 of shape "
+                f"(N, features, 1, 1), not {self.images.dtype} of shape {tuple(self.images.shape)}."
             )
+        if is_vectors and not bool(self.images.isfinite().all()):
+            raise UserError(f"{self.name!r} has features that are infinite or not a number.")
         if len(self.ids) != len(self) or len(set(self.ids)) != len(self.ids):
             raise UserError(f"{self.name!r} needs {len(self)} different ids and has {len(set(self.ids))}.")
         if self.paths is not None and len(self.paths) != len(self):
@@ -114,8 +119,13 @@ class Examples:
         return len(self.class_names)
 
     @property
+    def kind(self) -> Kind:
+        """Images or feature vectors."""
+        return "vector" if self.images.dtype == torch.float32 else "image"
+
+    @property
     def channels(self) -> int:
-        """1 for gray images, 3 for color."""
+        """1 for gray images, 3 for color; the number of features of vectors."""
         return self.images.shape[1]
 
     @property

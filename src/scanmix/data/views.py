@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,8 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from scanmix.config import STRICT
+from scanmix.data.examples import Kind
+from scanmix.data.feature_views import FeatureViews, FeatureViewSettings, make_feature_views
 from scanmix.data.operations import color_jitter, cutout, gaussian_blur, grayscale, random_augment
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -57,6 +59,9 @@ class ViewSettings:
 
 class Views:
     """The four ways to look at a batch of uint8 images of one size."""
+
+    dtype: ClassVar[torch.dtype] = torch.uint8
+    """Of the images it takes."""
 
     def __init__(self, settings: ViewSettings, *, mean: Tensor, std: Tensor, flip: bool) -> None:
         """Fix what is measured once: `mean` and `std` (C,) in 0..1, and whether a flip keeps the class."""
@@ -108,6 +113,15 @@ class Views:
         s = self.settings
         return {"strong_operations": s.strong_operations, "cutout": s.cutout} | self._shared_settings()
 
+    def measured(self) -> ViewSettings:
+        """Return the settings with mean, deviation and flip filled in."""
+        return dataclasses.replace(
+            self.settings,
+            mean=tuple(self.mean.flatten().tolist()),
+            std=tuple(self.std.flatten().tolist()),
+            flip=self.flip,
+        )
+
     def _shared_settings(self) -> dict[str, Any]:
         return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(), "flip": self.flip}
 
@@ -118,8 +132,20 @@ class Views:
         return torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
-def make_views(settings: ViewSettings, images: Tensor, *, flip: bool) -> Views:
-    """Views of these training images: what `settings` leaves open is measured on `images` (N, C, H, W) uint8."""
+AnyViews: TypeAlias = Views | FeatureViews
+AnyViewSettings: TypeAlias = ViewSettings | FeatureViewSettings
+"""Told apart by their keys: each has some that the other refuses."""
+
+VIEW_SETTINGS: dict[Kind, type[AnyViewSettings]] = {"image": ViewSettings, "vector": FeatureViewSettings}
+
+
+def make_views(settings: AnyViewSettings, images: Tensor, *, flip: bool) -> AnyViews:
+    """Views of these training examples: what `settings` leaves open is measured on `images`.
+
+    Shape: (N, C, H, W) uint8, or (N, D, 1, 1) float32 for vectors.
+    """
+    if isinstance(settings, FeatureViewSettings):
+        return make_feature_views(settings, images)
     if settings.mean is None or settings.std is None:
         mean, std = channel_statistics(images)
     else:

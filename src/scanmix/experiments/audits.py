@@ -23,6 +23,7 @@ from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers import load
+from scanmix.interop import cross_validated
 from scanmix.pretrain.artifacts import write_aside
 from scanmix.progress import Bar, Quiet
 from scanmix.train import train
@@ -98,16 +99,6 @@ def run_audits(
     return scores
 
 
-def cross_validated(examples: Examples, folds: int, seed: int, **settings: Any) -> np.ndarray:
-    """Probabilities of each example by a model that did not see it. Shape: -> (N, C) float32."""
-    place = np.random.default_rng(seed).permutation(len(examples)) % folds
-    probs = np.zeros((len(examples), examples.num_classes), dtype=np.float32)
-    for fold in range(folds):
-        run = train(examples.select(place != fold), seed=seed, progress=False, **settings)
-        probs[place == fold] = run.predict_proba(examples.select(place == fold))
-    return probs
-
-
 def _score_all(rate: float, seed: int, folds: int, overrides: Overrides) -> Iterator[Score]:
     """One draw of noise, judged by all."""
     noisy = add_noise(load("digits")[0], "symmetric", rate=rate, seed=seed)
@@ -116,7 +107,8 @@ def _score_all(rate: float, seed: int, folds: int, overrides: Overrides) -> Iter
         found = train(noisy, method=method, seed=seed, progress=False, **overrides.get(method, {})).audit()
         yield _ours(method, found, noisy, rate, seed, time.monotonic() - began)
     began = time.monotonic()
-    probs = cross_validated(noisy, folds, seed, method="cross_entropy", **overrides.get("cross_entropy", {}))
+    settings = overrides.get("cross_entropy", {})
+    probs = cross_validated(noisy, folds, seed, show=False, method="cross_entropy", **settings)
     seconds = time.monotonic() - began
     arrays = audit(evidence_from_arrays(noisy.labels.numpy(), probs, class_names=noisy.class_names))
     yield _ours("folds", arrays, noisy, rate, seed, seconds)

@@ -14,8 +14,8 @@ from scanmix.methods.mixup import MixUp
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
+from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor
-from scanmix.networks.preact_resnet import PreActResNetSettings
 
 
 class State(Protocol):
@@ -35,7 +35,7 @@ class Method(Protocol):
     def epochs(self) -> int:
         """How often the loop calls `epoch`."""
 
-    def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> Any:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Any:
         """Return the state before the first epoch."""
 
     def epoch(self, state: Any, data: TrainingData, epoch: int) -> dict[str, float]:

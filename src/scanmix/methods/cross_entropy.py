@@ -13,8 +13,8 @@ from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
-from scanmix.networks.preact_resnet import PreActResNetSettings
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ class CrossEntropy:
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
 
-    def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> CrossEntropyState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> CrossEntropyState:
         """Return one fresh network."""
         peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
         return CrossEntropyState([peer])

@@ -18,8 +18,8 @@ from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches, paired
 from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer
-from scanmix.networks.preact_resnet import PreActResNetSettings
 
 
 @dataclasses.dataclass
@@ -60,7 +60,7 @@ class DivideMix:
     confidence_weight: Weight = 0.0  # penalty in warm-up (1 for asymmetric noise, if told the type)
     guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
 
-    def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> DivideMixState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> DivideMixState:
         """Return two networks that differ by their initial weights."""
         peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
         return DivideMixState(peers, torch.zeros(0, 2, len(data), device=engine.device))

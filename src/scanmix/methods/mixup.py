@@ -14,8 +14,8 @@ from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
-from scanmix.networks.preact_resnet import PreActResNetSettings
 
 
 @dataclasses.dataclass
@@ -41,7 +41,7 @@ class MixUp:
     weight_decay: Weight = 5e-4  # on all parameters
     mixup_alpha: Weight = 1.0  # alpha of Beta(alpha, alpha)
 
-    def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> MixUpState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MixUpState:
         """Return one fresh network."""
         peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
         return MixUpState([peer])

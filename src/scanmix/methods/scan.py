@@ -16,8 +16,8 @@ from torch import Tensor
 from scanmix.config import STRICT, Count
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
+from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, make_peer
-from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import load_into, name_clusters, pretrain
@@ -44,7 +44,7 @@ class Scan:
     num_neighbors: Count = 20  # K (section 4.2)
     include_self: bool = True  # the example counts among its neighbors (published code)
 
-    def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> ScanState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ScanState:
         """Run or recall the label-free stages."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         peer = make_peer(network, data, engine, "a")

@@ -11,8 +11,8 @@ from scanmix.config import STRICT, Count
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.methods.dividemix import DivideMix, DivideMixState
+from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Predictor
-from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import load_into, name_clusters, pretrain
@@ -42,7 +42,7 @@ class ScanDivideMix:
         """Return tau of DivideMix."""
         return self.dividemix.clean_threshold
 
-    def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> DivideMixState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> DivideMixState:
         """Run or recall the label-free stages; both peers begin from them."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         state = self.dividemix.start(data, network, engine)

@@ -21,8 +21,8 @@ from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches, paired
 from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer
-from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import candidate_neighbors, load_into, name_clusters, pretrain
@@ -85,7 +85,7 @@ class ScanMix:
     agreement: Literal["other", "own", "given"] = "other"  # whose labels q compares: Eq. 9 own, Eq. 5 given
     shared_head: bool = False  # l_CLU through the classifier (literal Eq. 6) or its own head (code)
 
-    def start(self, data: TrainingData, network: PreActResNetSettings, engine: Engine) -> ScanMixState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ScanMixState:
         """PreTrain(D): features, neighbors N_x and clusters without labels; both peers begin from them."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
-from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
+from scanmix.networks.encoders import Encoder, NetworkSettings, build_encoder
 
 SWEEP_BATCH = 512
 
@@ -89,14 +89,14 @@ def guessing(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
         network.train(was_training)
 
 
-def make_encoder(settings: PreActResNetSettings, channels: int, engine: Engine, name: str) -> PreActResNet:
+def make_encoder(settings: NetworkSettings, channels: int, engine: Engine, name: str) -> Encoder:
     """Return a freshly initialized encoder; its weights depend on the engine's seed and on `name` alone."""
     with _initialized_by(engine, name):
-        return PreActResNet(settings, channels).to(engine.device)
+        return build_encoder(settings, channels).to(engine.device)
 
 
 def make_peer(
-    settings: PreActResNetSettings,
+    settings: NetworkSettings,
     data: TrainingData,
     engine: Engine,
     name: str,
@@ -105,7 +105,7 @@ def make_peer(
 ) -> Peer:  # fmt: skip
     """Return a freshly initialized peer; its weights depend on the engine's seed and on `name` alone."""
     with _initialized_by(engine, name):
-        encoder = PreActResNet(settings, data.images.shape[1])
+        encoder = build_encoder(settings, data.images.shape[1])
         return Peer(
             encoder, encoder.num_features, data.num_classes, engine=engine, momentum=momentum,
             weight_decay=weight_decay,

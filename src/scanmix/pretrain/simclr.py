@@ -19,8 +19,8 @@ from scanmix.blocks.schedules import cosine
 from scanmix.config import STRICT
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import Encoder
 from scanmix.networks.peer import learning, sweep
-from scanmix.networks.preact_resnet import PreActResNet
 from scanmix.pretrain.artifacts import Tensors, resumable
 
 
@@ -29,7 +29,7 @@ class SimCLR:
     """Hyper-parameters of the pre-training stage; defaults are the paper's for CIFAR."""
 
     epochs: Annotated[int, Field(ge=0)] = 500
-    """Passes over the images (section 4.2)."""
+    """Passes over the images (section 4.2); 0 leaves the stage out: neighbors are those of the examples themselves."""
     batch_size: Annotated[int, Field(ge=2)] = 512
     """B; a forward holds 2B views."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.4
@@ -61,9 +61,7 @@ class Projector(nn.Module):
         return F.normalize(self.layers(features), dim=1)
 
 
-def simclr(
-    settings: SimCLR, encoder: PreActResNet, data: TrainingData, engine: Engine, unfinished: Path | None
-) -> Tensors:
+def simclr(settings: SimCLR, encoder: Encoder, data: TrainingData, engine: Engine, unfinished: Path | None) -> Tensors:
     """Train `encoder` in place; return its weights as `encoder.*` and the embeddings as `embedding`.
 
     Shape: embedding (N, projection_size), unit rows. `unfinished` is where the stage keeps its state.

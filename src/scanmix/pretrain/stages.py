@@ -9,14 +9,14 @@ import dataclasses
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scanmix.blocks.clusters import match_clusters, rename_outputs
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
-from scanmix.networks.peer import Peer, examine, make_encoder, make_peer
-from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, examine, make_encoder, make_peer, sweep
 from scanmix.pretrain.artifacts import Tensors, cached, content_key
 from scanmix.pretrain.scan import Clustering, cluster
 from scanmix.pretrain.simclr import SimCLR, simclr
@@ -26,8 +26,9 @@ class Pretrained(NamedTuple):
     """What the stages leave behind."""
 
     neighbors: Tensor
-    """(N, K) int64, self excluded, nearest first."""
+    """(N, K) int64, self excluded, nearest first; K is N - 1 where there are no more others."""
     encoder: Tensors
+    """Empty when both stages are left out."""
     clusterer: Tensors
     """Empty when the clustering stage is left out."""
 
@@ -38,10 +39,13 @@ def pretrain(
     num_neighbors: int,
     include_self: bool,
     data: TrainingData,
-    network: PreActResNetSettings,
+    network: NetworkSettings,
     engine: Engine,
 ) -> Pretrained:
-    """Run or recall SimCLR, the mining of neighbors and SCAN. No label is read."""
+    """Run or recall SimCLR, the mining of neighbors and SCAN. No label is read.
+
+    A stage of no epochs is left out. Without SimCLR the neighbors are those of the plain views themselves.
+    """
     made_of = {
         "images": data.fingerprint(),
         "views": data.views.contrastive_settings(),
@@ -50,19 +54,23 @@ def pretrain(
         "seed": engine.seed,
     }
     encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
-    first = cached(
-        engine.cache,
-        "simclr",
-        content_key(made_of),
-        lambda unfinished: simclr(pretraining, encoder, data, engine, unfinished),
-    )
+    if pretraining.epochs == 0:
+        first: Tensors = {"embedding": sweep(nn.Flatten(), data)}
+    else:
+        first = cached(
+            engine.cache,
+            "simclr",
+            content_key(made_of),
+            lambda unfinished: simclr(pretraining, encoder, data, engine, unfinished),
+        )
     encoder_weights = under("encoder.", first)
-    neighbors = nearest_neighbors(first["embedding"].to(engine.device), num_neighbors)
+    neighbors = nearest_neighbors(first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1))
     if clustering.epochs == 0:
         return Pretrained(neighbors, encoder_weights, {})
 
     peer = make_peer(network, data, engine, "clusterer")
-    peer.encoder.load_state_dict(encoder_weights)
+    if encoder_weights:
+        peer.encoder.load_state_dict(encoder_weights)
     made_of |= {
         "scan": dataclasses.asdict(clustering),
         "strong": data.views.strong_settings(),
@@ -92,8 +100,9 @@ def candidate_neighbors(neighbors: Tensor, include_self: bool) -> Tensor:
 
 
 def load_into(peer: Peer, pretrained: Pretrained) -> None:
-    """Give a peer the pre-trained encoder; both heads start as the clustering head where there is one."""
-    peer.encoder.load_state_dict(pretrained.encoder)
+    """Give a peer the pre-trained encoder, where there is one; both heads start as the clustering head, if any."""
+    if pretrained.encoder:
+        peer.encoder.load_state_dict(pretrained.encoder)
     if pretrained.clusterer:
         peer.clusterer.load_state_dict(pretrained.clusterer)
         peer.classifier.load_state_dict(pretrained.clusterer)

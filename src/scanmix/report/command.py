@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from scanmix.config import Table, UserError, dump, flatten, load_recipe
-from scanmix.data.views import ViewSettings
 from scanmix.methods import METHODS
-from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.runs import Run, RunSettings, resolve
 
 TOLD_ELSEWHERE = ("fingerprint", "test_fingerprint", "source", "oracle", "recipe", "threads", "device")
@@ -37,7 +35,7 @@ def changed_settings(settings: RunSettings) -> list[Change]:
     """Return the settings that are not the defaults, each with its origin: "recipe" or "given"."""
     defaults = {
         **flatten(dump(METHODS[settings.method]())),
-        **flatten({"network": dump(PreActResNetSettings()), "views": dump(ViewSettings())}),
+        **flatten({"network": dump(type(settings.network)()), "views": dump(type(settings.views)())}),
     }
     recipe = _recipe_values(settings.recipe)
     return [

@@ -42,9 +42,9 @@ class Card(NamedTuple):
 
 
 def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
-    """Return the most doubtful labels as cards; nothing without an audit."""
+    """Return the most doubtful labels as cards; nothing without an audit, or of vectors."""
     audit, examples = found.audit, found.examples
-    if audit is None or examples is None:
+    if audit is None or examples is None or examples.kind == "vector":
         return []
     images, truth = examples.images.cpu().numpy(), found.truth
     cards = []

@@ -10,11 +10,14 @@ from typing import Any
 import pydantic.dataclasses
 
 from scanmix.config import STRICT, Table, UserError, build, dump, load_recipe, merge, recipe_names, unknown_name
-from scanmix.data.views import ViewSettings
+from scanmix.data.examples import Kind
+from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
 from scanmix.methods import METHODS, Method
-from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.networks.encoders import NETWORKS, NetworkSettings
 
 SECTIONS = ("settings", "network", "views")
+OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
+"""Folder of the recipes for data that has none of its own name."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -24,8 +27,8 @@ class RunSettings:
     method: str
     """A name in `METHODS`."""
     seed: int
-    network: PreActResNetSettings
-    views: ViewSettings
+    network: NetworkSettings
+    views: AnyViewSettings
     settings: Table
     """Every field of the method, defaults and recipe resolved."""
     oracle: bool = False
@@ -58,14 +61,15 @@ class RunSettings:
 
 def resolve(
     method: str | None, data_name: str, recipe: str | None = None, overrides: Mapping[str, Any] | None = None,
-    *, seed: int = 0, device: str = "auto", threads: int | None = None,
+    *, kind: Kind = "image", seed: int = 0, device: str = "auto", threads: int | None = None,
 ) -> RunSettings:  # fmt: skip
     """Lay overrides on a recipe on the defaults, and check every value.
 
     Overrides are nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand
     at the top, and keys may be dotted (`pretrain.epochs`). Without a `recipe` the first that is shipped of
-    `<data_name>/any/<method>` and `folder/any/<method>` is taken, else the defaults. Without a `method` it is
-    the recipe's, else "scanmix".
+    `<data_name>/any/<method>` and `folder/any/<method>` (`vectors/any/<method>`) is taken, else the defaults.
+    Without a `method` it is the recipe's, else "scanmix". The `kind` of the data decides which settings network
+    and views have.
 
     Raises:
         UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
@@ -79,7 +83,9 @@ def resolve(
         raise unknown_name("method", method, METHODS)
     if recipe is None:
         shipped = recipe_names()
-        recipe = next((name for base in (data_name, "folder") if (name := f"{base}/any/{method}") in shipped), None)
+        recipe = next(
+            (name for base in (data_name, OWN_DATA[kind]) if (name := f"{base}/any/{method}") in shipped), None
+        )
         table = load_recipe(recipe) if recipe else {}
     if table.get("method", method) != method:
         raise UserError(f"recipe {recipe!r} is for method {table['method']!r}, not {method!r}; name the one that fits")
@@ -90,8 +96,8 @@ def resolve(
     return RunSettings(
         method=method,
         seed=seed,
-        network=build(PreActResNetSettings, table.get("network", {}), where=where, prefix="network."),
-        views=build(ViewSettings, table.get("views", {}), where=where, prefix="views."),
+        network=build(NETWORKS[kind], table.get("network", {}), where=where, prefix="network."),
+        views=build(VIEW_SETTINGS[kind], table.get("views", {}), where=where, prefix="views."),
         settings=dump(settings),
         oracle=oracle,
         recipe=recipe,

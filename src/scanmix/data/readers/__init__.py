@@ -19,6 +19,7 @@ from scanmix.data.readers.folder import read_folder
 from scanmix.data.readers.matching import match
 from scanmix.data.readers.pictures import resize_all
 from scanmix.data.readers.table import read_table
+from scanmix.data.readers.vectors import read_vectors
 
 __all__ = ["KNOWN", "load", "match", "reload"]
 
@@ -36,12 +37,14 @@ def load(
     limit_test: int | None = None,
     flip: bool | None = None,
     download: bool = False,
+    labels: str | Path | None = None,
 ) -> Pair:
     """Read training and test examples; the second is None where a folder or table names no test images.
 
     Args:
         source: "digits", "fashion-mnist", "cifar10" or "cifar100"; else a folder with a sub-folder per class;
-            else a `.csv` or `.parquet` table. Write "./digits" for a folder of that name.
+            else a `.csv` or `.parquet` table; else a `.npy` of feature vectors. Write "./digits" for a folder of
+            that name.
         root: where a known data set lies, or what the paths of a table are relative to.
         size: side of the square images; by default the data set's own, or one that suits the files.
         per_class: keep this many training images of each class, drawn with `seed`.
@@ -49,6 +52,7 @@ def load(
         limit_test: keep the first so many test images.
         flip: whether a mirrored image keeps its class; by default what is known of the data set, else True.
         download: fetch Fashion-MNIST if it is nowhere on this machine.
+        labels: of the vectors in a `.npy`; by default the `.csv` beside it.
 
     Raises:
         UserError: if there is no such data, or it cannot be read.
@@ -57,11 +61,12 @@ def load(
         raise UserError(f"size must be at least 8 pixels, not {size}.")
     if limit_test is not None and limit_test < 1:
         raise UserError(f"limit_test must be at least 1, not {limit_test}.")
-    train, test = _read(source, root, size, download)
+    train, test = _read(source, root, size, download, labels)
     # Only what was asked, and nothing that is None: TOML has no word for it. Paths are absolute, since a run
     # may be resumed from another folder.
     recipe: dict[str, JSON] = {"source": source if _is_known(source) else _absolute(source)}
     recipe |= {} if root is None else {"root": _absolute(root)}
+    recipe |= {} if labels is None else {"labels": _absolute(labels)}
     asked: dict[str, int | bool | None] = {
         "size": size, "per_class": per_class, "limit_test": limit_test, "flip": flip,
     }  # fmt: skip
@@ -108,24 +113,33 @@ def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
     raise UserError(f"the source of {examples.name!r} has an unknown step {sorted(step)}; a newer scanmix wrote it.")
 
 
-def _read(source: str | Path, root: str | Path | None, size: int | None, download: bool) -> Pair:
+def _read(
+    source: str | Path, root: str | Path | None, size: int | None, download: bool, labels: str | Path | None
+) -> Pair:
     known: dict[str, Any] = {
         "digits": read_digits,
         "fashion-mnist": lambda: read_fashion_mnist(root, download),
         "cifar10": lambda: read_cifar10(root),
         "cifar100": lambda: read_cifar100(root),
     }
+    path = Path(source).expanduser()
+    is_vectors = not _is_known(source) and path.suffix.lower() == ".npy"
+    if labels is not None and not is_vectors:
+        raise UserError(f"labels= is for vectors in a .npy file; {source} has labels of its own.")
     if _is_known(source):
         train, test = known[source]()
         return (train, test) if size is None else (resize_all(train, size), resize_all(test, size))
-    path = Path(source).expanduser()
     if path.is_dir():
         if root is not None:
             raise UserError(f"root= is for known data sets and tables; {source} is a folder and needs none.")
         return read_folder(path, size)
+    if path.is_file() and is_vectors:
+        if size is not None or root is not None:
+            raise UserError(f"size= and root= are for images; {source} holds vectors.")
+        return read_vectors(path, labels), None
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".parquet"):
-            raise UserError(f"{source} is neither a folder nor a .csv or .parquet table of path and label.")
+            raise UserError(f"{source} is neither a folder nor a .csv or .parquet table of path and label, nor a .npy.")
         return read_table(path, root, size)
     near = difflib.get_close_matches(str(source).lower().replace("_", "-"), KNOWN, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""

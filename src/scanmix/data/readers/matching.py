@@ -25,7 +25,11 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
     if strange:
         raise UserError(f"{examples.name!r} has the class {strange[0]!r}; the model knows {', '.join(class_names)}.")
     height, width = size
-    if examples.size != (height, width):
+    if examples.kind == "vector" or (height, width) == (1, 1):
+        if (examples.channels, *examples.size) != (channels, height, width):
+            theirs = "x".join(map(str, (examples.channels, *examples.size)))
+            raise UserError(f"the model takes {channels}x{height}x{width} numbers, but {examples.name!r} has {theirs}.")
+    elif examples.size != (height, width):
         if height != width:
             raise UserError(
                 f"the model takes images of {height}x{width} pixels, but those of {examples.name!r} are "

@@ -34,8 +34,8 @@ def read_table(
     seen: dict[str, int] = {}
     unlabeled: list[str] = []
     for number, record in enumerate(records, start=1):
-        path, label = _text(record["path"]), _text(record["label"])
-        split = SPLITS.get(_text(record.get("split")).lower())
+        path, label = as_text(record["path"]), as_text(record["label"])
+        split = SPLITS.get(as_text(record.get("split")).lower())
         if not path:
             raise DataError(f"row {number} of {table} has no path.")
         if path in seen:
@@ -52,7 +52,7 @@ def read_table(
     return to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """A label as text: 3.0, which is how tables with gaps store 3, is 3; missing is empty."""
     if value is None or (isinstance(value, float) and value != value):
         return ""

@@ -1,0 +1,158 @@
+"""To and from other libraries: out-of-sample probabilities (cleanlab), PyTorch and Hugging Face data sets.
+
+Neither cleanlab nor `datasets` is imported: what is needed of a data set is that it can be indexed.
+Legend: N examples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from scanmix.config import UserError
+from scanmix.data.arrays import WHITES, find_white, to_images
+from scanmix.data.examples import Examples
+from scanmix.progress import Bar, Quiet, progress
+from scanmix.train import train
+
+
+class Indexable(Protocol):
+    """A map-style data set, such as any `torch.utils.data.Dataset` with a length."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Return an item."""
+
+
+def cross_validated(
+    examples: Examples, folds: int = 5, seed: int = 0, *, show: bool = True, **settings: Any
+) -> np.ndarray:
+    """Return probabilities of each example by a model that has not seen it: cleanlab's `pred_probs`.
+
+    Args:
+        examples: with labels that may be wrong; row i of the result belongs to example i, column c to class c.
+        folds: so many models are trained, each without one of as many equal parts drawn at random.
+        seed: of the parts and of each training.
+        show: a bar of the folds, if there is a terminal.
+        settings: of each training, as `scanmix.train` takes them.
+
+    Shape: -> (N, C) float32.
+
+    Raises:
+        UserError: there are fewer examples than folds or fewer than two folds; or the settings do not fit.
+    """
+    if not 2 <= folds <= len(examples):
+        raise UserError(f"{folds} folds of {len(examples)} examples: 2 to {len(examples)} are possible")
+    place = np.random.default_rng(seed).permutation(len(examples)) % folds
+    probs = np.zeros((len(examples), examples.num_classes), dtype=np.float32)
+    with progress("cross-validation", folds, outer=None if show else Quiet()) as bar:
+        for fold in range(folds):
+            run = train(examples.select(place != fold), seed=seed, progress=False, **settings)
+            probs[place == fold] = run.predict_proba(examples.select(place == fold))
+            bar.advance()
+    return probs
+
+
+def from_dataset(dataset: Indexable, class_names: Sequence[str] | None = None, name: str = "data") -> Examples:
+    """Read every (image, label) of a data set, such as one of torchvision's without its random transforms.
+
+    An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W); all of one size. Bytes
+    are taken as they are; other numbers run from 0 to 1 or to 255.
+
+    Args:
+        dataset: indexable, with a length; each item a pair.
+        class_names: label i means `class_names[i]`; by default `dataset.classes`, else the numbers themselves.
+        name: of the data set, short.
+
+    Raises:
+        UserError: an item is no such pair, the images differ in size, or a label is no number of a class.
+    """
+    with progress("reading images", len(dataset)) as bar:
+        pairs = [_pair(dataset[i], i, bar) for i in range(len(dataset))]
+    names = class_names if class_names is not None else getattr(dataset, "classes", None)
+    return _examples(pairs, names, name)
+
+
+def to_dataset(examples: Examples) -> TensorDataset:
+    """Return a PyTorch data set of (image, label): (channels, H, W) uint8 (a vector: (D,) float32), int64."""
+    inputs = examples.images.flatten(1) if examples.kind == "vector" else examples.images
+    return TensorDataset(inputs, examples.labels)
+
+
+def from_hugging_face(dataset: Any, image: str | None = None, label: str | None = None, name: str = "data") -> Examples:
+    """Read a `datasets.Dataset` (one split) with a column of images and one of class labels.
+
+    Args:
+        dataset: has `features` by column, and rows that are mappings.
+        image: its column of images; by default the only `Image` feature.
+        label: its column of labels; by default the only `ClassLabel` feature, whose names become the class names.
+        name: of the data set, short.
+
+    Raises:
+        UserError: a column is missing or cannot be told apart; or the images differ in size.
+    """
+    features = getattr(dataset, "features", None)
+    if features is None or not hasattr(features, "items"):
+        raise UserError("that is no Hugging Face data set of one split: it has no features; take dataset['train']")
+    image = _only_column(features, "Image", image)
+    label = _only_column(features, "ClassLabel", label)
+    with progress("reading images", len(dataset)) as bar:
+        rows = (dataset[i] for i in range(len(dataset)))
+        pairs = [_pair((row[image], row[label]), i, bar) for i, row in enumerate(rows)]
+    return _examples(pairs, getattr(features[label], "names", None), name)
+
+
+def _only_column(features: Any, kind: str, wanted: str | None) -> str:
+    """The column called `wanted`, or the only one of a kind."""
+    if wanted is not None:
+        if wanted not in features:
+            raise UserError(f"the data set has no column {wanted!r}; it has {', '.join(features)}")
+        return wanted
+    found = [column for column, feature in features.items() if type(feature).__name__ == kind]
+    if len(found) != 1:
+        raise UserError(f"the data set has {len(found)} {kind} columns among {', '.join(features)}; name one")
+    return str(found[0])
+
+
+def _pair(item: Any, place: int, bar: Bar) -> tuple[np.ndarray, int]:
+    try:
+        image, label = item
+        bar.advance()
+        return _pixels(image), int(label)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"item {place} is no pair of an image and a class number: {error}") from None
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """An image as an array with channels last. Shape: -> (H, W) or (H, W, C)."""
+    if isinstance(image, Image.Image):
+        return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
+    pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "fiub":
+        raise ValueError("the image is neither a picture nor numbers of shape (H, W) or (H, W, C)")
+    return pixels.transpose(1, 2, 0) if isinstance(image, Tensor) and pixels.ndim == 3 else pixels
+
+
+def _examples(pairs: Sequence[tuple[np.ndarray, int]], class_names: Sequence[str] | None, name: str) -> Examples:
+    images, labels = [image for image, _ in pairs], [label for _, label in pairs]
+    shapes = {image.shape for image in images}
+    if len(shapes) != 1:
+        found = " and ".join(map(str, sorted(shapes)[:2])) or "there is none"
+        raise UserError(f"the images of {name!r} must be of one shape ({found}); resize them to one")
+    pixels = np.stack(images)
+    names = map(str, range(max(labels) + 1)) if class_names is None else map(str, class_names)
+    return Examples(
+        images=to_images(pixels, WHITES[-1] if pixels.dtype == np.uint8 else find_white(pixels)),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        class_names=tuple(names),
+        ids=tuple(f"{name}/{i}" for i in range(len(labels))),
+        name=name,
+    )

@@ -1,0 +1,180 @@
+"""Probabilities for cleanlab; PyTorch and Hugging Face data sets in and out."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from scanmix import interop
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.data.readers import load
+from scanmix.data.readers.vectors import to_vectors
+from scanmix.interop import cross_validated, from_dataset, from_hugging_face, to_dataset
+
+SMALL: dict[str, Any] = {"network": {"widths": [4, 8], "blocks": [1, 1]}, "threads": 1}
+
+
+class Pairs(Dataset[Any]):
+    """What a map-style data set is: a length and items."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]
+
+
+class ClassLabel:
+    """What is asked of the feature of this name in `datasets`."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+
+
+class PictureFeature:
+    """Stands for `datasets.Image`."""
+
+
+PictureFeature.__name__ = "Image"
+
+
+class Rows(Pairs):
+    """What is asked of a `datasets.Dataset`."""
+
+    def __init__(self, items: list[Any], **features: Any) -> None:
+        super().__init__(items)
+        self.features = features
+
+
+def pictures(count: int = 4, color: bool = False) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (8, 10, 3) if color else (8, 10), dtype=np.uint8) for _ in range(count)]
+
+
+def test_nobody_is_judged_by_a_model_that_saw_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1).repeat(1, 1, 8, 8)
+    examples = Examples(images, torch.arange(40) % 2, ("a", "b"), tuple(map(str, range(40))))
+
+    class Told:
+        def __init__(self, seen: Examples) -> None:
+            self.seen = set(seen.ids)
+
+        def predict_proba(self, asked: Examples) -> np.ndarray:
+            assert not self.seen & set(asked.ids) and len(self.seen) + len(asked) == 40
+            return np.array([[int(i), 1] for i in asked.ids], dtype=np.float32)
+
+    monkeypatch.setattr(interop, "train", lambda seen, **settings: Told(seen))
+    probs = cross_validated(examples, 5, seed=3)
+    assert probs[:, 0].tolist() == list(range(40))
+
+
+def test_probabilities_are_what_cleanlab_takes() -> None:
+    examples, _ = load("digits", per_class=6)
+    probs = cross_validated(examples, 2, method="cross_entropy", epochs=2, **SMALL)
+    assert probs.shape == (60, 10) and probs.dtype == np.float32
+    assert probs.sum(1) == pytest.approx(np.ones(60), abs=1e-5)
+    filters = pytest.importorskip("cleanlab.filter")
+    issues = filters.find_label_issues(examples.labels.numpy(), probs, return_indices_ranked_by="self_confidence")
+    assert set(issues.tolist()) <= set(range(60))
+
+
+@pytest.mark.parametrize("folds", [1, 61])
+def test_folds_must_be_possible(folds: int) -> None:
+    with pytest.raises(UserError, match=f"{folds} folds of 60 examples"):
+        cross_validated(load("digits", per_class=6)[0], folds)
+
+
+@pytest.mark.parametrize("color", [False, True])
+@pytest.mark.parametrize("form", ["picture", "array", "floats", "tensor", "scaled tensor"])
+def test_any_form_of_image_keeps_its_pixels(form: str, color: bool) -> None:
+    images = pictures(color=color)
+
+    def formed(image: np.ndarray) -> Any:
+        chw = torch.from_numpy(image if image.ndim == 2 else image.transpose(2, 0, 1).copy())
+        return {
+            "picture": Image.fromarray(image), "array": image, "floats": image / 255, "tensor": chw,
+            "scaled tensor": chw / 255,
+        }[form]  # fmt: skip
+
+    examples = from_dataset(Pairs([(formed(image), i % 2) for i, image in enumerate(images)]), ["a", "b"], name="made")
+    assert examples.images.shape == (4, 3 if color else 1, 8, 10)
+    for got, image in zip(examples.images.numpy(), images, strict=True):
+        assert np.array_equal(got.transpose(1, 2, 0).squeeze(), image)
+    assert (examples.labels.tolist(), examples.class_names) == ([0, 1, 0, 1], ("a", "b"))
+    assert examples.ids == ("made/0", "made/1", "made/2", "made/3")
+
+
+def test_class_names_come_from_the_data_set_or_are_numbers() -> None:
+    data = Pairs([(image, np.int64(2 * (i % 2))) for i, image in enumerate(pictures())])
+    assert from_dataset(data).class_names == ("0", "1", "2")
+    data.classes = ["x", "y", "z"]  # type: ignore[attr-defined]
+    assert from_dataset(data).class_names == ("x", "y", "z")
+    with pytest.raises(UserError, match=r"must lie in 0\.\.1"):
+        from_dataset(data, ["only", "two"])
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "there is none"),
+        ([1, 2], "item 0 is no pair"),
+        ([(pictures()[0], "cat")], "item 0 is no pair"),
+        ([("text", 0)], "neither a picture nor numbers"),
+        ([(np.zeros((2, 2, 2, 2)), 0)], "neither a picture nor numbers"),
+        ([(np.zeros((8, 8)), 0), (np.zeros((8, 9)), 1)], r"\(8, 8\) and \(8, 9\)"),
+        ([(np.full((8, 8), 256.0), 0)], "pixels must lie in"),
+    ],
+)
+def test_other_items_are_refused(items: list[Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        from_dataset(Pairs(items))
+
+
+def test_examples_go_out_and_come_back() -> None:
+    examples, _ = load("digits", per_class=3)
+    images, labels = next(iter(DataLoader(to_dataset(examples), batch_size=30)))
+    assert torch.equal(images, examples.images) and torch.equal(labels, examples.labels)
+    back = from_dataset(to_dataset(examples), examples.class_names, name="digits")
+    assert back.fingerprint() == examples.fingerprint()
+    vectors = to_vectors(np.eye(3), [0, 1, 0], ["a", "b"], ids=["x", "y", "z"], name="made")
+    assert to_dataset(vectors)[1][0].tolist() == [0, 1, 0]
+
+
+@pytest.fixture
+def rows() -> Iterator[Rows]:
+    items = [{"picture": Image.fromarray(image), "kind": i % 2, "n": i} for i, image in enumerate(pictures())]
+    yield Rows(items, picture=PictureFeature(), kind=ClassLabel("cat", "dog"), n=object())
+
+
+def test_columns_are_found_by_their_features(rows: Rows) -> None:
+    for examples in (from_hugging_face(rows), from_hugging_face(rows, image="picture", label="kind")):
+        assert (examples.class_names, examples.labels.tolist()) == (("cat", "dog"), [0, 1, 0, 1])
+        assert np.array_equal(examples.images[2, 0].numpy(), pictures()[2])
+    assert from_hugging_face(rows, label="n").class_names == ("0", "1", "2", "3")
+
+
+def test_missing_columns_are_told(rows: Rows) -> None:
+    with pytest.raises(UserError, match="no column 'label'; it has picture, kind, n"):
+        from_hugging_face(rows, label="label")
+    rows.features["other"] = ClassLabel("a")
+    with pytest.raises(UserError, match="2 ClassLabel columns among picture, kind, n, other; name one"):
+        from_hugging_face(rows)
+    with pytest.raises(UserError, match="no features; take dataset"):
+        from_hugging_face({"train": rows})
+
+
+def test_a_real_hugging_face_data_set() -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["a", "b"]))
+    columns = {"image": [Image.fromarray(image) for image in pictures()], "label": [0, 1, 1, 0]}
+    examples = from_hugging_face(datasets.Dataset.from_dict(columns, features=features))
+    assert (examples.class_names, examples.labels.tolist()) == (("a", "b"), [0, 1, 1, 0])
+    assert np.array_equal(examples.images[3, 0].numpy(), pictures()[3])
