@@ -67,9 +67,8 @@ def train(
     # What is mistyped is told before a million images are read, and before anything is written.
     parse_noise(noise)
     find_device(device)
-    kind = _kind_of(data)
-    resolve(method, Path(data).name, recipe, overrides, kind=kind)
-    given, corrections = (labels, None) if kind == "vector" else (None, labels)
+    resolve(method, Path(data).name, recipe, overrides, kind=_kind_of(data))
+    given, corrections = (labels, None) if _kind_of(data) == "vector" else (None, labels)
     examples, test_set = load(
         data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
     )
@@ -147,4 +146,5 @@ def _show_end(run: Run, folder: Path) -> None:
     show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
     show_labels(folder)
     place = shlex.quote(str(folder))
-    typer.echo(f"Run folder: {folder}. Next: scanmix predict {place} path/to/images")
+    then = f"audit {place}" if run.model.kind == "vector" else f"predict {place} path/to/images"
+    typer.echo(f"Run folder: {folder}. Next: scanmix {then}")
