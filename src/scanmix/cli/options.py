@@ -25,6 +25,10 @@ Noise = Annotated[
 Root = Annotated[
     Path | None, typer.Option(help="Where a known data set lies, or what the paths of a table are relative to.")
 ]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as pretrain.epochs=50; repeatable."),
+]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels; by default what suits them.")]
 PerClass = Annotated[int | None, typer.Option(help="Keep so many training images of each class.")]
 LimitTest = Annotated[int | None, typer.Option(help="Keep the first so many test images.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanmix.cli.options import Data, Device, LimitTest, Noise, PerClass, Root, RunFolder, Seed, Size, Threads
+from scanmix.cli.options import Data, Device, LimitTest, Noise, PerClass, Root, RunFolder, Seed, Set, Size, Threads
 from scanmix.cli.shell import check_run, settings_from, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import UserError
@@ -39,10 +39,7 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(help="Name (digits/any/scanmix) or .toml file; by default the one for DATA.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as pretrain.epochs=50; repeatable."),
-    ] = None,
+    set_: Set = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-NOISE-METHOD-SEED.")] = None,
     device: Device = "auto",
