@@ -141,3 +141,18 @@ def test_scanmix_beats_cross_entropy_on_twenty_classes(seed: int, tmp_path: Path
     )
     print(f"seed {seed}: scanmix {first:.4f}, cross_entropy {second:.4f}")
     assert first is not None and second is not None and first > second
+
+
+def test_what_is_for_images_says_so(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", vectors)
+    (tmp_path / "x.csv").write_text("label\n" + "a\nb\n" * 12)
+    quick = ["--method", "cross_entropy", "--set", "epochs=1", "--set", "network.hidden=[4]", "--threads", "1"]
+    run = tmp_path / "run"
+    for line, code, words in (
+        (["train", tmp_path / "x.npy", *quick, "--out", run], 0, "Run folder"),
+        (["doctor", tmp_path / "x.npy"], 2, "holds vectors"),
+        (["review", run, "--no-browser"], 2, "nothing to look at"),
+    ):
+        result = CliRunner().invoke(app, [str(word) for word in line])
+        assert result.exit_code == code and words in result.output, result.output

@@ -12,6 +12,7 @@ import typer
 
 from scanmix.cli.options import RunFolder
 from scanmix.cli.shell import check_run, check_writable
+from scanmix.config import UserError
 
 if TYPE_CHECKING:
     from scanmix.review import Review
@@ -41,6 +42,8 @@ def review(
 
     name = who or os.environ.get("USER") or os.environ.get("USERNAME") or "unknown"
     opened = open_run(run)
+    if opened.model.kind == "vector":
+        raise UserError(f"{run} learned from vectors: there is nothing to look at; see {run / 'labels.csv'}")
     if static is not None:
         count = write_static(_review_of(opened, run, name), static)
         typer.echo(f"{static}: the {count} most doubtful labels, to be looked at without this program")

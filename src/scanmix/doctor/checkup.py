@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import DataError, Table, merge
+from scanmix.config import DataError, Table, UserError, merge
 from scanmix.data.checks import (
     Finding,
     check_blank,
@@ -84,7 +84,7 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
         loading: arguments of `scanmix.load`.
 
     Raises:
-        UserError: there is no such data, or an argument does not fit it.
+        UserError: there is no such data, it is vectors, or an argument does not fit it.
     """
     folder = Path(source).expanduser().absolute()
     found = check_layout(folder) if source not in KNOWN and folder.is_dir() else []
@@ -97,6 +97,8 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
             Finding("fault", str(error).removesuffix("."), (), "mend the data; until then nothing can be trained")
         )
         return Checkup(_sorted(found))
+    if train.kind == "vector":
+        raise UserError(f"{source} holds vectors; the doctor knows images. Try `scanmix train {source}`")
     headers, more = _check_files(train, test)
     base = folder if folder.is_dir() else Path(loading.get("root") or folder.parent).expanduser().absolute()
     found += check_skipped(line.removeprefix(f"{base}/") for line in train.skipped)
