@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanmix.cli.options import Data, Device, LimitTest, Noise, PerClass, Root, RunFolder, Seed, Set, Size, Threads
+from scanmix.cli.options import (
+    Data,
+    Device,
+    Labels,
+    LimitTest,
+    Noise,
+    PerClass,
+    Root,
+    RunFolder,
+    Seed,
+    Set,
+    Size,
+    Threads,
+)
 from scanmix.cli.shell import check_run, settings_from, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import UserError
@@ -25,14 +38,7 @@ def train(
         str | None, typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix.")
     ] = None,
     noise: Noise = "none",
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Corrected labels, such as `scanmix review` writes. Of a .npy: its labels, a table with a column "
-            "label, or .npy; by default the .csv beside it.",
-        ),
-    ] = None,
+    labels: Labels = None,
     test: Annotated[
         str | None, typer.Option(help="Labeled test images, where DATA has none of its own: folder or table.")
     ] = None,
