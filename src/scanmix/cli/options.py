@@ -25,6 +25,18 @@ Noise = Annotated[
 Root = Annotated[
     Path | None, typer.Option(help="Where a known data set lies, or what the paths of a table are relative to.")
 ]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Corrected labels, such as `scanmix review` writes. Of a .npy: its labels, a table with a column "
+        "label, or .npy; by default the .csv beside it.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as pretrain.epochs=50; repeatable."),
+]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels; by default what suits them.")]
 PerClass = Annotated[int | None, typer.Option(help="Keep so many training images of each class.")]
 LimitTest = Annotated[int | None, typer.Option(help="Keep the first so many test images.")]

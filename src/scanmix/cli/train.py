@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanmix.cli.options import Data, Device, LimitTest, Noise, PerClass, Root, RunFolder, Seed, Size, Threads
+from scanmix.cli.options import (
+    Data,
+    Device,
+    Labels,
+    LimitTest,
+    Noise,
+    PerClass,
+    Root,
+    RunFolder,
+    Seed,
+    Set,
+    Size,
+    Threads,
+)
 from scanmix.cli.shell import check_run, settings_from, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import UserError
@@ -25,24 +38,14 @@ def train(
         str | None, typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix.")
     ] = None,
     noise: Noise = "none",
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Corrected labels, such as `scanmix review` writes. Of a .npy: its labels, a table with a column "
-            "label, or .npy; by default the .csv beside it.",
-        ),
-    ] = None,
+    labels: Labels = None,
     test: Annotated[
         str | None, typer.Option(help="Labeled test images, where DATA has none of its own: folder or table.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Name (digits/any/scanmix) or .toml file; by default the one for DATA.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as pretrain.epochs=50; repeatable."),
-    ] = None,
+    set_: Set = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-NOISE-METHOD-SEED.")] = None,
     device: Device = "auto",
@@ -67,9 +70,8 @@ def train(
     # What is mistyped is told before a million images are read, and before anything is written.
     parse_noise(noise)
     find_device(device)
-    kind = _kind_of(data)
-    resolve(method, Path(data).name, recipe, overrides, kind=kind)
-    given, corrections = (labels, None) if kind == "vector" else (None, labels)
+    resolve(method, Path(data).name, recipe, overrides, kind=_kind_of(data))
+    given, corrections = (labels, None) if _kind_of(data) == "vector" else (None, labels)
     examples, test_set = load(
         data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
     )
@@ -147,4 +149,5 @@ def _show_end(run: Run, folder: Path) -> None:
     show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
     show_labels(folder)
     place = shlex.quote(str(folder))
-    typer.echo(f"Run folder: {folder}. Next: scanmix predict {place} path/to/images")
+    then = f"audit {place}" if run.model.kind == "vector" else f"predict {place} path/to/images"
+    typer.echo(f"Run folder: {folder}. Next: scanmix {then}")
