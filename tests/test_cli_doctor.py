@@ -125,11 +125,11 @@ def test_a_clean_folder(tmp_path: Path) -> None:
     clean_folder()
     found = checked("photos", *QUICK, "--save-recipe", "mine.toml")
     assert found["findings"] == [] and (found["images"], found["size"], found["channels"]) == (36, [16, 16], 3)
-    assert found["classes"] == {"bird": 12, "cat": 12, "dog": 12} and found["recipe"] is None
+    assert found["classes"] == {"bird": 12, "cat": 12, "dog": 12} and found["recipe"] == "folder/any/scanmix"
     assert set(found["estimate"]["stages"]) == {"pre-training", "clustering", "training"}
     seconds = [sum(pair) for pair in found["estimate"]["stages"].values()]
     advised = [sum(pair) for pair in found["advised_estimate"]["stages"].values()]
-    assert min(seconds) > 0 < min(advised) and sum(advised) < sum(seconds)
+    assert min(seconds) > 0 < min(advised)
     assert resolve(None, "photos", "mine.toml").settings["num_neighbors"] == 6
     text = say("photos", *QUICK).stdout
     assert "Nothing odd was found." in text and "[settings.pretrain]" in text

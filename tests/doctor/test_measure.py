@@ -14,6 +14,8 @@ from scanmix.doctor.measure import Cost, Estimate, estimate, free_memory, measur
 from scanmix.doctor.passes import Work, evaluating, stages
 from scanmix.runs import RunSettings, resolve
 
+PUBLISHED = str(Path(__file__).parents[1] / "published.toml")
+
 TINY = {"network": {"widths": [4], "blocks": [1]}}
 
 
@@ -32,7 +34,7 @@ def made(count: int = 100, side: int = 8) -> Examples:
 
 
 def settings(method: str = "scanmix") -> RunSettings:
-    return resolve(method, "no-recipe", None, TINY, device="cpu")
+    return resolve(method, "data", PUBLISHED, TINY, device="cpu")
 
 
 @pytest.mark.parametrize("count", [2, 100])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from scanmix.engine import Engine
 from scanmix.methods import METHODS
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.runs import resolve
+
+PUBLISHED = str(Path(__file__).parents[1] / "published.toml")
 
 COUNT = 50
 NETWORK = PreActResNetSettings(widths=(4,), blocks=(1,), stem_stride=2)
@@ -80,7 +83,7 @@ def run(name: str, overrides: dict[str, Any]) -> Any:
     data = TrainingData(
         images, torch.arange(COUNT) % 5, 5, make_views(ViewSettings(), images, flip=False), engine.generator
     )
-    method = resolve(name, "no-recipe", None, merge(SMALL[name], overrides)).build_method()
+    method = resolve(name, "data", PUBLISHED, merge(SMALL[name], overrides)).build_method()
     state = method.start(data, NETWORK, engine)
     for epoch in range(method.epochs):
         method.epoch(state, data, epoch)
@@ -123,20 +126,20 @@ def test_methods_that_divide(name: str, overrides: dict[str, Any], clean: float,
 
 def test_more_clean_labels_cost_more_and_nothing_is_negative() -> None:
     for name in ("dividemix", "scan_dividemix", "scanmix"):
-        method = resolve(name, "no-recipe").build_method()
+        method = resolve(name, "data", PUBLISHED).build_method()
         few, many = stages(method, 5000, 0.2)["training"], stages(method, 5000, 0.9)["training"]
         assert many.learn > few.learn > 0
         assert min(dataclasses.astuple(stages(method, 3, 1.0)["training"])) >= 0
 
 
 def test_accuracy_and_snapshots() -> None:
-    method = resolve("scanmix", "no-recipe", None, {"epochs": 40}).build_method()
+    method = resolve("scanmix", "data", PUBLISHED, {"epochs": 40}).build_method()
     assert evaluating(method, 100, 7) == Work(look=2 * (40 * 7 + 20 * 100))
-    assert evaluating(resolve("mixup", "no-recipe", None, {"epochs": 3}).build_method(), 100, 0) == Work(look=300)
+    assert evaluating(resolve("mixup", "data", PUBLISHED, {"epochs": 3}).build_method(), 100, 0) == Work(look=300)
 
 
 def test_the_largest_batch() -> None:
-    assert largest_batch(resolve("cross_entropy", "no-recipe").build_method(), 50_000) == 128
-    assert largest_batch(resolve("dividemix", "no-recipe").build_method(), 50_000) == 256
-    assert largest_batch(resolve("scanmix", "no-recipe").build_method(), 50_000) == 1024
-    assert largest_batch(resolve("scanmix", "no-recipe").build_method(), 100) == 256
+    assert largest_batch(resolve("cross_entropy", "data", PUBLISHED).build_method(), 50_000) == 128
+    assert largest_batch(resolve("dividemix", "data", PUBLISHED).build_method(), 50_000) == 256
+    assert largest_batch(resolve("scanmix", "data", PUBLISHED).build_method(), 50_000) == 1024
+    assert largest_batch(resolve("scanmix", "data", PUBLISHED).build_method(), 100) == 256

@@ -154,9 +154,12 @@ def _show_advice(data: str, plan: Plan, save_recipe: Path | None) -> None:
     text = as_recipe(plan.advice, plan.settings.method, f"Suggested by scanmix doctor for {data}: a start.")
     if save_recipe is not None:
         _write(save_recipe, text)
-        typer.echo(f"Wrote {save_recipe}: no recipe is shipped for this data, so the suggested one.")
+        typer.echo(f"Wrote {save_recipe}: no recipe is shipped for these images alone, so the suggested one.")
         return
-    typer.echo(f"No recipe is shipped for this data. Save this one (--save-recipe mine.toml does):\n\n{text}")
+    typer.echo(
+        "No recipe is shipped for these images alone. This suits number and size (--save-recipe keeps it):"
+    )
+    typer.echo(f"\n{text}")
 
 
 def _span(low: float, high: float) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scanmix.config import Table, dotted_keys, merge
+from scanmix.config import dotted_keys
 from scanmix.data.checks import class_counts
 from scanmix.data.examples import Examples
 from scanmix.methods import METHODS
@@ -45,17 +45,6 @@ def advise(examples: Examples, method: str, accelerated: bool) -> tuple[Advice, 
     lines = [*_network(examples), *_views(examples), *_settings(examples, method)]
     known = set(dotted_keys(METHODS[method]))
     return tuple(line for line in lines if line.key.startswith(("network.", "views.")) or line.key in known)
-
-
-def as_table(lines: Sequence[Advice]) -> Table:
-    """Nest advice, as overrides for `runs.resolve`."""
-    table: Table = {}
-    for line in lines:
-        nested: Any = line.value
-        for part in reversed(line.key.split(".")):
-            nested = {part: nested}
-        table = merge(table, nested)
-    return table
 
 
 def as_recipe(lines: Sequence[Advice], method: str, head: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import DataError, Table, UserError, merge
+from scanmix.config import DataError, Table, UserError
 from scanmix.data.checks import (
     Finding,
     check_blank,
@@ -26,7 +27,7 @@ from scanmix.data.examples import Examples
 from scanmix.data.layout import check_layout
 from scanmix.data.readers import KNOWN, load
 from scanmix.data.readers.pictures import Header, read_headers
-from scanmix.doctor.advice import Advice, advise, as_table
+from scanmix.doctor.advice import Advice, advise, as_recipe
 from scanmix.doctor.measure import Estimate, estimate, free_memory
 from scanmix.engine import Tick, find_device
 from scanmix.runs import RunSettings, resolve
@@ -116,19 +117,27 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
 
 
 def make_plan(train: Examples, num_test: int, settings: RunSettings, overrides: Mapping[str, Any], tick: Tick) -> Plan:
-    """Estimate what settings take, and what the advised ones take where no recipe is chosen or shipped."""
+    """Estimate what settings take, and what the advised ones take where no recipe is for these images alone."""
     device = find_device(settings.device)
-    advice = () if settings.recipe else advise(train, settings.method, device.type != "cpu")
+    fits = settings.recipe is not None and not settings.recipe.startswith("folder/")
+    advice = () if fits else advise(train, settings.method, device.type != "cpu")
     planned = [settings]
     if advice:
-        table = merge(as_table(advice), overrides)
-        planned.append(resolve(settings.method, train.name, None, table, seed=settings.seed, device=settings.device))
+        planned.append(_advised(advice, settings, train.name, overrides))
     estimates: list[Estimate] = []
     for done, wanted in enumerate(planned):
         tick("measuring this machine", done, len(planned), "")
         estimates.append(estimate(wanted, train, num_test))
     tick("measuring this machine", len(planned), len(planned), "")
     return Plan(settings, estimates[0], advice, estimates[1] if advice else None)
+
+
+def _advised(advice: Sequence[Advice], settings: RunSettings, name: str, overrides: Mapping[str, Any]) -> RunSettings:
+    """Resolve advice as the recipe that it can be saved as: nothing but the defaults lies below it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "advised.toml"
+        path.write_text(as_recipe(advice, settings.method, "advised"), encoding="utf-8")
+        return resolve(settings.method, name, str(path), overrides, seed=settings.seed, device=settings.device)
 
 
 def as_json(checkup: Checkup) -> Table:
