@@ -156,9 +156,7 @@ def _show_advice(data: str, plan: Plan, save_recipe: Path | None) -> None:
         _write(save_recipe, text)
         typer.echo(f"Wrote {save_recipe}: no recipe is shipped for these images alone, so the suggested one.")
         return
-    typer.echo(
-        "No recipe is shipped for these images alone. This suits number and size (--save-recipe keeps it):"
-    )
+    typer.echo("No recipe is shipped for these images alone. This suits number and size (--save-recipe keeps it):")
     typer.echo(f"\n{text}")
 
 
