@@ -279,7 +279,7 @@ def command(*arguments: object) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_goes_on_and_ends_the_same(photos: Path, stop: signal.Signals) -> None:
-    line = ["train", photos, "--method", "cross_entropy", "--set", "epochs=120", *NETWORK, "--threads", "1"]
+    line = ["train", photos, "--method", "cross_entropy", "--set", "epochs=40", *NETWORK, "--threads", "1"]
     say(*line, "--out", "whole")
     process = command(*line, "--out", "cut")
     deadline = time.monotonic() + 120
