@@ -255,3 +255,20 @@ def test_the_readme_is_short_and_names_every_method() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 130
     assert {row["name"].strip("`") for row in table_rows(text) if "name" in row} == set(METHODS)
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    honest = scanmix.train
+    short: dict[str, Any] = {
+        "epochs": 2, "warmup": 1, "mild_warmup": 0, "minimum_steps": 0, "pretrain": {"epochs": 1},
+        "clustering": {"epochs": 1}, "network": {"widths": [4, 8]}, "threads": 1, "progress": False,
+    }  # fmt: skip
+    monkeypatch.setattr(scanmix, "train", lambda *given, **asked: honest(*given, **asked, **short))
+    monkeypatch.setenv("SCANMIX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    run = names["run"]
+    assert run.finished and len(run.audit()) == 18 and (tmp_path / "runs" / "first" / "labels.csv").is_file()
