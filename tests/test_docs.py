@@ -260,7 +260,7 @@ def test_the_readme_is_short_and_names_every_method() -> None:
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    honest = scanmix.train
+    honest: Any = scanmix.train
     short: dict[str, Any] = {
         "epochs": 2, "warmup": 1, "mild_warmup": 0, "minimum_steps": 0, "pretrain": {"epochs": 1},
         "clustering": {"epochs": 1}, "network": {"widths": [4, 8]}, "threads": 1, "progress": False,
