@@ -68,6 +68,8 @@ def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings:
     typer.echo(f"The run is in {folder / 'scanmix'}. Next:")
     place = shlex.quote(str(folder / "scanmix"))
     for line, purpose in (
+        (f"scanmix report {place}", "all of it as one page"),
+        (f"scanmix review {place}", "look at the doubtful labels and decide"),
         (f"scanmix evaluate {place}", "class by class"),
         (f"scanmix predict {place} path/to/images", "classify your own pictures of digits"),
         ("scanmix train path/to/folder", "your images: one sub-folder for each class"),
