@@ -36,7 +36,7 @@ class Snapshot(NamedTuple):
 
 def is_due(epoch: int, epochs: int) -> bool:
     """Whether a snapshot is taken after `epoch` of `epochs` whole epochs: evenly spread, the last one always."""
-    return epoch * SNAPSHOTS // epochs > (epoch - 1) * SNAPSHOTS // epochs or epochs <= SNAPSHOTS
+    return epoch * SNAPSHOTS // epochs > (epoch - 1) * SNAPSHOTS // epochs
 
 
 def take_snapshot(model: Model, examples: Examples, epoch: int, p_clean: Tensor | None) -> Snapshot:
