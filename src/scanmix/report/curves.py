@@ -25,6 +25,8 @@ NO_LOSS = ("seconds", "rate")
 BINS = 40
 SHOWN_EPOCHS = 4
 SMALL = (420, 240)
+LEAST_SHARE = 0.002
+"""Of all seconds: a shorter bar is narrower than a pixel."""
 STAGES = {
     "start": "start (pre-training, or from the cache)",
     "examine": "looking at every label",
@@ -148,11 +150,13 @@ def loss_histograms(runs: Runs, asked: Sequence[int] = ()) -> list[Row]:
 
 
 def seconds_rows(runs: Runs) -> list[Row]:
-    """For each run what its stages took."""
-    return [
-        Row(name, [bar_chart(f"{name}: seconds by stage", bars)])
-        for name, found in runs.items() if (bars := [bar for bar in seconds_of(found.run) if bar.value >= 0.05])
-    ]  # fmt: skip
+    """For each run what its stages took; those too short to be seen are left out."""
+    rows = []
+    for name, found in runs.items():
+        bars = seconds_of(found.run)
+        shown = [bar for bar in bars if bar.value >= LEAST_SHARE * sum(other.value for other in bars) > 0]
+        rows += [Row(name, [bar_chart(f"{name}: seconds by stage", shown)])] if shown else []
+    return rows
 
 
 def seconds_of(run: Run) -> list[Bar]:
