@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from scanmix.audit import Audit, Evidence, audit, evidence_of
-from scanmix.audit.arrays import evidence_from_arrays, read_array
+from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.evidence import same_pictures
 from scanmix.config import UserError
+from scanmix.data.arrays import read_array
 from scanmix.data.examples import Examples
 from scanmix.runs import open_run
 from scanmix.train import train
@@ -216,6 +217,9 @@ def test_names_and_numbers_are_both_labels() -> None:
 
 def test_objects_in_an_array_file_are_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "two.npz", first=np.zeros(2), second=np.zeros(2))
+    with pytest.raises(UserError, match="several arrays"):
+        read_array(tmp_path / "two.npz")
     for path, message in ((tmp_path / "bad.npy", "no plain .npy"), (tmp_path / "none.npy", "cannot be read")):
         with pytest.raises(UserError, match=message):
             read_array(path)

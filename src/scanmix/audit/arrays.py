@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from scanmix.audit.evidence import Evidence
 from scanmix.config import UserError
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Read a `.npy` file of numbers or plain texts.
-
-    Raises:
-        UserError: it cannot be read, or holds Python objects (which could run code).
-    """
-    try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no plain .npy array: {error}") from None
-    return array
 
 
 def evidence_from_arrays(

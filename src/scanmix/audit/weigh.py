@@ -42,9 +42,9 @@ def audit(evidence: Evidence) -> Audit:
     it. p_clean is the posterior of a two-component mixture on that score.
     """
     labels, probs = evidence.labels, evidence.probs.mean(0)
-    count = len(labels)
+    count, losses = len(labels), _losses(evidence)
     neighbors = None
-    witnesses = [mean_likelihood(_losses(evidence)) if evidence.snapshots else given_share(probs, labels)]
+    witnesses = [mean_likelihood(losses) if evidence.snapshots else given_share(probs, labels)]
     belief = probs
     if evidence.features is not None and count > 1:
         neighbors = nearest_neighbors(evidence.features, min(NEIGHBORS, count - 1))
@@ -56,7 +56,7 @@ def audit(evidence: Evidence) -> Audit:
     p_clean = clean_probability(-score)
     order = torch.from_numpy(np.lexsort((score.numpy(), p_clean.numpy())))
     posterior = truth_posterior(p_clean, belief, labels)
-    columns = _columns(evidence, p_clean, score, belief, neighbors)
+    columns = _columns(evidence, p_clean, score, belief, neighbors, losses)
     columns = {name: column[order.numpy()] for name, column in columns.items()}
     columns["expected_wrong"] = (1 - columns["p_clean"].astype(np.float64)).cumsum().round(2)
     place = order.argsort()
@@ -67,14 +67,14 @@ def audit(evidence: Evidence) -> Audit:
         belief=belief[order].numpy(),
         neighbors=None if neighbors is None else place[neighbors[order]].numpy(),
         epochs=tuple(snapshot.epoch for snapshot in evidence.snapshots),
-        losses=_losses(evidence)[:, :, order].numpy(),
+        losses=losses[:, :, order].numpy(),
         noise_rate=estimate_noise(seen, p_clean),
         confusion=expected_confusion(posterior, labels).numpy(),
     )
 
 
 def _columns(
-    evidence: Evidence, p_clean: Tensor, score: Tensor, belief: Tensor, neighbors: Tensor | None
+    evidence: Evidence, p_clean: Tensor, score: Tensor, belief: Tensor, neighbors: Tensor | None, losses: Tensor
 ) -> dict[str, np.ndarray]:
     """Every column, in the order of the training data."""
     labels, names = evidence.labels, np.array(evidence.class_names, dtype=object)
@@ -82,7 +82,6 @@ def _columns(
     confidence, suggested = belief.max(1)
     against = evidence.probs.argmax(2) != labels
     is_duplicate = torch.tensor([i in duplicates for i in range(count)], dtype=torch.bool)
-    losses = _losses(evidence)
     predicted = [snapshot.predictions == labels for snapshot in evidence.snapshots]
     table: dict[str, np.ndarray] = {
         "id": np.array(evidence.ids, dtype=object),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from scanmix.config import UserError
+from scanmix.data.arrays import read_array
 from scanmix.data.examples import Examples
 from scanmix.data.readers.folder import sort_names
 from scanmix.data.readers.table import as_text
@@ -31,7 +32,7 @@ def read_vectors(path: Path, labels: str | Path | None = None) -> Examples:
     Raises:
         UserError: a file is missing, is no such array or table, or the two differ in length.
     """
-    vectors = _load_array(path)
+    vectors = read_array(path)
     if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind not in "fiub":
         raise UserError(f"{path} must hold numbers of shape (N, features), not {vectors.dtype} of {vectors.shape}.")
     table = path.with_suffix(".csv") if labels is None else Path(labels).expanduser()
@@ -68,22 +69,10 @@ def to_vectors(
     )
 
 
-def _load_array(path: Path) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as a NumPy array without pickled objects: {error}.") from None
-    if not isinstance(array, np.ndarray):  # an archive of several, whatever the file is called
-        raise UserError(f"{path} holds several arrays; save the one with np.save.")
-    return array
-
-
 def _read_labels(path: Path) -> tuple[list[str], list[str]]:
     """Labels as text, and ids where there are any."""
     if path.suffix.lower() == ".npy":
-        array = _load_array(path)
+        array = read_array(path)
         if array.ndim != 1 or array.dtype.kind not in "iuUb":
             raise UserError(f"{path} must hold one text or whole number for each row, not {array.dtype} {array.shape}.")
         return [str(label) for label in array.tolist()], []
