@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import scanmix.pretrain.artifacts as module
+from scanmix.engine import Engine
 from scanmix.pretrain.artifacts import Tensors, cached, content_key, resumable, write_aside
 
 
@@ -31,13 +32,13 @@ def test_what_is_there_is_not_computed_again(tmp_path: Path) -> None:
         return {"x": torch.arange(6.0).view(2, 3).T, "n": torch.tensor([7])}  # not contiguous
 
     folder = tmp_path / "not" / "there" / "yet"
-    first = cached(folder, "stage", "key", compute)
-    second = cached(folder, "stage", "key", compute)
+    first = cached(Engine(cache=folder), "stage", "key", compute)
+    second = cached(Engine(cache=folder), "stage", "key", compute)
     assert len(calls) == 1
     for name in ("x", "n"):
         assert torch.equal(first[name], second[name]) and first[name].dtype == second[name].dtype
-    cached(folder, "stage", "other key", compute)
-    cached(folder, "other stage", "key", compute)
+    cached(Engine(cache=folder), "stage", "other key", compute)
+    cached(Engine(cache=folder), "other stage", "key", compute)
     assert len(calls) == 3
     assert all(path is not None and path.parent == folder for path in calls)
     assert len({path for path in calls}) == 3, "unfinished work of two keys never meets"
@@ -52,7 +53,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
         return {"x": torch.zeros(1)}
 
     for _ in range(2):
-        cached(None, "stage", "key", compute)
+        cached(Engine(), "stage", "key", compute)
     assert calls == [None, None] and not list(tmp_path.iterdir())
 
 
@@ -67,9 +68,9 @@ def test_unfinished_work_goes_when_the_result_is_there_and_stays_when_it_is_not(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cached(tmp_path, "stage", "key", fail)
+        cached(Engine(cache=tmp_path), "stage", "key", fail)
     assert [path.suffix for path in tmp_path.iterdir()] == [".unfinished"]
-    cached(tmp_path, "stage", "key", compute)
+    cached(Engine(cache=tmp_path), "stage", "key", compute)
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
@@ -142,7 +143,7 @@ def run(path: Path | None, stop_after: int | None = None, epochs: int = 7) -> tu
             raise Cut
 
     try:
-        resumable(path, {"network": linear, "optimizer": optimizer}, epochs, run_epoch)
+        resumable(Engine(), path, {"network": linear, "optimizer": optimizer}, epochs, run_epoch)
     except Cut:
         pass
     return linear.weight.detach().clone(), ran

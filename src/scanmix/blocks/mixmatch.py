@@ -15,7 +15,10 @@ from scanmix.networks.peer import Peer, guessing
 
 
 class Mixed(NamedTuple):
-    """What one training step sees after MixUp: the first `num_labeled` rows count as labeled."""
+    """What one training step sees after MixUp: the first `num_labeled` targets count as labeled.
+
+    Of several processes each has its own inputs; targets and their count are those of the whole batch.
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -75,7 +78,7 @@ def mixmatch(
         by_view = torch.cat([own_unlabeled, others]).view(2 * num_views, -1, own.shape[1])
         targets += [guess(by_view, temperature)] * num_views
     mixed_inputs, mixed_targets = mixup(inputs, torch.cat(targets), alpha, generator)
-    return Mixed(mixed_inputs, mixed_targets, num_views * count)
+    return Mixed(mixed_inputs, peer.gather(mixed_targets), num_views * count * peer.engine.world)
 
 
 def mixup(

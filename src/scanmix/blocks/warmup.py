@@ -30,7 +30,7 @@ def warm_up(
         peer: who learns.
         part: `head` trains the classifier alone, on features that no label touches (batch statistics still
             follow the views); `network` trains encoder and classifier.
-        seen: batches of views and their labels. Shape: (B, C, H, W), (B,) int64.
+        seen: batches of views and their labels, of each process its own rows. Shape: (B, C, H, W), (B,) int64.
         rate: learning rate.
         confidence_weight: of the penalty; 0 leaves cross-entropy alone.
         meter: takes each loss as `warmup/loss`.
@@ -38,7 +38,7 @@ def warm_up(
     for views, labels in seen:
         with guessing(peer, batch_statistics=True) if part == "head" else learning(peer):
             features = peer.encoder(views)
-        logits = peer.classifier(features)
+        logits, labels = peer.gather(peer.classifier(features)), peer.gather(labels)
         loss = F.cross_entropy(logits, labels) + confidence_weight * confidence_penalty(logits)
         meter.add("warmup", loss=loss)
         peer.step(loss, rate)

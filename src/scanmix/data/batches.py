@@ -28,10 +28,20 @@ class TrainingData:
     views: AnyViews
     generator: Callable[[str, int, str], Generator]
     """(stage, epoch, purpose) -> the generator of those draws."""
+    rank: int = 0
+    """Which of `world` processes this is."""
+    world: int = 1
 
     def __len__(self) -> int:
         """Return N."""
         return len(self.images)
+
+    def own(self, batch: Tensor) -> Tensor:
+        """Return the rows of a batch of indices that are this process's; all of them when it is alone.
+
+        Shape: (B,) -> (B / W,), rounded up: where B cannot be divided, some rows belong to two processes.
+        """
+        return share(batch, self.rank, self.world)
 
     def plain(self, index: Tensor | slice) -> Tensor:
         """Return plain views of these examples. Shape: (B,) -> (B, C, H, W)."""
@@ -56,6 +66,18 @@ class TrainingData:
     def one_hot(self, index: Tensor) -> Tensor:
         """Return given labels as rows of zeros and a one. Shape: (B,) -> (B, C)."""
         return F.one_hot(self.labels[index], self.num_classes).float()
+
+
+def share(batch: Tensor, rank: int, world: int) -> Tensor:
+    """Return every `world`-th row from `rank` on, and from the start again until all processes have equally many.
+
+    At least two of two or more, for batch norm cannot learn from one. Equal counts make the mean of the
+    processes' means the mean of all. Shape: (B,) -> (B / W,), rounded up.
+    """
+    if world == 1 or len(batch) == 0:
+        return batch
+    count = max(-(-len(batch) // world), min(2, len(batch)))
+    return batch[torch.arange(rank, count * world, world, device=batch.device) % len(batch)]
 
 
 def batches(index: Tensor, size: int, generator: Generator, *, drop_last: bool = False) -> Iterator[Tensor]:

@@ -52,9 +52,9 @@ class CrossEntropy:
         rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws = data.generators("learn", epoch, "order", "views")
         with meter.timed("learn"), learning(peer):
-            for index in batches(data.everything, self.batch_size, order):
+            for index in map(data.own, batches(data.everything, self.batch_size, order)):
                 logits = peer.classifier(peer.encoder(data.views.weak(data.images[index], draws)))
-                loss = F.cross_entropy(logits, data.labels[index])
+                loss = F.cross_entropy(peer.gather(logits), peer.gather(data.labels[index]))
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}

@@ -77,7 +77,7 @@ class DivideMix:
             losses = torch.stack([normalize_losses(examine(peer, data).losses) for peer in state.peers])
             state.history = remember(state.history, losses, self.loss_memory)
             groups = data.labels if self.mixture == "class" else None
-            state.p_clean = clean_probabilities(state.history.mean(0), groups)
+            state.p_clean = state.peers[0].engine.agreed(clean_probabilities(state.history.mean(0), groups))
         rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
         with meter.timed("learn"):
             for side in (0, 1):
@@ -95,7 +95,7 @@ class DivideMix:
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the whole network on all given labels."""
         order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-        steps = batches(data.everything, 2 * self.batch_size, order)
+        steps = map(data.own, batches(data.everything, 2 * self.batch_size, order))
         seen = ((data.views.weak(data.images[index], draws), data.labels[index]) for index in steps)
         warm_up(state.peers[side], "network", seen, self.warmup_rate, self.confidence_weight, meter)
 
@@ -114,7 +114,7 @@ class DivideMix:
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
         clean = divide(p_clean, self.clean_threshold, self.minimum_clean)
-        pairs = list(paired(clean, self.batch_size, order, self.minimum_steps))
+        pairs = [map(data.own, pair) for pair in paired(clean, self.batch_size, order, self.minimum_steps)]
         for step, (labeled, unlabeled) in enumerate(pairs):
             x = [data.views.weak(data.images[labeled], draws) for _ in range(2)]
             u = [data.views.weak(data.images[unlabeled], draws) for _ in range(2)]
@@ -123,7 +123,7 @@ class DivideMix:
             since = epoch + step / len(pairs) - self.epochs_in(self.warmup, data)
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
             with learning(peer):
-                logits = peer.classifier(peer.encoder(mixed.inputs))
+                logits = peer.gather(peer.classifier(peer.encoder(mixed.inputs)))
             losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
             meter.add("learn", **losses._asdict())
             peer.step(losses.total, rate)

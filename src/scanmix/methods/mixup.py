@@ -54,10 +54,11 @@ class MixUp:
         rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         with meter.timed("learn"), learning(peer):
-            for index in batches(data.everything, self.batch_size, order):
+            for index in map(data.own, batches(data.everything, self.batch_size, order)):
                 images = data.views.weak(data.images[index], draws)
                 images, targets = mixup(images, data.one_hot(index), self.mixup_alpha, mix, dominant=False)
-                loss = soft_cross_entropy(peer.classifier(peer.encoder(images)), targets)
+                logits = peer.classifier(peer.encoder(images))
+                loss = soft_cross_entropy(peer.gather(logits), peer.gather(targets))
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}

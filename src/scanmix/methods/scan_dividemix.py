@@ -70,6 +70,6 @@ class ScanDivideMix:
         """Cross-entropy of the head alone on features that no label has touched, as ScanMix's code does."""
         settings = self.dividemix
         order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-        steps = batches(data.everything, 2 * settings.batch_size, order)
+        steps = map(data.own, batches(data.everything, 2 * settings.batch_size, order))
         seen = ((data.views.strong(data.images[index], draws), data.labels[index]) for index in steps)
         warm_up(state.peers[side], "head", seen, settings.warmup_rate, settings.confidence_weight, meter)

@@ -110,7 +110,8 @@ class ScanMix:
             losses = torch.stack([normalize_losses(belief.losses) for belief in beliefs])
             state.history = remember(state.history, losses, self.loss_memory)
             evidence = state.history.mean(0) if state.severe else losses
-            state.p_clean = clean_probabilities(evidence, data.labels if self.mixture == "class" else None)
+            groups = data.labels if self.mixture == "class" else None
+            state.p_clean = state.peers[0].engine.agreed(clean_probabilities(evidence, groups))
         if state.severe is None:
             state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
         begin += 0 if state.severe else self.epochs_in(self.mild_warmup, data)
@@ -150,7 +151,7 @@ class ScanMix:
         with meter.timed("warmup"):
             for side, peer in enumerate(state.peers):
                 order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-                steps = batches(data.everything, 2 * self.batch_size, order)
+                steps = map(data.own, batches(data.everything, 2 * self.batch_size, order))
                 seen = ((view(data.images[index], draws), labels[index]) for index in steps)
                 warm_up(peer.begin(self.share_momentum), part, seen, rate, self.confidence_weight, meter)
         return meter.results() | {"rate/warmup": rate}
@@ -165,14 +166,14 @@ class ScanMix:
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
         divided = divide(p_clean, self.clean_threshold, self.minimum_clean)
-        pairs = list(paired(divided, self.batch_size, order, self.minimum_steps))
+        pairs = [map(data.own, pair) for pair in paired(divided, self.batch_size, order, self.minimum_steps)]
         for step, (labeled, unlabeled) in enumerate(pairs):
             x, u = ([view(data.images[index], draws) for _ in range(2)] for index in (labeled, unlabeled))
             y, p = data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
             weight = self.unlabeled_weight * linear_ramp(since + step / len(pairs), self.unlabeled_ramp)
             with learning(peer):
-                logits = peer.classifier(peer.encoder(mixed.inputs))
+                logits = peer.gather(peer.classifier(peer.encoder(mixed.inputs)))
             losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
             meter.add("learn", **losses._asdict())
             peer.step(losses.total, rate)
@@ -186,10 +187,11 @@ class ScanMix:
         view = data.views.drawn(self.severe_view if state.severe else self.view)
         order, draws, pick = data.generators(f"cluster {side}", epoch, "order", "views", "neighbors")
         partner = draw_neighbor(state.candidates, agree, pick)
-        for index in batches(data.everything, self.cluster_batch_size, order, drop_last=True):
+        for index in map(data.own, batches(data.everything, self.cluster_batch_size, order, drop_last=True)):
             with learning(peer):
                 anchor = head(peer.encoder(view(data.images[index], draws)))
                 neighbor = head(peer.encoder(view(data.images[partner[index]], draws)))
+            anchor, neighbor = peer.gather(anchor), peer.gather(neighbor)
             loss, consistency, entropy = scan_loss(anchor, neighbor, self.entropy_weight)
             meter.add("cluster", total=loss, consistency=consistency, entropy=entropy)
             peer.step(loss, rate)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
-from scanmix.networks.encoders import Encoder, NetworkSettings, build_encoder
+from scanmix.engine import ALONE, Engine
+from scanmix.networks.encoders import Encoder, NetworkSettings, build_encoder, equip
 
 SWEEP_BATCH = 512
 
@@ -47,10 +47,14 @@ class Peer(nn.Module):
             self.optimizer.state.clear()
         return self
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return these rows of all processes, for a loss of the whole batch. Shape: (B, ...) -> (B x W, ...)."""
+        return self.engine.gather(rows)
+
     def step(self, loss: Tensor, learning_rate: float) -> None:
         """Move every parameter that took part in `loss`."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.engine.backward(loss)
+        self.engine.backward(loss, self)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
@@ -92,7 +96,7 @@ def guessing(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
 def make_encoder(settings: NetworkSettings, channels: int, engine: Engine, name: str) -> Encoder:
     """Return a freshly initialized encoder; its weights depend on the engine's seed and on `name` alone."""
     with _initialized_by(engine, name):
-        return build_encoder(settings, channels).to(engine.device)
+        return equip(build_encoder(settings, channels), engine)
 
 
 def make_peer(
@@ -105,7 +109,7 @@ def make_peer(
 ) -> Peer:  # fmt: skip
     """Return a freshly initialized peer; its weights depend on the engine's seed and on `name` alone."""
     with _initialized_by(engine, name):
-        encoder = build_encoder(settings, data.images.shape[1])
+        encoder = equip(build_encoder(settings, data.images.shape[1]), engine)
         return Peer(
             encoder, encoder.num_features, data.num_classes, engine=engine, momentum=momentum,
             weight_decay=weight_decay,
@@ -120,11 +124,10 @@ def _initialized_by(engine: Engine, name: str) -> Iterator[None]:
         yield
 
 
-def sweep(network: nn.Module, data: TrainingData) -> Tensor:
+def sweep(network: nn.Module, data: TrainingData, engine: Engine = ALONE) -> Tensor:
     """One evaluation-mode pass without gradients over the plain views, in order. Shape: -> (N, ...)."""
     with guessing(network, batch_statistics=False):
-        outputs = [network(data.plain(slice(start, start + SWEEP_BATCH))) for start in range(0, len(data), SWEEP_BATCH)]
-    return torch.cat(outputs)
+        return torch.cat(list(engine.in_turns(len(data), SWEEP_BATCH, lambda part: network(data.plain(part)))))
 
 
 def classify(peer: Peer) -> nn.Module:
@@ -141,7 +144,7 @@ class Belief(NamedTuple):
 
 def examine(peer: Peer, data: TrainingData) -> Belief:
     """One sweep: the cross-entropy of each given label and the prediction of each example."""
-    logits = sweep(classify(peer), data)
+    logits = sweep(classify(peer), data, peer.engine)
     return Belief(F.cross_entropy(logits, data.labels, reduction="none"), logits.argmax(1))
 
 

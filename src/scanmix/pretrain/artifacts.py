@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from scanmix.engine import Engine
 
 FORMAT = 1
 """Part of every key: raised when a stage's maths changes, so that no stale result is found."""
@@ -31,19 +34,20 @@ def content_key(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def cached(folder: Path | None, stage: str, key: str, compute: Callable[[Path | None], Tensors]) -> Tensors:
-    """Return the tensors stored under `stage` and `key`, or compute and store them.
+def cached(engine: Engine, stage: str, key: str, compute: Callable[[Path | None], Tensors]) -> Tensors:
+    """Return the tensors stored under `stage` and `key` in the engine's cache, or compute and store them.
 
-    `compute` is handed the file where it may keep unfinished work (none without a folder).
+    `compute` is handed the file where it may keep unfinished work (none without a cache, and in other processes
+    than the first, which alone reads and writes).
     """
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load, save_file
 
-    if folder is None:
+    path = engine.cache and engine.cache / f"{stage}-{key}.safetensors"
+    if stored := engine.from_first(lambda: _content(path)):
+        return load(stored)
+    if path is None:
         return compute(None)
-    path = folder / f"{stage}-{key}.safetensors"
-    if path.exists():
-        return load_file(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in compute(unfinished).items()}
     write_aside(path, lambda aside: save_file(tensors, aside))
@@ -51,14 +55,16 @@ def cached(folder: Path | None, stage: str, key: str, compute: Callable[[Path | 
     return tensors
 
 
-def resumable(path: Path | None, parts: Mapping[str, Any], epochs: int, run_epoch: Callable[[int], None]) -> None:
+def resumable(
+    engine: Engine, path: Path | None, parts: Mapping[str, Any], epochs: int, run_epoch: Callable[[int], None]
+) -> None:
     """Run the epochs of a stage, saving `parts` (things with a `state_dict`) to `path` every few.
 
     What `path` already holds is loaded and not run again.
     """
     done = 0
-    if path is not None and path.exists():
-        stored = torch.load(path, weights_only=True)
+    if content := engine.from_first(lambda: _content(path)):
+        stored = torch.load(io.BytesIO(content), map_location=engine.device, weights_only=True)
         done = stored["epoch"]
         for name, part in parts.items():
             part.load_state_dict(stored["parts"][name])
@@ -67,6 +73,11 @@ def resumable(path: Path | None, parts: Mapping[str, Any], epochs: int, run_epoc
         if path is not None and (epoch + 1) % SAVE_EVERY == 0 and epoch + 1 < epochs:
             state = {"epoch": epoch + 1, "parts": {name: part.state_dict() for name, part in parts.items()}}
             write_aside(path, functools.partial(torch.save, state))
+
+
+def _content(path: Path | None) -> bytes:
+    """All of a file; nothing where there is none."""
+    return path.read_bytes() if path is not None and path.exists() else b""
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

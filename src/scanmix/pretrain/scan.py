@@ -58,16 +58,17 @@ def cluster(
         meter = Meter()
         with learning(peer):
             order = data.generator("scan", epoch, "order")
-            for index in batches(data.everything, settings.batch_size, order, drop_last=True):
+            for index in map(data.own, batches(data.everything, settings.batch_size, order, drop_last=True)):
                 anchor = peer.clusterer(peer.encoder(data.views.strong(data.images[index], draws)))
                 neighbor = peer.clusterer(peer.encoder(data.views.strong(data.images[partner[index]], draws)))
+                anchor, neighbor = engine.gather(anchor), engine.gather(neighbor)
                 loss, consistency, entropy = scan_loss(anchor, neighbor, settings.entropy_weight)
                 meter.add("scan", total=loss, consistency=consistency, entropy=entropy)
                 optimizer.zero_grad(set_to_none=True)
-                engine.backward(loss)
+                engine.backward(loss, parts)
                 optimizer.step()
         note = f"consistency {meter.results()['scan/consistency']:.3f}"
         engine.tick("Clustering (SCAN)", epoch + 1, settings.epochs, note)
 
-    resumable(unfinished, {"parts": parts, "optimizer": optimizer}, settings.epochs, run_epoch)
+    resumable(engine, unfinished, {"parts": parts, "optimizer": optimizer}, settings.epochs, run_epoch)
     return dict(parts.state_dict())

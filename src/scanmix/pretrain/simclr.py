@@ -83,18 +83,19 @@ def simclr(settings: SimCLR, encoder: Encoder, data: TrainingData, engine: Engin
         draws = data.generator("simclr", epoch, "views")
         meter = Meter()
         with learning(network):
-            for index in batches(data.everything, settings.batch_size, order, drop_last=True):
+            for index in map(data.own, batches(data.everything, settings.batch_size, order, drop_last=True)):
                 images = data.images[index]
                 views = torch.cat([data.views.contrastive(images, draws), data.views.contrastive(images, draws)])
                 first, second = network(views).chunk(2)
-                loss = loss_of(first, second, settings.contrast_temperature)
+                # The negatives are those of all processes.
+                loss = loss_of(engine.gather(first), engine.gather(second), settings.contrast_temperature)
                 meter.add("simclr", loss=loss)
                 optimizer.zero_grad(set_to_none=True)
-                engine.backward(loss)
+                engine.backward(loss, network)
                 optimizer.step()
         note = f"loss {meter.results()['simclr/loss']:.3f}"
         engine.tick("Pre-training (SimCLR)", epoch + 1, settings.epochs, note)
 
-    resumable(unfinished, {"network": network, "optimizer": optimizer}, settings.epochs, run_epoch)
+    resumable(engine, unfinished, {"network": network, "optimizer": optimizer}, settings.epochs, run_epoch)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    return {**weights, "embedding": sweep(network, data)}
+    return {**weights, "embedding": sweep(network, data, engine)}

@@ -52,19 +52,21 @@ def pretrain(
         "network": dataclasses.asdict(network),
         "simclr": dataclasses.asdict(pretraining),
         "seed": engine.seed,
+        **engine.arithmetic(),
     }
     encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
     if pretraining.epochs == 0:
-        first: Tensors = {"embedding": sweep(nn.Flatten(), data)}
+        first: Tensors = {"embedding": sweep(nn.Flatten(), data, engine)}
     else:
         first = cached(
-            engine.cache,
+            engine,
             "simclr",
             content_key(made_of),
             lambda unfinished: simclr(pretraining, encoder, data, engine, unfinished),
         )
     encoder_weights = under("encoder.", first)
     neighbors = nearest_neighbors(first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1))
+    neighbors = engine.agreed(neighbors)
     if clustering.epochs == 0:
         return Pretrained(neighbors, encoder_weights, {})
 
@@ -80,7 +82,7 @@ def pretrain(
     }
     candidates = candidate_neighbors(neighbors, include_self)
     second = cached(
-        engine.cache,
+        engine,
         "scan",
         content_key(made_of),
         lambda unfinished: cluster(clustering, peer, candidates, data, engine, unfinished),

@@ -1,0 +1,84 @@
+"""Batch norm over the batch of all processes: what one process would compute on the whole batch.
+
+PyTorch has one for GPUs alone; this one runs wherever the network does. Legend: B batch, C channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class SynchronizedBatchNorm(_BatchNorm):
+    """Batch norm whose mean and variance are those of all processes; each gives equally many rows."""
+
+    def __init__(self, norm: _BatchNorm, world: int) -> None:
+        """Take over the weights and settings of another batch norm."""
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.load_state_dict(norm.state_dict())
+        self.world = world
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalize by the statistics of the batch, or in evaluation by the running ones. Shape: (B, C, ...)."""
+        assert self.running_mean is not None and self.running_var is not None
+        if not self.training:
+            return F.batch_norm(inputs, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        outputs, mean, variance = _Normalized.apply(inputs, self.weight, self.bias, self.eps, self.world)
+        assert self.num_batches_tracked is not None and self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        count = self.world * inputs.numel() // inputs.shape[1]
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / max(count - 1, 1)), self.momentum)
+        normalized: Tensor = outputs
+        return normalized
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions will do."""
+
+
+def synchronized(network: nn.Module, world: int) -> nn.Module:
+    """Put a `SynchronizedBatchNorm` in the place of every batch norm inside; return the network."""
+    for name, part in network.named_children():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            setattr(network, name, SynchronizedBatchNorm(part, world))
+        else:
+            synchronized(part, world)
+    return network
+
+
+class _Normalized(torch.autograd.Function):
+    """(x - mean) / deviation x weight + bias, and the statistics; one message forward and one backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, eps: float, world: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        over = [axis for axis in range(inputs.ndim) if axis != 1]
+        own = torch.stack(torch.var_mean(inputs.float(), over, correction=0))  # (2, C): variance, mean
+        every = [torch.empty_like(own) for _ in range(world)]
+        distributed.all_gather(every, own)
+        variances, means = torch.stack(every, 1)  # (W, C) each
+        mean = means.mean(0)
+        variance = (variances + (means - mean).square()).mean(0)  # within and between processes
+        ctx.save_for_backward(inputs, weight, mean, variance)
+        ctx.eps, ctx.world, ctx.over = eps, world, over
+        ctx.mark_non_differentiable(mean, variance)
+        return F.batch_norm(inputs, mean, variance, weight, bias, eps=eps), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+        inputs, weight, mean, variance = ctx.saved_tensors
+        shape = [1, -1] + [1] * (inputs.ndim - 2)
+        scale = (variance + ctx.eps).rsqrt()
+        normalized = (inputs.float() - mean.view(shape)) * scale.view(shape)
+        gradient = gradient.float()
+        sums = torch.stack([gradient.sum(ctx.over), (gradient * normalized).sum(ctx.over)])  # (2, C), of the own rows
+        every = sums.clone()
+        distributed.all_reduce(every)
+        toward_mean, toward_scale = (every * (inputs.shape[1] / (ctx.world * inputs.numel()))).view(2, *shape)
+        moved = gradient - toward_mean - normalized * toward_scale
+        return (moved * (weight * scale).view(shape)).to(inputs.dtype), sums[1], sums[0], None, None
