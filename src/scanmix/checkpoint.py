@@ -8,6 +8,7 @@ Legend: N examples, B batch, C classes.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import pickle
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from scanmix.blocks.clusters import match_clusters
 from scanmix.config import UserError, build, dump
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
+from scanmix.engine import ALONE, Engine
 from scanmix.methods import METHODS
 from scanmix.networks.encoders import NETWORKS, NetworkSettings, build_encoder
 from scanmix.networks.peer import SWEEP_BATCH, Peer, Predictor, guessing
@@ -109,6 +111,17 @@ def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[
     return epoch, state
 
 
+def share_checkpoint(saved: tuple[int, Payload] | None, engine: Engine) -> tuple[int, Payload] | None:
+    """Give every process the (whole epochs, packed state) that the first has loaded, if it has."""
+    if engine.world == 1:
+        return saved
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    content = io.BytesIO(engine.from_first(buffer.getvalue))
+    shared: tuple[int, Payload] | None = torch.load(content, map_location=engine.device, weights_only=True)
+    return shared
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A trained predictor with all it needs to look at new images."""
@@ -120,6 +133,8 @@ class Model:
     class_names: tuple[str, ...]
     channels: int
     size: tuple[int, int]
+    engine: Engine = ALONE
+    """While it is trained: the processes that share its sweeps."""
 
     @property
     def kind(self) -> Kind:
@@ -170,8 +185,10 @@ class Model:
         pixels = self._checked(images)
         device = self.views.mean.device
         with guessing(network, batch_statistics=False):
-            batches = [network(self.views.plain(batch.to(device))).cpu() for batch in pixels.split(SWEEP_BATCH)]
-        return torch.cat(batches)
+            batches = self.engine.in_turns(
+                len(pixels), SWEEP_BATCH, lambda part: network(self.views.plain(pixels[part].to(device)))
+            )
+            return torch.cat([batch.cpu() for batch in batches])
 
     def _checked(self, images: Pixels) -> Tensor:
         if isinstance(images, Examples):

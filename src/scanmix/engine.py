@@ -80,7 +80,7 @@ class Engine:
         """
         if self.world == 1:
             return rows
-        whole: Tensor = _Gathered.apply(rows, self.rank, self.world)
+        whole: Tensor = _Gathered.apply(rows, self.rank, self.world)  # type: ignore[no-untyped-call]
         return whole
 
     def in_turns(self, total: int, size: int, compute: Callable[[slice], Tensor]) -> Iterator[Tensor]:
@@ -88,7 +88,7 @@ class Engine:
 
         What is computed on so many rows at once does not depend on W, so nor do its bits.
         """
-        slices = [slice(start, start + size) for start in range(0, total, size)]
+        slices = [slice(start, start + size) for start in range(0, max(total, 1), size)]
         for first in range(0, len(slices), self.world):
             rows = compute(slices[min(first + self.rank, len(slices) - 1)])
             if self.world > 1:
@@ -163,7 +163,7 @@ class _Gathered(torch.autograd.Function):
         return torch.stack(_all_gather(rows.detach(), world), 1).flatten(0, 1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient[ctx.rank :: ctx.world] * ctx.world, None, None
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -116,6 +116,27 @@ def progress(title: str, total: int | None, outer: Bar | None = None, console: C
         return
     with _display(console or Console(stderr=True)) as display:
         yield Shown(display, display.add_task(title, total=total, note=""))
+
+
+@contextmanager
+def watched_stages(
+    title: str, epochs: int, show: bool | Bar
+) -> Iterator[tuple[Bar, Callable[[str, int, int, str], None]]]:
+    """A bar of epochs, and below it one for each label-free stage that reports."""
+    with ExitStack() as stack:
+        outer: Bar = Quiet()
+        if isinstance(show, bool):
+            outer = stack.enter_context(progress(title, epochs)) if show else outer
+        else:
+            outer = show
+        stages: dict[str, Bar] = {}
+
+        def tick(stage: str, done: int, total: int, note: str) -> None:
+            if stage not in stages:
+                stages[stage] = stack.enter_context(progress(stage, total, outer=outer))
+            stages[stage].set(done, total, note)
+
+        yield outer, tick
 
 
 def _display(console: Console) -> Progress:

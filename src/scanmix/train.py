@@ -7,10 +7,11 @@ Legend: N examples, P peers.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,36 @@ import torch
 from torch import Tensor
 
 from scanmix.blocks.divide import noise_rate
-from scanmix.checkpoint import Model, has_checkpoint, load_checkpoint, save_checkpoint, save_model, unpack
-from scanmix.config import Table, UserError, flatten
+from scanmix.checkpoint import (
+    Model,
+    has_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    save_model,
+    share_checkpoint,
+    unpack,
+)
+from scanmix.config import UserError
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.data.views import make_views
-from scanmix.engine import Diverged, Engine, Tick, find_device
+from scanmix.engine import ALONE, BatchNorm, Diverged, Engine, Precision
 from scanmix.methods import Method, State
 from scanmix.networks.peer import make_peer
-from scanmix.progress import Bar, Quiet
-from scanmix.progress import progress as show_progress
-from scanmix.runs import Line, Run, RunSettings, create_run, open_run, resolve
+from scanmix.processes import Place, choose_processes, is_first, launched, limited_threads
+from scanmix.progress import Bar, watched_stages
+from scanmix.runs import Line, Run, RunSettings, describe, open_or_create, open_run, resolve
 from scanmix.trajectory import Snapshot, is_due, save_snapshot, take_snapshot
+from scanmix.workers import gathered
 
 
 def train(
     examples: Examples, *, test: Examples | None = None, method: str | None = None, seed: int = 0,
     out: str | Path | None = None, recipe: str | None = None, device: str = "auto",
-    threads: int | None = None, cache: str | Path | None = None, progress: bool | Bar = True, **overrides: Any,
+    threads: int | None = None, cache: str | Path | None = None, progress: bool | Bar = True,
+    devices: int | None = None, nodes: int | None = None, precision: Precision = "32-true",
+    batch_norm: BatchNorm = "synchronized", **overrides: Any,
 ) -> Run:  # fmt: skip
     """Train a method on examples whose labels may be wrong.
 
@@ -51,6 +63,10 @@ def train(
         threads: of PyTorch while training; its own choice when not given.
         cache: folder of label-free results; `SCANMIX_CACHE` or ~/.cache/scanmix when not given.
         progress: show bars, if there is a terminal; or the bar to report to.
+        devices: processes on each machine, one a device; what torchrun or SLURM has launched, else one.
+        nodes: machines; the same.
+        precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
+        batch_norm: statistics of the whole batch ("synchronized") or of each process's rows ("split").
         overrides: fields of the method, and the sections `network={...}` and `views={...}`.
 
     Raises:
@@ -65,13 +81,19 @@ def train(
         source=_source(examples, test),
         fingerprint=examples.fingerprint(),
         test_fingerprint=test.fingerprint() if test else "",
+        processes=choose_processes(devices, nodes, precision, batch_norm),
     )
-    run = _open_or_create(settings, examples, None if out is None else Path(out))
-    return _finish(run, examples, test, cache, progress)
+    run = open_or_create(settings, examples, None if out is None or not is_first() else Path(out))
+    return _start(run, examples, test, cache, progress)
 
 
-def resume(folder: str | Path, *, cache: str | Path | None = None, progress: bool | Bar = True) -> Run:
+def resume(
+    folder: str | Path, *, cache: str | Path | None = None, progress: bool | Bar = True, devices: int | None = None,
+    nodes: int | None = None,
+) -> Run:  # fmt: skip
     """Go on with a run where it stopped; a finished one is returned as it is.
+
+    `devices` and `nodes` as for `train`, by default what they were; any number may go on.
 
     Raises:
         UserError: no such run, or its data cannot be loaded again as it was.
@@ -89,7 +111,21 @@ def resume(folder: str | Path, *, cache: str | Path | None = None, progress: boo
     found = (examples.fingerprint(), test.fingerprint() if test else "")
     if found != (run.settings.fingerprint, run.settings.test_fingerprint):
         raise UserError(f"the data of {folder} is not what it was when the run began; bring it back or train anew")
-    return _finish(run, examples, test, cache, progress)
+    before = run.settings.processes
+    if launched() is None:
+        devices, nodes = devices or before.devices, nodes or before.nodes
+    processes = choose_processes(devices, nodes, before.precision, before.batch_norm)
+    run.settings = dataclasses.replace(run.settings, processes=processes)
+    if not is_first():
+        run = Run(run.settings, run.about, [])
+    return _start(run, examples, test, cache, progress)
+
+
+def take_part(
+    settings: RunSettings, examples: Examples, test: Examples | None, place: AbstractContextManager[Place]
+) -> None:
+    """Be one of the other processes of a run: compute, and leave files and messages to the first."""
+    _finish(Run(settings, describe(examples), []), examples, test, None, False, place)
 
 
 def default_cache() -> Path:
@@ -112,18 +148,39 @@ def division(p_clean: Tensor, threshold: float, examples: Examples) -> Line:
     return line
 
 
-def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar) -> Run:
-    """Run the epochs that are missing and write the model."""
-    if run.finished:
+def _start(run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar) -> Run:
+    """Finish a run with the processes it asks for."""
+    if run.finished and launched() is None:
         return run
+    explain = functools.partial(_sentence, run)
+    show = progress if is_first() else False
+    return _finish(run, examples, test, cache, show, gathered(run.settings, examples, test, explain))
+
+
+def _finish(
+    run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar,
+    place: AbstractContextManager[Place],
+) -> Run:  # fmt: skip
+    """Run the epochs that are missing and write the model."""
     method, settings = run.settings.build_method(), run.settings
-    with _limited(settings.threads), _watched(settings.method, method.epochs, progress) as (bar, tick):
+    with (
+        limited_threads(settings.threads, settings.processes),
+        _explained(run),
+        watched_stages(settings.method, method.epochs, progress) as (bar, tick),
+        place as (rank, world, device),
+    ):
         engine = Engine(
             seed=settings.seed,
-            device=find_device(settings.device),
-            cache=Path(cache).expanduser() if cache is not None else default_cache(),
+            device=device,
+            rank=rank,
+            world=world,
+            precision=settings.processes.precision,
+            batch_norm=settings.processes.batch_norm,
+            cache=None if rank > 0 else Path(cache).expanduser() if cache is not None else default_cache(),
             tick=tick,
         )
+        if bool(engine.agreed(torch.tensor(run.finished, device=device))):
+            return run
         images = examples.images.to(engine.device)
         data = TrainingData(
             images=images,
@@ -131,10 +188,11 @@ def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Pa
             num_classes=examples.num_classes,
             views=make_views(settings.views, images, flip=examples.flip),
             generator=engine.generator,
+            rank=rank,
+            world=world,
         )
-        with _explained(run):
-            model = _run_epochs(run, method, engine, data, examples, test, bar)
-    run.adopt(model, examples)
+        model = _run_epochs(run, method, engine, data, examples, test, bar)
+    run.adopt(dataclasses.replace(model, engine=ALONE), examples)
     if run.folder is not None:
         run.audit().to_csv(run.folder / "labels.csv")
         save_model(model, run.folder)
@@ -149,12 +207,12 @@ def _run_epochs(
     clock = time.perf_counter()
     state, done = _begin(run, method, data, engine)
     seconds = {"seconds/start": time.perf_counter() - clock}
-    model = _model(run, method, state, data)
+    model = _model(run, method, state, data, engine)
     for epoch in range(done, method.epochs):
         bar.set(epoch, method.epochs, _note(run))
         clock = time.perf_counter()
         line: Line = {"epoch": epoch + 1, **method.epoch(state, data, epoch)}
-        _check_finite(state)
+        _check_weights(state, engine)
         if state.p_clean is not None:
             line |= division(state.p_clean, getattr(method, "clean_threshold", 0.5), examples)
         measured = time.perf_counter()
@@ -183,22 +241,24 @@ def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tupl
     """Return the last saved state and its number of epochs, or start and save that: it may take hours."""
     for leftover in run.folder.rglob("*.part") if run.folder else ():  # of a process that was killed
         leftover.unlink()
-    saved = run.folder and load_checkpoint(run.folder, run.settings.identity(), engine.device)
+    saved = load_checkpoint(run.folder, run.settings.identity(), engine.device) if run.folder else None
+    saved = share_checkpoint(saved, engine)
     network = run.settings.network
     if not saved:
         run.keep_epochs(0)
         state: State = method.start(data, network, engine)
+        _check_weights(state, engine)
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), 0, state)
         return state, 0
     done, payload = saved
-    if len(run.metrics) < done:
+    if run.folder is not None and len(run.metrics) < done:
         raise UserError(f"{run.folder}/metrics.jsonl lacks epochs before {done}; delete it all and train again")
     run.keep_epochs(done)
     return unpack(method.State, payload, lambda: make_peer(network, data, engine, "restored")), done
 
 
-def _model(run: Run, method: Method, state: State, data: TrainingData) -> Model:
+def _model(run: Run, method: Method, state: State, data: TrainingData, engine: Engine) -> Model:
     """Look at a state as a model; the weights are shared, so it stays the current one."""
     _, channels, height, width = data.images.shape
     return Model(
@@ -209,6 +269,7 @@ def _model(run: Run, method: Method, state: State, data: TrainingData) -> Model:
         class_names=run.class_names,
         channels=channels,
         size=(height, width),
+        engine=engine,
     )
 
 
@@ -235,33 +296,10 @@ def _source(examples: Examples, test: Examples | None) -> dict[str, Any] | None:
     return found if len(found) == len(wanted) else None
 
 
-def _open_or_create(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
-    if folder is None or not (folder / "run.toml").is_file():
-        return create_run(settings, examples, folder)
-    run = open_run(folder)
-    if run.settings.identity() != settings.identity():
-        changed = "; ".join(_differences(run.settings.decisive(), settings.decisive()))
-        raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
-    # Where it is computed may change.
-    run.settings = dataclasses.replace(run.settings, device=settings.device, threads=settings.threads)
-    return run
-
-
-def _differences(old: Table, new: Table) -> list[str]:
-    """Name what differs between two tables: "settings.epochs was 4, is 6"."""
-    found: list[str] = []
-    before, after = flatten(old), flatten(new)
-    for key in sorted(key for key in {*before, *after} if before.get(key) != after.get(key)):
-        if "fingerprint" in key:
-            found.append("the test images" if key.startswith("test") else "the training images or labels")
-        else:
-            found.append(f"{key} was {before.get(key)!r}, is {after.get(key)!r}")
-    return found
-
-
-def _check_finite(state: State) -> None:
+def _check_weights(state: State, engine: Engine) -> None:
     """The last step may leave weights that only the next loss would show: never save them as good ones."""
     for peer in state.peers:
+        engine.check_equal(peer)
         for name, weight in peer.named_parameters():
             if not bool(weight.isfinite().all()):
                 raise Diverged(f"the weights {name} are no longer numbers; lower the learning rate")
@@ -277,10 +315,7 @@ def _explained(run: Run) -> Iterator[None]:
     try:
         yield
     except Diverged as error:
-        done, saved = len(run.metrics), run.folder and has_checkpoint(run.folder)
-        where = f"in epoch {done + 1}" if done or saved else "at the start"
-        kept = f"the last good checkpoint (epoch {done}) is in {run.folder}" if saved else "there is no checkpoint"
-        raise Diverged(f"{run.settings.method} stopped {where}: {error} ({kept})") from error
+        raise Diverged(_sentence(run, str(error))) from error
     except KeyboardInterrupt:
         if run.folder is None:
             raise
@@ -289,30 +324,9 @@ def _explained(run: Run) -> Iterator[None]:
         ) from None
 
 
-@contextmanager
-def _limited(threads: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _watched(title: str, epochs: int, show: bool | Bar) -> Iterator[tuple[Bar, Tick]]:
-    """A bar of epochs, and below it one for each label-free stage that reports."""
-    with ExitStack() as stack:
-        outer: Bar = Quiet()
-        if isinstance(show, bool):
-            outer = stack.enter_context(show_progress(title, epochs)) if show else outer
-        else:
-            outer = show
-        stages: dict[str, Bar] = {}
-
-        def tick(stage: str, done: int, total: int, note: str) -> None:
-            if stage not in stages:
-                stages[stage] = stack.enter_context(show_progress(stage, total, outer=outer))
-            stages[stage].set(done, total, note)
-
-        yield outer, tick
+def _sentence(run: Run, what: str) -> str:
+    """Say where a run was when `what` happened, and what is left of it."""
+    done, saved = len(run.metrics), run.folder and has_checkpoint(run.folder)
+    where = f"in epoch {done + 1}" if done or saved else "at the start"
+    kept = f"the last good checkpoint (epoch {done}) is in {run.folder}" if saved else "there is no checkpoint"
+    return f"{run.settings.method} stopped {where}: {what} ({kept})"

@@ -18,6 +18,13 @@ Data = Annotated[
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw: the noise, --per-class, training.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default what PyTorch takes.")]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes on each machine, one a device; by default one, or what torchrun or srun started."
+    ),
+]
+Nodes = Annotated[int | None, typer.Option(min=1, help="Machines; see docs/scaling.md.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 Noise = Annotated[
     str, typer.Option(help="Noise to add: symmetric:0.8, symmetric-exclusive:0.5, asymmetric:0.4 or file:PATH.")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from scanmix.cli.options import (
     Data,
     Device,
+    Devices,
     Labels,
     LimitTest,
+    Nodes,
     Noise,
     PerClass,
     Root,
@@ -50,6 +52,15 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-NOISE-METHOD-SEED.")] = None,
     device: Device = "auto",
     threads: Threads = None,
+    devices: Devices = None,
+    nodes: Nodes = None,
+    precision: Annotated[
+        Literal["32-true", "bf16-mixed"], typer.Option(help="bf16-mixed: encoders compute in bfloat16.")
+    ] = "32-true",
+    batch_norm: Annotated[
+        Literal["synchronized", "split"],
+        typer.Option(help="Statistics of the whole batch, or of the rows of each process."),
+    ] = "synchronized",
     per_class: PerClass = None,
     limit_test: LimitTest = None,
     size: Size = None,
@@ -64,6 +75,7 @@ def train(
     from scanmix.data.noise import apply_noise, parse_noise
     from scanmix.data.readers import load
     from scanmix.engine import find_device
+    from scanmix.processes import is_first
     from scanmix.runs import resolve
     from scanmix.train import train as run_training
 
@@ -82,29 +94,37 @@ def train(
     method = resolve(method, examples.name, recipe, overrides, kind=examples.kind).method
     folder = out or Path("runs") / run_name(examples.name, noise, method, seed, corrections)
     finished = (folder / "model" / "model.json").is_file()
-    _show_data(examples, test_set, folder)
+    if is_first():
+        _show_data(examples, test_set, folder)
     run = run_training(
         examples, test=test_set, method=method, seed=seed, out=folder, recipe=recipe, device=device,
-        threads=threads, progress=watched(method), **overrides,
+        threads=threads, progress=watched(method), devices=devices, nodes=nodes, precision=precision,
+        batch_norm=batch_norm, **overrides,
     )  # fmt: skip
+    if not is_first():
+        return
     if finished:
         typer.echo(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
     _show_end(run, folder)
 
 
-def resume(run: RunFolder) -> None:
+def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None) -> None:
     """Go on with a run that was stopped.
 
-    It ends as if it had not been: on a CPU, with the same weights, bit for bit.
+    It ends as if it had not been: on a CPU, with the same weights, bit for bit. By default with as many processes
+    as before; any other number may go on.
     """
     check_run(run)
+    from scanmix.processes import is_first
     from scanmix.runs import open_run
     from scanmix.train import resume as go_on
 
     opened = open_run(run)
     if opened.finished:
         typer.echo(f"{run} is finished already.")
-    _show_end(go_on(run, progress=watched(opened.settings.method)), run)
+    ended = go_on(run, progress=watched(opened.settings.method), devices=devices, nodes=nodes)
+    if is_first():
+        _show_end(ended, run)
 
 
 def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None = None) -> str:

@@ -27,7 +27,8 @@ class SynchronizedBatchNorm(_BatchNorm):
         assert self.running_mean is not None and self.running_var is not None
         if not self.training:
             return F.batch_norm(inputs, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        outputs, mean, variance = _Normalized.apply(inputs, self.weight, self.bias, self.eps, self.world)
+        found = _Normalized.apply(inputs, self.weight, self.bias, self.eps, self.world)  # type: ignore[no-untyped-call]
+        outputs, mean, variance = found
         assert self.num_batches_tracked is not None and self.momentum is not None
         self.num_batches_tracked.add_(1)
         count = self.world * inputs.numel() // inputs.shape[1]
@@ -70,7 +71,7 @@ class _Normalized(torch.autograd.Function):
         return F.batch_norm(inputs, mean, variance, weight, bias, eps=eps), mean, variance
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         inputs, weight, mean, variance = ctx.saved_tensors
         shape = [1, -1] + [1] * (inputs.ndim - 2)
         scale = (variance + ctx.eps).rsqrt()

@@ -5,6 +5,7 @@ Legend: N examples, C classes.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import statistics
@@ -16,7 +17,7 @@ import numpy as np
 import tomli_w
 
 from scanmix.checkpoint import Model, Pixels, load_model
-from scanmix.config import Table, UserError, build, dump, read_toml, unknown_name
+from scanmix.config import Table, UserError, build, dump, flatten, read_toml, unknown_name
 from scanmix.data.examples import Examples, changed_share
 from scanmix.methods import METHODS
 from scanmix.pretrain.artifacts import write_aside
@@ -212,6 +213,37 @@ def open_run(folder: str | Path) -> Run:
     if settings.method not in METHODS:
         raise unknown_name(f"method in {folder}/run.toml", settings.method, METHODS)
     return Run(settings, about, _read_metrics(folder / "metrics.jsonl"), folder=folder)
+
+
+def open_or_create(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
+    """Return the run in `folder` to go on with, or a new one.
+
+    Raises:
+        UserError: the folder holds another run, or something else.
+    """
+    if folder is None or not (folder / "run.toml").is_file():
+        return create_run(settings, examples, folder)
+    run = open_run(folder)
+    if run.settings.identity() != settings.identity():
+        changed = "; ".join(_differences(run.settings.decisive(), settings.decisive()))
+        raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
+    # Where it is computed may change.
+    run.settings = dataclasses.replace(
+        run.settings, device=settings.device, threads=settings.threads, processes=settings.processes
+    )
+    return run
+
+
+def _differences(old: Table, new: Table) -> list[str]:
+    """Name what differs between two tables: "settings.epochs was 4, is 6"."""
+    found: list[str] = []
+    before, after = flatten(old), flatten(new)
+    for key in sorted(key for key in {*before, *after} if before.get(key) != after.get(key)):
+        if "fingerprint" in key:
+            found.append("the test images" if key.startswith("test") else "the training images or labels")
+        else:
+            found.append(f"{key} was {before.get(key)!r}, is {after.get(key)!r}")
+    return found
 
 
 def _read_metrics(path: Path) -> list[Line]:

@@ -14,6 +14,7 @@ from scanmix.data.examples import Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
 from scanmix.methods import METHODS, Method
 from scanmix.networks.encoders import NETWORKS, NetworkSettings
+from scanmix.processes import Processes
 
 SECTIONS = ("settings", "network", "views")
 OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
@@ -36,6 +37,7 @@ class RunSettings:
     recipe: str | None = None
     device: str = "auto"
     threads: int | None = None
+    processes: Processes = Processes()
     source: Table | None = None
     """How "train" and "test" load again; None when one of them came from memory."""
     fingerprint: str = ""
@@ -51,7 +53,7 @@ class RunSettings:
         """Return what may not change between two parts of one run (where it is computed, may)."""
         return {
             key: value for key, value in dump(self).items()
-            if key not in ("source", "recipe", "oracle", "device", "threads")
+            if key not in ("source", "recipe", "oracle", "device", "threads", "processes")
         }  # fmt: skip
 
     def identity(self) -> str:
