@@ -152,7 +152,7 @@ def _start(run: Run, examples: Examples, test: Examples | None, cache: str | Pat
     """Finish a run with the processes it asks for."""
     if run.finished and launched() is None:
         return run
-    explain = functools.partial(_sentence, run)
+    explain = functools.partial(_lost, run)
     show = progress if is_first() else False
     return _finish(run, examples, test, cache, show, gathered(run.settings, examples, test, explain))
 
@@ -322,6 +322,12 @@ def _explained(run: Run) -> Iterator[None]:
         raise KeyboardInterrupt(
             f"stopped after {len(run.metrics)} epochs; `scanmix resume {run.folder}` goes on"
         ) from None
+
+
+def _lost(run: Run, what: str) -> str:
+    """Say how to go on after a process was lost."""
+    goes_on = run.folder is not None and has_checkpoint(run.folder)
+    return _sentence(run, what) + (f"; `scanmix resume {run.folder}` goes on" if goes_on else "")
 
 
 def _sentence(run: Run, what: str) -> str:

@@ -20,9 +20,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw: the noise, -
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default what PyTorch takes.")]
 Devices = Annotated[
     int | None,
-    typer.Option(
-        min=1, help="Processes on each machine, one a device; by default one, or what torchrun or srun started."
-    ),
+    typer.Option(min=1, help="Processes on each machine, one a device; by default one, or those torchrun started."),
 ]
 Nodes = Annotated[int | None, typer.Option(min=1, help="Machines; see docs/scaling.md.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]

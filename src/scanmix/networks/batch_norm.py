@@ -17,9 +17,11 @@ class SynchronizedBatchNorm(_BatchNorm):
     """Batch norm whose mean and variance are those of all processes; each gives equally many rows."""
 
     def __init__(self, norm: _BatchNorm, world: int) -> None:
-        """Take over the weights and settings of another batch norm."""
+        """Take over the weights, buffers and settings of another batch norm."""
         super().__init__(norm.num_features, norm.eps, norm.momentum)
-        self.load_state_dict(norm.state_dict())
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
         self.world = world
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -59,7 +61,7 @@ class _Normalized(torch.autograd.Function):
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, eps: float, world: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         over = [axis for axis in range(inputs.ndim) if axis != 1]
-        own = torch.stack(torch.var_mean(inputs.float(), over, correction=0))  # (2, C): variance, mean
+        own = torch.stack(torch.var_mean(inputs.to(weight.dtype), over, correction=0))  # (2, C): variance, mean
         every = [torch.empty_like(own) for _ in range(world)]
         distributed.all_gather(every, own)
         variances, means = torch.stack(every, 1)  # (W, C) each
@@ -75,8 +77,8 @@ class _Normalized(torch.autograd.Function):
         inputs, weight, mean, variance = ctx.saved_tensors
         shape = [1, -1] + [1] * (inputs.ndim - 2)
         scale = (variance + ctx.eps).rsqrt()
-        normalized = (inputs.float() - mean.view(shape)) * scale.view(shape)
-        gradient = gradient.float()
+        normalized = (inputs.to(weight.dtype) - mean.view(shape)) * scale.view(shape)
+        gradient = gradient.to(weight.dtype)
         sums = torch.stack([gradient.sum(ctx.over), (gradient * normalized).sum(ctx.over)])  # (2, C), of the own rows
         every = sums.clone()
         distributed.all_reduce(every)
