@@ -4,6 +4,7 @@ Each check gets the engine of its process; every process writes down how it went
 """
 
 import copy
+import functools
 import json
 import sys
 import traceback
@@ -19,7 +20,7 @@ from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData, share
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import ALONE, Engine
+from scanmix.engine import ALONE, BatchNorm, Engine
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.batch_norm import synchronized
 from scanmix.networks.encoders import build_encoder
@@ -31,7 +32,7 @@ from scanmix.pretrain.simclr import SimCLR
 from scanmix.processes import Processes, joined
 
 SMALL = PreActResNetSettings(widths=(4, 8), blocks=(1, 1), final_norm=True)
-CLOSE = {"rtol": 1e-6, "atol": 1e-9}
+equal = functools.partial(torch.testing.assert_close, rtol=1e-6, atol=1e-9)
 
 
 def made_data(engine: Engine, count: int) -> TrainingData:
@@ -64,11 +65,11 @@ def same_gradients(
     loss.backward()
     ours = loss_of(engine.gather, shared(views(engine.rank)))
     engine.backward(ours, shared)
-    torch.testing.assert_close(ours, loss, **CLOSE)
+    equal(ours, loss)
     for mine, whole in zip(shared.parameters(), alone.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, whole.grad, **CLOSE)
-    for mine, whole in zip(shared.buffers(), alone.buffers(), strict=True):
-        torch.testing.assert_close(mine, whole, **CLOSE)
+        equal(mine.grad, whole.grad)
+    for here, there in zip(shared.buffers(), alone.buffers(), strict=True):
+        equal(here, there)
 
 
 def drawn_views(data: TrainingData, index: Tensor, turns: int = 1) -> Callable[[int], Tensor]:
@@ -87,7 +88,7 @@ def gradient_of_nt_xent(engine: Engine, folder: Path) -> None:
 
     def loss_of(gather: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
         first, second = rows.chunk(2)
-        return nt_xent(*(gather(nn.functional.normalize(part, dim=1)) for part in (first, second)), 0.2)
+        return nt_xent(gather(nn.functional.normalize(first)), gather(nn.functional.normalize(second)), 0.2)
 
     same_gradients(engine, drawn_views(data, torch.arange(16), 2), loss_of)
 
@@ -160,8 +161,9 @@ def weights_that_differ(engine: Engine, folder: Path) -> None:
 
 def two_epochs_of_scanmix(engine: Engine, folder: Path) -> None:
     """Weights, buffers, division and losses stay the same in both, with clean sets of different sizes."""
-    for batch_norm in ("synchronized", "split"):
-        engine = replace(engine, batch_norm=batch_norm)  # type: ignore[arg-type]
+    settings: tuple[BatchNorm, ...] = ("synchronized", "split")
+    for batch_norm in settings:
+        engine = replace(engine, batch_norm=batch_norm)
         data = made_data(engine, 61)
         method = ScanMix(
             epochs=3, warmup=1, pretrain=SimCLR(epochs=1, batch_size=30),

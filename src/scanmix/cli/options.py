@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,12 +15,25 @@ Data = Annotated[
         "a .csv or .parquet table with the columns path and label; or a .npy of feature vectors.",
     ),
 ]
+MethodName = Annotated[str | None, typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix.")]
+TestData = Annotated[
+    str | None, typer.Option(help="Labeled test images, where DATA has none of its own: folder or table.")
+]
+Recipe = Annotated[
+    str | None, typer.Option(help="Name (digits/any/scanmix) or .toml file; by default the one for DATA.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw: the noise, --per-class, training.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default what PyTorch takes.")]
 Devices = Annotated[
     int | None,
     typer.Option(min=1, help="Processes on each machine, one a device; by default one, or those torchrun started."),
+]
+PrecisionName = Annotated[
+    Literal["32-true", "bf16-mixed"], typer.Option(help="bf16-mixed: encoders compute in bfloat16.")
+]
+BatchNormName = Annotated[
+    Literal["synchronized", "split"], typer.Option(help="Statistics of the whole batch, or of each process's rows.")
 ]
 Nodes = Annotated[int | None, typer.Option(min=1, help="Machines; see docs/scaling.md.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]

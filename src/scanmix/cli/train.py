@@ -5,24 +5,29 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scanmix.cli.options import (
+    BatchNormName,
     Data,
     Device,
     Devices,
     Labels,
     LimitTest,
+    MethodName,
     Nodes,
     Noise,
     PerClass,
+    PrecisionName,
+    Recipe,
     Root,
     RunFolder,
     Seed,
     Set,
     Size,
+    TestData,
     Threads,
 )
 from scanmix.cli.shell import check_run, settings_from, show_skipped, watched
@@ -36,17 +41,11 @@ if TYPE_CHECKING:
 
 def train(
     data: Data,
-    method: Annotated[
-        str | None, typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix.")
-    ] = None,
+    method: MethodName = None,
     noise: Noise = "none",
     labels: Labels = None,
-    test: Annotated[
-        str | None, typer.Option(help="Labeled test images, where DATA has none of its own: folder or table.")
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Name (digits/any/scanmix) or .toml file; by default the one for DATA.")
-    ] = None,
+    test: TestData = None,
+    recipe: Recipe = None,
     set_: Set = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-NOISE-METHOD-SEED.")] = None,
@@ -54,13 +53,8 @@ def train(
     threads: Threads = None,
     devices: Devices = None,
     nodes: Nodes = None,
-    precision: Annotated[
-        Literal["32-true", "bf16-mixed"], typer.Option(help="bf16-mixed: encoders compute in bfloat16.")
-    ] = "32-true",
-    batch_norm: Annotated[
-        Literal["synchronized", "split"],
-        typer.Option(help="Statistics of the whole batch, or of the rows of each process."),
-    ] = "synchronized",
+    precision: PrecisionName = "32-true",
+    batch_norm: BatchNormName = "synchronized",
     per_class: PerClass = None,
     limit_test: LimitTest = None,
     size: Size = None,
