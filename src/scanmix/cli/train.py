@@ -65,8 +65,7 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.corrections import apply_corrections
-    from scanmix.data.noise import apply_noise, parse_noise
+    from scanmix.data.noise import parse_noise
     from scanmix.data.readers import load
     from scanmix.engine import find_device
     from scanmix.processes import is_first
@@ -83,8 +82,7 @@ def train(
     )
     if test is not None:
         test_set = _labeled_test(test, examples, limit_test)
-    examples = apply_noise(examples, noise, seed)
-    examples = examples if corrections is None else apply_corrections(examples, corrections)
+    examples = _relabeled(examples, noise, seed, corrections)
     method = resolve(method, examples.name, recipe, overrides, kind=examples.kind).method
     folder = out or Path("runs") / run_name(examples.name, noise, method, seed, corrections)
     finished = (folder / "model" / "model.json").is_file()
@@ -95,11 +93,10 @@ def train(
         threads=threads, progress=watched(method), devices=devices, nodes=nodes, precision=precision,
         batch_norm=batch_norm, **overrides,
     )  # fmt: skip
-    if not is_first():
-        return
     if finished:
         typer.echo(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
-    _show_end(run, folder)
+    if is_first():
+        _show_end(run, folder)
 
 
 def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None) -> None:
@@ -132,6 +129,15 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
 def _kind_of(data: str) -> Kind:
     """What is told by the name alone."""
     return "vector" if Path(data).suffix.lower() == ".npy" else "image"
+
+
+def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
+    """Add the noise that was asked for, then what a person has corrected."""
+    from scanmix.data.corrections import apply_corrections
+    from scanmix.data.noise import apply_noise
+
+    examples = apply_noise(examples, noise, seed)
+    return examples if corrections is None else apply_corrections(examples, corrections)
 
 
 def _labeled_test(source: str, examples: Examples, limit: int | None) -> Examples:
