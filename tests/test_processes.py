@@ -30,6 +30,7 @@ NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
 CHECKS = [
     "gradient_of_nt_xent", "gradient_of_scan", "gradient_of_uneven_batches", "running_statistics_of_split_batches",
     "sweeps_and_what_follows", "bytes_of_the_first", "weights_that_differ", "two_epochs_of_scanmix",
+    "peers_in_parallel",
 ]  # fmt: skip
 
 
@@ -91,11 +92,16 @@ def test_who_has_started_us(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert launched() == there and is_first() is first
-    chosen = choose_processes(None, None, "32-true", "split")
+    chosen = choose_processes(None, None, Processes())
     assert (chosen.devices, chosen.nodes) == (there or (1, 1))
     if there is not None:
         with pytest.raises(UserError, match="leave --devices and --nodes out"):
-            choose_processes(3, None, "32-true", "split")
+            choose_processes(3, None, Processes())
+
+
+def test_peers_are_two() -> None:
+    with pytest.raises(UserError, match="for two processes, not 3"):
+        choose_processes(3, None, Processes(parallel="peers"))
 
 
 def test_one_process_needs_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:

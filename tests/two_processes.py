@@ -21,6 +21,7 @@ from scanmix.config import UserError
 from scanmix.data.batches import TrainingData, share
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.engine import ALONE, BatchNorm, Engine
+from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.batch_norm import synchronized
 from scanmix.networks.encoders import build_encoder
@@ -40,7 +41,7 @@ def made_data(engine: Engine, count: int) -> TrainingData:
     pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 4, (count,), generator=generator)
     views = make_views(ViewSettings(crop_padding=1), pixels, flip=True)
-    return TrainingData(pixels, labels, 4, views, engine.generator, engine.rank, engine.world)
+    return TrainingData(pixels, labels, 4, views, engine.generator)
 
 
 def made_network() -> nn.Module:
@@ -141,7 +142,7 @@ def bytes_of_the_first(engine: Engine, folder: Path) -> None:
     """Only the first has a cache; what it finds there, all have."""
     engine = replace(engine, cache=folder if engine.rank == 0 else None)
     table = torch.arange(5.0)
-    assert engine.from_first(lambda: b"") == b""
+    assert engine.told(lambda: b"") == b""
     first = cached(engine, "stage", "key", lambda path: {"table": table})
     second = cached(engine, "stage", "key", lambda path: {"table": torch.zeros(0)})
     assert torch.equal(first["table"], table) and torch.equal(second["table"], table)
@@ -179,9 +180,28 @@ def two_epochs_of_scanmix(engine: Engine, folder: Path) -> None:
         assert all(isinstance(peer, Peer) for peer in state.peers)
 
 
+def peers_in_parallel(engine: Engine, folder: Path) -> None:
+    """Each process trains one peer; both then hold both, momentum included, and these have moved."""
+    engine = replace(engine, parallel="peers")
+    data = made_data(engine, 40)
+    method = DivideMix(epochs=2, warmup=1, batch_size=8)
+    state = method.start(data, SMALL, engine)
+    before = copy.deepcopy([peer.state_dict() for peer in state.peers])
+    for epoch in range(method.epochs):
+        method.epoch(state, data, epoch)
+    for peer, old in zip(state.peers, before, strict=True):
+        assert peer.engine is engine
+        momenta = [held["momentum_buffer"] for held in peer.optimizer.state_dict()["state"].values()]
+        assert momenta
+        for tensor in [*momenta, *peer.state_dict().values()]:
+            assert torch.equal(engine.agreed(tensor.clone()), tensor)
+        assert not torch.equal(peer.classifier.weight, old["classifier.weight"])
+    assert state.p_clean is not None and torch.equal(engine.agreed(state.p_clean.clone()), state.p_clean)
+
+
 CHECKS = [
     gradient_of_nt_xent, gradient_of_scan, gradient_of_uneven_batches, running_statistics_of_split_batches,
-    sweeps_and_what_follows, bytes_of_the_first, weights_that_differ, two_epochs_of_scanmix,
+    sweeps_and_what_follows, bytes_of_the_first, weights_that_differ, two_epochs_of_scanmix, peers_in_parallel,
 ]  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def share_checkpoint(saved: tuple[int, Payload] | None, engine: Engine) -> tuple
         return saved
     buffer = io.BytesIO()
     torch.save(saved, buffer)
-    content = io.BytesIO(engine.from_first(buffer.getvalue))
+    content = io.BytesIO(engine.told(buffer.getvalue))
     shared: tuple[int, Payload] | None = torch.load(content, map_location=engine.device, weights_only=True)
     return shared
 

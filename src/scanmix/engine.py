@@ -5,7 +5,7 @@ rank). Resuming, caching and the order of evaluation cannot change a draw, and a
 state.
 
 Nothing else knows of several processes. They walk the same batches in the same order, each takes its own rows
-(`TrainingData.own`) and draws its own views of them, every loss is that of the gathered rows, and gradients are
+(`own`) and draws its own views of them, every loss is that of the gathered rows, and gradients are
 averaged: with batch statistics shared as well, that is the step one process would make. Legend: W processes.
 """
 
@@ -24,8 +24,10 @@ import torch
 from torch import Generator, Tensor, distributed, nn
 
 from scanmix.config import UserError
+from scanmix.data.batches import share
 
 Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
+Parallel: TypeAlias = Literal["rows", "peers"]
 BatchNorm: TypeAlias = Literal["synchronized", "split"]
 
 OWN_DRAWS = ("views", "mixup")
@@ -51,6 +53,7 @@ class Engine:
     """0 is the one that writes files and speaks to people."""
     world: int = 1
     """W. With one process every method below is what a program without processes would do."""
+    parallel: Parallel = "rows"
     precision: Precision = "32-true"
     batch_norm: BatchNorm = "synchronized"
     cache: Path | None = None
@@ -72,8 +75,15 @@ class Engine:
             gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
             self._average([*gradients, *(buffer for buffer in network.buffers() if buffer.is_floating_point())])
 
+    def own(self, batch: Tensor) -> Tensor:
+        """Return the rows of a batch of indices that are this process's; all of them when it is alone.
+
+        Shape: (B,) -> (B / W,), rounded up: where B cannot be divided, some rows belong to two processes.
+        """
+        return share(batch, self.rank, self.world)
+
     def gather(self, rows: Tensor) -> Tensor:
-        """Return the rows of all processes, all first rows before all second ones: this undoes `TrainingData.own`.
+        """Return the rows of all processes, all first rows before all second ones: this undoes `own`.
 
         Only for losses that every process computes alike: the gradient then needs no message.
         Shape: (B, ...) -> (B x W, ...).
@@ -104,16 +114,18 @@ class Engine:
             distributed.broadcast(tensor, 0)
         return tensor
 
-    def from_first(self, read: Callable[[], bytes]) -> bytes:
-        """Let process 0 read a file, and return its bytes everywhere: the others need not share its disk."""
+    def told(self, read: Callable[[], bytes], by: int = 0) -> bytes:
+        """Let process `by` read something, and return its bytes everywhere: the others need not share its disk."""
         if self.world == 1:
             return read()
-        content = read() if self.rank == 0 else b""
-        size = int(self.agreed(torch.tensor(len(content), device=self.device)))
-        if size == 0:
+        content = read() if self.rank == by else b""
+        size = torch.tensor(len(content), device=self.device)
+        distributed.broadcast(size, by)
+        if int(size) == 0:
             return b""
-        here = torch.frombuffer(bytearray(content or size), dtype=torch.uint8)
-        return self.agreed(here.to(self.device)).cpu().numpy().tobytes()
+        here = torch.frombuffer(bytearray(content or int(size)), dtype=torch.uint8).to(self.device)
+        distributed.broadcast(here, by)
+        return here.cpu().numpy().tobytes()
 
     def check_equal(self, network: nn.Module) -> None:
         """Compare the weights of all processes by their sums.
@@ -130,7 +142,11 @@ class Engine:
     def arithmetic(self) -> dict[str, str | int]:
         """Return what changes results by more than draws and rounding; nothing where all is as usual."""
         found: dict[str, str | int] = {} if self.precision == "32-true" else {"precision": self.precision}
-        return found if self.world == 1 or self.batch_norm == "synchronized" else {**found, "split": self.world}
+        return (
+            found
+            if self.world == 1 or (self.batch_norm, self.parallel) == ("synchronized", "rows")
+            else {**found, "split": self.world}
+        )
 
     def _average(self, tensors: list[Tensor]) -> None:
         """Put the mean over the processes in the place of each."""

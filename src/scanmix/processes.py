@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import distributed
 
 from scanmix.config import STRICT, Count, UserError
-from scanmix.engine import BatchNorm, Precision, find_device
+from scanmix.engine import BatchNorm, Parallel, Precision, find_device
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others: longer than any of them works alone (writing, fitting, loading)."""
@@ -32,6 +33,9 @@ class Processes:
     """`bf16-mixed`: encoders compute in bfloat16; weights, heads and losses stay float32."""
     batch_norm: BatchNorm = "synchronized"
     """Statistics of the whole batch, as one process would have them, or `split`: of each process's rows."""
+
+    parallel: Parallel = "rows"
+    """What processes share: the rows of every batch, or, being two, the two `peers` of a method."""
 
     @property
     def world(self) -> int:
@@ -70,11 +74,11 @@ def is_first() -> bool:
     return int(os.environ["RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_PROCID"]) == 0
 
 
-def choose_processes(devices: int | None, nodes: int | None, precision: Precision, batch_norm: BatchNorm) -> Processes:
-    """Return what was asked for; what was not is as many processes as were launched, else one.
+def choose_processes(devices: int | None, nodes: int | None, how: Processes) -> Processes:
+    """Return `how` with the numbers asked for; what was not is as many processes as were launched, else one.
 
     Raises:
-        UserError: another number was asked for than torchrun or SLURM has launched.
+        UserError: another number was asked for than torchrun or SLURM has launched, or than can share peers.
     """
     there = launched()
     found = (devices or (there or (1, 1))[0], nodes or (there or (1, 1))[1])
@@ -83,7 +87,9 @@ def choose_processes(devices: int | None, nodes: int | None, precision: Precisio
             f"{found[0]} devices on {found[1]} nodes were asked for, but {there[0]} processes on each of {there[1]} "
             "nodes were launched; leave --devices and --nodes out"
         )
-    return Processes(devices=found[0], nodes=found[1], precision=precision, batch_norm=batch_norm)
+    if how.parallel == "peers" and found[0] * found[1] > 2:
+        raise UserError(f"--parallel peers is for two processes, not {found[0] * found[1]}: one for each network")
+    return dataclasses.replace(how, devices=found[0], nodes=found[1])
 
 
 @contextmanager

@@ -28,15 +28,15 @@ from scanmix.checkpoint import (
     share_checkpoint,
     unpack,
 )
-from scanmix.config import UserError
+from scanmix.config import UserError, build
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.data.views import make_views
-from scanmix.engine import ALONE, BatchNorm, Diverged, Engine, Precision
+from scanmix.engine import ALONE, BatchNorm, Diverged, Engine, Parallel, Precision
 from scanmix.methods import Method, State
 from scanmix.networks.peer import make_peer
-from scanmix.processes import Place, choose_processes, is_first, launched, limited_threads
+from scanmix.processes import Place, Processes, choose_processes, is_first, launched, limited_threads
 from scanmix.progress import Bar, watched_stages
 from scanmix.runs import Line, Run, RunSettings, describe, open_or_create, open_run, resolve
 from scanmix.trajectory import Snapshot, is_due, save_snapshot, take_snapshot
@@ -48,7 +48,7 @@ def train(
     out: str | Path | None = None, recipe: str | None = None, device: str = "auto",
     threads: int | None = None, cache: str | Path | None = None, progress: bool | Bar = True,
     devices: int | None = None, nodes: int | None = None, precision: Precision = "32-true",
-    batch_norm: BatchNorm = "synchronized", **overrides: Any,
+    batch_norm: BatchNorm = "synchronized", parallel: Parallel = "rows", **overrides: Any,
 ) -> Run:  # fmt: skip
     """Train a method on examples whose labels may be wrong.
 
@@ -67,12 +67,15 @@ def train(
         nodes: machines; the same.
         precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
         batch_norm: statistics of the whole batch ("synchronized") or of each process's rows ("split").
+        parallel: processes share the rows of each batch, or, being two, the two networks ("peers").
         overrides: fields of the method, and the sections `network={...}` and `views={...}`.
 
     Raises:
         UserError: settings, data and folder do not fit together, or a loss stopped being a number.
     """
     _check_fit(examples, test)
+    asked = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    how = build(Processes, asked, where="scanmix.train")
     settings = resolve(
         method, examples.name, recipe, overrides, kind=examples.kind, seed=seed, device=device, threads=threads
     )
@@ -81,7 +84,7 @@ def train(
         source=_source(examples, test),
         fingerprint=examples.fingerprint(),
         test_fingerprint=test.fingerprint() if test else "",
-        processes=choose_processes(devices, nodes, precision, batch_norm),
+        processes=choose_processes(devices, nodes, how),
     )
     run = open_or_create(settings, examples, None if out is None or not is_first() else Path(out))
     return _start(run, examples, test, cache, progress)
@@ -114,7 +117,7 @@ def resume(
     before = run.settings.processes
     if launched() is None:
         devices, nodes = devices or before.devices, nodes or before.nodes
-    processes = choose_processes(devices, nodes, before.precision, before.batch_norm)
+    processes = choose_processes(devices, nodes, before)
     run.settings = dataclasses.replace(run.settings, processes=processes)
     if not is_first():
         run = Run(run.settings, run.about, [])
@@ -174,6 +177,7 @@ def _finish(
             device=device,
             rank=rank,
             world=world,
+            parallel=settings.processes.parallel,
             precision=settings.processes.precision,
             batch_norm=settings.processes.batch_norm,
             cache=None if rank > 0 else Path(cache).expanduser() if cache is not None else default_cache(),
@@ -188,8 +192,6 @@ def _finish(
             num_classes=examples.num_classes,
             views=make_views(settings.views, images, flip=examples.flip),
             generator=engine.generator,
-            rank=rank,
-            world=world,
         )
         model = _run_epochs(run, method, engine, data, examples, test, bar)
     run.adopt(dataclasses.replace(model, engine=ALONE), examples)

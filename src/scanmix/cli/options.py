@@ -35,6 +35,9 @@ PrecisionName = Annotated[
 BatchNormName = Annotated[
     Literal["synchronized", "split"], typer.Option(help="Statistics of the whole batch, or of each process's rows.")
 ]
+ParallelName = Annotated[
+    Literal["rows", "peers"], typer.Option(help="What processes share: rows of each batch, or the two networks.")
+]
 Nodes = Annotated[int | None, typer.Option(min=1, help="Machines; see docs/scaling.md.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 Noise = Annotated[

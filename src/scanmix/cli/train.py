@@ -19,6 +19,7 @@ from scanmix.cli.options import (
     MethodName,
     Nodes,
     Noise,
+    ParallelName,
     PerClass,
     PrecisionName,
     Recipe,
@@ -55,6 +56,7 @@ def train(
     nodes: Nodes = None,
     precision: PrecisionName = "32-true",
     batch_norm: BatchNormName = "synchronized",
+    parallel: ParallelName = "rows",
     per_class: PerClass = None,
     limit_test: LimitTest = None,
     size: Size = None,
@@ -75,8 +77,8 @@ def train(
     # What is mistyped is told before a million images are read, and before anything is written.
     parse_noise(noise)
     find_device(device)
-    resolve(method, Path(data).name, recipe, overrides, kind=_kind_of(data))
-    given, corrections = (labels, None) if _kind_of(data) == "vector" else (None, labels)
+    resolve(method, Path(data).name, recipe, overrides, kind=(kind := _kind_of(data)))
+    given, corrections = (labels, None) if kind == "vector" else (None, labels)
     examples, test_set = load(
         data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
     )
@@ -91,7 +93,7 @@ def train(
     run = run_training(
         examples, test=test_set, method=method, seed=seed, out=folder, recipe=recipe, device=device,
         threads=threads, progress=watched(method), devices=devices, nodes=nodes, precision=precision,
-        batch_norm=batch_norm, **overrides,
+        batch_norm=batch_norm, parallel=parallel, **overrides,
     )  # fmt: skip
     if finished:
         typer.echo(f"{folder} was finished already, with these settings; to train anew, choose another --out.")

@@ -28,20 +28,10 @@ class TrainingData:
     views: AnyViews
     generator: Callable[[str, int, str], Generator]
     """(stage, epoch, purpose) -> the generator of those draws."""
-    rank: int = 0
-    """Which of `world` processes this is."""
-    world: int = 1
 
     def __len__(self) -> int:
         """Return N."""
         return len(self.images)
-
-    def own(self, batch: Tensor) -> Tensor:
-        """Return the rows of a batch of indices that are this process's; all of them when it is alone.
-
-        Shape: (B,) -> (B / W,), rounded up: where B cannot be divided, some rows belong to two processes.
-        """
-        return share(batch, self.rank, self.world)
 
     def plain(self, index: Tensor | slice) -> Tensor:
         """Return plain views of these examples. Shape: (B,) -> (B, C, H, W)."""

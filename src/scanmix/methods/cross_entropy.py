@@ -52,7 +52,7 @@ class CrossEntropy:
         rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws = data.generators("learn", epoch, "order", "views")
         with meter.timed("learn"), learning(peer):
-            for index in map(data.own, batches(data.everything, self.batch_size, order)):
+            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
                 logits = peer.classifier(peer.encoder(data.views.weak(data.images[index], draws)))
                 loss = F.cross_entropy(peer.gather(logits), peer.gather(data.labels[index]))
                 meter.add("learn", loss=loss)

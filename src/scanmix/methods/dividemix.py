@@ -19,7 +19,7 @@ from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, 
 from scanmix.data.batches import TrainingData, batches, paired
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer
+from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer, sides
 
 
 @dataclasses.dataclass
@@ -70,7 +70,7 @@ class DivideMix:
         meter = Meter()
         if epoch < self.epochs_in(self.warmup, data):
             with meter.timed("warmup"):
-                for side in (0, 1):
+                for side in sides(state.peers):
                     self._warm_up(side, state, data, epoch, meter)
             return meter.results() | {"rate/warmup": self.warmup_rate}
         with meter.timed("examine"):
@@ -80,7 +80,7 @@ class DivideMix:
             state.p_clean = state.peers[0].engine.agreed(clean_probabilities(state.history.mean(0), groups))
         rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
         with meter.timed("learn"):
-            for side in (0, 1):
+            for side in sides(state.peers):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
@@ -95,7 +95,7 @@ class DivideMix:
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the whole network on all given labels."""
         order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-        steps = map(data.own, batches(data.everything, 2 * self.batch_size, order))
+        steps = map(state.peers[side].own, batches(data.everything, 2 * self.batch_size, order))
         seen = ((data.views.weak(data.images[index], draws), data.labels[index]) for index in steps)
         warm_up(state.peers[side], "network", seen, self.warmup_rate, self.confidence_weight, meter)
 
@@ -114,7 +114,7 @@ class DivideMix:
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
         clean = divide(p_clean, self.clean_threshold, self.minimum_clean)
-        pairs = [map(data.own, pair) for pair in paired(clean, self.batch_size, order, self.minimum_steps)]
+        pairs = [map(peer.own, pair) for pair in paired(clean, self.batch_size, order, self.minimum_steps)]
         for step, (labeled, unlabeled) in enumerate(pairs):
             x = [data.views.weak(data.images[labeled], draws) for _ in range(2)]
             u = [data.views.weak(data.images[unlabeled], draws) for _ in range(2)]

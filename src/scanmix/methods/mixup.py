@@ -54,7 +54,7 @@ class MixUp:
         rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         with meter.timed("learn"), learning(peer):
-            for index in map(data.own, batches(data.everything, self.batch_size, order)):
+            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
                 images = data.views.weak(data.images[index], draws)
                 images, targets = mixup(images, data.one_hot(index), self.mixup_alpha, mix, dominant=False)
                 logits = peer.classifier(peer.encoder(images))

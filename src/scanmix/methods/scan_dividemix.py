@@ -12,7 +12,7 @@ from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.methods.dividemix import DivideMix, DivideMixState
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Predictor
+from scanmix.networks.peer import Predictor, sides
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import load_into, name_clusters, pretrain
@@ -58,7 +58,7 @@ class ScanDivideMix:
             return self.dividemix.epoch(state, data, epoch)
         meter = Meter()
         with meter.timed("warmup"):
-            for side in (0, 1):
+            for side in sides(state.peers):
                 self._warm_up(side, state, data, epoch, meter)
         return meter.results() | {"rate/warmup": self.dividemix.warmup_rate}
 
@@ -70,6 +70,6 @@ class ScanDivideMix:
         """Cross-entropy of the head alone on features that no label has touched, as ScanMix's code does."""
         settings = self.dividemix
         order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-        steps = map(data.own, batches(data.everything, 2 * settings.batch_size, order))
+        steps = map(state.peers[side].own, batches(data.everything, 2 * settings.batch_size, order))
         seen = ((data.views.strong(data.images[index], draws), data.labels[index]) for index in steps)
         warm_up(state.peers[side], "head", seen, settings.warmup_rate, settings.confidence_weight, meter)

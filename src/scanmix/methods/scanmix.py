@@ -22,7 +22,7 @@ from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, 
 from scanmix.data.batches import TrainingData, batches, paired
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer
+from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer, sides
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import candidate_neighbors, load_into, name_clusters, pretrain
@@ -127,10 +127,10 @@ class ScanMix:
         rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
         cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
-            for side in (0, 1):
+            for side in sides(state.peers):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, epoch - begin, meter)
         with meter.timed("cluster"):
-            for side in (0, 1) if cluster_rate else ():
+            for side in sides(state.peers) if cluster_rate else ():
                 self._cluster(side, agree[side], state, data, epoch, cluster_rate, meter)
         return meter.results() | {"rate/learn": rate, "rate/cluster": cluster_rate}
 
@@ -149,9 +149,10 @@ class ScanMix:
         """WarmUp(D, f): the classifier learns the labels, on features that no label has touched, or with them."""
         view = data.views.drawn(self.warmup_view)
         with meter.timed("warmup"):
-            for side, peer in enumerate(state.peers):
+            for side in sides(state.peers):
+                peer = state.peers[side]
                 order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-                steps = map(data.own, batches(data.everything, 2 * self.batch_size, order))
+                steps = map(peer.own, batches(data.everything, 2 * self.batch_size, order))
                 seen = ((view(data.images[index], draws), labels[index]) for index in steps)
                 warm_up(peer.begin(self.share_momentum), part, seen, rate, self.confidence_weight, meter)
         return meter.results() | {"rate/warmup": rate}
@@ -166,7 +167,7 @@ class ScanMix:
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
         divided = divide(p_clean, self.clean_threshold, self.minimum_clean)
-        pairs = [map(data.own, pair) for pair in paired(divided, self.batch_size, order, self.minimum_steps)]
+        pairs = [map(peer.own, pair) for pair in paired(divided, self.batch_size, order, self.minimum_steps)]
         for step, (labeled, unlabeled) in enumerate(pairs):
             x, u = ([view(data.images[index], draws) for _ in range(2)] for index in (labeled, unlabeled))
             y, p = data.one_hot(labeled), p_clean[labeled]
@@ -187,7 +188,7 @@ class ScanMix:
         view = data.views.drawn(self.severe_view if state.severe else self.view)
         order, draws, pick = data.generators(f"cluster {side}", epoch, "order", "views", "neighbors")
         partner = draw_neighbor(state.candidates, agree, pick)
-        for index in map(data.own, batches(data.everything, self.cluster_batch_size, order, drop_last=True)):
+        for index in map(peer.own, batches(data.everything, self.cluster_batch_size, order, drop_last=True)):
             with learning(peer):
                 anchor = head(peer.encoder(view(data.images[index], draws)))
                 neighbor = head(peer.encoder(view(data.images[partner[index]], draws)))

@@ -30,7 +30,7 @@ def build_encoder(settings: NetworkSettings, channels: int) -> Encoder:
 
 def equip(encoder: Encoder, engine: Engine) -> Encoder:
     """Make an encoder compute as the engine is set: on its device, in its precision, with its batch statistics."""
-    if engine.world > 1 and engine.batch_norm == "synchronized":
+    if engine.world > 1 and engine.batch_norm == "synchronized" and engine.parallel == "rows":
         synchronized(encoder, engine.world)
     if engine.precision == "bf16-mixed":
         encoder.forward = MethodType(_mixed_forward, encoder)  # type: ignore[method-assign]

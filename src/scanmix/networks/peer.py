@@ -6,6 +6,9 @@ Legend: N examples, B batch, C classes, D features.
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -47,6 +50,10 @@ class Peer(nn.Module):
             self.optimizer.state.clear()
         return self
 
+    def own(self, batch: Tensor) -> Tensor:
+        """Return the rows of a batch of indices that this process learns from. Shape: (B,) -> (B / W,)."""
+        return self.engine.own(batch)
+
     def gather(self, rows: Tensor) -> Tensor:
         """Return these rows of all processes, for a loss of the whole batch. Shape: (B, ...) -> (B x W, ...)."""
         return self.engine.gather(rows)
@@ -71,6 +78,33 @@ class Predictor(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Sum of the members' logits. Shape: normalized images -> (B, C)."""
         return torch.stack([member(images) for member in self.members]).sum(0)
+
+
+def sides(peers: list[Peer]) -> Iterator[int]:
+    """Yield the peers to train, by their place: all in turn, or, where peers are what processes share, one's own.
+
+    In that case each process is alone with its peer meanwhile, and sees the other as it was; then they are exchanged.
+    """
+    engine = peers[0].engine
+    if engine.world == 1 or engine.parallel == "rows":
+        yield from range(len(peers))
+        return
+    for peer in peers:
+        peer.engine = dataclasses.replace(engine, rank=0, world=1)
+    yield engine.rank
+    for side, peer in enumerate(peers):
+        peer.engine = engine
+        content = engine.told(functools.partial(_packed, peer), by=side)
+        if engine.rank != side:
+            saved = torch.load(io.BytesIO(content), map_location=engine.device, weights_only=True)
+            peer.load_state_dict(saved["weights"])
+            peer.optimizer.load_state_dict(saved["optimizer"])
+
+
+def _packed(peer: Peer) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"weights": peer.state_dict(), "optimizer": peer.optimizer.state_dict()}, buffer)
+    return buffer.getvalue()
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def cached(engine: Engine, stage: str, key: str, compute: Callable[[Path | None]
     from safetensors.torch import load, save_file
 
     path = engine.cache and engine.cache / f"{stage}-{key}.safetensors"
-    if stored := engine.from_first(lambda: _content(path)):
+    if stored := engine.told(lambda: _content(path)):
         return load(stored)
     if path is None:
         return compute(None)
@@ -63,7 +63,7 @@ def resumable(
     What `path` already holds is loaded and not run again.
     """
     done = 0
-    if content := engine.from_first(lambda: _content(path)):
+    if content := engine.told(lambda: _content(path)):
         stored = torch.load(io.BytesIO(content), map_location=engine.device, weights_only=True)
         done = stored["epoch"]
         for name, part in parts.items():

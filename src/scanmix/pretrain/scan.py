@@ -58,7 +58,7 @@ def cluster(
         meter = Meter()
         with learning(peer):
             order = data.generator("scan", epoch, "order")
-            for index in map(data.own, batches(data.everything, settings.batch_size, order, drop_last=True)):
+            for index in map(engine.own, batches(data.everything, settings.batch_size, order, drop_last=True)):
                 anchor = peer.clusterer(peer.encoder(data.views.strong(data.images[index], draws)))
                 neighbor = peer.clusterer(peer.encoder(data.views.strong(data.images[partner[index]], draws)))
                 anchor, neighbor = engine.gather(anchor), engine.gather(neighbor)

@@ -83,7 +83,7 @@ def simclr(settings: SimCLR, encoder: Encoder, data: TrainingData, engine: Engin
         draws = data.generator("simclr", epoch, "views")
         meter = Meter()
         with learning(network):
-            for index in map(data.own, batches(data.everything, settings.batch_size, order, drop_last=True)):
+            for index in map(engine.own, batches(data.everything, settings.batch_size, order, drop_last=True)):
                 images = data.images[index]
                 views = torch.cat([data.views.contrastive(images, draws), data.views.contrastive(images, draws)])
                 first, second = network(views).chunk(2)
