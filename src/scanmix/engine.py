@@ -142,11 +142,8 @@ class Engine:
     def arithmetic(self) -> dict[str, str | int]:
         """Return what changes results by more than draws and rounding; nothing where all is as usual."""
         found: dict[str, str | int] = {} if self.precision == "32-true" else {"precision": self.precision}
-        return (
-            found
-            if self.world == 1 or (self.batch_norm, self.parallel) == ("synchronized", "rows")
-            else {**found, "split": self.world}
-        )
+        whole = self.world == 1 or (self.batch_norm == "synchronized" and self.parallel == "rows")
+        return found if whole else {**found, "split": self.world}
 
     def _average(self, tensors: list[Tensor]) -> None:
         """Put the mean over the processes in the place of each."""

@@ -33,7 +33,7 @@ from scanmix.cli.options import (
 )
 from scanmix.cli.shell import check_run, settings_from, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
-from scanmix.config import UserError
+from scanmix.config import Table, UserError
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples, Kind
@@ -67,18 +67,13 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.noise import parse_noise
     from scanmix.data.readers import load
-    from scanmix.engine import find_device
     from scanmix.processes import is_first
     from scanmix.runs import resolve
     from scanmix.train import train as run_training
 
-    # What is mistyped is told before a million images are read, and before anything is written.
-    parse_noise(noise)
-    find_device(device)
-    resolve(method, Path(data).name, recipe, overrides, kind=(kind := _kind_of(data)))
-    given, corrections = (labels, None) if kind == "vector" else (None, labels)
+    _check_words(data, method, noise, recipe, overrides, device)
+    given, corrections = (labels, None) if _kind_of(data) == "vector" else (None, labels)
     examples, test_set = load(
         data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
     )
@@ -131,6 +126,17 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
 def _kind_of(data: str) -> Kind:
     """What is told by the name alone."""
     return "vector" if Path(data).suffix.lower() == ".npy" else "image"
+
+
+def _check_words(data: str, method: str | None, noise: str, recipe: str | None, overrides: Table, device: str) -> None:
+    """Tell what is mistyped before a million images are read, and before anything is written."""
+    from scanmix.data.noise import parse_noise
+    from scanmix.engine import find_device
+    from scanmix.runs import resolve
+
+    parse_noise(noise)
+    find_device(device)
+    resolve(method, Path(data).name, recipe, overrides, kind=_kind_of(data))
 
 
 def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
