@@ -78,6 +78,7 @@ def test_rows_are_shared_evenly_and_none_is_left_out(count: int, world: int) -> 
     [
         ({}, None, True),
         ({"NODE_RANK": "1"}, None, False),
+        ({"NODE_RANK": "0"}, None, True),
         ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5"}, (4, 2), False),
         ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "RANK": "0"}, None, True),
         ({"SLURM_STEP_ID": "0", "SLURM_NTASKS": "6", "SLURM_NNODES": "3", "SLURM_PROCID": "0"}, (2, 3), True),
@@ -91,7 +92,8 @@ def test_who_has_started_us(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert launched() == there and is_first() is first
+    assert launched() == there and is_first(2) is first
+    assert there is not None or is_first(None), "alone, whatever the environment says"
     chosen = choose_processes(None, None, Processes())
     assert (chosen.devices, chosen.nodes) == (there or (1, 1))
     if there is not None:
@@ -165,6 +167,14 @@ def workers_of(parent: int) -> list[int]:
     return [int(pid) for pid in found.split()]
 
 
+def is_running(pid: int) -> bool:
+    """Neither gone nor waiting for somebody to take note of its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("victim", ["worker", "first"])
 def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(victim: str, tmp_path: Path) -> None:
     (tmp_path / "bare.toml").touch()
@@ -186,7 +196,7 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(victim: str, t
     finally:
         first.kill()
     until = time.monotonic() + 30
-    while Path(f"/proc/{worker}").exists():
+    while is_running(worker):
         assert time.monotonic() < until, "an orphan is left"
         time.sleep(0.1)
     if victim == "worker":
@@ -195,6 +205,50 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(victim: str, t
         assert "process 1 was killed (SIGKILL)" in error and "`scanmix resume run` goes on" in error
     saved = torch.load(tmp_path / "run" / "checkpoint" / "last.pt", weights_only=True)
     assert saved["epoch"] >= 1
+
+
+def test_nobody_waits_for_a_process_that_is_gone() -> None:
+    """Where the others do not notice (this one sleeps), the run is ended for them."""
+    code = (
+        "import subprocess, time; from scanmix import workers; workers.GRACE = 0.2\n"
+        "gone = subprocess.Popen(['sh', '-c', 'kill -9 $$'])\n"
+        "with workers._noticed({3: gone}, lambda what: f'told: {what}'): time.sleep(100)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr == "Error: told: process 3 was killed (SIGKILL)\n"
+
+
+SLURM = {
+    "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_LOCALID": "{rank}",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_NODEID": "0", "SLURM_PROCID": "{rank}", "SLURM_NODELIST": "127.0.0.1", "SLURM_JOB_NAME": "train",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environment", "options"), [(SLURM, []), ({"NODE_RANK": "{rank}"}, ["--nodes", "2"])], ids=["slurm", "by hand"]
+)
+def test_processes_that_somebody_else_starts(environment: dict[str, str], options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bare.toml").touch()
+    command = [
+        sys.executable, "-m", "scanmix", "train", "digits", "--per-class", "8", "--method", "cross_entropy",
+        "--recipe", "bare.toml", "--set", "epochs=2", "--set", "network.widths=[4]", "--set", "network.blocks=[1]",
+        "--threads", "1", "--device", "cpu", "--out", "run", *options,
+    ]  # fmt: skip
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    both = [
+        subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+            env={**ENVIRONMENT, **where, **{name: value.format(rank=rank) for name, value in environment.items()}},
+        ) for rank in ("0", "1")
+    ]  # fmt: skip
+    try:
+        said = [one.communicate(timeout=120)[0] for one in both]
+    finally:
+        for one in both:
+            one.kill()
+    assert [one.returncode for one in both] == [0, 0] and said[1] == ""
+    assert open_run(tmp_path / "run").settings.processes.world == 2 and open_run(tmp_path / "run").finished
 
 
 def test_torchrun_starts_the_processes(tmp_path: Path) -> None:

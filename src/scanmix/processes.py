@@ -67,10 +67,10 @@ def launched() -> tuple[int, int] | None:
     return (devices, world // devices) if world > 1 else None
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes files and speaks to people."""
+def is_first(nodes: int | None) -> bool:
+    """Whether this is the process that writes files and speaks to people; `nodes` are those asked for."""
     if launched() is None:
-        return int(os.environ.get("NODE_RANK", "0")) == 0
+        return (nodes or 1) == 1 or int(os.environ.get("NODE_RANK", "0")) == 0
     return int(os.environ["RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_PROCID"]) == 0
 
 

@@ -86,7 +86,7 @@ def train(
         test_fingerprint=test.fingerprint() if test else "",
         processes=choose_processes(devices, nodes, how),
     )
-    run = open_or_create(settings, examples, None if out is None or not is_first() else Path(out))
+    run = open_or_create(settings, examples, None if out is None or not is_first(nodes) else Path(out))
     return _start(run, examples, test, cache, progress)
 
 
@@ -119,7 +119,7 @@ def resume(
         devices, nodes = devices or before.devices, nodes or before.nodes
     processes = choose_processes(devices, nodes, before)
     run.settings = dataclasses.replace(run.settings, processes=processes)
-    if not is_first():
+    if not is_first(processes.nodes):
         run = Run(run.settings, run.about, [])
     return _start(run, examples, test, cache, progress)
 
@@ -156,7 +156,7 @@ def _start(run: Run, examples: Examples, test: Examples | None, cache: str | Pat
     if run.finished and launched() is None:
         return run
     explain = functools.partial(_lost, run)
-    show = progress if is_first() else False
+    show = progress if is_first(run.settings.processes.nodes) else False
     return _finish(run, examples, test, cache, show, gathered(run.settings, examples, test, explain))
 
 
@@ -185,6 +185,8 @@ def _finish(
         )
         if bool(engine.agreed(torch.tensor(run.finished, device=device))):
             return run
+        if engine.told(settings.identity().encode) != settings.identity().encode():
+            raise UserError(f"process {rank} has other settings or other data than process 0; give all the same")
         images = examples.images.to(engine.device)
         data = TrainingData(
             images=images,

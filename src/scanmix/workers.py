@@ -18,6 +18,7 @@ from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import distributed
 
 from scanmix.config import UserError, build, dump
 from scanmix.data.examples import Examples
@@ -116,7 +117,7 @@ def _noticed(workers: Workers, explain: Callable[[str], str]) -> Iterator[None]:
         raise
     except RuntimeError as error:
         lost = _find_lost(workers, 5.0)
-        if lost is None and "onnection" not in str(error):
+        if lost is None and not isinstance(error, distributed.DistError) and "gloo" not in str(error):
             raise
         raise ProcessLost(explain(lost or "another process ended")) from error
     finally:

@@ -83,7 +83,7 @@ def train(
     method = resolve(method, examples.name, recipe, overrides, kind=examples.kind).method
     folder = out or Path("runs") / run_name(examples.name, noise, method, seed, corrections)
     finished = (folder / "model" / "model.json").is_file()
-    if is_first():
+    if is_first(nodes):
         _show_data(examples, test_set, folder)
     run = run_training(
         examples, test=test_set, method=method, seed=seed, out=folder, recipe=recipe, device=device,
@@ -92,7 +92,7 @@ def train(
     )  # fmt: skip
     if finished:
         typer.echo(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
-    if is_first():
+    if is_first(nodes):
         _show_end(run, folder)
 
 
@@ -111,7 +111,7 @@ def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None) -> None
     if opened.finished:
         typer.echo(f"{run} is finished already.")
     ended = go_on(run, progress=watched(opened.settings.method), devices=devices, nodes=nodes)
-    if is_first():
+    if is_first(ended.settings.processes.nodes):
         _show_end(ended, run)
 
 
