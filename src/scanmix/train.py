@@ -153,8 +153,8 @@ def division(p_clean: Tensor, threshold: float, examples: Examples) -> Line:
 
 def _start(run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar) -> Run:
     """Finish a run with the processes it asks for."""
-    if run.finished and launched() is None:
-        return run
+    if run.finished and launched() is None and run.settings.processes.nodes == 1:
+        return run  # elsewhere, others wait to be told so
     explain = functools.partial(_lost, run)
     show = progress if is_first(run.settings.processes.nodes) else False
     return _finish(run, examples, test, cache, show, gathered(run.settings, examples, test, explain))
