@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from scanmix.blocks.divide import clean_probability
 from scanmix.blocks.losses import nt_xent, scan_loss, semi_supervised_loss
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.config import UserError
@@ -126,13 +127,15 @@ def running_statistics_of_split_batches(engine: Engine, folder: Path) -> None:
 
 
 def sweeps_and_what_follows(engine: Engine, folder: Path) -> None:
-    """Losses and neighbors of two processes have the bits of one, also where the last batch is short."""
+    """Losses, mixture and neighbors of two processes have the bits of one, also where the last batch is short."""
     for count in (40, 512, 1100):
         data = made_data(engine, count)
         peer = make_peer(SMALL, data, engine, "a")
         alone = make_peer(SMALL, data, ALONE, "a")
         belief, expected = examine(peer, data), examine(alone, data)
         assert torch.equal(belief.losses, expected.losses) and torch.equal(belief.prediction, expected.prediction)
+        p_clean = engine.agreed(clean_probability(belief.losses))
+        assert torch.equal(p_clean, clean_probability(expected.losses))
         features, wanted = sweep(peer.encoder, data, engine), sweep(alone.encoder, data)
         assert torch.equal(features, wanted)
         assert torch.equal(engine.agreed(nearest_neighbors(features, 5)), nearest_neighbors(wanted, 5))
