@@ -15,8 +15,8 @@ from scanmix.audit import Audit, Evidence, audit, evidence_of
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.evidence import same_pictures
 from scanmix.config import UserError
-from scanmix.data.arrays import read_array
 from scanmix.data.examples import Examples
+from scanmix.data.npy import read_array
 from scanmix.runs import open_run
 from scanmix.train import train
 from scanmix.trajectory import Snapshot, is_due, load_trajectory

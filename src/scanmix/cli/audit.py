@@ -58,7 +58,7 @@ def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None
         raise UserError("name the folder of a run, or give both --labels and --probs")
     from scanmix.audit import audit as weigh
     from scanmix.audit.arrays import evidence_from_arrays
-    from scanmix.data.arrays import read_array
+    from scanmix.data.npy import read_array
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     around = None if features is None else read_array(features)

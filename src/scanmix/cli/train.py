@@ -23,12 +23,12 @@ from scanmix.cli.options import (
     Size,
     Threads,
 )
-from scanmix.cli.shell import check_run, settings_from, show_skipped, watched
+from scanmix.cli.shell import check_run, settings_from, shape_of, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import UserError
 
 if TYPE_CHECKING:
-    from scanmix.data.examples import Examples, Kind
+    from scanmix.data.examples import Examples
     from scanmix.runs import Run
 
 
@@ -62,7 +62,7 @@ def train(
     overrides = settings_from(set_ or ())
     from scanmix.data.corrections import apply_corrections
     from scanmix.data.noise import apply_noise, parse_noise
-    from scanmix.data.readers import load
+    from scanmix.data.readers import kind_of, load
     from scanmix.engine import find_device
     from scanmix.runs import resolve
     from scanmix.train import train as run_training
@@ -70,8 +70,9 @@ def train(
     # What is mistyped is told before a million images are read, and before anything is written.
     parse_noise(noise)
     find_device(device)
-    resolve(method, Path(data).name, recipe, overrides, kind=_kind_of(data))
-    given, corrections = (labels, None) if _kind_of(data) == "vector" else (None, labels)
+    kind = kind_of(data)
+    resolve(method, Path(data).name, recipe, overrides, kind=kind)
+    given, corrections = (labels, None) if kind == "vector" else (None, labels)
     examples, test_set = load(
         data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
     )
@@ -115,11 +116,6 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
 
 
-def _kind_of(data: str) -> Kind:
-    """What is told by the name alone."""
-    return "vector" if Path(data).suffix.lower() == ".npy" else "image"
-
-
 def _labeled_test(source: str, examples: Examples, limit: int | None) -> Examples:
     """Load test images in the training images' classes, size and channels."""
     from scanmix.data.readers import load, match
@@ -133,13 +129,10 @@ def _labeled_test(source: str, examples: Examples, limit: int | None) -> Example
 
 
 def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
-    height, width = examples.size
-    shape = f"{height}x{width}, {'gray' if examples.channels == 1 else 'color'}"
-    shape = f"{examples.channels} features" if examples.kind == "vector" else shape
     what = f"{examples.kind}s"
     tested = f"no test {what}" if test is None else f"{len(test)} test {what}"
     typer.echo(
-        f"{examples.name}: {len(examples)} {what} of {examples.num_classes} classes ({shape}), "
+        f"{examples.name}: {len(examples)} {what} of {examples.num_classes} classes ({shape_of(examples)}), "
         f"{tested}. Run folder: {folder}"
     )
     show_skipped(examples.skipped)
@@ -149,5 +142,5 @@ def _show_end(run: Run, folder: Path) -> None:
     show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
     show_labels(folder)
     place = shlex.quote(str(folder))
-    then = f"audit {place}" if run.model.kind == "vector" else f"predict {place} path/to/images"
-    typer.echo(f"Run folder: {folder}. Next: scanmix {then}")
+    new = "new.npy" if run.model.kind == "vector" else "path/to/images"
+    typer.echo(f"Run folder: {folder}. Next: scanmix predict {place} {new}")

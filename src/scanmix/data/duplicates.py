@@ -29,9 +29,9 @@ Tick = Callable[[int, int, str], None]
 
 
 def exact_groups(images: Tensor) -> list[list[int]]:
-    """Positions of images that are equal in every pixel, by groups of two or more, in order.
+    """Positions of images or vectors that are equal in every number, by groups of two or more, in order.
 
-    Shape: (N, C, H, W) uint8 -> M lists.
+    Shape: (N, C, H, W) uint8 or float32 -> M lists.
     """
     found: dict[bytes, list[int]] = {}
     for place, image in enumerate(images.numpy()):

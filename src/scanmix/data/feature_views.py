@@ -94,12 +94,18 @@ def make_feature_views(settings: FeatureViewSettings, vectors: Tensor) -> Featur
 
 
 def feature_statistics(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (1 where nothing varies) of each feature, by float64. Shape: (N, D) -> (D,), (D,)."""
+    """Mean and deviation (1 where nothing varies) of each feature. Shape: (N, D) -> (D,), (D,)."""
+    mean, std = feature_spread(vectors)
+    return mean, torch.where(std == 0, 1.0, std)
+
+
+def feature_spread(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (0 where nothing varies) of each feature, by float64. Shape: (N, D) -> (D,), (D,)."""
     mean = torch.stack([chunk.double().sum(0) for chunk in vectors.split(4096)]).sum(0) / len(vectors)
     spread = torch.stack([(chunk.double() - mean).square().sum(0) for chunk in vectors.split(4096)]).sum(0)
     std = (spread / len(vectors)).sqrt()
     still = std <= 1e-6 * mean.abs().clamp(min=1e-30)  # what is left by rounding is no variation
-    return mean.float(), torch.where(still, 1.0, std).float()
+    return mean.float(), torch.where(still, 0.0, std).float()
 
 
 def disturb(rows: Tensor, noise: float, dropout: float, generator: Generator) -> Tensor:

@@ -11,6 +11,7 @@ import pydantic.dataclasses
 
 from scanmix.config import STRICT, Table, UserError, build, dump, load_recipe, merge, recipe_names, unknown_name
 from scanmix.data.examples import Kind
+from scanmix.data.feature_views import FeatureViewSettings
 from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
 from scanmix.methods import METHODS, Method
 from scanmix.networks.encoders import NETWORKS, NetworkSettings
@@ -42,6 +43,11 @@ class RunSettings:
     """Of the training images and given labels."""
     test_fingerprint: str = ""
     """Of the test images and labels; empty without a test set."""
+
+    @property
+    def kind(self) -> Kind:
+        """What is learned from: images or feature vectors."""
+        return "vector" if isinstance(self.views, FeatureViewSettings) else "image"
 
     def build_method(self) -> Method:
         """Return the method with its hyper-parameters."""
