@@ -99,11 +99,13 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
             Finding("fault", str(error).removesuffix("."), (), "mend the data; until then nothing can be trained")
         )
         return Checkup(_sorted(found))
+    if len(train) == 0:
+        return Checkup(tuple(strange))
     headers, more = _check_files(train, test)
     base = folder if folder.is_dir() else Path(loading.get("root") or folder.parent).expanduser().absolute()
     found += strange + check_skipped(line.removeprefix(f"{base}/") for line in train.skipped)
     found += [*check_classes(train, test), *check_names(train.class_names), *more, *check_blank(train)]
-    found += check_columns(train) if vectors and len(train) else []
+    found += check_columns(train) if vectors else []
     found += [
         *check_duplicates(train, test, partial(tick, "looking for duplicates")),
         *_check_neighbors(train, settings),

@@ -54,6 +54,7 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
     return {
         "main": main,
         "run": main.run,
+        "thing": main.run.settings.kind,
         "audit": main.audit,
         "summary": None if main.audit is None else main.audit.summary(),
         "label_free": any(line.get("accuracy_after_matching") for each in found for line in each.run.metrics),

@@ -1,4 +1,7 @@
-"""The contact sheet: the most doubtful labels with their images, and what the nearest images are called."""
+"""The contact sheet: the most doubtful labels with their images, and what the nearest others are called.
+
+A feature vector has no image: it and its neighbors are shown by their ids.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from scanmix.data.examples import Examples
 from scanmix.report.findings import Findings
 
 CARDS = 48
@@ -19,10 +23,11 @@ TINY = 64
 """Images up to this side are enlarged with square pixels."""
 
 
-class Thumbnail(NamedTuple):
-    """A neighbor."""
+class Neighbor(NamedTuple):
+    """One of the nearest others, and the label it was given."""
 
-    image: str
+    image: str | None
+    id: str
     given: str
 
 
@@ -30,7 +35,7 @@ class Card(NamedTuple):
     """One label and the evidence against it."""
 
     rank: int
-    image: str
+    image: str | None
     name: str
     given: str
     suggested: str
@@ -38,15 +43,14 @@ class Card(NamedTuple):
     kind: str
     reason: str
     truth: str | None
-    neighbors: list[Thumbnail]
+    neighbors: list[Neighbor]
 
 
 def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
-    """Return the most doubtful labels as cards; nothing without an audit, or of vectors."""
-    audit, examples = found.audit, found.examples
-    if audit is None or examples is None or examples.kind == "vector":
+    """Return the most doubtful labels as cards; nothing without an audit."""
+    audit, examples, truth = found.audit, found.examples, found.truth
+    if audit is None or examples is None:
         return []
-    images, truth = examples.images.cpu().numpy(), found.truth
     cards = []
     for row in range(min(count, len(audit["id"]))):
         place = int(audit.order[row])
@@ -54,7 +58,7 @@ def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
         cards.append(
             Card(
                 rank=row + 1,
-                image=png(images[place], LARGE),
+                image=picture(examples, place, LARGE),
                 name=str(audit["path"][row] or audit["id"][row]),
                 given=str(audit["given"][row]),
                 suggested=str(audit["suggested"][row]),
@@ -62,7 +66,10 @@ def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
                 kind=str(audit["kind"][row]),
                 reason=str(audit["reason"][row]),
                 truth=None if truth is None else audit.class_names[int(truth[place])],
-                neighbors=[Thumbnail(png(images[audit.order[r]], SMALL), str(audit["given"][r])) for r in near],
+                neighbors=[
+                    Neighbor(picture(examples, int(audit.order[r]), SMALL), str(audit["id"][r]), str(audit["given"][r]))
+                    for r in near
+                ],
             )
         )
     return cards
@@ -71,6 +78,11 @@ def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
 def is_tiny(found: Findings) -> bool:
     """Whether images have so few pixels that they should be seen."""
     return found.examples is not None and max(found.examples.size) <= TINY
+
+
+def picture(examples: Examples, place: int, most: int) -> str | None:
+    """Return an example as a data URI with at most `most` pixels a side; None of a vector."""
+    return png(examples.images[place].cpu().numpy(), most) if examples.kind == "image" else None
 
 
 def png(image: np.ndarray, most: int) -> str:
