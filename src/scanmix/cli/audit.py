@@ -75,7 +75,7 @@ def _show(found: Audit, worst: int) -> None:
     )
     typer.echo("Kinds: " + ", ".join(f"{count} {kind}" for kind, count in summary["kinds"].items()) + ".")
     rows = [[row["class"], str(int(row["labels"])), f"{row['expected_wrong']:.0f}"] for row in summary["classes"]]
-    print_table("Labels by class, the worst class first", ["label", "images", "expected wrong"], rows)
+    print_table("Labels by class, the worst class first", ["label", "labels", "expected wrong"], rows)
     pairs = [[pair["given"], pair["true"], f"{pair['expected']:.0f}"] for pair in summary["confused"]]
     print_table("Most confused", ["label", "looks like", "expected"], pairs, text_columns=2)
     if worst:
