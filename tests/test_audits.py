@@ -63,6 +63,7 @@ def test_scanmix_finds_the_wrong_labels_among_the_digits(rate: float, precision:
         noisy = scanmix.add_noise(digits, "symmetric", rate=rate, seed=seed)
         audit = scanmix.train(noisy, method="scanmix", seed=seed, threads=1, progress=False).audit()
         place = {name: i for i, name in enumerate(noisy.ids)}
+        assert noisy.true_labels is not None
         truth = noisy.true_labels[[place[name] for name in audit["id"]]].numpy()
         names = np.array(noisy.class_names)
         wrong = names[truth] != audit["given"].astype(str)
