@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,12 @@ def test_on_disk_it_says_the_same(tmp_path: Path) -> None:
 
     table = pyarrow.parquet.read_table(tmp_path / "labels.parquet")
     assert table.column("id").to_pylist() == found["id"].tolist() and table.column_names == list(found)
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"labels.parquet needs pyarrow.*scanmix\[parquet\]"):
+        audit(made()[0]).to_parquet(tmp_path / "labels.parquet")
 
 
 def small(seed: int = 0) -> Examples:
