@@ -137,9 +137,10 @@ def test_on_disk_it_says_the_same(tmp_path: Path) -> None:
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = audit(made()[0])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"labels.parquet needs pyarrow.*scanmix\[parquet\]"):
-        audit(made()[0]).to_parquet(tmp_path / "labels.parquet")
+        found.to_parquet(tmp_path / "labels.parquet")
 
 
 def small(seed: int = 0) -> Examples:
