@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanmix.audit import collect, save_evidence
 from scanmix.blocks.divide import noise_rate
-from scanmix.checkpoint import Model, has_checkpoint, load_checkpoint, save_checkpoint, save_model, unpack
+from scanmix.checkpoint import Model, Seen, has_checkpoint, load_checkpoint, save_checkpoint, save_model, unpack
 from scanmix.config import Table, UserError, flatten
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
@@ -133,9 +134,10 @@ def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Pa
             generator=engine.generator,
         )
         with _explained(run):
-            model = _run_epochs(run, method, engine, data, examples, test, bar)
+            model, seen = _run_epochs(run, method, engine, data, examples, test, bar)
     run.adopt(model, examples)
     if run.folder is not None:
+        save_evidence(run.folder, collect(seen, examples))
         run.audit().to_csv(run.folder / "labels.csv")
         save_model(model, run.folder)
     return run
@@ -144,8 +146,11 @@ def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Pa
 def _run_epochs(
     run: Run, method: Method, engine: Engine, data: TrainingData, examples: Examples, test: Examples | None,
     bar: Bar,
-) -> Model:  # fmt: skip
-    """Epoch, measure, write down, save, again. A line is on the disk before the checkpoint that counts it."""
+) -> tuple[Model, Seen]:  # fmt: skip
+    """Epoch, measure, write down, save, again; then look at every example once more.
+
+    A line is on the disk before the checkpoint that counts it.
+    """
     clock = time.perf_counter()
     state, done = _begin(run, method, data, engine)
     seconds = {"seconds/start": time.perf_counter() - clock}
@@ -164,12 +169,14 @@ def _run_epochs(
         line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
         run.record(line | seconds)
         seconds = {}
-        if is_due(epoch + 1, method.epochs):
-            _keep(run, take_snapshot(model, examples, epoch + 1, state.p_clean))
+        if epoch + 1 < method.epochs and is_due(epoch + 1, method.epochs):
+            _keep(run, take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, state.p_clean))
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
-    return model
+    seen = model.look(examples)
+    _keep(run, take_snapshot(seen.logits, examples.labels, method.epochs, state.p_clean))
+    return model, seen
 
 
 def _keep(run: Run, snapshot: Snapshot) -> None:
