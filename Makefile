@@ -44,7 +44,7 @@ help:  ## this list
 
 .venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing scanmix and its test tools into .venv (a minute or two, once)"
-	$(PIP_INSTALL) -e '.[parquet,onnx,compare,dev,e2e]'
+	$(PIP_INSTALL) -e '.[parquet,onnx,tensorboard,compare,dev,e2e]'
 	@touch $@ .venv/run.stamp
 
 .venv/docs.stamp: pyproject.toml constraints.txt | .venv/bin/python

@@ -2,7 +2,7 @@
 
 Nothing here is ever unpickled: `torch.load(weights_only=True)`, safetensors and JSON only. Every file is
 written aside and renamed, so the old one is there until the new one is whole.
-Legend: N examples, B batch, C classes.
+Legend: N examples, B batch, C classes, D features, P networks.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -109,6 +109,15 @@ def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[
     return epoch, state
 
 
+class Seen(NamedTuple):
+    """What the networks of a model make of N images; on the CPU."""
+
+    features: Tensor
+    """(N, P x D): what each network's classifier stands on, L2-normalized and side by side."""
+    logits: Tensor
+    """(P, N, C), of each network alone."""
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A trained predictor with all it needs to look at new images."""
@@ -139,14 +148,25 @@ class Model:
         """
         return self._sweep(self.predictor, images)
 
-    def features(self, images: Pixels) -> Tensor:
-        """What the networks' classifiers stand on, L2-normalized and side by side. Shape: -> (N, P x D)."""
-        encoders = [cast(nn.Sequential, member)[0] for member in self.predictor.members]
-        return torch.cat([F.normalize(self._sweep(encoder, images)) for encoder in encoders], 1)
-
     def member_logits(self, images: Pixels) -> Tensor:
         """Logits of each network alone, on the CPU. Shape: (N, C, H, W) uint8 -> (P, N, C)."""
         return torch.stack([self._sweep(member, images) for member in self.predictor.members])
+
+    def look(self, images: Pixels) -> Seen:
+        """Features and logits of each network from one sweep. Shape: (N, C, H, W) uint8, or (N, D) vectors.
+
+        Raises:
+            UserError: as `logits`.
+        """
+        members = [cast(nn.Sequential, member) for member in self.predictor.members]
+        features, logits = [], []
+        with guessing(self.predictor, batch_statistics=False):
+            for views in self._plain(images):
+                seen = [encoder(views) for encoder, _ in members]
+                said = [classifier(part) for (_, classifier), part in zip(members, seen, strict=True)]
+                features.append(torch.stack(seen, 1).cpu())
+                logits.append(torch.stack(said).cpu())
+        return Seen(F.normalize(torch.cat(features), dim=2).flatten(1), torch.cat(logits, 1))
 
     def predict_proba(self, images: Pixels) -> np.ndarray:
         """Class probabilities. Shape: (N, C, H, W) uint8 -> (N, C) float32."""
@@ -167,11 +187,13 @@ class Model:
         return (prediction == truth).double().mean().item()
 
     def _sweep(self, network: nn.Module, images: Pixels) -> Tensor:
-        pixels = self._checked(images)
-        device = self.views.mean.device
         with guessing(network, batch_statistics=False):
-            batches = [network(self.views.plain(batch.to(device))).cpu() for batch in pixels.split(SWEEP_BATCH)]
-        return torch.cat(batches)
+            return torch.cat([network(views).cpu() for views in self._plain(images)])
+
+    def _plain(self, images: Pixels) -> Iterator[Tensor]:
+        """Plain views in batches, on the device."""
+        device = self.views.mean.device
+        return (self.views.plain(batch.to(device)) for batch in self._checked(images).split(SWEEP_BATCH))
 
     def _checked(self, images: Pixels) -> Tensor:
         if isinstance(images, Examples):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanmix.audit import collect, save_evidence
 from scanmix.blocks.divide import noise_rate
-from scanmix.checkpoint import Model, has_checkpoint, load_checkpoint, save_checkpoint, save_model, unpack
+from scanmix.checkpoint import Model, Seen, has_checkpoint, load_checkpoint, save_checkpoint, save_model, unpack
 from scanmix.config import Table, UserError, flatten
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.data.views import make_views
 from scanmix.engine import Diverged, Engine, Tick, find_device
+from scanmix.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.methods import Method, State
 from scanmix.networks.peer import make_peer
 from scanmix.progress import Bar, Quiet
@@ -36,7 +38,8 @@ from scanmix.trajectory import Snapshot, is_due, save_snapshot, take_snapshot
 def train(
     examples: Examples, *, test: Examples | None = None, method: str | None = None, seed: int = 0,
     out: str | Path | None = None, recipe: str | None = None, device: str = "auto",
-    threads: int | None = None, cache: str | Path | None = None, progress: bool | Bar = True, **overrides: Any,
+    threads: int | None = None, cache: str | Path | None = None, progress: bool | Bar = True,
+    loggers: Sequence[str | Logger] = (), **overrides: Any,
 ) -> Run:  # fmt: skip
     """Train a method on examples whose labels may be wrong.
 
@@ -51,11 +54,14 @@ def train(
         threads: of PyTorch while training; its own choice when not given.
         cache: folder of label-free results; `SCANMIX_CACHE` or ~/.cache/scanmix when not given.
         progress: show bars, if there is a terminal; or the bar to report to.
+        loggers: who is told the numbers of each epoch: "tensorboard", "mlflow", "wandb", or objects with the
+            methods of Lightning Fabric's `Logger`. They change nothing; one that fails is left out with a warning.
         overrides: fields of the method, and the sections `network={...}` and `views={...}`.
 
     Raises:
         UserError: settings, data and folder do not fit together, or a loss stopped being a number.
     """
+    check_loggers(loggers, None if out is None else Path(out))
     _check_fit(examples, test)
     settings = resolve(
         method, examples.name, recipe, overrides, kind=examples.kind, seed=seed, device=device, threads=threads
@@ -67,17 +73,24 @@ def train(
         test_fingerprint=test.fingerprint() if test else "",
     )
     run = _open_or_create(settings, examples, None if out is None else Path(out))
-    return _finish(run, examples, test, cache, progress)
+    return _finish(run, examples, test, cache, progress, loggers)
 
 
-def resume(folder: str | Path, *, cache: str | Path | None = None, progress: bool | Bar = True) -> Run:
+def resume(
+    folder: str | Path, *, cache: str | Path | None = None, progress: bool | Bar = True,
+    loggers: Sequence[str | Logger] = (),
+) -> Run:  # fmt: skip
     """Go on with a run where it stopped; a finished one is returned as it is.
 
+    Named loggers are sent the epochs they lack in either case.
+
     Raises:
-        UserError: no such run, or its data cannot be loaded again as it was.
+        UserError: no such run or logger, or its data cannot be loaded again as it was.
     """
+    check_loggers(loggers, Path(folder))
     run = open_run(folder)
     if run.finished:
+        catch_up(run, loggers)
         return run
     source = run.settings.source
     if source is None:
@@ -89,7 +102,7 @@ def resume(folder: str | Path, *, cache: str | Path | None = None, progress: boo
     found = (examples.fingerprint(), test.fingerprint() if test else "")
     if found != (run.settings.fingerprint, run.settings.test_fingerprint):
         raise UserError(f"the data of {folder} is not what it was when the run began; bring it back or train anew")
-    return _finish(run, examples, test, cache, progress)
+    return _finish(run, examples, test, cache, progress, loggers)
 
 
 def default_cache() -> Path:
@@ -112,9 +125,13 @@ def division(p_clean: Tensor, threshold: float, examples: Examples) -> Line:
     return line
 
 
-def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar) -> Run:
+def _finish(
+    run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar,
+    loggers: Sequence[str | Logger],
+) -> Run:  # fmt: skip
     """Run the epochs that are missing and write the model."""
     if run.finished:
+        catch_up(run, loggers)
         return run
     method, settings = run.settings.build_method(), run.settings
     with _limited(settings.threads), _watched(settings.method, method.epochs, progress) as (bar, tick):
@@ -132,10 +149,11 @@ def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Pa
             views=make_views(settings.views, images, flip=examples.flip),
             generator=engine.generator,
         )
-        with _explained(run):
-            model = _run_epochs(run, method, engine, data, examples, test, bar)
+        with _explained(run), logged(run, loggers) as log:
+            model, seen = _run_epochs(run, method, engine, data, examples, test, bar, log)
     run.adopt(model, examples)
     if run.folder is not None:
+        save_evidence(run.folder, collect(seen, examples))
         run.audit().to_csv(run.folder / "labels.csv")
         save_model(model, run.folder)
     return run
@@ -143,9 +161,12 @@ def _finish(run: Run, examples: Examples, test: Examples | None, cache: str | Pa
 
 def _run_epochs(
     run: Run, method: Method, engine: Engine, data: TrainingData, examples: Examples, test: Examples | None,
-    bar: Bar,
-) -> Model:  # fmt: skip
-    """Epoch, measure, write down, save, again. A line is on the disk before the checkpoint that counts it."""
+    bar: Bar, log: Callable[[Line], None],
+) -> tuple[Model, Seen]:  # fmt: skip
+    """Epoch, measure, write down, save, again; then look at every example once more.
+
+    A line is on the disk before the checkpoint that counts it.
+    """
     clock = time.perf_counter()
     state, done = _begin(run, method, data, engine)
     seconds = {"seconds/start": time.perf_counter() - clock}
@@ -163,13 +184,16 @@ def _run_epochs(
             line |= {"accuracy_after_matching": True} if method.label_free else {}
         line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
         run.record(line | seconds)
+        log(run.metrics[-1])
         seconds = {}
-        if is_due(epoch + 1, method.epochs):
-            _keep(run, take_snapshot(model, examples, epoch + 1, state.p_clean))
+        if epoch + 1 < method.epochs and is_due(epoch + 1, method.epochs):
+            _keep(run, take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, state.p_clean))
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
-    return model
+    seen = model.look(examples)
+    _keep(run, take_snapshot(seen.logits, examples.labels, method.epochs, state.p_clean))
+    return model, seen
 
 
 def _keep(run: Run, snapshot: Snapshot) -> None:

@@ -19,6 +19,7 @@ import torch
 from scanmix.blocks.doubt import Rate
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
+from scanmix.data.records import load_pyarrow
 from scanmix.pretrain.artifacts import write_aside
 
 
@@ -103,11 +104,7 @@ class Audit(Mapping[str, np.ndarray]):
         Raises:
             UserError: pyarrow is missing.
         """
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise UserError("Parquet needs pyarrow: pip install 'scanmix[parquet]'") from None
+        pyarrow = load_pyarrow(Path(path))
         table = pyarrow.table(dict(self.columns))
         write_aside(Path(path), lambda aside: pyarrow.parquet.write_table(table, aside))
 

@@ -48,7 +48,7 @@ def audit(
         found.to_parquet(folder / "labels.parquet")
         written.append("labels.parquet")
     except UserError as error:
-        show_warning(f"no labels.parquet: {error}")
+        show_warning(str(error))
     _show(found, worst)
     typer.echo(f"Written to {folder}: {', '.join(written)}.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from scanmix.cli.options import (
     Device,
     Labels,
     LimitTest,
+    Loggers,
     Noise,
     PerClass,
     Root,
@@ -54,6 +56,7 @@ def train(
     limit_test: LimitTest = None,
     size: Size = None,
     root: Root = None,
+    loggers: Loggers = None,
 ) -> None:
     """Train on images whose labels may be wrong.
 
@@ -61,15 +64,13 @@ def train(
     """
     overrides = settings_from(set_ or ())
     from scanmix.data.corrections import apply_corrections
-    from scanmix.data.noise import apply_noise, parse_noise
+    from scanmix.data.noise import apply_noise
     from scanmix.data.readers import kind_of, load
-    from scanmix.engine import find_device
     from scanmix.runs import resolve
     from scanmix.train import train as run_training
 
     # What is mistyped is told before a million images are read, and before anything is written.
-    parse_noise(noise)
-    find_device(device)
+    _check_words(noise, device, loggers or ())
     kind = kind_of(data)
     resolve(method, Path(data).name, recipe, overrides, kind=kind)
     given, corrections = (labels, None) if kind == "vector" else (None, labels)
@@ -86,14 +87,14 @@ def train(
     _show_data(examples, test_set, folder)
     run = run_training(
         examples, test=test_set, method=method, seed=seed, out=folder, recipe=recipe, device=device,
-        threads=threads, progress=watched(method), **overrides,
+        threads=threads, progress=watched(method), loggers=loggers or (), **overrides,
     )  # fmt: skip
     if finished:
         typer.echo(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
     _show_end(run, folder)
 
 
-def resume(run: RunFolder) -> None:
+def resume(run: RunFolder, loggers: Loggers = None) -> None:
     """Go on with a run that was stopped.
 
     It ends as if it had not been: on a CPU, with the same weights, bit for bit.
@@ -105,7 +106,7 @@ def resume(run: RunFolder) -> None:
     opened = open_run(run)
     if opened.finished:
         typer.echo(f"{run} is finished already.")
-    _show_end(go_on(run, progress=watched(opened.settings.method)), run)
+    _show_end(go_on(run, progress=watched(opened.settings.method), loggers=loggers or ()), run)
 
 
 def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None = None) -> str:
@@ -114,6 +115,16 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
     noise = f"file-{Path(value).stem}" if kind == "file" else noise
     parts = [data, *([] if noise == "none" else [noise]), *([] if labels is None else [labels.stem]), method, str(seed)]
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
+
+
+def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
+    from scanmix.data.noise import parse_noise
+    from scanmix.engine import find_device
+    from scanmix.loggers import check_loggers
+
+    parse_noise(noise)
+    find_device(device)
+    check_loggers(loggers, Path("runs"))
 
 
 def _labeled_test(source: str, examples: Examples, limit: int | None) -> Examples:

@@ -22,7 +22,7 @@ def read_array(path: Path) -> np.ndarray:
         array: np.ndarray = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"an array cannot be read from {path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise UserError(
             f"{path} cannot be read as an array without pickled objects, so it is no plain .npy: {error}"
         ) from None

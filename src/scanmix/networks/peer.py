@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +40,8 @@ class Peer(nn.Module):
         self.clusterer = nn.Linear(num_features, num_classes)
         self.to(engine.device)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay)
+        self.followers: list[tuple[Peer, float]] = []
+        """Peers that are running averages of this one, each with its decay."""
 
     def begin(self, keep_momentum: bool) -> Peer:
         """Begin a task, with the momentum that the one before left behind or without; return the peer itself."""
@@ -54,6 +56,19 @@ class Peer(nn.Module):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
+        for follower, decay in self.followers:
+            follow(follower, self, decay)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move every weight and running statistic to decay * its own + (1 - decay) * the network's; counts are copied."""
+    theirs = network.state_dict()
+    for name, tensor in average.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(theirs[name], 1 - decay)
+        else:
+            tensor.copy_(theirs[name])
 
 
 class Predictor(nn.Module):
@@ -67,6 +82,13 @@ class Predictor(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Sum of the members' logits. Shape: normalized images -> (B, C)."""
         return torch.stack([member(images) for member in self.members]).sum(0)
+
+
+def learners(peers: list[Peer], second: Literal["trained", "average"], decay: float) -> tuple[int, ...]:
+    """Return whose turn it is to learn: both, or the first alone, each step of which the second then follows."""
+    first, follower = peers
+    first.followers = [(follower, decay)] if second == "average" else []
+    return (0,) if second == "average" else (0, 1)
 
 
 @contextmanager

@@ -51,6 +51,7 @@ def render(found: Sequence[Findings], epochs: Sequence[int] = ()) -> str:
 def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, Any]:
     """What the template puts in words."""
     main, runs = found[0], dict(zip(names_of(found), found, strict=True))
+    cards = sheet.contact_sheet(main)
     return {
         "main": main,
         "run": main.run,
@@ -77,8 +78,8 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
         "classes": labels.class_rows(main),
         "pairs": labels.confused_pairs(main),
         "expected": labels.expected_chart(main),
-        "cards": sheet.contact_sheet(main),
-        "tiny": sheet.is_tiny(main),
+        "cards": cards,
+        "tiny": all(card.tiny for card in cards),
     }
 
 

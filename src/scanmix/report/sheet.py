@@ -9,10 +9,11 @@ import base64
 import io
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
+from torch import Tensor
 
-from scanmix.data.examples import Examples
+from scanmix.config import UserError
+from scanmix.data.readers.pictures import preview
 from scanmix.report.findings import Findings
 
 CARDS = 48
@@ -20,7 +21,14 @@ NEIGHBORS = 6
 LARGE, SMALL = 96, 40
 """Most pixels of a side: with these even images of pure noise stay far below five megabytes."""
 TINY = 64
-"""Images up to this side are enlarged with square pixels."""
+"""Pictures up to this side are enlarged with square pixels."""
+GONE = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40" width="40" height="40">'
+    b'<path d="M2 2h36v36h-36z" fill="none" stroke="#808080" stroke-dasharray="3 2"/>'
+    b'<text x="20" y="18" font-family="sans-serif" font-size="9" fill="#808080" text-anchor="middle">no'
+    b'<tspan x="20" dy="10">picture</tspan></text></svg>'
+)
+"""In a gray that can be read on light and dark."""
 
 
 class Neighbor(NamedTuple):
@@ -36,6 +44,8 @@ class Card(NamedTuple):
 
     rank: int
     image: str | None
+    tiny: bool
+    """Whether the picture has so few pixels that they should be seen; one that is gone may have been so."""
     name: str
     given: str
     suggested: str
@@ -47,18 +57,20 @@ class Card(NamedTuple):
 
 
 def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
-    """Return the most doubtful labels as cards; nothing without an audit."""
-    audit, examples, truth = found.audit, found.examples, found.truth
-    if audit is None or examples is None:
+    """Return the most doubtful labels as cards, without images where there are no pictures; none without an audit."""
+    audit, pictures, truth = found.audit, found.pictures, found.truth
+    if audit is None:
         return []
     cards = []
     for row in range(min(count, len(audit["id"]))):
         place = int(audit.order[row])
         near = [] if audit.neighbors is None else audit.neighbors[row, :NEIGHBORS].tolist()
+        picture = None if pictures is None else _seen(pictures[place], LARGE)
         cards.append(
             Card(
                 rank=row + 1,
-                image=picture(examples, place, LARGE),
+                image=None if pictures is None else _data_uri(picture),
+                tiny=picture is None or max(picture.size) <= TINY,
                 name=str(audit["path"][row] or audit["id"][row]),
                 given=str(audit["given"][row]),
                 suggested=str(audit["suggested"][row]),
@@ -67,7 +79,11 @@ def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
                 reason=str(audit["reason"][row]),
                 truth=None if truth is None else audit.class_names[int(truth[place])],
                 neighbors=[
-                    Neighbor(picture(examples, int(audit.order[r]), SMALL), str(audit["id"][r]), str(audit["given"][r]))
+                    Neighbor(
+                        None if pictures is None else _data_uri(_seen(pictures[audit.order[r]], SMALL)),
+                        str(audit["id"][r]),
+                        str(audit["given"][r]),
+                    )
                     for r in near
                 ],
             )
@@ -75,20 +91,18 @@ def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
     return cards
 
 
-def is_tiny(found: Findings) -> bool:
-    """Whether images have so few pixels that they should be seen."""
-    return found.examples is not None and max(found.examples.size) <= TINY
+def _seen(source: str | Tensor, most: int) -> Image.Image | None:
+    """A picture of at most `most` pixels a side; None where it cannot be read."""
+    try:
+        return preview(source, most)
+    except UserError:
+        return None
 
 
-def picture(examples: Examples, place: int, most: int) -> str | None:
-    """Return an example as a data URI with at most `most` pixels a side; None of a vector."""
-    return png(examples.images[place].cpu().numpy(), most) if examples.kind == "image" else None
-
-
-def png(image: np.ndarray, most: int) -> str:
-    """Return an image as a data URI, scaled down to `most` pixels a side. Shape: (channels, H, W) uint8."""
-    picture = Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-    picture.thumbnail((most, most))
+def _data_uri(picture: Image.Image | None) -> str:
+    """The picture itself, or a drawing that stands for one that is gone."""
+    if picture is None:
+        return "data:image/svg+xml;base64," + base64.b64encode(GONE).decode()
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -94,23 +94,34 @@ def read_headers(paths: Sequence[Path]) -> list[Header | str]:
         return list(threaded(_read_header, paths, "measuring images"))
 
 
-def read_preview(path: Path, side: int) -> Image.Image:
+def preview(source: str | Path | Tensor, side: int) -> Image.Image:
     """Return the whole picture, upright, gray or in color, at most `side` pixels a side; for people to look at.
 
+    Args:
+        source: a file; or pixels, (1 or 3, H, W) uint8.
+        side: in pixels; what is smaller stays as it is.
+
     Raises:
-        UserError: it cannot be read; says why.
+        UserError: the file cannot be read; says why.
     """
+    if isinstance(source, Tensor):
+        upright = Image.fromarray((source[0] if len(source) == 1 else source.permute(1, 2, 0)).numpy())
+    else:
+        upright = _read_upright(Path(source), side)
+    upright.thumbnail((side, side))
+    return upright
+
+
+def _read_upright(path: Path, side: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
             with Image.open(path) as image:
                 image.draft(None, (side, side))
                 image.load()
-                upright = plain(ImageOps.exif_transpose(image), 1 if image.mode in GRAY_MODES else 3)
+                return plain(ImageOps.exif_transpose(image), 1 if image.mode in GRAY_MODES else 3)
     except Exception as error:  # decoders raise whatever they like on broken input
         raise UserError(reason(error)) from None
-    upright.thumbnail((side, side))
-    return upright
 
 
 def default_size(shorter_sides: Sequence[int]) -> int:
