@@ -15,7 +15,7 @@ from benchmarks.made import LARGE, SMALL, Case, made_data
 from benchmarks.pil_views import like, to_pixels
 from benchmarks.reference_loop import Net, ReferenceData
 from benchmarks.rows import Row
-from benchmarks.timing import Contestant, interleave, timed
+from benchmarks.timing import Contestant, interleave
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import Views
 from scanmix.engine import Engine
@@ -59,27 +59,24 @@ def rows(bar: Bar) -> list[Row]:
 
 
 def compare(case: Case, repeats: int, bar: Bar) -> list[Row]:
-    """Time every kind of epoch with one network, in turns with the reference loop."""
+    """Time every kind of epoch with one network, `repeats` times (two at least) in turns with the reference loop."""
     ground = prepare(case)
-    measured, kinds = [], list(pairs(ground))
-    with progress(case.name, len(kinds) * (1 + 2 * repeats), bar) as steps:
-        for pair in kinds:
-            steps.advance(0, note=pair.name)
-            theirs, workers = better(pair, ground.plain)
-            steps.advance()
-            times = interleave({"scanmix": pair.ours, "reference": theirs}, repeats, steps)
-            note = f"{case.count:,} images; {workers} worker processes"
-            name = f"{pair.name}: {case.name}"
-            measured.append(Row(name, times["scanmix"], "reference loop", times["reference"], note))
-    return measured
+    kinds = list(pairs(ground))
+    with progress(case.name, len(kinds) * (len(WORKERS) - 1 + 2 * repeats), bar) as steps:
+        return [compared(pair, ground, repeats, steps) for pair in kinds]
 
 
-def better(pair: Pair, plain: ReferenceData) -> tuple[Contestant, int]:
-    """Return the reference with the number of worker processes that is quicker here."""
-    tried = [(workers, pair.theirs(dataclasses.replace(plain, workers=workers))) for workers in WORKERS]
-    spent = [timed(contestant)[0] for _, contestant in tried]
-    workers, contestant = tried[spent.index(min(spent))]
-    return contestant, workers
+def compared(pair: Pair, ground: Ground, repeats: int, steps: Bar) -> Row:
+    """Time one kind of epoch; the reference goes on with the number of worker processes that was quicker at first."""
+    tried = {
+        f"reference loop, {workers} worker processes": pair.theirs(dataclasses.replace(ground.plain, workers=workers))
+        for workers in WORKERS
+    }
+    first = interleave({pair.name: pair.ours} | tried, 1, steps)
+    better = min(tried, key=lambda name: first[name].best)
+    rest = interleave({pair.name: pair.ours, better: tried[better]}, repeats - 1, steps)
+    mine, theirs = (first[name] + rest[name] for name in (pair.name, better))
+    return Row(f"{pair.name}: {ground.case.name}", mine, better, theirs, f"{ground.case.count:,} images")
 
 
 def prepare(case: Case) -> Ground:

@@ -11,25 +11,27 @@ import copy
 import dataclasses
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.epochs import Ground, prepare, scanmix
+from benchmarks.epochs import Ground, ours, prepare, scanmix
 from benchmarks.made import LARGE, SMALL
 from benchmarks.rows import Row
 from benchmarks.stages import shares
 from benchmarks.timing import Timing, interleave
 from scanmix.doctor.passes import Work, stages
-from scanmix.networks.peer import classify
+from scanmix.networks.peer import Peer, classify
 from scanmix.progress import Bar, progress
 
 BATCH = 64
 """Images in a pass of one convolution alone."""
 REPEATS = 2
+CLOCKS = ("wall", "cpu")
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,24 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """Of one image through one convolution: operations and seconds, of a forward and of forward and backward."""
+class Cost:
+    """What one image costs: operations, and the least seconds by the clock and of the processor."""
 
-    look_operations: float
-    learn_operations: float
-    look: float
-    learn: float
+    operations: float
+    wall: float
+    cpu: float
+
+    def least(self, other: Cost) -> Cost:
+        return Cost(self.operations, min(self.wall, other.wall), min(self.cpu, other.cpu))
+
+
+class Spent(NamedTuple):
+    """By one convolution on one image."""
+
+    look: Cost
+    """A forward."""
+    learn: Cost
+    """Forward and backward."""
 
 
 def rows(bar: Bar) -> list[Row]:
@@ -64,41 +77,41 @@ def rows(bar: Bar) -> list[Row]:
 def _rows_of(ground: Ground, bar: Bar) -> list[Row]:
     case, method = ground.case, scanmix("strong")
     start = dataclasses.replace(ground.state, severe=True)
-    layers = convolutions(start.peers[0].encoder, ground.data.plain(slice(0, BATCH)))
-    with progress(f"floors: {case.name}", 2 + REPEATS, bar) as steps:
+    images = ground.data.plain(slice(0, BATCH))
+    layers = convolutions(start.peers[0].encoder, images)
+    with progress(f"floors: {case.name}", 3 + REPEATS, bar) as steps:
         before = {layer: measure(layer) for layer in layers}
         steps.advance()
-        states = [copy.deepcopy(start) for _ in range(REPEATS)]
-        queue = iter(states)
-        times = interleave({"epoch": lambda: _epoch(method, next(queue), ground)}, REPEATS, steps)
+        epoch = interleave({"epoch": ours(start, method, ground.data)}, REPEATS, steps)["epoch"]
         state = copy.deepcopy(start)
         spent = shares(lambda: method.epoch(state, ground.data, 0))
+        steps.advance()
         after = {layer: measure(layer) for layer in layers}
         steps.advance()
+    costs = {layer: Spent(*map(Cost.least, before[layer], after[layer])) for layer in layers}
     assert state.p_clean is not None
     clean = float((state.p_clean > method.clean_threshold).double().mean())
     work = stages(method, case.count, clean)["training"]
-    look, learn = operations(start.peers[0], ground.data.plain(slice(0, BATCH)))
-    rate = max(one.learn_operations / one.learn for found in (before, after) for one in found.values())
-    quickest = {layer: _quicker(before[layer], after[layer]) for layer in layers}
-    best = (work.look * look + work.learn * learn) / rate
-    own = alone(work, layers, quickest)
+    look, learn = operations(start.peers[0], images)
+    total = work.look * look + work.learn * learn
+    rates = [max(cost.learn.operations / getattr(cost.learn, clock) for cost in costs.values()) for clock in CLOCKS]
     what = f"ScanMix epoch, strong views: {case.name}"
-    passes = f"{work.look / case.count:.1f} forwards and {work.learn / case.count:.1f} with backward an image"
-    note = f"{passes}, {clean:.0%} called clean, {look / 1e6:,.1f} MFLOP a forward, {rate / 1e9:.0f} GFLOP/s"
+    note = (
+        f"{case.count:,} images, {clean:.0%} called clean; {work.look / case.count:.1f} forwards and "
+        f"{work.learn / case.count:.1f} with backward an image; {look / 1e6:,.1f} MFLOP a forward; "
+        f"{rates[0] / 1e9:.0f} GFLOP/s at best"
+    )
+    at_best = Timing((total / rates[0],), (total / rates[1],))
     return [
-        _beside(what, times["epoch"], "operations at the best rate", best, note),
-        _beside(what, times["epoch"], "each convolution alone", own, ""),
+        _beside(what, epoch, "operations at the best rate", at_best, note),
+        _beside(what, epoch, "each convolution alone", alone(work, layers, costs), ""),
         Row(f"where it goes: {case.name}", note=", ".join(f"{name} {share:.1%}" for name, share in spent.items())),
     ]
 
 
-def _beside(what: str, ours: Timing, floor: str, seconds: float, note: str) -> Row:
-    return Row(what, ours, floor, Timing((seconds,)), f"{ours.best / seconds:.2f} x the floor; {note}".rstrip("; "))
-
-
-def _epoch(method: Any, state: Any, ground: Ground) -> Any:
-    return lambda: method.epoch(state, ground.data, 0)
+def _beside(what: str, epoch: Timing, name: str, floor: Timing, note: str) -> Row:
+    over = f"{epoch.best / floor.best:.2f} x the floor (cpu {min(epoch.cpu) / floor.cpu[0]:.2f})"
+    return Row(what, epoch, name, floor, f"{over}; {note}" if note else over)
 
 
 def convolutions(encoder: nn.Module, images: Tensor) -> Counter[Layer]:
@@ -134,12 +147,10 @@ def measure(layer: Layer, seconds: float = 0.3) -> Spent:
         part.weight.grad = images.grad = None
         part(images).backward(gradient)
 
-    counted = [_counted(act) / BATCH for act in (look, learn)]
-    timed = [_quickest(act, seconds) / BATCH for act in (look, learn)]
-    return Spent(counted[0], counted[1], timed[0], timed[1])
+    return Spent(_cost(look, seconds), _cost(learn, seconds))
 
 
-def operations(peer: Any, images: Tensor) -> tuple[float, float]:
+def operations(peer: Peer, images: Tensor) -> tuple[float, float]:
     """Floating-point operations of an image: of a forward, and of forward and backward."""
     network = copy.deepcopy(classify(peer))
 
@@ -150,28 +161,30 @@ def operations(peer: Any, images: Tensor) -> tuple[float, float]:
     return _counted(look) / len(images), _counted(lambda: network(images).sum().backward()) / len(images)
 
 
-def alone(work: Work, layers: Counter[Layer], spent: dict[Layer, Spent]) -> float:
+def alone(work: Work, layers: Counter[Layer], costs: Mapping[Layer, Spent]) -> Timing:
     """Seconds of the passes if there were nothing but convolutions, each at its own rate."""
-    look = sum(times * spent[layer].look for layer, times in layers.items())
-    learn = sum(times * spent[layer].learn for layer, times in layers.items())
-    return work.look * look + work.learn * learn
+    wall, cpu = (
+        sum(
+            times * (work.look * getattr(costs[layer].look, clock) + work.learn * getattr(costs[layer].learn, clock))
+            for layer, times in layers.items()
+        )
+        for clock in CLOCKS
+    )
+    return Timing((wall,), (cpu,))
 
 
-def _quicker(one: Spent, other: Spent) -> Spent:
-    return dataclasses.replace(one, look=min(one.look, other.look), learn=min(one.learn, other.learn))
-
-
-def _counted(act: Any) -> int:
+def _counted(act: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         act()
     return int(counter.get_total_flops())
 
 
-def _quickest(act: Any, seconds: float) -> float:
-    act()
-    best, began = float("inf"), time.perf_counter()
+def _cost(act: Callable[[], object], seconds: float) -> Cost:
+    """Repeat for a while; the quickest pass of `BATCH` images counts."""
+    found, began = Cost(_counted(act) / BATCH, float("inf"), float("inf")), time.perf_counter()
     while time.perf_counter() - began < seconds:
-        clock = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         act()
-        best = min(best, time.perf_counter() - clock)
-    return best
+        spent = time.perf_counter() - wall, time.process_time() - cpu
+        found = found.least(Cost(found.operations, *(value / BATCH for value in spent)))
+    return found

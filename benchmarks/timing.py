@@ -23,6 +23,9 @@ class Timing:
     cpu: tuple[float, ...] = ()
     """Of this process and of the workers it waited for: what is left of a ratio on a machine that others use too."""
 
+    def __add__(self, later: Timing) -> Timing:
+        return Timing(self.wall + later.wall, self.cpu + later.cpu)
+
     @property
     def best(self) -> float:
         """The minimum: what the work takes when nothing comes between."""
