@@ -263,7 +263,7 @@ def loader(
 
 
 def forever(batches: Batches) -> Iterator[Any]:
-    while True:
+    while len(batches):
         yield from batches
 
 
