@@ -101,8 +101,11 @@ THEIRS = pytest.mark.filterwarnings("ignore")
 """Warnings inside of other packages are theirs."""
 
 
-def doubtful(count: int = 90) -> Evidence:
-    """Every sixth label is wrong; 0 and 1 are one picture under two labels; 2 is none of the classes."""
+def doubtful(count: int = 90) -> tuple[Evidence, np.ndarray]:
+    """Evidence and the features behind it.
+
+    Every sixth label is wrong; 0 and 1 are one picture under two labels; 2 is none of the classes.
+    """
     draw = np.random.default_rng(0)
     true = np.arange(count) % 3
     labels = np.where(np.arange(count) % 6 == 5, (true + 1) % 3, true)
@@ -111,11 +114,13 @@ def doubtful(count: int = 90) -> Evidence:
     probs[np.arange(count), true] = 0.9
     probs[2], features[2] = [0.4, 0.4, 0.2], [-5, -5, -5]
     evidence = evidence_from_arrays(labels, probs, features, ["cat", "dog", "owl"])
-    return dataclasses.replace(evidence, duplicates={0: (1,), 1: (0,)})
+    pictures = torch.arange(count)
+    pictures[1] = 0
+    return dataclasses.replace(evidence, pictures=pictures), features
 
 
 def test_columns_for_datalab_lie_as_the_data_does() -> None:
-    evidence = doubtful()
+    evidence, _ = doubtful()
     found = audit(evidence)
     columns = datalab_columns(found)
     for row, i in enumerate(found.order.tolist()):
@@ -136,11 +141,10 @@ def test_columns_for_datalab_lie_as_the_data_does() -> None:
 def test_columns_for_datalab_have_its_names_types_and_rows() -> None:
     pytest.importorskip("datasets")
     cleanlab, pandas = pytest.importorskip("cleanlab"), pytest.importorskip("pandas")
-    evidence = doubtful()
-    assert evidence.features is not None
+    evidence, features = doubtful()
     labels = [evidence.class_names[label] for label in evidence.labels.tolist()]
     lab = cleanlab.Datalab({"label": labels}, label_name="label", verbosity=0)
-    lab.find_issues(pred_probs=evidence.probs[0].double().numpy(), features=evidence.features.double().numpy())
+    lab.find_issues(pred_probs=evidence.probs.double().numpy(), features=features)
     ours = pandas.DataFrame(datalab_columns(audit(evidence)))
     names: list[str] = []
     for issue in ("label", "outlier", "near_duplicate"):
@@ -158,7 +162,7 @@ def test_the_check_in_the_docs_shows_an_audit_in_a_datalab(capsys: pytest.Captur
     cleanlab, pandas = pytest.importorskip("cleanlab"), pytest.importorskip("pandas")
     page = (Path(__file__).parents[1] / "docs" / "interop.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "IssueManager" in block]
-    found = audit(doubtful())
+    found = audit(doubtful()[0])
     lab = cleanlab.Datalab({"label": found["given"][found.order.argsort()]}, label_name="label", verbosity=0)
     names = {"lab": lab, "audit": found, "pandas": pandas, "datalab_columns": datalab_columns}
     exec(compile(code, "interop.md", "exec"), names)
