@@ -12,19 +12,21 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError
+from scanmix.data.store import MAPPED, stays_on_disk
 
 WHITES = (1, 16, 255)
 """What white may be: 1 in floats, 16 in scikit-learn's digits, 255 in 8-bit images."""
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Read the one array of a `.npy` file.
+    """Read the one array of a `.npy` file; one too large for memory (`data.store`) is read page by page as it is used.
 
     Raises:
         UserError: it cannot be read, holds Python objects (which could run code), or is an archive of several.
     """
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        mode = MAPPED if stays_on_disk(path.stat().st_size) else None
+        array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"an array cannot be read from {path}: no such file") from None
     except (OSError, ValueError, EOFError) as error:

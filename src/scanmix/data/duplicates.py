@@ -5,6 +5,7 @@ Legend: N images, B of them, P pairs, M groups or members.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 
@@ -33,10 +34,16 @@ def exact_groups(images: Tensor) -> list[list[int]]:
 
     Shape: (N, C, H, W) uint8 -> M lists.
     """
-    found: dict[bytes, list[int]] = {}
-    for place, image in enumerate(images.numpy()):
-        found.setdefault(image.tobytes(), []).append(place)
-    return [places for places in found.values() if len(places) > 1]
+    if not len(images):
+        return []
+    # Sixteen bytes stand for each image: nothing here grows with its pixels, and no two have ever been seen to collide.
+    rows = (image for part in images.split(4096) for image in part.contiguous().numpy())
+    digests = b"".join(hashlib.blake2b(image, digest_size=16).digest() for image in rows)
+    halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: copies stay in the order of the images
+    first = np.flatnonzero((halves[order[1:]] != halves[order[:-1]]).any(1)) + 1
+    groups = [places.tolist() for places in np.split(order, first) if len(places) > 1]
+    return sorted(groups)
 
 
 def near_groups(images: Tensor, tick: Tick | None = None) -> list[list[int]]:
