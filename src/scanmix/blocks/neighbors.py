@@ -143,7 +143,7 @@ def draw_neighbor(candidates: Tensor, allowed: Tensor, generator: Generator) -> 
     allowed = allowed | ~allowed.any(1, keepdim=True)
     scores = torch.rand(candidates.shape, generator=generator, device=generator.device)
     chosen = scores.masked_fill(~allowed, -1.0).argmax(1, keepdim=True)
-    return candidates.gather(1, chosen).squeeze(1)
+    return candidates.gather(1, chosen).squeeze(1).long()
 
 
 def neighbor_vote(neighbors: Tensor, shares: Tensor) -> Tensor:
@@ -157,7 +157,8 @@ def neighbor_vote(neighbors: Tensor, shares: Tensor) -> Tensor:
 def neighbor_similarity(features: Tensor, neighbors: Tensor) -> Tensor:
     """Mean cosine between each example and its neighbors. Shape: (N, D), (N, K) -> (N,) in -1..1."""
     unit = F.normalize(features.float(), dim=1)
-    return torch.stack([(unit * unit[column]).sum(1) for column in neighbors.unbind(1)]).mean(0)
+    parts = zip(unit.split(CHUNK), neighbors.split(CHUNK), strict=True)
+    return torch.cat([torch.einsum("bd,bkd->bk", rows, unit[near]).mean(1) for rows, near in parts])
 
 
 def voted_labels(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int) -> Tensor:
@@ -167,6 +168,8 @@ def voted_labels(candidates: Tensor, labels: Tensor, num_classes: int, rounds: i
     neighbors. Wrong labels that are spread over the classes cancel out; no rounds leave every label as it is.
     Shape: (N, K), (N,) -> (N,).
     """
+    if rounds == 0:
+        return labels
     votes = F.one_hot(labels, num_classes).float()
     for _ in range(rounds):
         votes = neighbor_vote(candidates, votes)

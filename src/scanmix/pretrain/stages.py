@@ -91,11 +91,13 @@ def pretrain(
 def candidate_neighbors(neighbors: Tensor, include_self: bool) -> Tensor:
     """Put each example before its neighbors, as the published code does.
 
-    Shape: (N, K) -> (N, K + 1), or as it is without `include_self`.
+    In 32 bits: of a million examples it is the largest table that a run keeps and saves.
+    Shape: (N, K) -> (N, K + 1) int32, or (N, K) without `include_self`.
     """
+    neighbors = neighbors.int()
     if not include_self:
         return neighbors
-    own = torch.arange(len(neighbors), device=neighbors.device).unsqueeze(1)
+    own = torch.arange(len(neighbors), device=neighbors.device, dtype=torch.int32).unsqueeze(1)
     return torch.cat([own, neighbors], 1)
 
 
