@@ -84,11 +84,14 @@ def make(kind: str, count: int, path: Path) -> Any:
     draws = np.random.default_rng(0)
     labels = draws.integers(CLASSES, size=count)
     shape, kind_of = ((1, 8, 8), np.uint8) if kind == "images" else ((64,), np.float32)
-    patterns = draws.normal(size=(8 * CLASSES, *shape))  # eight sorts of each class
+    sorts = 1 if kind == "images" else 8  # of each class
+    patterns = draws.normal(size=(sorts * CLASSES, *shape))
+    if kind == "images":  # of which a small network sees something: nothing is smaller than four pixels
+        patterns = 2 * patterns[:, :, ::4, ::4].repeat(4, axis=2).repeat(4, axis=3)
     stored = np.lib.format.open_memmap(path, "w+", kind_of, (count, *shape))
     for start in range(0, count, 10_000):
         part = labels[start : start + 10_000]
-        values = patterns[part + CLASSES * draws.integers(8, size=len(part))]
+        values = patterns[part + CLASSES * draws.integers(sorts, size=len(part))]
         values = values + 0.7 * draws.normal(size=values.shape)
         stored[start : start + len(part)] = (values * 40 + 128).clip(0, 255) if kind == "images" else values
     stored.flush()

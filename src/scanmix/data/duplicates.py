@@ -29,15 +29,14 @@ CHUNK = 256
 Tick = Callable[[int, int, str], None]
 
 
-def exact_groups(images: Tensor) -> list[list[int]]:
+def exact_groups(*parts: Tensor) -> list[list[int]]:
     """Positions of images that are equal in every pixel, by groups of two or more, in order.
 
-    Shape: (N, C, H, W) uint8 -> M lists.
+    Of several parts the positions are those in all of them, one after the other.
+    Shape: (N, C, H, W) each -> M lists.
     """
-    if not len(images):
-        return []
     # Sixteen bytes stand for each image: nothing here grows with its pixels, and no two have ever been seen to collide.
-    rows = (image for part in images.split(4096) for image in part.contiguous().numpy())
+    rows = (image for images in parts for some in images.split(4096) for image in some.contiguous().numpy())
     digests = b"".join(hashlib.blake2b(image, digest_size=16).digest() for image in rows)
     halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
     order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: copies stay in the order of the images

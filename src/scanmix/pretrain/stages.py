@@ -50,7 +50,7 @@ def pretrain(
         "images": data.fingerprint(),
         "views": data.views.contrastive_settings(),
         "network": dataclasses.asdict(network),
-        "simclr": dataclasses.asdict(pretraining),
+        "simclr": {name: value for name, value in dataclasses.asdict(pretraining).items() if name != "exact_neighbors"},
         "seed": engine.seed,
     }
     encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
@@ -64,7 +64,8 @@ def pretrain(
             lambda unfinished: simclr(pretraining, encoder, data, engine, unfinished),
         )
     encoder_weights = under("encoder.", first)
-    neighbors = nearest_neighbors(first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1))
+    embedding, wanted = first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1)
+    neighbors = nearest_neighbors(embedding, wanted, pretraining.exact_neighbors)
     if clustering.epochs == 0:
         return Pretrained(neighbors, encoder_weights, {})
 
@@ -75,6 +76,7 @@ def pretrain(
         "scan": dataclasses.asdict(clustering),
         "strong": data.views.strong_settings(),
         "neighbors": num_neighbors,
+        "exact": len(data) <= pretraining.exact_neighbors,
         "include_self": include_self,
         "clusters": data.num_classes,
     }
