@@ -84,7 +84,7 @@ def prepare(case: Case) -> Ground:
     engine = Engine(seed=0)
     data = made_data(case, engine)
     assert isinstance(data.views, Views)
-    plain = ReferenceData(to_pixels(data.images), data.labels, data.num_classes, like(data.views, case.shape[2]))
+    plain = ReferenceData(to_pixels(data.images[:]), data.labels, data.num_classes, like(data.views, case.shape[2]))
     state = scanmix("strong").start(data, case.network, engine)
     return Ground(case, engine, data, plain, state)
 

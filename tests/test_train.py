@@ -13,9 +13,10 @@ import scanmix
 from scanmix.checkpoint import load_checkpoint
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
+from scanmix.data.store import default_cache
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.runs import Run, open_run
-from scanmix.train import default_cache, division, resume, train
+from scanmix.train import division, resume, train
 
 Pair = tuple[Examples, Examples]
 

@@ -7,7 +7,6 @@ Legend: N examples, P peers.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from scanmix.config import Table, UserError, flatten
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
+from scanmix.data.store import default_cache, on_device
 from scanmix.data.views import make_views
 from scanmix.engine import Diverged, Engine, Tick, find_device
 from scanmix.loggers import Logger, catch_up, check_loggers, logged
@@ -105,13 +105,6 @@ def resume(
     return _finish(run, examples, test, cache, progress, loggers)
 
 
-def default_cache() -> Path:
-    """Return the folder of label-free results: `SCANMIX_CACHE`, else the user's cache folder."""
-    if chosen := os.environ.get("SCANMIX_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scanmix"
-
-
 def division(p_clean: Tensor, threshold: float, examples: Examples) -> Line:
     """Measure what the peers call clean: size (mean over peers), estimated noise, true purity where known.
 
@@ -141,12 +134,11 @@ def _finish(
             cache=Path(cache).expanduser() if cache is not None else default_cache(),
             tick=tick,
         )
-        images = examples.images.to(engine.device)
         data = TrainingData(
-            images=images,
+            images=on_device(examples.images, engine.device),
             labels=examples.labels.to(engine.device),
             num_classes=examples.num_classes,
-            views=make_views(settings.views, images, flip=examples.flip),
+            views=make_views(settings.views, examples.images, flip=examples.flip, device=engine.device),
             generator=engine.generator,
         )
         with _explained(run), logged(run, loggers) as log:

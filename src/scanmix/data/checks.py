@@ -27,6 +27,8 @@ LOPSIDED = 20
 """The largest class has this many times the images of the smallest."""
 HUGE, HUGE_AMONG, HUGE_TIMES = 25_000_000, 1_000_000, 100
 """Pixels of a huge image; or so many, and so many times the median."""
+NEAR_UP_TO = 100_000
+"""Images up to which near copies are looked for: every pair is compared, and those of so many take minutes."""
 LONG = 3
 """A side that is more than so many times the other: most of the image is cut off."""
 SCALES = 1000
@@ -205,13 +207,18 @@ def check_duplicates(train: Examples, test: Examples | None = None, tick: Tick |
     Of images near copies are looked for, too; `tick(done, total, note)` is called as that search goes on.
     """
     parts = [train] if test is None else [train, test]
-    images = torch.cat([part.images for part in parts])
+    images = [part.images for part in parts]
     ids = [name for part in parts for name in part.ids]
     labels = [part.class_names[label] for part in parts for label in part.labels.tolist()]
-    noun, searches = "vector", {"exact": exact_groups(images)}
-    if train.kind == "image":
-        noun, searches["near"] = "picture", near_groups(images, tick)
+    noun, searches = "vector", {"exact": exact_groups(*images)}
     found: list[Finding] = []
+    if train.kind == "image":
+        noun = "picture"
+        if len(ids) <= NEAR_UP_TO:
+            searches["near"] = near_groups(torch.cat(images), tick)
+        else:
+            what = f"near copies were not looked for among more than {NEAR_UP_TO} images"
+            found.append(Finding("note", what, (), "nothing; exact copies were"))
     for kind, groups in searches.items():
         sorts: dict[str, list[list[int]]] = {}
         for group in groups:

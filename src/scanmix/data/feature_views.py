@@ -84,13 +84,16 @@ class FeatureViews:
         return dataclasses.replace(self.settings, mean=tuple(self.mean.tolist()), std=tuple(self.std.tolist()))
 
 
-def make_feature_views(settings: FeatureViewSettings, vectors: Tensor) -> FeatureViews:
+def make_feature_views(
+    settings: FeatureViewSettings, vectors: Tensor, device: torch.device | None = None
+) -> FeatureViews:
     """Views of these training vectors: what `settings` leaves open is measured on `vectors` (N, D, 1, 1)."""
     if settings.mean is None or settings.std is None:
         mean, std = feature_statistics(vectors.flatten(1))
     else:
         mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
-    return FeatureViews(settings, mean=mean.to(vectors.device), std=std.to(vectors.device))
+    device = vectors.device if device is None else device
+    return FeatureViews(settings, mean=mean.to(device), std=std.to(device))
 
 
 def feature_statistics(vectors: Tensor) -> tuple[Tensor, Tensor]:

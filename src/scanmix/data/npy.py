@@ -5,21 +5,43 @@ Legend: N rows, D features.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from scanmix.config import DataError, UserError
 
+IN_MEMORY = 4_000_000_000
+"""Bytes of pixels or features that are held in memory; more lie on the disk. `SCANMIX_IN_MEMORY` says otherwise."""
+
+MAPPED: Literal["c"] = "c"
+"""How NumPy opens what stays on the disk: pages are read when they are used, and a change never reaches the file."""
+
+
+def stays_on_disk(size: int) -> bool:
+    """Whether so many bytes of pixels are too many for memory.
+
+    Raises:
+        UserError: `SCANMIX_IN_MEMORY` is no number.
+    """
+    given = os.environ.get("SCANMIX_IN_MEMORY", str(IN_MEMORY))
+    try:
+        return size > float(given)
+    except ValueError:
+        raise UserError(f"SCANMIX_IN_MEMORY must be a number of bytes, such as 8e9, not {given!r}") from None
+
 
 def read_array(path: Path) -> np.ndarray:
-    """Read the one array of a `.npy` file.
+    """Read the one array of a `.npy` file; one too large for memory is read page by page as it is used.
 
     Raises:
         UserError: it cannot be read, holds Python objects (which could run code), or is an archive of several.
     """
     try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        mode = MAPPED if stays_on_disk(path.stat().st_size) else None
+        array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError:
         raise UserError(f"an array cannot be read from {path}: no such file") from None
     except (OSError, ValueError, EOFError, MemoryError) as error:

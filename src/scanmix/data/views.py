@@ -143,19 +143,23 @@ AnyViewSettings: TypeAlias = ViewSettings | FeatureViewSettings
 VIEW_SETTINGS: dict[Kind, type[AnyViewSettings]] = {"image": ViewSettings, "vector": FeatureViewSettings}
 
 
-def make_views(settings: AnyViewSettings, images: Tensor, *, flip: bool) -> AnyViews:
+def make_views(
+    settings: AnyViewSettings, images: Tensor, *, flip: bool, device: torch.device | None = None
+) -> AnyViews:
     """Views of these training examples: what `settings` leaves open is measured on `images`.
 
+    They are made on `device`, where they are looked at; where the images are, when none is given.
     Shape: (N, C, H, W) uint8, or (N, D, 1, 1) float32 for vectors.
     """
     if isinstance(settings, FeatureViewSettings):
-        return make_feature_views(settings, images)
+        return make_feature_views(settings, images, device)
     if settings.mean is None or settings.std is None:
         mean, std = channel_statistics(images)
     else:
         mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
     keep_class = flip if settings.flip is None else settings.flip
-    return Views(settings, mean=mean.to(images.device), std=std.to(images.device), flip=keep_class)
+    device = images.device if device is None else device
+    return Views(settings, mean=mean.to(device), std=std.to(device), flip=keep_class)
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -77,8 +78,8 @@ def to_examples(
     pictures = read_pictures([path for _, path, _ in rows], size, sized_by=len(train_rows))
 
     def part(first: int, stop: int, set_aside: tuple[str, ...]) -> Examples:
-        places = [place for place, row in enumerate(pictures.kept) if first <= row < stop]
-        kept = [rows[pictures.kept[place]] for place in places]
+        places = slice(bisect_left(pictures.kept, first), bisect_left(pictures.kept, stop))
+        kept = [rows[row] for row in pictures.kept[places]]
         if not kept:
             split = "test" if first else "training"
             raise DataError(f"not one of the {split} images of {name!r} could be read.")
