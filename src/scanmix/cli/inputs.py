@@ -60,7 +60,7 @@ def picture_chunks(files: Sequence[Path], model: Classifier) -> Iterator[Chunk]:
     """Yield decoded images by their paths; what cannot be read is skipped."""
     import numpy as np
 
-    from scanmix.data.decoding import decode_pictures
+    from scanmix.data.decoding import decode_pictures, readable
 
     for first in range(0, len(files), CHUNK):
         chunk = files[first : first + CHUNK]
@@ -69,7 +69,7 @@ def picture_chunks(files: Sequence[Path], model: Classifier) -> Iterator[Chunk]:
         images = (
             np.stack([image for _, image in read]) if read else np.empty((0, model.channels, *model.size), np.uint8)
         )
-        skipped = [f"{file}: {reason}" for file, reason in outcomes if isinstance(reason, str)]
+        skipped = [f"{readable(file)}: {reason}" for file, reason in outcomes if isinstance(reason, str)]
         yield Chunk([name for name, _ in read], images, skipped)
 
 

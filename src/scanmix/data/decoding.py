@@ -93,12 +93,19 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def readable(path: Path | str) -> str:
+    """Write a path so that every terminal and file takes it: bytes that are no UTF-8 by their numbers."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def has_transparency(image: Image.Image) -> bool:
     """Whether some of it may be seen through."""
     return "transparency" in image.info or image.mode in TRANSPARENT_MODES
 
 
 def _decode(path: Path, size: int, channels: int) -> np.ndarray | str:
+    if readable(path) != str(path):
+        return "its name is not UTF-8; rename it"  # no table of labels could name it
     try:
         with Image.open(path) as image:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8: photographs become many times quicker, and still have

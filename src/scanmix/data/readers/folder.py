@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from scanmix.config import DataError
-from scanmix.data.decoding import find_pictures, pictures_in
+from scanmix.data.decoding import find_pictures, pictures_in, readable
 from scanmix.data.examples import Examples
 from scanmix.data.readers.pictures import read_pictures
 
@@ -70,6 +70,9 @@ def to_examples(
         DataError: if a test class is none of training's, or no training or no test image can be read.
     """
     names = sort_names({label for _, _, label in train_rows})
+    odd = [name for name in names if readable(name) != name]
+    if odd:
+        raise DataError(f"the name of class {readable(odd[0])} of {name!r} is not UTF-8; rename its folder.")
     strange = sorted({label for _, _, label in test_rows} - set(names))
     if strange:
         raise DataError(f"test images of {name!r} have class {strange[0]!r}, which no training image has.")

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from scanmix.config import DataError, UserError
-from scanmix.data.decoding import GRAY_MODES, decoding, has_transparency, plain, reason, square, threaded
+from scanmix.data.decoding import GRAY_MODES, decoding, has_transparency, plain, readable, reason, square, threaded
 from scanmix.data.examples import Examples
 from scanmix.data.store import gather
 
@@ -74,7 +74,7 @@ def read_pictures(
         channels = 1 if all(header.gray for header in headers) else 3
     decoded = gather(decoding(paths, size, channels), paths, (channels, size, size))
     kept = tuple(i for i in range(len(paths)) if i not in decoded.failed)
-    skipped = tuple(f"{paths[i]}: {why}" for i, why in decoded.failed.items())
+    skipped = tuple(f"{readable(paths[i])}: {why}" for i, why in decoded.failed.items())
     if not kept:
         raise DataError(f"not one of {len(paths)} images could be read; the first: {(*skipped, 'none')[0]}.")
     if skipped:
