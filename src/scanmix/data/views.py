@@ -187,7 +187,7 @@ def shift(images: Tensor, padding: int, mirrored: Tensor, generator: Generator) 
     rows = offsets[0] + torch.arange(height, device=images.device)  # (B, H)
     columns = offsets[1] + torch.arange(width, device=images.device)  # (B, W)
     columns = torch.where(mirrored.unsqueeze(1), wide - 1 - columns, columns)
-    source = (rows.unsqueeze(2) * wide + columns.unsqueeze(1)).view(count, 1, -1)
+    source = (rows.unsqueeze(2) * wide + columns.unsqueeze(1)).view(count, 1, height * width)
     picked = F.pad(images, (padding,) * 4).flatten(2).gather(2, source.expand(-1, channels, -1))
     return picked.view_as(images)
 
