@@ -1,6 +1,6 @@
 # Each target makes its own .venv the first time and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: demo test lint types docs clean help
+.PHONY: demo test lint types docs bench clean help
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -27,6 +27,9 @@ types: .venv/dev.stamp  ## mypy --strict
 docs: .venv/docs.stamp  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
+bench: .venv/bench.stamp  ## speed beside yardsticks measured in the same run, into results/speed.md (25 minutes, an idle machine)
+	$(BIN)/python -m benchmarks
+
 clean:  ## remove the .venv and everything built
 	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -44,10 +47,15 @@ help:  ## this list
 
 .venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing scanmix and its test tools into .venv (a minute or two, once)"
-	$(PIP_INSTALL) -e '.[parquet,onnx,compare,multi,dev,e2e]'
+	$(PIP_INSTALL) -e '.[parquet,onnx,tensorboard,compare,multi,dev,e2e]'
 	@touch $@ .venv/run.stamp
 
 .venv/docs.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing scanmix and its documentation tools into .venv (a minute or two, once)"
 	$(PIP_INSTALL) -e '.[docs]'
 	@touch $@ .venv/run.stamp
+
+.venv/bench.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing scanmix and its yardsticks into .venv (a minute or two, once)"
+	$(PIP_INSTALL) -e '.[bench]'
+	@touch $@

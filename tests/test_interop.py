@@ -1,6 +1,9 @@
 """Probabilities for cleanlab; PyTorch and Hugging Face data sets in and out."""
 
+import dataclasses
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +13,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from scanmix import interop
+from scanmix.audit import Evidence, audit
+from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import load
 from scanmix.data.readers.vectors import to_vectors
-from scanmix.interop import cross_validated, from_dataset, from_hugging_face, to_dataset
+from scanmix.interop import cross_validated, datalab_columns, from_dataset, from_hugging_face, to_dataset
 
 SMALL: dict[str, Any] = {"network": {"widths": [4, 8], "blocks": [1, 1]}, "threads": 1}
 
@@ -90,6 +95,82 @@ def test_probabilities_are_what_cleanlab_takes() -> None:
 def test_folds_must_be_possible(folds: int) -> None:
     with pytest.raises(UserError, match=f"{folds} folds of 60 examples"):
         cross_validated(load("digits", per_class=6)[0], folds)
+
+
+THEIRS = pytest.mark.filterwarnings("ignore")
+"""Warnings inside of other packages are theirs."""
+
+
+def doubtful(count: int = 90) -> tuple[Evidence, np.ndarray]:
+    """Evidence and the features behind it.
+
+    Every sixth label is wrong; 0 and 1 are one picture under two labels; 2 is none of the classes.
+    """
+    draw = np.random.default_rng(0)
+    true = np.arange(count) % 3
+    labels = np.where(np.arange(count) % 6 == 5, (true + 1) % 3, true)
+    features = np.eye(3)[true] * 5 + draw.normal(size=(count, 3)) * 0.3
+    probs = np.full((count, 3), 0.05)
+    probs[np.arange(count), true] = 0.9
+    probs[2], features[2] = [0.4, 0.4, 0.2], [-5, -5, -5]
+    evidence = evidence_from_arrays(labels, probs, features, ["cat", "dog", "owl"])
+    pictures = torch.arange(count)
+    pictures[1] = 0
+    return dataclasses.replace(evidence, pictures=pictures), features
+
+
+def test_columns_for_datalab_lie_as_the_data_does() -> None:
+    evidence, _ = doubtful()
+    found = audit(evidence)
+    columns = datalab_columns(found)
+    for row, i in enumerate(found.order.tolist()):
+        assert columns["given_label"][i] == evidence.class_names[evidence.labels[i]] == found["given"][row]
+        assert columns["predicted_label"][i] == found["suggested"][row]
+        wrong = found["p_clean"][row] < 0.5 and found["suggested"][row] != found["given"][row]
+        assert columns["is_label_issue"][i] == wrong
+        assert columns["label_score"][i] == found["score"][row]
+        assert columns["outlier_score"][i] == found["confidence"][row]
+    assert columns["is_label_issue"].nonzero()[0].tolist() == [2, *range(5, 90, 6)]
+    assert np.argsort(columns["label_score"], kind="stable").tolist() == found.order.tolist()
+    assert columns["is_outlier_issue"].nonzero()[0].tolist() == [2]
+    assert columns["is_near_duplicate_issue"].nonzero()[0].tolist() == [0, 1]
+    assert columns["near_duplicate_score"].tolist() == [0, 0] + [1] * 88
+
+
+@THEIRS
+def test_columns_for_datalab_have_its_names_types_and_rows() -> None:
+    pytest.importorskip("datasets")
+    cleanlab, pandas = pytest.importorskip("cleanlab"), pytest.importorskip("pandas")
+    evidence, features = doubtful()
+    labels = [evidence.class_names[label] for label in evidence.labels.tolist()]
+    lab = cleanlab.Datalab({"label": labels}, label_name="label", verbosity=0)
+    lab.find_issues(pred_probs=evidence.probs.double().numpy(), features=features)
+    ours = pandas.DataFrame(datalab_columns(audit(evidence)))
+    names: list[str] = []
+    for issue in ("label", "outlier", "near_duplicate"):
+        theirs = lab.get_issues(issue)
+        shared = [name for name in theirs if name in ours]
+        names += shared
+        assert ours.index.equals(theirs.index) and ours[shared].dtypes.equals(theirs[shared].dtypes)
+    assert names == list(ours)
+    assert ours["given_label"].tolist() == lab.get_issues("label")["given_label"].tolist() == labels
+
+
+@THEIRS
+def test_the_check_in_the_docs_shows_an_audit_in_a_datalab(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("datasets")
+    cleanlab, pandas = pytest.importorskip("cleanlab"), pytest.importorskip("pandas")
+    page = (Path(__file__).parents[1] / "docs" / "interop.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "IssueManager" in block]
+    found = audit(doubtful()[0])
+    lab = cleanlab.Datalab({"label": found["given"][found.order.argsort()]}, label_name="label", verbosity=0)
+    names = {"lab": lab, "audit": found, "pandas": pandas, "datalab_columns": datalab_columns}
+    exec(compile(code, "interop.md", "exec"), names)
+    assert "scanmix issues" in (shown := capsys.readouterr().out) and "does not believe" in shown
+    columns = datalab_columns(found)
+    issues = lab.get_issues("scanmix")
+    assert issues["is_scanmix_issue"].tolist() == columns["is_label_issue"].tolist()
+    assert issues["scanmix_score"].tolist() == columns["label_score"].tolist()
 
 
 @pytest.mark.parametrize("color", [False, True])

@@ -13,9 +13,10 @@ import scanmix
 from scanmix.checkpoint import load_checkpoint
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
+from scanmix.data.store import default_cache
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.runs import Run, open_run
-from scanmix.train import default_cache, division, resume, train
+from scanmix.train import division, resume, train
 
 Pair = tuple[Examples, Examples]
 
@@ -70,6 +71,7 @@ def test_the_folder_holds_all_that_the_design_lists(data: Pair, tmp_path: Path) 
     found = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert found == {
         "run.toml", "metrics.jsonl", "labels.csv", "checkpoint/last.pt", "model/model.json", "model/model.safetensors",
+        "evidence/evidence.json", "evidence/evidence.safetensors",
         *(f"trajectory/{epoch:05d}.safetensors" for epoch in range(1, len(run.metrics) + 1)),
     }  # fmt: skip
     assert run.finished and run.last_accuracy == run.model.accuracy(data[1])

@@ -87,6 +87,15 @@ def test_a_run_on_disk_is_the_run(tmp_path: Path) -> None:
         train(blobs(), test=scanmix.load("digits")[1], method="cross_entropy", epochs=1)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_recipes_for_data_of_ones_own(method: str) -> None:
+    images, vectors = (resolve(method, "mine", kind=kind) for kind in ("image", "vector"))
+    assert (images.recipe, vectors.recipe) == (f"folder/any/{method}", f"vectors/any/{method}")
+    for other, base in ((images, "image"), (vectors, "vector")):
+        scanmix_too = resolve("scanmix", "mine", kind=other.kind)
+        assert (other.network, other.kind) == (scanmix_too.network, base)  # compared on the same network
+
+
 def test_settings_of_images_are_no_settings_of_vectors() -> None:
     with pytest.raises(UserError, match=r"unknown key 'network\.widths'"):
         resolve("cross_entropy", "x", overrides={"network": {"widths": [4]}}, kind="vector")
@@ -114,11 +123,10 @@ def test_the_command_line_takes_npy_and_labels(tmp_path: Path, monkeypatch: pyte
     result = say("train", *arguments, "--test", tmp_path / "held_out.npy", "--out", tmp_path / "run")
     assert "embeddings: 120 vectors of 4 classes (8 features), 120 test vectors" in result.output
     assert open_run(tmp_path / "run").settings.recipe == "vectors/any/scanmix"
-    assert "Accuracy" in say("evaluate", tmp_path / "run").output
+    assert "of 120 vectors." in say("evaluate", tmp_path / "run").output
     assert "Accuracy" in say("evaluate", tmp_path / "run", "--data", tmp_path / "held_out.npy").output
     about = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert (about["kind"], about["network"]) == ("vector", {"hidden": [256, 256]})
-    assert "takes vectors, not files" in say("predict", tmp_path / "run", tmp_path / "embeddings.npy", code=2).output
 
 
 def test_scanmix_beats_cross_entropy_on_little_data(tmp_path: Path) -> None:
@@ -141,18 +149,3 @@ def test_scanmix_beats_cross_entropy_on_twenty_classes(seed: int, tmp_path: Path
     )
     print(f"seed {seed}: scanmix {first:.4f}, cross_entropy {second:.4f}")
     assert first is not None and second is not None and first > second
-
-
-def test_what_is_for_images_says_so(tmp_path: Path) -> None:
-    vectors = np.random.default_rng(0).normal(size=(24, 4)).astype(np.float32)
-    np.save(tmp_path / "x.npy", vectors)
-    (tmp_path / "x.csv").write_text("label\n" + "a\nb\n" * 12)
-    quick = ["--method", "cross_entropy", "--set", "epochs=1", "--set", "network.hidden=[4]", "--threads", "1"]
-    run = tmp_path / "run"
-    for line, code, words in (
-        (["train", tmp_path / "x.npy", *quick, "--out", run], 0, "Run folder"),
-        (["doctor", tmp_path / "x.npy"], 2, "holds vectors"),
-        (["review", run, "--no-browser"], 2, "nothing to look at"),
-    ):
-        result = CliRunner().invoke(app, [str(word) for word in line])
-        assert result.exit_code == code and words in result.output, result.output

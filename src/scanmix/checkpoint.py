@@ -2,7 +2,7 @@
 
 Nothing here is ever unpickled: `torch.load(weights_only=True)`, safetensors and JSON only. Every file is
 written aside and renamed, so the old one is there until the new one is whole.
-Legend: N examples, B batch, C classes.
+Legend: N examples, B batch, C classes, D features, P networks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -122,6 +122,15 @@ def share_checkpoint(saved: tuple[int, Payload] | None, engine: Engine) -> tuple
     return shared
 
 
+class Seen(NamedTuple):
+    """What the networks of a model make of N images; on the CPU."""
+
+    features: Tensor
+    """(N, P x D): what each network's classifier stands on, L2-normalized and side by side."""
+    logits: Tensor
+    """(P, N, C), of each network alone."""
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A trained predictor with all it needs to look at new images."""
@@ -154,14 +163,25 @@ class Model:
         """
         return self._sweep(self.predictor, images)
 
-    def features(self, images: Pixels) -> Tensor:
-        """What the networks' classifiers stand on, L2-normalized and side by side. Shape: -> (N, P x D)."""
-        encoders = [cast(nn.Sequential, member)[0] for member in self.predictor.members]
-        return torch.cat([F.normalize(self._sweep(encoder, images)) for encoder in encoders], 1)
-
     def member_logits(self, images: Pixels) -> Tensor:
         """Logits of each network alone, on the CPU. Shape: (N, C, H, W) uint8 -> (P, N, C)."""
         return torch.stack([self._sweep(member, images) for member in self.predictor.members])
+
+    def look(self, images: Pixels) -> Seen:
+        """Features and logits of each network from one sweep. Shape: (N, C, H, W) uint8, or (N, D) vectors.
+
+        Raises:
+            UserError: as `logits`.
+        """
+        members = [cast(nn.Sequential, member) for member in self.predictor.members]
+
+        def both(views: Tensor) -> Tensor:
+            features = [encoder(views) for encoder, _ in members]
+            logits = [classifier(seen) for (_, classifier), seen in zip(members, features, strict=True)]
+            return torch.cat([torch.stack(features, 1), torch.stack(logits, 1)], 2)
+
+        features, logits = self._sweep(both, images).tensor_split([-len(self.class_names)], 2)
+        return Seen(F.normalize(features, dim=2).flatten(1), logits.transpose(0, 1).contiguous())
 
     def predict_proba(self, images: Pixels) -> np.ndarray:
         """Class probabilities. Shape: (N, C, H, W) uint8 -> (N, C) float32."""
@@ -181,14 +201,14 @@ class Model:
             prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
         return (prediction == truth).double().mean().item()
 
-    def _sweep(self, network: nn.Module, images: Pixels) -> Tensor:
-        pixels = self._checked(images)
-        device = self.views.mean.device
-        with guessing(network, batch_statistics=False):
-            batches = self.engine.in_turns(
-                len(pixels), SWEEP_BATCH, lambda part: network(self.views.plain(pixels[part].to(device)))
-            )
-            return torch.cat([batch.cpu() for batch in batches])
+    def _sweep(self, network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
+        pixels, device = self._checked(images), self.views.mean.device
+
+        def batch(part: slice) -> Tensor:
+            return network(self.views.plain(pixels[part].to(device)))
+
+        with guessing(self.predictor, batch_statistics=False):
+            return torch.cat([rows.cpu() for rows in self.engine.in_turns(len(pixels), SWEEP_BATCH, batch)])
 
     def _checked(self, images: Pixels) -> Tensor:
         if isinstance(images, Examples):

@@ -24,7 +24,7 @@ from scanmix.audit import Audit
 from scanmix.checkpoint import load_model, save_model
 from scanmix.config import UserError, build, dump
 from scanmix.data.arrays import WHITES, find_white, to_images
-from scanmix.data.decoding import decode_pictures
+from scanmix.data.decoding import decode_pictures, readable
 from scanmix.data.examples import Examples
 from scanmix.data.readers.pictures import read_pictures
 from scanmix.runs import Run, RunSettings
@@ -174,7 +174,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             decoded = decode_pictures([Path(path) for path in X], model.size[0], model.channels)
             for path, image in zip(X, decoded, strict=True):
                 if isinstance(image, str):
-                    raise BadInput(f"{path}: {image}")
+                    raise BadInput(f"{readable(path)}: {image}")
             return torch.from_numpy(np.stack(decoded))
         return to_images(_pixels(X), self.white_)
 

@@ -1,4 +1,4 @@
-"""To and from other libraries: out-of-sample probabilities (cleanlab), PyTorch and Hugging Face data sets.
+"""To and from other libraries: probabilities and columns (cleanlab), PyTorch and Hugging Face data sets.
 
 Neither cleanlab nor `datasets` is imported: what is needed of a data set is that it can be indexed.
 Legend: N examples, C classes.
@@ -15,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from scanmix.audit import Audit
+from scanmix.blocks.doubt import EVEN
 from scanmix.config import UserError
 from scanmix.data.arrays import WHITES, find_white, to_images
 from scanmix.data.examples import Examples
@@ -59,6 +61,32 @@ def cross_validated(
             probs[place == fold] = run.predict_proba(examples.select(place == fold))
             bar.advance()
     return probs
+
+
+def datalab_columns(audit: Audit) -> dict[str, np.ndarray]:
+    """Return an audit under the names, types and in the order that cleanlab's Datalab shows: as the data lies.
+
+    Scores run from 0 (worst) to 1. `is_label_issue`: the label is not believed and another class is likelier;
+    `label_score` is the audit's score. `is_outlier_issue`: kind `out_of_scope`; `outlier_score` is the belief in the
+    likeliest class. `is_near_duplicate_issue`: kind `duplicate`, which is narrower than Datalab's: the same pixels
+    under another label; the score is 0 there and 1 elsewhere.
+
+    Shape: -> columns (N,): bool, float64, and class names.
+    """
+    doubted = (audit["p_clean"] < EVEN) & (audit["suggested"] != audit["given"])
+    duplicate = audit["kind"] == "duplicate"
+    worst_first = {
+        "is_label_issue": doubted,
+        "label_score": audit["score"].astype(np.float64),
+        "given_label": audit["given"],
+        "predicted_label": audit["suggested"],
+        "is_outlier_issue": audit["kind"] == "out_of_scope",
+        "outlier_score": audit["confidence"].astype(np.float64),
+        "is_near_duplicate_issue": duplicate,
+        "near_duplicate_score": (~duplicate).astype(np.float64),
+    }
+    place = audit.order.argsort()
+    return {name: column[place] for name, column in worst_first.items()}
 
 
 def from_dataset(dataset: Indexable, class_names: Sequence[str] | None = None, name: str = "data") -> Examples:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scanmix.audit import collect, save_evidence
 from scanmix.blocks.divide import noise_rate
 from scanmix.checkpoint import (
     Model,
+    Seen,
     has_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -32,13 +33,15 @@ from scanmix.config import UserError, build
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
+from scanmix.data.store import default_cache, on_device
 from scanmix.data.views import make_views
 from scanmix.engine import ALONE, BatchNorm, Diverged, Engine, Parallel, Precision
+from scanmix.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.methods import Method, State
 from scanmix.networks.peer import make_peer
 from scanmix.processes import Place, Processes, choose_processes, is_first, launched, limited_threads
 from scanmix.progress import Bar, watched_stages
-from scanmix.runs import Line, Run, RunSettings, describe, open_or_create, open_run, resolve
+from scanmix.runs import Line, Run, RunSettings, describe, open_or_create, open_run, resolve, source_of
 from scanmix.trajectory import Snapshot, is_due, save_snapshot, take_snapshot
 from scanmix.workers import gathered
 
@@ -47,8 +50,9 @@ def train(
     examples: Examples, *, test: Examples | None = None, method: str | None = None, seed: int = 0,
     out: str | Path | None = None, recipe: str | None = None, device: str = "auto",
     threads: int | None = None, cache: str | Path | None = None, progress: bool | Bar = True,
-    devices: int | None = None, nodes: int | None = None, precision: Precision = "32-true",
-    batch_norm: BatchNorm = "synchronized", parallel: Parallel = "rows", **overrides: Any,
+    loggers: Sequence[str | Logger] = (), devices: int | None = None, nodes: int | None = None,
+    precision: Precision = "32-true", batch_norm: BatchNorm = "synchronized", parallel: Parallel = "rows",
+    **overrides: Any,
 ) -> Run:  # fmt: skip
     """Train a method on examples whose labels may be wrong.
 
@@ -63,6 +67,8 @@ def train(
         threads: of PyTorch while training; its own choice when not given.
         cache: folder of label-free results; `SCANMIX_CACHE` or ~/.cache/scanmix when not given.
         progress: show bars, if there is a terminal; or the bar to report to.
+        loggers: who is told the numbers of each epoch: "tensorboard", "mlflow", "wandb", or objects with the
+            methods of Lightning Fabric's `Logger`. They change nothing; one that fails is left out with a warning.
         devices: processes on each machine, one a device; what torchrun or SLURM has launched, else one.
         nodes: machines; the same.
         precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
@@ -73,6 +79,7 @@ def train(
     Raises:
         UserError: settings, data and folder do not fit together, or a loss stopped being a number.
     """
+    check_loggers(loggers, None if out is None else Path(out))
     _check_fit(examples, test)
     asked = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
     how = build(Processes, asked, where="scanmix.train")
@@ -81,28 +88,31 @@ def train(
     )
     settings = dataclasses.replace(
         settings,
-        source=_source(examples, test),
+        source=source_of(examples, test),
         fingerprint=examples.fingerprint(),
         test_fingerprint=test.fingerprint() if test else "",
         processes=choose_processes(devices, nodes, how),
     )
     run = open_or_create(settings, examples, None if out is None or not is_first(nodes) else Path(out))
-    return _start(run, examples, test, cache, progress)
+    return _start(run, examples, test, cache, progress, loggers)
 
 
 def resume(
-    folder: str | Path, *, cache: str | Path | None = None, progress: bool | Bar = True, devices: int | None = None,
-    nodes: int | None = None,
+    folder: str | Path, *, cache: str | Path | None = None, progress: bool | Bar = True,
+    loggers: Sequence[str | Logger] = (), devices: int | None = None, nodes: int | None = None,
 ) -> Run:  # fmt: skip
     """Go on with a run where it stopped; a finished one is returned as it is.
 
-    `devices` and `nodes` as for `train`, by default what they were; any number may go on.
+    Named loggers are sent the epochs they lack in either case. `devices` and `nodes` as for `train`, by default what
+    they were; any number may go on.
 
     Raises:
-        UserError: no such run, or its data cannot be loaded again as it was.
+        UserError: no such run or logger, or its data cannot be loaded again as it was.
     """
+    check_loggers(loggers, Path(folder))
     run = open_run(folder)
     if run.finished:
+        catch_up(run, loggers)
         return run
     source = run.settings.source
     if source is None:
@@ -121,21 +131,14 @@ def resume(
     run.settings = dataclasses.replace(run.settings, processes=processes)
     if not is_first(processes.nodes):
         run = Run(run.settings, run.about, [])
-    return _start(run, examples, test, cache, progress)
+    return _start(run, examples, test, cache, progress, loggers)
 
 
 def take_part(
     settings: RunSettings, examples: Examples, test: Examples | None, place: AbstractContextManager[Place]
 ) -> None:
     """Be one of the other processes of a run: compute, and leave files and messages to the first."""
-    _finish(Run(settings, describe(examples), []), examples, test, None, False, place)
-
-
-def default_cache() -> Path:
-    """Return the folder of label-free results: `SCANMIX_CACHE`, else the user's cache folder."""
-    if chosen := os.environ.get("SCANMIX_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scanmix"
+    _finish(Run(settings, describe(examples), []), examples, test, None, False, (), place)
 
 
 def division(p_clean: Tensor, threshold: float, examples: Examples) -> Line:
@@ -151,18 +154,23 @@ def division(p_clean: Tensor, threshold: float, examples: Examples) -> Line:
     return line
 
 
-def _start(run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar) -> Run:
+def _start(
+    run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar,
+    loggers: Sequence[str | Logger],
+) -> Run:  # fmt: skip
     """Finish a run with the processes it asks for."""
     if run.finished and launched() is None and run.settings.processes.nodes == 1:
+        catch_up(run, loggers)
         return run  # elsewhere, others wait to be told so
     explain = functools.partial(_lost, run)
-    show = progress if is_first(run.settings.processes.nodes) else False
-    return _finish(run, examples, test, cache, show, gathered(run.settings, examples, test, explain))
+    first = is_first(run.settings.processes.nodes)
+    place = gathered(run.settings, examples, test, explain)
+    return _finish(run, examples, test, cache, progress if first else False, loggers if first else (), place)
 
 
 def _finish(
     run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar,
-    place: AbstractContextManager[Place],
+    loggers: Sequence[str | Logger], place: AbstractContextManager[Place],
 ) -> Run:  # fmt: skip
     """Run the epochs that are missing and write the model."""
     method, settings = run.settings.build_method(), run.settings
@@ -184,20 +192,22 @@ def _finish(
             tick=tick,
         )
         if bool(engine.agreed(torch.tensor(run.finished, device=device))):
+            catch_up(run, loggers)
             return run
         if engine.told(settings.identity().encode) != settings.identity().encode():
             raise UserError(f"process {rank} has other settings or other data than process 0; give all the same")
-        images = examples.images.to(engine.device)
         data = TrainingData(
-            images=images,
+            images=on_device(examples.images, engine.device),
             labels=examples.labels.to(engine.device),
             num_classes=examples.num_classes,
-            views=make_views(settings.views, images, flip=examples.flip),
+            views=make_views(settings.views, examples.images, flip=examples.flip, device=engine.device),
             generator=engine.generator,
         )
-        model = _run_epochs(run, method, engine, data, examples, test, bar)
+        with logged(run, loggers) as log:
+            model, seen = _run_epochs(run, method, engine, data, examples, test, bar, log)
     run.adopt(dataclasses.replace(model, engine=ALONE), examples)
     if run.folder is not None:
+        save_evidence(run.folder, collect(seen, examples))
         run.audit().to_csv(run.folder / "labels.csv")
         save_model(model, run.folder)
     return run
@@ -205,9 +215,9 @@ def _finish(
 
 def _run_epochs(
     run: Run, method: Method, engine: Engine, data: TrainingData, examples: Examples, test: Examples | None,
-    bar: Bar,
-) -> Model:  # fmt: skip
-    """Epoch, measure, write down, save, again. A line is on the disk before the checkpoint that counts it."""
+    bar: Bar, log: Callable[[Line], None],
+) -> tuple[Model, Seen]:  # fmt: skip
+    """Epoch, measure, write down, save, again; one look at the end. A line is on disk before the checkpoint counts it."""
     clock = time.perf_counter()
     state, done = _begin(run, method, data, engine)
     seconds = {"seconds/start": time.perf_counter() - clock}
@@ -225,13 +235,16 @@ def _run_epochs(
             line |= {"accuracy_after_matching": True} if method.label_free else {}
         line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
         run.record(line | seconds)
+        log(run.metrics[-1])
         seconds = {}
-        if is_due(epoch + 1, method.epochs):
-            _keep(run, take_snapshot(model, examples, epoch + 1, state.p_clean))
+        if epoch + 1 < method.epochs and is_due(epoch + 1, method.epochs):
+            _keep(run, take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, state.p_clean))
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
-    return model
+    seen = model.look(examples)
+    _keep(run, take_snapshot(seen.logits, examples.labels, method.epochs, state.p_clean))
+    return model, seen
 
 
 def _keep(run: Run, snapshot: Snapshot) -> None:
@@ -291,13 +304,6 @@ def _check_fit(examples: Examples, test: Examples | None) -> None:
     ):
         if ours != theirs:
             raise UserError(f"training and test images differ in their {what}: {ours} and {theirs}")
-
-
-def _source(examples: Examples, test: Examples | None) -> dict[str, Any] | None:
-    """How both load again; None unless both do."""
-    wanted = {"train": examples} | ({} if test is None else {"test": test})
-    found = {split: dict(part.source) for split, part in wanted.items() if part.source is not None}
-    return found if len(found) == len(wanted) else None
 
 
 def _check_weights(state: State, engine: Engine) -> None:

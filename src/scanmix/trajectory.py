@@ -13,9 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from scanmix.checkpoint import Model
 from scanmix.config import UserError
-from scanmix.data.examples import Examples
 from scanmix.pretrain.artifacts import write_aside
 
 SNAPSHOTS = 20
@@ -39,13 +37,12 @@ def is_due(epoch: int, epochs: int) -> bool:
     return epoch * SNAPSHOTS // epochs > (epoch - 1) * SNAPSHOTS // epochs
 
 
-def take_snapshot(model: Model, examples: Examples, epoch: int, p_clean: Tensor | None) -> Snapshot:
-    """Ask every network of a model for every example, without gradients and in plain view.
+def take_snapshot(logits: Tensor, labels: Tensor, epoch: int, p_clean: Tensor | None) -> Snapshot:
+    """Keep what every network said of every example, in plain view.
 
-    `p_clean` (P, N) is what the method held of each label in that epoch, if it asks.
+    `p_clean` is what the method held of each label in that epoch, if it asks. Shape: (P, N, C), (N,), (P, N).
     """
-    logits = model.member_logits(examples)
-    labels = examples.labels.cpu().expand(len(logits), -1)
+    labels = labels.cpu().expand(len(logits), -1)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     beliefs = None if p_clean is None else p_clean.cpu().half()
     return Snapshot(epoch, losses.half(), logits.argmax(2).int(), beliefs)

@@ -1,6 +1,7 @@
 """Neighbors against brute force in float64; draws against the chi-square test."""
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +50,74 @@ def test_a_duplicate_is_a_neighbor_and_the_example_itself_is_not() -> None:
     assert found[:, 0].tolist() == [3, 4, 5, 0, 1, 2]
     for i in range(6):
         assert sorted(found[i].tolist()) == [j for j in range(6) if j != i]
+
+
+@pytest.mark.parametrize("width", [3, 8, 50])
+@pytest.mark.parametrize("compared", [1, 700, 1 << 25])
+def test_of_equal_neighbors_the_smaller_position_comes_first(
+    monkeypatch: pytest.MonkeyPatch, width: int, compared: int
+) -> None:
+    """Whole numbers, of which products are exact: many examples are equal, and more are equally far."""
+    monkeypatch.setattr(module, "WIDTH", width)
+    monkeypatch.setattr(module, "COMPARED", compared)
+    axes = torch.eye(4)[torch.randint(4, (50,), generator=torch.Generator().manual_seed(5))]
+    found = nearest_neighbors(axes, 18)
+    for i, row in enumerate((axes @ axes.T).tolist()):
+        others = sorted((-near, j) for j, near in enumerate(row) if j != i)
+        assert found[i].tolist() == [j for _, j in others[:18]]
+
+
+@pytest.mark.parametrize("width", [1, 5, 16, 100])
+def test_blocks_of_columns_change_nothing(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    features = made(97, 6)
+    expected = nearest_neighbors(features, 7)
+    monkeypatch.setattr(module, "WIDTH", width)
+    assert torch.equal(nearest_neighbors(features, 7), expected)
+
+
+def test_similarities_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMPARED", 5000)
+    monkeypatch.setattr(module, "WIDTH", 64)
+    made_sizes: list[int] = []
+    full = torch.full
+
+    def counting(size: tuple[int, ...], *args: Any, **more: Any) -> Tensor:
+        made_sizes.append(torch.Size(size).numel())
+        return full(size, *args, **more)
+
+    monkeypatch.setattr(torch, "full", counting)
+    nearest_neighbors(made(1000, 4), 3)
+    assert max(made_sizes) <= 5000
+
+
+def test_many_examples_are_looked_for_in_cells_and_nearly_all_neighbors_found() -> None:
+    """Twenty loose groups in eight dimensions: about 77 cells, of which a third are looked into."""
+    generator = torch.Generator().manual_seed(2)
+    centers = torch.randn(20, 8, generator=generator)
+    features = centers[torch.randint(20, (6000,), generator=generator)] + 0.5 * torch.randn(
+        6000, 8, generator=generator
+    )
+    exact, near = nearest_neighbors(features, 10), nearest_neighbors(features, 10, exact_up_to=5999)
+    share = (near.unsqueeze(2) == exact.unsqueeze(1)).any(2).float().mean()
+    assert 0.95 < float(share) < 1
+    assert torch.equal(near, nearest_neighbors(features, 10, exact_up_to=0))
+    unit = torch.nn.functional.normalize(features, dim=1)
+    similarity = (unit.unsqueeze(1) * unit[near]).sum(2)
+    assert bool((similarity.diff(dim=1) <= 1e-6).all())  # nearest first
+    assert not bool((near == torch.arange(6000).unsqueeze(1)).any())
+
+
+@pytest.mark.parametrize("k", [1, 30, 399])
+def test_more_neighbors_than_a_cell_holds(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    monkeypatch.setattr(module, "PROBES", 1)
+    found = nearest_neighbors(made(400, 5), k, exact_up_to=0)
+    for i, row in enumerate(found.tolist()):
+        assert len(set(row)) == k and i not in row
+
+
+def test_cells_of_equal_examples() -> None:
+    found = nearest_neighbors(torch.ones(300, 3), 4, exact_up_to=0)
+    assert found[0].tolist() == [1, 2, 3, 4] and found[299].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("k", [0, 4, 5, -1])

@@ -90,6 +90,15 @@ def test_a_missing_or_binary_file_is_told(tmp_path: Path) -> None:
         apply_corrections(six(), tmp_path / "b.csv")
 
 
+def test_what_is_excluded_may_be_gone_already(tmp_path: Path) -> None:
+    rows = ("id,label,decision", "part/0.png,ant,relabel", "part/7.png,ant,exclude")
+    result = apply_corrections(six(), write(tmp_path / "a.csv", *rows))
+    assert len(result) == 6 and result.labels[0] == 0
+    kept = write(tmp_path / "b.csv", *rows[:2], "part/7.png,ant,keep")
+    with pytest.raises(UserError, match=r"'part/7.png', not in .*; exclude it, correct the file"):
+        apply_corrections(six(), kept)
+
+
 def test_a_label_of_an_excluded_row_is_not_looked_at(tmp_path: Path) -> None:
     table = write(tmp_path / "a.csv", "id,label,decision", "part/0.png,no such class,exclude")
     assert len(apply_corrections(six(), table)) == 5

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,21 @@ def test_unreadable_images_are_set_aside_with_a_count(tmp_path: Path) -> None:
     assert [entry.split(": ")[0] for entry in train.skipped] == [str(tmp_path / "b" / name) for name in sorted(bad)]
     assert "not an image" in train.skipped[-2]
     assert all(entry.split(": ", 1)[1] for entry in train.skipped)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="the file system refuses such names")
+def test_names_that_are_no_text_are_set_aside_or_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        paint(tmp_path / name / "good.png")
+    odd = os.fsdecode(b"d\xe9j\xe0.png")
+    paint(tmp_path / "b" / odd)
+    with pytest.warns(UserWarning, match="1 of 3 images"):
+        train, _ = load(tmp_path, size=16)
+    assert train.ids == ("a/good.png", "b/good.png")
+    assert train.skipped == (f"{tmp_path / 'b'}/d\\xe9j\\xe0.png: its name is not UTF-8; rename it",)
+    paint(tmp_path / os.fsdecode(b"\xff") / "good.png")
+    with pytest.raises(UserError, match=r"name of class \\xff of .* is not UTF-8; rename its folder"):
+        load(tmp_path, size=16)
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:

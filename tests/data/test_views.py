@@ -264,3 +264,11 @@ def test_contrastive_changes_the_asked_share_of_images(change: ViewSettings, sha
     moved = (chosen.contrastive(images, seeded()) - chosen.plain(images)).abs().amax(dim=(1, 2, 3)) > 1e-3
     # A blur by less than about a quarter of a pixel changes nothing: its share may be somewhat smaller.
     assert share - 0.07 < moved.float().mean() < share + 0.04
+
+
+def test_of_no_images_there_are_no_views() -> None:
+    """Where every label looks right, nothing is unlabeled."""
+    images = random_images(3, 8, 8)
+    chosen, none = make(images), images[:0]
+    for view in (chosen.weak(none, seeded()), chosen.strong(none, seeded())):
+        assert view.shape == none.shape and view.dtype == torch.float32

@@ -69,8 +69,16 @@ def test_the_stages_of_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.stages["training"] == (min(spent), max(spent)) and min(spent) < max(spent)
     assert found.stages["pre-training"] == (100_000.0, 100_000.0)
     assert found.seconds == tuple(sum(pair[side] for pair in found.stages.values()) for side in (0, 1))
-    # program, weights of two networks four times, images, and the larger of neighbors and a batch of 256 rows
-    assert found.memory == module.PROGRAM + 2 * 16 * 500 + 100 * 64 + max(256 * 1000, 4 * 512 * 100)
+    # program, weights of two networks four times, images, tables, and the larger of neighbors and a batch of 256 rows
+    tables = 100 * (module.EXAMPLE + 2 * 2 * 4)
+    assert found.memory == module.PROGRAM + 2 * 16 * 500 + 100 * 64 + tables + max(256 * 1000, 4 * 512 * 100)
+
+
+def test_pixels_on_the_disk_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "measure", lambda *_: Cost(Work(), 0.0, 0))
+    in_memory = estimate(settings(), made(), 10).memory
+    monkeypatch.setenv("SCANMIX_IN_MEMORY", str(110 * 64 - 1))
+    assert in_memory - estimate(settings(), made(), 10).memory == 110 * 64
 
 
 def test_test_images_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(digits_run: Path) -> Path:
     out = digits_run.parent / "onnx"
     agreement = export_onnx(digits_run, out)
-    assert agreement.images == "200 training images" and agreement.difference <= 1e-5
+    assert agreement.inputs == "200 training images" and agreement.difference <= 1e-5
     return out
 
 
@@ -104,13 +104,13 @@ def test_color_not_square_and_from_memory(tmp_path: Path) -> None:
     data = Examples(images=images, labels=torch.arange(40) % 2, class_names=names, ids=tuple(map(str, range(40))))
     scanmix.train(data, method="cross_entropy", out=tmp_path / "run", network=SMALL, epochs=1)
     agreement = export_onnx(tmp_path / "run", tmp_path / "out")
-    assert agreement.images == "200 random images (the training images cannot be loaded again)"
+    assert agreement.inputs == "200 random images (the training images cannot be loaded again)"
     model = onnx_model(tmp_path / "out")
     assert model.class_names == names
     assert model.predict_proba(images.numpy()) == pytest.approx(load_model(tmp_path / "run").predict_proba(images))
     card = (tmp_path / "out" / "README.md").read_text()
     assert r"| classes (2) | a \| b, c \*d\* |" in card and "there were no test images" in card
-    assert agreement.images in card and "12x10 pixels, color" in card
+    assert agreement.inputs in card and "12x10 pixels, color" in card
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, float("nan")])

@@ -172,3 +172,38 @@ def test_warm_up_learns_the_labels_that_neighbors_voted_for(
     replace(scanmix, vote_rounds=3).epoch(state, data, 0)
     for peer, old in zip(state.peers, before, strict=True):
         assert ((peer.classifier.bias - old) > 0).tolist() == [False, False, True, False]
+
+
+def test_the_second_peer_can_be_the_running_average_of_the_first(
+    scanmix: ScanMix, data: TrainingData, network: PreActResNetSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = replace(
+        scanmix, second_peer="average", average_decay=0.75, clustering=replace(scanmix.clustering, epochs=0)
+    )
+    state = method.start(data, network, Engine())
+    first, second = state.peers
+    assert not moved(first, snapshot(second)), "they begin as one"
+    step, expected, steps = Peer.step, snapshot(second), 0
+
+    def recorded(peer: Peer, loss: Tensor, rate: float) -> None:
+        nonlocal steps
+        assert peer is first
+        step(peer, loss, rate)
+        steps += 1
+        for name, value in peer.state_dict().items():
+            expected[name] = 0.75 * expected[name] + 0.25 * value if value.is_floating_point() else value.clone()
+
+    monkeypatch.setattr(Peer, "step", recorded)
+    for epoch in range(3):
+        method.epoch(state, data, epoch)
+    assert steps == 8 and state.p_clean is not None and not torch.equal(*state.p_clean)
+    for name, value in second.state_dict().items():
+        torch.testing.assert_close(value, expected[name], msg=name)
+    assert all(parameter.grad is None for parameter in second.parameters())
+
+
+def test_a_second_peer_that_learns_follows_nobody(scanmix: ScanMix, started: Started) -> None:
+    state, data = started
+    replace(scanmix, second_peer="average").epoch(state, data, 0)
+    scanmix.epoch(state, data, 1)
+    assert not state.peers[0].followers

@@ -35,7 +35,7 @@ def made_peer(data: TrainingData) -> Peer:
 
 def test_clusters_become_classes_when_neighbors_are_right(textures: TrainingData) -> None:
     mild = ViewSettings(strong_operations=0, cutout=1)  # 8x8 pixels bear little more
-    textures = replace(textures, views=make_views(mild, textures.images, flip=True))
+    textures = replace(textures, views=make_views(mild, textures.images[:], flip=True))
     peer = made_peer(textures)
     settings = Clustering(epochs=40, batch_size=64, learning_rate=3e-3)
     cluster(settings, peer, same_class(textures.labels, 5), textures, Engine(), None)
@@ -58,7 +58,7 @@ def test_anchors_and_neighbors_are_strong_views_of_the_right_images(
     textures: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each image is its own index in its first pixels; anchors and partners are recorded as they are seen."""
-    images = textures.images.clone()
+    images = textures.images[:].clone()
     images[:, 0, 0, 0] = torch.arange(160).to(torch.uint8)
     data = TrainingData(images, textures.labels, 4, textures.views, textures.generator)
     seen: list[Tensor] = []

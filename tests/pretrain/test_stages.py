@@ -115,11 +115,11 @@ def test_another_setting_is_another_question(
 
 
 def seen(data: TrainingData, settings: ViewSettings, *, flip: bool = True) -> TrainingData:
-    return replace(data, views=make_views(settings, data.images, flip=flip))
+    return replace(data, views=make_views(settings, data.images[:], flip=flip))
 
 
 def darker(data: TrainingData) -> TrainingData:
-    images = data.images.clone()
+    images = data.images[:].clone()
     images[3, 0, 2, 2] ^= 1
     return replace(data, images=images)
 

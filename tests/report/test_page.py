@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import scanmix
 from scanmix.audit import Evidence, audit
+from scanmix.audit.evidence import neighborhood
 from scanmix.cli import app
 from scanmix.config import UserError
 from scanmix.progress import Quiet
@@ -148,15 +149,51 @@ def test_an_unfinished_run_shows_what_there_is(trained: Trained, tmp_path: Path)
     assert page_of(folder).count("card") == 0
 
 
-def test_data_from_memory_leaves_one_sentence_in_place_of_the_audit(tmp_path: Path) -> None:
+def test_data_from_memory_leaves_one_sentence_in_place_of_the_pictures(tmp_path: Path) -> None:
     pixels = torch.randint(0, 256, (24, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     names = tuple(str(i) for i in range(24))
     examples = scanmix.Examples(images=pixels, labels=torch.arange(24) % 2, class_names=("a", "b"), ids=names)
     scanmix.train(examples, method="cross_entropy", out=tmp_path / "run", epochs=2, network=SMALL)
     page = page_of(tmp_path / "run")
-    assert "came from memory" in page.text and "No command line makes this run again" in page.text
-    assert "no test images" in page.text and page.count("card") == 0
+    assert "No pictures: the data of" in page.text and "came from memory" in page.text
+    assert "No command line makes this run again" in page.text
+    assert "no test images" in page.text
+    assert page.count("card") == page.count("ids") == 24 and "img" not in dict(page.tags)  # told apart by their ids
+    assert any("Wrong labels among" in figure for figure in page.figures())
+    shutil.rmtree(tmp_path / "run" / "evidence")  # of an older version
+    page = page_of(tmp_path / "run")
+    assert "The data of" in page.text and "came from memory" in page.text
+    assert not any("Wrong labels among" in figure for figure in page.figures())
     assert any("After epoch 2" in figure and "labels: 24" in figure for figure in page.figures())
+
+
+def test_pictures_that_are_gone_leave_a_drawing(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for i in range(24):
+        folder = tmp_path / "photos" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (150, 150, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    examples, _ = scanmix.load(tmp_path / "photos")
+    noisy = scanmix.add_noise(examples, "symmetric", rate=0.5)
+    scanmix.train(noisy, method="cross_entropy", out=tmp_path / "run", epochs=2, network=SMALL)
+
+    def drawn(source: str) -> int:
+        return sum(
+            (attrs["src"] or "").startswith("data:image/svg") for tag, attrs in Page(source).tags if tag == "img"
+        )
+
+    whole = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert drawn(whole) == 0
+    (tmp_path / "photos" / "a" / "4.png").unlink()
+    source = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert_self_contained(source)
+    page, before = Page(source), Page(whole)
+    assert drawn(source) >= 1 and page.count("card") == 24 and page.count("tiny") == 0
+    assert page.figures() == before.figures()  # the truth behind the losses and the audit are as they were
+    rows = scanmix.open_run(tmp_path / "run").audit()
+    first = [attrs["src"] or "" for tag, attrs in page.tags if tag == "img" and attrs["alt"]]
+    gone = rows["id"].tolist().index("a/4.png")
+    assert [i for i, src in enumerate(first) if src.startswith("data:image/svg")] == [gone]
 
 
 ODD = ('<script>alert("x")</script>', "a & b's; DROP")
@@ -194,13 +231,14 @@ def large(count: int, classes: int, side: int) -> Findings:
     names = tuple(f"a class with a long name, number {i}" for i in range(classes))
     ids = tuple(f"/a/rather/long/path/{i:05d}.png" for i in range(count))
     images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=draw)
-    examples = scanmix.Examples(images=images, labels=labels, class_names=names, ids=ids, true_labels=truth)
     snapshots = [
         Snapshot(epoch, torch.rand(2, count, generator=draw).half(), torch.zeros(2, count).int()) for epoch in (1, 300)
     ]
+    neighbors, similarity = neighborhood(torch.rand(count, 8, generator=draw))
     evidence = Evidence(
-        labels=labels, probs=torch.rand(2, count, classes, generator=draw).softmax(2), class_names=names, ids=ids,
-        features=torch.rand(count, 8, generator=draw), snapshots=snapshots,
+        labels=labels, probs=torch.rand(count, classes, generator=draw).softmax(1), class_names=names, ids=ids,
+        predictions=torch.zeros(2, count, dtype=torch.int64), true_labels=truth, neighbors=neighbors,
+        similarity=similarity, snapshots=snapshots,
     )  # fmt: skip
     metrics = [
         {"epoch": epoch, "accuracy": epoch / 400, **{f"learn/{name}": 1.0 / epoch for name in "abcdef"},
@@ -211,8 +249,8 @@ def large(count: int, classes: int, side: int) -> Findings:
     run = Run(resolve("scanmix", "large"), about, metrics, folder=Path("runs/large"))
     test = {"confusion": np.eye(classes, dtype=int).tolist(), "class_accuracy": dict.fromkeys(names, 1.0)}
     return Findings(
-        run=run, folder=Path("runs/large"), versions={}, toml="x = 1", snapshots=snapshots, examples=examples,
-        audit=audit(evidence), no_audit="", test=test, no_test="",
+        run=run, folder=Path("runs/large"), versions={}, toml="x = 1", snapshots=snapshots, labels=evidence,
+        audit=audit(evidence), no_audit="", pictures=images, no_pictures="", test=test, no_test="",
     )  # fmt: skip
 
 
@@ -235,7 +273,7 @@ def test_asked_epochs_are_shown_and_others_refused(trained: Trained, tmp_path: P
 
 def test_the_truth_behind_the_histograms_is_in_the_order_of_the_data(trained: Trained) -> None:
     found = gather(trained("scanmix"), Quiet())
-    assert found.examples is not None and found.wrong is not None
+    assert found.wrong is not None
     assert found.wrong.mean() == pytest.approx(found.run.noise.actual)
 
 

@@ -9,7 +9,6 @@ import torch
 
 from scanmix.audit import Audit
 from scanmix.blocks.doubt import Rate
-from scanmix.data.examples import Examples
 from scanmix.review import Decisions, Review
 from scanmix.review.rows import make_queue
 from scanmix.review.thumbnails import Thumbnails
@@ -67,15 +66,10 @@ def make_review(tmp_path: Path) -> MakeReview:
 
     def make(count: int = 12, *, folder: Path = tmp_path, paths: Sequence[str] | None = None, **more: object) -> Review:
         audit = made_up(count, paths=paths, **more)  # type: ignore[arg-type]
-        examples = Examples(
-            images=(torch.arange(count) % 256).to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8),
-            labels=torch.zeros(count, dtype=torch.int64),
-            class_names=audit.class_names,
-            ids=tuple(audit["id"][::-1]),
-            paths=None if paths is None else tuple(paths[::-1]),
-        )
+        squares = (torch.arange(count) % 256).to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8)
+        sources = squares if paths is None else paths[::-1]
         decisions = Decisions(folder, audit, "ann")
         decisions.take_over()
-        return Review("made up", audit, make_queue(audit), decisions, Thumbnails(examples, audit.order.tolist()))
+        return Review("made up", audit, make_queue(audit), decisions, Thumbnails(sources, audit.order.tolist()))
 
     return make

@@ -1,5 +1,11 @@
 """The review page in headless Chromium: every key, bulk, filters, two tabs, a server that goes away."""
 
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -7,10 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import uvicorn
 from PIL import Image
 
+import scanmix
+from scanmix.data.corrections import apply_corrections
 from scanmix.review import Review, make_app, write_static
 from scanmix.review.decisions import CHOICES
 from scanmix.review.server import listen
@@ -309,6 +318,68 @@ def test_odd_paths_and_a_deleted_picture(make_review: Any, open_tab: Any, tmp_pa
             press(page, "k")
         until(lambda: len(decided(review)) == 5)
         assert "q'uo" in (tmp_path / "corrected.csv").read_text(encoding="utf-8")
+
+
+@contextmanager
+def command(run: Path) -> Iterator[str]:
+    """`scanmix review` as it is typed, ended by Ctrl-C: the address of its page."""
+    line = [sys.executable, "-m", "scanmix", "review", str(run), "--no-browser", "--who", "ann"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:\d+/\S+/", process.stdout.readline())
+            assert found
+            yield found[0]
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+            assert process.returncode == 0 and not errors
+        finally:
+            process.kill()
+
+
+def decisions_in(run: Path) -> dict[str, str]:
+    with (run / "corrected.csv").open(encoding="utf-8", newline="") as file:
+        return {row["id"]: row["decision"] for row in csv.DictReader(file) if row["decision"]}
+
+
+def test_a_review_goes_on_after_pictures_were_deleted(open_tab: Any, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    for i in range(24):
+        folder = tmp_path / "photos" / ("night", "sun")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = draw.normal(60 + 120 * (i % 2), 40, (20, 20, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    run, (examples, _) = tmp_path / "run", scanmix.load(tmp_path / "photos")
+    noisy = scanmix.add_noise(examples, "symmetric", rate=0.5)
+    small = {"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2}
+    scanmix.train(noisy, method="cross_entropy", out=run, epochs=2, network=small, progress=False)
+    with command(run) as url:
+        page = open_tab(url)
+        comes(page, "document.getElementById('picture').naturalWidth === 20")
+        first = current(page)
+        press(page, "k")
+        until(lambda: (run / "corrected.csv").exists() and decisions_in(run) == {first: "keep"})
+        comes(page, "!source.waiting()")
+        gone = current(page)
+        page.close()
+    for name in (first, gone):
+        (tmp_path / "photos" / name).unlink()
+    with command(run) as url:
+        page = open_tab(url)
+        assert current(page) == gone and "1 of 24" in page.inner_text("#numbers")
+        comes(page, "document.getElementById('picture').naturalWidth === 160")  # the drawing that says why
+        press(page, "x")
+        until(lambda: decisions_in(run) == {first: "keep", gone: "exclude"})
+        comes(page, "document.getElementById('picture').naturalWidth === 20")
+        press(page, "ArrowLeft", "ArrowLeft")
+        assert current(page) == first
+        press(page, "x")
+        until(lambda: decisions_in(run) == {first: "exclude", gone: "exclude"})
+        comes(page, "!source.waiting()")
+        page.close()
+    left, _ = scanmix.load(tmp_path / "photos")
+    assert len(apply_corrections(left, run / "corrected.csv")) == 22
 
 
 def test_what_was_decided_while_the_server_was_away_is_saved_when_it_is_back(make_review: Any, open_tab: Any) -> None:

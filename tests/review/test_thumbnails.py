@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from scanmix.review import thumbnails
@@ -19,17 +20,9 @@ def test_arrays_come_as_they_are_and_in_the_order_of_the_audit(make_review: Any)
         assert (np.asarray(opened(pictures.get(row))) == 11 - row).all()
 
 
-def test_color_arrays_keep_their_color(make_review: Any) -> None:
-    import dataclasses
-
-    import torch
-
-    review = make_review()
-    examples = dataclasses.replace(
-        review.thumbnails._examples, images=torch.tensor([200, 30, 60], dtype=torch.uint8).view(1, 3, 1, 1)
-        .expand(12, 3, 8, 8),
-    )  # fmt: skip
-    picture = thumbnails.Thumbnails(examples, list(range(12))).get(0)
+def test_color_arrays_keep_their_color() -> None:
+    pixels = torch.tensor([200, 30, 60], dtype=torch.uint8).view(1, 3, 1, 1).expand(12, 3, 8, 8)
+    picture = thumbnails.Thumbnails(pixels, list(range(12))).get(0)
     assert opened(picture).convert("RGB").getpixel((2, 2)) == (200, 30, 60)
 
 

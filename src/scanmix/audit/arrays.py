@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from scanmix.audit.evidence import Evidence
+from scanmix.audit.evidence import Evidence, neighborhood
 from scanmix.config import UserError
 
 
@@ -43,12 +43,18 @@ def evidence_from_arrays(
     names = tuple(ids) if ids is not None else tuple(str(i) for i in range(count))
     if len(names) != count or len(set(names)) != count:
         raise UserError(f"{count} different ids are needed, and {len(set(names))} were given")
+    neighbors, similarity = (None, None)
+    if features is not None:
+        neighbors, similarity = neighborhood(torch.from_numpy(features.astype(np.float32)))
+    said = torch.from_numpy(shares)
     return Evidence(
         labels=torch.from_numpy(_numbered(labels, class_names)),
-        probs=torch.from_numpy(shares),
+        probs=said.mean(0),
+        predictions=said.argmax(2),
         class_names=tuple(class_names),
         ids=names,
-        features=None if features is None else torch.from_numpy(features.astype(np.float32)),
+        neighbors=neighbors,
+        similarity=similarity,
     )
 
 

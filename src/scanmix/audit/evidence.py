@@ -1,104 +1,85 @@
-"""What is known of each label: from a run of any method, or from arrays that somebody brings.
+"""What is known of each label when a training is over, or from arrays that somebody brings.
 
-Legend: N examples, C classes, D features, P networks.
+Legend: N examples, C classes, D features, K neighbors, P networks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from scanmix.blocks.doubt import EVEN
-from scanmix.config import UserError
+from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
+from scanmix.checkpoint import Seen
 from scanmix.data.duplicates import exact_groups
 from scanmix.data.examples import Examples
-from scanmix.data.readers import reload
-from scanmix.runs import Run
-from scanmix.trajectory import Snapshot, load_trajectory
+from scanmix.trajectory import Snapshot
+
+NEIGHBORS = 10
+"""How many neighbors vote, where there are so many."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """All that is known of N labels, in the order of the training data."""
+    """All that is known of N labels, in the order of the training data: O(N x C), whatever the images were."""
 
     labels: Tensor
     """(N,) int64, given."""
     probs: Tensor
-    """(P, N, C) class probabilities of each network."""
+    """(N, C) class probabilities, mean over the networks; of a run in half precision."""
+    predictions: Tensor
+    """(P, N) int64, the likeliest class to each network."""
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
     paths: tuple[str, ...] | None = None
-    features: Tensor | None = None
-    """(N, D): whose neighbors are asked; without them nobody is."""
+    true_labels: Tensor | None = None
+    """(N,) int64, to measure against; nothing is weighed by it."""
+    neighbors: Tensor | None = None
+    """(N, K) int64, the nearest others by the networks' features; without them nobody is asked."""
+    similarity: Tensor | None = None
+    """(N,) mean cosine to them."""
+    pictures: Tensor | None = None
+    """(N,) int64, the first example with the same picture."""
     snapshots: Sequence[Snapshot] = ()
     set_aside: Tensor | None = None
     """(N,) bool: labels from which nothing was learned in the last epoch."""
     label_free: bool = False
     """No label was learned from at all."""
-    duplicates: Mapping[int, tuple[int, ...]] | None = None
-    """Position -> positions of the same picture under another label."""
 
 
-def evidence_of(run: Run, examples: Examples | None = None) -> Evidence:
-    """Collect what a finished run of any method knows of its training labels.
-
-    Args:
-        run: the run.
-        examples: what it was trained on; loaded again when not given.
-
-    Raises:
-        UserError: the run is unfinished, or its training data cannot be loaded again as it was.
-    """
-    model = run.model
-    examples = training_data(run) if examples is None else examples
-    folder = run.folder
-    snapshots = run.snapshots if folder is None else load_trajectory(folder, len(run.metrics))
+def collect(seen: Seen, examples: Examples) -> Evidence:
+    """Make evidence of what a model sees in its training data."""
+    neighbors, similarity = neighborhood(seen.features)
     return Evidence(
         labels=examples.labels.cpu(),
-        probs=model.member_logits(examples).softmax(2),
+        probs=seen.logits.softmax(2).mean(0).half(),
+        predictions=seen.logits.argmax(2),
         class_names=examples.class_names,
         ids=examples.ids,
         paths=examples.paths,
-        features=model.features(examples),
-        snapshots=snapshots,
-        set_aside=_set_aside(run, snapshots),
-        label_free=model.label_free,
-        duplicates=same_pictures(examples),
+        true_labels=None if examples.true_labels is None else examples.true_labels.cpu(),
+        neighbors=neighbors,
+        similarity=similarity,
+        pictures=same_pictures(examples.images.cpu()),
     )
 
 
-def training_data(run: Run) -> Examples:
-    """Return what a run was trained on, loaded again if need be.
+def neighborhood(features: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    """Return the nearest others and how alike they are; None for a single example.
 
-    Raises:
-        UserError: it came from memory, or is not what it was.
+    Shape: (N, D) -> (N, K) int64, (N,) mean cosine.
     """
-    if run.examples is not None:
-        return run.examples
-    source = run.settings.source
-    if source is None:
-        raise UserError(f"the data of {run.folder} came from memory; call run.audit(examples) with the same examples")
-    examples = reload(source["train"])
-    if examples.fingerprint() != run.settings.fingerprint:
-        raise UserError(f"the data of {run.folder} is not what it was when the run began; bring it back")
-    return examples
+    if len(features) < 2:
+        return None, None
+    neighbors = nearest_neighbors(features, min(NEIGHBORS, len(features) - 1))
+    return neighbors, neighbor_similarity(features, neighbors)
 
 
-def same_pictures(examples: Examples) -> dict[int, tuple[int, ...]]:
-    """Return, for each example whose pixels stand under another label as well, where: position -> positions."""
-    labels = examples.labels.tolist()
-    return {
-        i: tuple(j for j in group if labels[j] != labels[i])
-        for group in exact_groups(examples.images.cpu()) if len({labels[j] for j in group}) > 1
-        for i in group
-    }  # fmt: skip
-
-
-def _set_aside(run: Run, snapshots: Sequence[Snapshot]) -> Tensor | None:
-    """Labels that every network was told not to believe in the last epoch; None where no method divides."""
-    p_clean = snapshots[-1].p_clean if snapshots else None
-    if p_clean is None:
-        return None
-    return (p_clean <= getattr(run.settings.build_method(), "clean_threshold", EVEN)).all(0)
+def same_pictures(images: Tensor) -> Tensor:
+    """Return for each image the position of the first that is equal in every pixel. Shape: -> (N,) int64."""
+    first = torch.arange(len(images))
+    for group in exact_groups(images):
+        first[group] = group[0]
+    return first

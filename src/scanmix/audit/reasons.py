@@ -1,4 +1,4 @@
-"""The reason of a verdict in one sentence, for somebody who looks at the picture."""
+"""The reason of a verdict in one sentence, for somebody who looks at the example."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def reason(row: Mapping[str, Any], twins: Sequence[str]) -> str:
 
     Args:
         row: the cells of the audit, by column.
-        twins: ids of the same picture under other labels.
+        twins: ids of a few of the same pictures or vectors under other labels.
     """
     given, suggested = row["given"], row["suggested"]
     sure = f"{row['confidence']:.0%}"
     if row["kind"] == "duplicate":
-        return f"the same picture stands under another label: {', '.join(twins[:3])}"
+        return f"an exact copy stands under another label: {', '.join(twins)}"
     if row["kind"] == "out_of_scope":
         return f"looks like none of the classes: {suggested} is the likeliest, with {sure}"
     if row["kind"] == "wrong":

@@ -6,7 +6,6 @@ Legend: N examples, C classes, K neighbors, P networks, T snapshots. All row arr
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from scanmix.blocks.doubt import Rate
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
+from scanmix.data.records import load_pyarrow
 from scanmix.pretrain.artifacts import write_aside
 
 
@@ -91,11 +91,16 @@ class Audit(Mapping[str, np.ndarray]):
 
     def to_csv(self, path: str | Path) -> None:
         """Write all columns as CSV, atomically."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(self.columns)
-        table.writerows(zip(*(_printed(column) for column in self.columns.values()), strict=True))
-        write_aside(Path(path), lambda aside: aside.write_text(text.getvalue(), encoding="utf-8"))
+        write_aside(Path(path), self._write_csv)
+
+    def _write_csv(self, path: Path) -> None:
+        """Write some thousand rows at a time: as text they are many times as large as the columns."""
+        with path.open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(self.columns)
+            for start in range(0, len(self.order), 4096):
+                part = [_printed(column[start : start + 4096]) for column in self.columns.values()]
+                table.writerows(zip(*part, strict=True))
 
     def to_parquet(self, path: str | Path) -> None:
         """Write all columns as Parquet, atomically.
@@ -103,11 +108,7 @@ class Audit(Mapping[str, np.ndarray]):
         Raises:
             UserError: pyarrow is missing.
         """
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise UserError("Parquet needs pyarrow: pip install 'scanmix[parquet]'") from None
+        pyarrow = load_pyarrow(Path(path))
         table = pyarrow.table(dict(self.columns))
         write_aside(Path(path), lambda aside: pyarrow.parquet.write_table(table, aside))
 

@@ -26,11 +26,11 @@ from scanmix.blocks.doubt import (
     mean_likelihood,
     truth_posterior,
 )
-from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity, neighbor_vote
+from scanmix.blocks.neighbors import neighbor_vote
 from scanmix.blocks.transition import expected_confusion
 
-NEIGHBORS = 10
-"""How many neighbors vote, where there are so many."""
+TWINS = 3
+"""Of the same pictures under other labels so many are named."""
 
 
 def audit(evidence: Evidence) -> Audit:
@@ -41,13 +41,11 @@ def audit(evidence: Evidence) -> Audit:
     networks give their probabilities: the example's own label, which a network may know by heart, has no part in
     it. p_clean is the posterior of a two-component mixture on that score.
     """
-    labels, probs = evidence.labels, evidence.probs.mean(0)
-    count, losses = len(labels), _losses(evidence)
-    neighbors = None
+    labels, probs, neighbors = evidence.labels, evidence.probs.float(), evidence.neighbors
+    losses = _losses(evidence)
     witnesses = [mean_likelihood(losses) if evidence.snapshots else given_share(probs, labels)]
     belief = probs
-    if evidence.features is not None and count > 1:
-        neighbors = nearest_neighbors(evidence.features, min(NEIGHBORS, count - 1))
+    if neighbors is not None:
         vote = neighbor_vote(neighbors, probs)
         belief = (probs + vote) / 2
         witnesses.append(given_share(vote, labels))
@@ -56,7 +54,7 @@ def audit(evidence: Evidence) -> Audit:
     p_clean = clean_probability(-score)
     order = torch.from_numpy(np.lexsort((score.numpy(), p_clean.numpy())))
     posterior = truth_posterior(p_clean, belief, labels)
-    columns = _columns(evidence, p_clean, score, belief, neighbors, losses)
+    columns = _columns(evidence, p_clean, score, belief, losses)
     columns = {name: column[order.numpy()] for name, column in columns.items()}
     columns["expected_wrong"] = (1 - columns["p_clean"].astype(np.float64)).cumsum().round(2)
     place = order.argsort()
@@ -74,14 +72,15 @@ def audit(evidence: Evidence) -> Audit:
 
 
 def _columns(
-    evidence: Evidence, p_clean: Tensor, score: Tensor, belief: Tensor, neighbors: Tensor | None, losses: Tensor
+    evidence: Evidence, p_clean: Tensor, score: Tensor, belief: Tensor, losses: Tensor
 ) -> dict[str, np.ndarray]:
     """Every column, in the order of the training data."""
     labels, names = evidence.labels, np.array(evidence.class_names, dtype=object)
-    count, duplicates = len(labels), evidence.duplicates or {}
+    count, twins = len(labels), _twins(evidence)
     confidence, suggested = belief.max(1)
-    against = evidence.probs.argmax(2) != labels
-    is_duplicate = torch.tensor([i in duplicates for i in range(count)], dtype=torch.bool)
+    against = evidence.predictions != labels
+    is_duplicate = torch.zeros(count, dtype=torch.bool)
+    is_duplicate[list(twins)] = True
     predicted = [snapshot.predictions == labels for snapshot in evidence.snapshots]
     table: dict[str, np.ndarray] = {
         "id": np.array(evidence.ids, dtype=object),
@@ -92,11 +91,11 @@ def _columns(
         "score": score.numpy(),
         "confidence": confidence.numpy(),
         "margin": margin(belief, labels).numpy(),
-        "kind": np.array(kinds(p_clean, belief, labels, is_duplicate, _alone(evidence, neighbors)), dtype=object),
+        "kind": np.array(kinds(p_clean, belief, labels, is_duplicate, _alone(evidence)), dtype=object),
     }
-    if neighbors is not None:
+    if evidence.neighbors is not None:
         shown = F.one_hot(labels, len(names)).float()
-        votes = neighbor_vote(neighbors, shown)
+        votes = neighbor_vote(evidence.neighbors, shown)
         table["neighbor_vote"] = names[votes.argmax(1).numpy()]
         table["neighbor_agreement"] = given_share(votes, labels).numpy()
     if len(losses):
@@ -106,16 +105,34 @@ def _columns(
     table["against"] = np.array([_letters(column) for column in against.T.tolist()], dtype=object)
     table["suggestion"] = np.array(_origin(evidence), dtype=object)
     rows = ({name: column[i] for name, column in table.items()} for i in range(count))
-    twins = ([evidence.ids[j] for j in duplicates.get(i, ())] for i in range(count))
-    table["reason"] = np.array([reason(*pair) for pair in zip(rows, twins, strict=True)], dtype=object)
+    table["reason"] = np.array([reason(row, twins.get(i, ())) for i, row in enumerate(rows)], dtype=object)
     return table
 
 
-def _alone(evidence: Evidence, neighbors: Tensor | None) -> Tensor:
+def _twins(evidence: Evidence) -> dict[int, list[str]]:
+    """Position of each picture that stands under another label as well -> ids of the first few of those."""
+    if evidence.pictures is None:
+        return {}
+    first, labels = evidence.pictures.tolist(), evidence.labels.tolist()
+    groups: dict[int, list[int]] = {}
+    for i in (evidence.pictures != torch.arange(len(first))).nonzero().flatten().tolist():
+        groups.setdefault(first[i], [first[i]]).append(i)
+    found = {}
+    for group in groups.values():
+        by_label: dict[int, list[int]] = {}
+        for i in group:
+            by_label.setdefault(labels[i], []).append(i)
+        few = sorted(i for places in by_label.values() for i in places[:TWINS])
+        for i in group if len(by_label) > 1 else ():
+            found[i] = [evidence.ids[j] for j in few if labels[j] != labels[i]][:TWINS]
+    return found
+
+
+def _alone(evidence: Evidence) -> Tensor:
     """Shape: (N,) bool; nobody where there are no features to tell by."""
-    if neighbors is None or evidence.features is None:
+    if evidence.similarity is None:
         return torch.zeros(len(evidence.labels), dtype=torch.bool)
-    return isolated(neighbor_similarity(evidence.features, neighbors))
+    return isolated(evidence.similarity)
 
 
 def _losses(evidence: Evidence) -> Tensor:

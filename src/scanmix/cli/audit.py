@@ -48,7 +48,7 @@ def audit(
         found.to_parquet(folder / "labels.parquet")
         written.append("labels.parquet")
     except UserError as error:
-        show_warning(f"no labels.parquet: {error}")
+        show_warning(str(error))
     _show(found, worst)
     typer.echo(f"Written to {folder}: {', '.join(written)}.")
 
@@ -58,7 +58,7 @@ def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None
         raise UserError("name the folder of a run, or give both --labels and --probs")
     from scanmix.audit import audit as weigh
     from scanmix.audit.arrays import evidence_from_arrays
-    from scanmix.data.arrays import read_array
+    from scanmix.data.npy import read_array
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     around = None if features is None else read_array(features)
@@ -75,7 +75,7 @@ def _show(found: Audit, worst: int) -> None:
     )
     typer.echo("Kinds: " + ", ".join(f"{count} {kind}" for kind, count in summary["kinds"].items()) + ".")
     rows = [[row["class"], str(int(row["labels"])), f"{row['expected_wrong']:.0f}"] for row in summary["classes"]]
-    print_table("Labels by class, the worst class first", ["label", "images", "expected wrong"], rows)
+    print_table("Labels by class, the worst class first", ["label", "labels", "expected wrong"], rows)
     pairs = [[pair["given"], pair["true"], f"{pair['expected']:.0f}"] for pair in summary["confused"]]
     print_table("Most confused", ["label", "looks like", "expected"], pairs, text_columns=2)
     if worst:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scanmix.cli.options import Data, Device, LimitTest, PerClass, Root, Seed, Size
-from scanmix.cli.shell import check_writable, percent, print_table, settings_from
+from scanmix.cli.shell import check_writable, percent, print_table, settings_from, shape_of
 from scanmix.progress import Bar, progress
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ MOST_PLACES = 4
 
 def doctor(
     data: Data,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Labels of a .npy, as for train; by default the .csv beside it.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="As for train.")] = None,
     recipe: Annotated[str | None, typer.Option(help="As for train.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for train.")] = None,
@@ -44,23 +47,25 @@ def doctor(
 ) -> None:
     """Look at data before training on it.
 
-    Counts classes, finds unreadable, odd and duplicate images, estimates time and memory, suggests settings. Exit
+    Counts classes, finds what is unreadable, odd or a duplicate, estimates time and memory, suggests settings. Exit
     code 0: training can start, warnings or not; 1: it cannot.
     """
     for path in (json_, save_recipe):
         if path is not None:
             check_writable(path)
     overrides = settings_from(set_ or ())
+    from scanmix.data.readers import kind_of
     from scanmix.doctor.checkup import as_json, check_up
     from scanmix.engine import find_device
     from scanmix.runs import resolve
 
     find_device(device)  # what is mistyped is told before a million images are read
-    settings = resolve(method, Path(data).name, recipe, overrides, seed=seed, device=device)
+    settings = resolve(method, Path(data).name, recipe, overrides, kind=kind_of(data), seed=seed, device=device)
     with _bars() as tick:
         checkup = check_up(
-            data, settings, overrides, tick, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test
-        )
+            data, settings, overrides, tick, root=root, size=size, per_class=per_class, seed=seed,
+            limit_test=limit_test, labels=labels,
+        )  # fmt: skip
     if checkup.train is not None:
         _show_data(checkup, checkup.train)
     _show_findings(checkup)
@@ -72,8 +77,8 @@ def doctor(
     _show_estimates(checkup.plan)
     _show_advice(data, checkup.plan, save_recipe)
     asked = {
-        "method": method, "recipe": recipe, "size": size, "per-class": per_class, "limit-test": limit_test,
-        "root": root, "seed": seed or None, "device": None if device == "auto" else device,
+        "labels": labels, "method": method, "recipe": recipe, "size": size, "per-class": per_class,
+        "limit-test": limit_test, "root": root, "seed": seed or None, "device": None if device == "auto" else device,
     }  # fmt: skip
     if checkup.plan.advice:
         asked["recipe"] = save_recipe or "mine.toml"
@@ -83,16 +88,13 @@ def doctor(
 
 
 def _show_data(checkup: Checkup, train: Examples) -> None:
-    """Print what is there in a line or two, then how many images each class has."""
+    """Print what is there in a line or two, then how many examples each class has."""
     from scanmix.data.checks import class_counts
     from scanmix.doctor.checkup import sides
 
-    height, width = train.size
-    kind = "gray" if train.channels == 1 else "color"
-    tested = "no test images" if checkup.test is None else f"{len(checkup.test)} test images"
-    typer.echo(
-        f"{train.name}: {len(train)} images of {train.num_classes} classes ({height}x{width}, {kind}), {tested}."
-    )
+    many = f"{train.kind}s"
+    tested = f"no test {many}" if checkup.test is None else f"{len(checkup.test)} test {many}"
+    typer.echo(f"{train.name}: {len(train)} {many} of {train.num_classes} classes ({shape_of(train)}), {tested}.")
     if checkup.headers:
         modes = Counter(header.mode for header in checkup.headers).most_common()
         shorter = sides(checkup.headers)
@@ -105,7 +107,7 @@ def _show_data(checkup: Checkup, train: Examples) -> None:
     if len(names) > MOST_CLASSES:
         names = sorted(names, key=counts.__getitem__)[:MOST_CLASSES]
         title = f"The {MOST_CLASSES} smallest of {len(counts)} classes"
-    columns = ["class", "images", "share", *(["test images"] if tests else [])]
+    columns = ["class", many, "share", *([f"test {many}"] if tests else [])]
     rows = [
         [name, str(counts[name]), percent(counts[name] / len(train)), *([str(tests.get(name, 0))] if tests else [])]
         for name in names

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,15 +15,19 @@ from scanmix.cli.shell import check_run, percent, print_table
 def evaluate(
     run: RunFolder,
     data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Labeled images; by default the run's test images.")
+        str | None, typer.Option(metavar="DATA", help="Labeled images or vectors; by default the run's test data.")
     ] = None,
     root: Root = None,
 ) -> None:
-    """Measure a finished run on labeled images."""
+    """Measure a finished run on labeled images or vectors."""
     check_run(run)
+    from scanmix.checkpoint import load_model
+    from scanmix.evaluate import evaluate as measure
     from scanmix.evaluate import evaluate_run
 
-    result = evaluate_run(run) if data is None else _measure(run, data, root)
+    model = load_model(run)
+    result = evaluate_run(run) if data is None else measure(model, load_labeled(model, data, root))
+    many = f"{model.kind}s"
     rows = []
     for place, (name, share) in enumerate(result["class_accuracy"].items()):
         counts = list(result["confusion"][place])
@@ -33,16 +36,8 @@ def evaluate(
         most = max(range(len(counts)), key=counts.__getitem__)
         taken_for = f"{list(result['class_accuracy'])[most]} ({counts[most]})" if counts[most] else "-"
         rows.append([name, str(total), percent(share), taken_for])
-    print_table(f"{run} on {data or 'its test images'}", ["class", "images", "found", "most often taken for"], rows)
-    typer.echo(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} images{_how(result)}.")
-
-
-def _measure(run: Path, data: str, root: Path | None) -> Mapping[str, Any]:
-    from scanmix.checkpoint import load_model
-    from scanmix.evaluate import evaluate as measure
-
-    model = load_model(run)
-    return measure(model, load_labeled(model, data, root))
+    print_table(f"{run} on {data or f'its test {many}'}", ["class", many, "found", "most often taken for"], rows)
+    typer.echo(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}{_how(result)}.")
 
 
 def _how(result: Mapping[str, Any]) -> str:

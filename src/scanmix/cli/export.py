@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,16 +29,18 @@ def export(
 ) -> None:
     """Make a folder to give away: the classifier of a finished run and its model card.
 
-    The ONNX file is compared with the network on the run's own images before anything is kept.
+    The ONNX file is compared with the network on what the run was trained on before anything is kept.
     """
     check_run(run)
     from scanmix.export.folder import export_onnx, export_safetensors
+    from scanmix.runs import open_run
 
     checked = ""
     if format_ is Format.onnx:
         agreement = export_onnx(run, out)
-        checked = f"\nChecked on {agreement.images}: probabilities differ by {agreement.difference:.1e} at most."
+        checked = f"\nChecked on {agreement.inputs}: probabilities differ by {agreement.difference:.1e} at most."
     else:
         export_safetensors(run, out)
+    new = "new.npy" if open_run(run).settings.kind == "vector" else "new_images/"
     typer.echo(f"Wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}.{checked}")
-    typer.echo(f"Next: scanmix predict {out} new_images/")
+    typer.echo(f"Next: scanmix predict {shlex.quote(str(out))} {new}")

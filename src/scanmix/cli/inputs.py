@@ -1,20 +1,33 @@
-"""The images a person names on the command line: files to classify, and labeled ones to measure with."""
+"""What a person names on the command line: images or vectors to classify, and labeled ones to measure with."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from scanmix.config import UserError
+from scanmix.progress import progress
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from scanmix.data.examples import Examples
     from scanmix.export.classifier import Classifier
 
 STDIN = Path("-")
+CHUNK = 4096
+"""Images decoded at a time: memory does not grow with their number."""
+
+
+class Chunk(NamedTuple):
+    """Some of what is to be classified, and what of it cannot be ("name: reason" each)."""
+
+    names: list[str]
+    inputs: np.ndarray
+    skipped: list[str]
 
 
 def find_files(paths: Sequence[Path]) -> list[Path]:
@@ -43,8 +56,60 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
+def picture_chunks(files: Sequence[Path], model: Classifier) -> Iterator[Chunk]:
+    """Yield decoded images by their paths; what cannot be read is skipped."""
+    import numpy as np
+
+    from scanmix.data.decoding import decode_pictures, readable
+
+    for first in range(0, len(files), CHUNK):
+        chunk = files[first : first + CHUNK]
+        outcomes = list(zip(chunk, decode_pictures(chunk, model.size[0], model.channels), strict=True))
+        read = [(str(file), image) for file, image in outcomes if not isinstance(image, str)]
+        images = (
+            np.stack([image for _, image in read]) if read else np.empty((0, model.channels, *model.size), np.uint8)
+        )
+        skipped = [f"{readable(file)}: {reason}" for file, reason in outcomes if isinstance(reason, str)]
+        yield Chunk([name for name, _ in read], images, skipped)
+
+
+def read_vector_files(paths: Sequence[Path], run: Path, features: int) -> dict[Path, np.ndarray]:
+    """Read `.npy` files of vectors. Shape: -> (N, features) float32 of each.
+
+    Raises:
+        UserError: one is no such file, has another number of features, or two have one name.
+    """
+    from scanmix.data.npy import read_rows
+
+    found: dict[Path, np.ndarray] = {}
+    for path in paths:
+        if path.suffix.lower() != ".npy":
+            raise UserError(f"{run} takes vectors, one a row of a .npy file; {path} is none")
+        if any(path.stem == other.stem and path != other for other in found):
+            raise UserError(f"two files are called {path.name}, so their rows would be, too; rename one")
+        found[path] = read_rows(path)
+        if found[path].shape[1] != features:
+            raise UserError(f"{path} has {found[path].shape[1]} features; {run} was trained on {features}")
+    return found
+
+
+def vector_chunks(files: Mapping[Path, np.ndarray]) -> Iterator[Chunk]:
+    """Yield rows by their names, such as `new/0`; one with an infinite or missing number is skipped."""
+    from scanmix.data.npy import finite_rows, row_names
+
+    with progress("classifying", sum(map(len, files.values()))) as bar:
+        for path, rows in files.items():
+            names, finite = row_names(path, len(rows)), finite_rows(rows)
+            for first in range(0, len(rows), CHUNK):
+                part = slice(first, first + CHUNK)
+                marked = list(zip(names[part], finite[part], strict=True))
+                skipped = [f"{name}: infinite or not a number" for name, good in marked if not good]
+                yield Chunk([name for name, good in marked if good], rows[part][finite[part]], skipped)
+                bar.advance(len(marked))
+
+
 def load_labeled(model: Classifier, data: str, root: Path | None = None) -> Examples:
-    """Load labeled images in a model's classes, size and channels; their test part where they have one.
+    """Load labeled images or vectors in a model's classes, size and channels; their test part where they have one.
 
     Raises:
         UserError: they cannot be read, or have a class the model does not know.

@@ -61,3 +61,9 @@ Set = Annotated[
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels; by default what suits them.")]
 PerClass = Annotated[int | None, typer.Option(help="Keep so many training images of each class.")]
 LimitTest = Annotated[int | None, typer.Option(help="Keep the first so many test images.")]
+Loggers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--logger", metavar="NAME", help="Send each epoch's numbers to tensorboard, mlflow or wandb too; repeatable."
+    ),
+]

@@ -1,14 +1,14 @@
-"""`scanmix predict`: classes and probabilities of image files, as a table."""
+"""`scanmix predict`: classes and probabilities of images or vectors, as a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.inputs import find_files, load_labeled
+from scanmix.cli.inputs import Chunk, find_files, load_labeled, picture_chunks, read_vector_files, vector_chunks
 from scanmix.cli.options import Device
 from scanmix.cli.shell import check_run, check_writable, percent, show_skipped
 from scanmix.config import UserError
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from scanmix.export.classifier import Classifier
 
 PREDICTIONS = Path("predictions.csv")
-CHUNK = 4096
-"""Images decoded and classified at a time: memory does not grow with their number."""
 
 
 def predict(
@@ -29,85 +27,95 @@ def predict(
         list[Path],
         typer.Argument(
             help="Image files, folders (with all below them), .csv or .parquet tables with a column path; "
-            "- reads paths from standard input, one a line."
+            "- reads paths from standard input, one a line. For a run on vectors: .npy files, one vector a row."
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Table to write, .csv or .parquet: path, class, probability.")
+        Path, typer.Option(help="Table to write, .csv or .parquet: path (of vectors, id), class, probability.")
     ] = PREDICTIONS,
     top: Annotated[int, typer.Option(min=1, help="How many classes to write for each image.")] = 1,
     calibrate: Annotated[
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Labeled images that were NOT trained on, 100 or more: adjust how sure the probabilities are. Some "
-            "labels may be wrong, if at random. Which class is likeliest does not change.",
+            help="Labeled images or vectors that were NOT trained on, 100 or more: adjust how sure the probabilities "
+            "are. Some labels may be wrong, if at random. Which class is likeliest does not change.",
         ),
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Classify images, into a CSV or Parquet table.
+    """Classify images or feature vectors, into a CSV or Parquet table.
 
-    Unreadable files are listed and skipped.
+    What cannot be read is listed and skipped.
     """
     check_run(run)
     check_writable(out)
-    files = find_files(paths)
-    from scanmix.data.records import new_table
     from scanmix.export.classifier import load_classifier
 
     model = load_classifier(run, device)
     if top > len(model.class_names):
         raise UserError(f"--top {top} is more than the {len(model.class_names)} classes of {run}")
-    if model.size == (1, 1):
-        raise UserError(f"{run} takes vectors, not files: scanmix.open_run({str(run)!r}).predict_proba(vectors)")
+    chunks = _chunks(model, run, paths)
+    temperature = 1.0 if calibrate is None else _find_temperature(model, run, calibrate)
+    skipped, total = _write(out, model, chunks, top, temperature)
+    note = f"; {skipped} could not be read and were skipped" if skipped else ""
+    typer.echo(f"Wrote {out}: {total - skipped} of {total} {model.kind}s{note}.")
+
+
+def _chunks(model: Classifier, run: Path, paths: Sequence[Path]) -> Iterator[Chunk]:
+    """What the paths lead to, in the form the model takes."""
+    if model.kind == "vector":
+        return vector_chunks(read_vector_files(paths, run, model.channels))
+    files = find_files(paths)
     if model.size[0] != model.size[1]:
         raise UserError(f"{run} takes images of {model.size[0]}x{model.size[1]} pixels; files are cut to squares")
-    temperature = 1.0 if calibrate is None else _find_temperature(model, run, calibrate)
-    columns: dict[str, type[str] | type[float]] = {"path": str, "class": str, "probability": float}
+    return picture_chunks(files, model)
+
+
+def _write(out: Path, model: Classifier, chunks: Iterable[Chunk], top: int, temperature: float) -> tuple[int, int]:
+    """Write the table; list what was skipped and return how many that is, and how many there were in all."""
+    from scanmix.data.records import new_table
+
+    columns: dict[str, type[str] | type[float]] = {"path" if model.kind == "image" else "id": str}
+    columns |= {"class": str, "probability": float}
     for place in range(2, top + 1):
         columns |= {f"class_{place}": str, f"probability_{place}": float}
     skipped: list[str] = []
+    total = 0
     with new_table(out, columns) as write:
-        for rows in _classified(model, files, top, temperature, skipped):
-            write(rows)
+        for chunk in chunks:
+            write(_rows(model, chunk, top, temperature))
+            skipped += chunk.skipped
+            total += len(chunk.names) + len(chunk.skipped)
         show_skipped(skipped)
-        if len(skipped) == len(files):
-            raise UserError(f"not one of {len(files)} files could be read as an image; nothing was written")
-    note = f"; {len(skipped)} could not be read and were skipped" if skipped else ""
-    typer.echo(f"Wrote {out}: {len(files) - len(skipped)} of {len(files)} images{note}.")
+        if len(skipped) == total:
+            what = "files could be read as an image" if model.kind == "image" else "rows holds numbers alone"
+            raise UserError(f"not one of {total} {what}; nothing was written")
+    return len(skipped), total
 
 
-def _classified(
-    model: Classifier, files: Sequence[Path], top: int, temperature: float, skipped: list[str]
-) -> Iterator[list[Row]]:
-    """Yield a row for each image, likeliest class first, in chunks; what cannot be read is added to `skipped`."""
+def _rows(model: Classifier, chunk: Chunk, top: int, temperature: float) -> list[Row]:
+    """A row of cells for each input, likeliest class first."""
     import numpy as np
 
     from scanmix.calibration import temper
-    from scanmix.data.decoding import decode_pictures
 
-    for first in range(0, len(files), CHUNK):
-        chunk = files[first : first + CHUNK]
-        outcomes = list(zip(chunk, decode_pictures(chunk, model.size[0], model.channels), strict=True))
-        skipped += [f"{file}: {reason}" for file, reason in outcomes if isinstance(reason, str)]
-        read = [(file, image) for file, image in outcomes if not isinstance(image, str)]
-        if not read:
-            continue
-        probs = temper(model.predict_proba(np.stack([image for _, image in read])), temperature)
-        best = np.argsort(-probs, axis=1, kind="stable")[:, :top]
-        yield [
-            [str(file), *(cell for c in likeliest for cell in (model.class_names[c], float(shares[c])))]
-            for (file, _), shares, likeliest in zip(read, probs, best, strict=True)
-        ]
+    if not chunk.names:
+        return []
+    probs = temper(model.predict_proba(chunk.inputs), temperature)
+    best = np.argsort(-probs, axis=1, kind="stable")[:, :top]
+    return [
+        [name, *(cell for c in likeliest for cell in (model.class_names[c], float(shares[c])))]
+        for name, shares, likeliest in zip(chunk.names, probs, best, strict=True)
+    ]
 
 
 def _find_temperature(model: Classifier, run: Path, data: str) -> float:
-    """Fit a temperature to labeled images and say how it went."""
+    """Fit a temperature to labeled examples and say how it went."""
     from scanmix.calibration import fit_temperature
 
     examples = load_labeled(model, data)
-    _refuse_training_images(run, examples, data)
+    _refuse_training_data(run, examples, data)
     found = fit_temperature(model.predict_proba(examples.images.numpy()), examples.labels.numpy())
     typer.echo(
         f"Temperature {found.temperature:.2f} (95 % interval {found.low:.2f} to {found.high:.2f}), "
@@ -117,15 +125,16 @@ def _find_temperature(model: Classifier, run: Path, data: str) -> float:
     return found.temperature
 
 
-def _refuse_training_images(run: Path, examples: Examples, data: str) -> None:
-    """What was learned by heart says nothing of new images. An exported folder does not know what it learned from."""
+def _refuse_training_data(run: Path, examples: Examples, data: str) -> None:
+    """What was learned by heart says nothing of anything new. An exported folder does not know what it learned from."""
     if not (run / "run.toml").is_file():
         return
     from scanmix.runs import open_run
 
     source = open_run(run).settings.source
     if source is not None and _origin(source["train"]) == _origin(examples.source):
-        raise UserError(f"{data}: {run} was trained on these images; calibrate on labeled images it has not seen")
+        what = f"{examples.kind}s"
+        raise UserError(f"{data}: {run} was trained on these {what}; calibrate on labeled {what} it has not seen")
 
 
 def _origin(source: Any) -> tuple[str, str]:

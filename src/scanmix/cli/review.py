@@ -67,21 +67,22 @@ def review(
 
 def _review_of(run: Run, folder: Path, who: str) -> Review:
     """Weigh the labels and rebuild what was decided."""
-    from scanmix.audit import training_data
+    from scanmix.audit import audit as weigh
+    from scanmix.audit import evidence_of, pictures_of
     from scanmix.progress import progress
     from scanmix.review import Decisions, Review
     from scanmix.review.rows import make_queue
     from scanmix.review.thumbnails import Thumbnails
 
     with progress("weighing labels", total=None):
-        examples = training_data(run)
-        audit = run.audit(examples)
+        evidence = evidence_of(run)
+        audit, pictures = weigh(evidence), pictures_of(run, evidence)
     return Review(
         title=folder.resolve().name,
         audit=audit,
         queue=make_queue(audit),
         decisions=Decisions(folder, audit, who),
-        thumbnails=Thumbnails(examples, audit.order.tolist()),
+        thumbnails=Thumbnails(pictures, audit.order.tolist()),
     )
 
 

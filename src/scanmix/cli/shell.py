@@ -6,13 +6,16 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 from typer.core import TyperGroup
 
 from scanmix.config import Table, UserError, merge, parse_assignment
 from scanmix.progress import Bar, Lines
+
+if TYPE_CHECKING:
+    from scanmix.data.examples import Examples
 
 MOST_LISTED = 100
 """Files set aside that are listed one by one."""
@@ -120,6 +123,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a class name are no markup
     # Into a pipe or a file, tables are not squeezed to 80 columns.
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
+
+
+def shape_of(examples: Examples) -> str:
+    """Write what an example is like: "8x8, gray", or "512 features"."""
+    height, width = examples.size
+    image = f"{height}x{width}, {'gray' if examples.channels == 1 else 'color'}"
+    return f"{examples.channels} features" if examples.kind == "vector" else image
 
 
 def percent(share: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from scanmix.cli.options import (
     Devices,
     Labels,
     LimitTest,
+    Loggers,
     MethodName,
     Nodes,
     Noise,
@@ -31,12 +33,12 @@ from scanmix.cli.options import (
     TestData,
     Threads,
 )
-from scanmix.cli.shell import check_run, settings_from, show_skipped, watched
+from scanmix.cli.shell import check_run, settings_from, shape_of, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import Table, UserError
 
 if TYPE_CHECKING:
-    from scanmix.data.examples import Examples, Kind
+    from scanmix.data.examples import Examples
     from scanmix.runs import Run
 
 
@@ -61,19 +63,20 @@ def train(
     limit_test: LimitTest = None,
     size: Size = None,
     root: Root = None,
+    loggers: Loggers = None,
 ) -> None:
     """Train on images whose labels may be wrong.
 
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import load
+    from scanmix.data.readers import kind_of, load
     from scanmix.processes import is_first
     from scanmix.runs import resolve
     from scanmix.train import train as run_training
 
-    _check_words(data, method, noise, recipe, overrides, device)
-    given, corrections = (labels, None) if _kind_of(data) == "vector" else (None, labels)
+    _check_words(data, method, noise, recipe, overrides, device, loggers or ())
+    given, corrections = (labels, None) if kind_of(data) == "vector" else (None, labels)
     examples, test_set = load(
         data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
     )
@@ -87,8 +90,8 @@ def train(
         _show_data(examples, test_set, folder)
     run = run_training(
         examples, test=test_set, method=method, seed=seed, out=folder, recipe=recipe, device=device,
-        threads=threads, progress=watched(method), devices=devices, nodes=nodes, precision=precision,
-        batch_norm=batch_norm, parallel=parallel, **overrides,
+        threads=threads, progress=watched(method), loggers=loggers or (), devices=devices, nodes=nodes,
+        precision=precision, batch_norm=batch_norm, parallel=parallel, **overrides,
     )  # fmt: skip
     if finished:
         typer.echo(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
@@ -96,7 +99,7 @@ def train(
         _show_end(run, folder)
 
 
-def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None) -> None:
+def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None, loggers: Loggers = None) -> None:
     """Go on with a run that was stopped.
 
     It ends as if it had not been: on a CPU, with the same weights, bit for bit. By default with as many processes
@@ -110,7 +113,7 @@ def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None) -> None
     opened = open_run(run)
     if opened.finished:
         typer.echo(f"{run} is finished already.")
-    ended = go_on(run, progress=watched(opened.settings.method), devices=devices, nodes=nodes)
+    ended = go_on(run, progress=watched(opened.settings.method), devices=devices, nodes=nodes, loggers=loggers or ())
     if is_first(ended.settings.processes.nodes):
         _show_end(ended, run)
 
@@ -123,20 +126,21 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
 
 
-def _kind_of(data: str) -> Kind:
-    """What is told by the name alone."""
-    return "vector" if Path(data).suffix.lower() == ".npy" else "image"
-
-
-def _check_words(data: str, method: str | None, noise: str, recipe: str | None, overrides: Table, device: str) -> None:
+def _check_words(
+    data: str, method: str | None, noise: str, recipe: str | None, overrides: Table, device: str,
+    loggers: Sequence[str],
+) -> None:  # fmt: skip
     """Tell what is mistyped before a million images are read, and before anything is written."""
     from scanmix.data.noise import parse_noise
+    from scanmix.data.readers import kind_of
     from scanmix.engine import find_device
+    from scanmix.loggers import check_loggers
     from scanmix.runs import resolve
 
     parse_noise(noise)
     find_device(device)
-    resolve(method, Path(data).name, recipe, overrides, kind=_kind_of(data))
+    check_loggers(loggers, Path("runs"))
+    resolve(method, Path(data).name, recipe, overrides, kind=kind_of(data))
 
 
 def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
@@ -161,13 +165,10 @@ def _labeled_test(source: str, examples: Examples, limit: int | None) -> Example
 
 
 def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
-    height, width = examples.size
-    shape = f"{height}x{width}, {'gray' if examples.channels == 1 else 'color'}"
-    shape = f"{examples.channels} features" if examples.kind == "vector" else shape
     what = f"{examples.kind}s"
     tested = f"no test {what}" if test is None else f"{len(test)} test {what}"
     typer.echo(
-        f"{examples.name}: {len(examples)} {what} of {examples.num_classes} classes ({shape}), "
+        f"{examples.name}: {len(examples)} {what} of {examples.num_classes} classes ({shape_of(examples)}), "
         f"{tested}. Run folder: {folder}"
     )
     show_skipped(examples.skipped)
@@ -177,5 +178,5 @@ def _show_end(run: Run, folder: Path) -> None:
     show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
     show_labels(folder)
     place = shlex.quote(str(folder))
-    then = f"audit {place}" if run.model.kind == "vector" else f"predict {place} path/to/images"
-    typer.echo(f"Run folder: {folder}. Next: scanmix {then}")
+    new = "new.npy" if run.model.kind == "vector" else "path/to/images"
+    typer.echo(f"Run folder: {folder}. Next: scanmix predict {place} {new}")

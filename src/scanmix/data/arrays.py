@@ -1,11 +1,9 @@
-"""Arrays as people hold them: `.npy` files, and pixels, floats or integers and channels last, to uint8 images.
+"""Pixels as people hold them, floats or integers and channels last, to uint8 images.
 
 Legend: N images, H height, W width, C channels.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,25 +13,6 @@ from scanmix.config import UserError
 
 WHITES = (1, 16, 255)
 """What white may be: 1 in floats, 16 in scikit-learn's digits, 255 in 8-bit images."""
-
-
-def read_array(path: Path) -> np.ndarray:
-    """Read the one array of a `.npy` file.
-
-    Raises:
-        UserError: it cannot be read, holds Python objects (which could run code), or is an archive of several.
-    """
-    try:
-        array: np.ndarray = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"an array cannot be read from {path}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read as an array without pickled objects, so it is no plain .npy: {error}"
-        ) from None
-    if not isinstance(array, np.ndarray):  # an archive, whatever the file is called
-        raise UserError(f"{path} holds several arrays; save the one with np.save.")
-    return array
 
 
 def find_white(pixels: np.ndarray) -> int:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from scanmix.data.store import Fetched
 from scanmix.data.views import AnyViews
 
 
@@ -20,7 +21,7 @@ from scanmix.data.views import AnyViews
 class TrainingData:
     """Images, given labels and views on one device, and never a true label."""
 
-    images: Tensor
+    images: Tensor | Fetched
     """(N, C, H, W) uint8, or (N, D, 1, 1) float32 for vectors."""
     labels: Tensor
     """(N,) int64: given, not to be trusted."""

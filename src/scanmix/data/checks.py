@@ -1,4 +1,4 @@
-"""What is odd about images and their labels before anything is trained: each oddity with what to do about it.
+"""What is odd about examples and their labels before anything is trained: each oddity with what to do about it.
 
 Legend: N examples, C classes.
 """
@@ -9,15 +9,17 @@ import re
 import statistics
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from scanmix.data.duplicates import Tick, exact_groups, near_groups
-from scanmix.data.examples import Examples
+from scanmix.data.examples import Examples, Kind
+from scanmix.data.feature_views import feature_spread
 from scanmix.data.readers.pictures import Header
+from scanmix.data.readers.vectors import LabeledRows
 
 TINY_CLASS = 10
 """A class with fewer images cannot be learned from labels of which some are wrong."""
@@ -25,8 +27,13 @@ LOPSIDED = 20
 """The largest class has this many times the images of the smallest."""
 HUGE, HUGE_AMONG, HUGE_TIMES = 25_000_000, 1_000_000, 100
 """Pixels of a huge image; or so many, and so many times the median."""
+NEAR_UP_TO = 100_000
+"""Images up to which near copies are looked for: every pair is compared, and those of so many take minutes."""
 LONG = 3
 """A side that is more than so many times the other: most of the image is cut off."""
+SCALES = 1000
+"""The deviation of one feature is so many times that of another."""
+ONE: Mapping[Kind, str] = {"image": "an image", "vector": "a vector"}
 
 Level = Literal["fault", "warning", "note"]
 
@@ -49,32 +56,33 @@ class Finding:
 
 
 def check_classes(train: Examples, test: Examples | None = None) -> list[Finding]:
-    """Find classes that are empty, tiny or far from each other in size, and those that no test image has."""
+    """Find classes that are empty, tiny or far from each other in size, and those without a test example."""
+    one, many = ONE[train.kind], f"{train.kind}s"
     counts = class_counts(train)
     filled = {name: count for name, count in counts.items() if count}
     if len(filled) < 2:
-        what = f"{number(len(filled), 'class', 'es')} with images that can be read; training needs two"
-        return [Finding("fault", what, tuple(filled), "add images of another class, or repair those that are there")]
+        what = f"{number(len(filled), 'class', 'es')} with {many} that can be read; training needs two"
+        return [Finding("fault", what, tuple(filled), f"add {many} of another class, or repair those that are there")]
     found = []
     if len(filled) < len(counts):
         empty = tuple(name for name in counts if name not in filled)
-        what = f"{len(empty)} of {len(counts)} classes without an image that can be read"
-        found.append(Finding("warning", what, empty, "repair the files, or remove the class"))
+        what = f"{len(empty)} of {len(counts)} classes without {one} that can be read"
+        found.append(Finding("warning", what, empty, f"repair the {many}, or remove the class"))
     tiny = tuple(f"{name} ({count})" for name, count in filled.items() if count < TINY_CLASS)
     if tiny:
-        what = f"{number(len(tiny), 'class', 'es')} with fewer than {TINY_CLASS} images"
-        found.append(Finding("warning", what, tiny, "add images, join it with another class, or leave it out"))
+        what = f"{number(len(tiny), 'class', 'es')} with fewer than {TINY_CLASS} {many}"
+        found.append(Finding("warning", what, tiny, f"add {many}, join it with another class, or leave it out"))
     least, most = min(filled, key=filled.__getitem__), max(filled, key=filled.__getitem__)
     if filled[most] >= LOPSIDED * filled[least]:
         where = (f"{most} ({filled[most]})", f"{least} ({filled[least]})")
-        what = f"the largest class has {filled[most] // filled[least]} times the images of the smallest"
+        what = f"the largest class has {filled[most] // filled[least]} times the {many} of the smallest"
         fix = "judge by accuracy class by class (scanmix evaluate); --per-class N evens the classes out"
         found.append(Finding("warning", what, where, fix))
     if test is not None:
         untested = tuple(name for name, count in class_counts(test).items() if not count and filled.get(name))
         if untested:
-            what = f"{number(len(untested), 'class', 'es')} without a test image"
-            found.append(Finding("note", what, untested, "accuracy will say nothing about it; add test images"))
+            what = f"{number(len(untested), 'class', 'es')} without a test {train.kind}"
+            found.append(Finding("note", what, untested, f"accuracy will say nothing about it; add test {many}"))
     return found
 
 
@@ -156,26 +164,62 @@ def check_headers(ids: Sequence[str], headers: Sequence[Header], labels: Sequenc
     return found + _check_kinds(ids, headers, labels)
 
 
+def check_rows(rows: LabeledRows) -> list[Finding]:
+    """Find feature vectors with infinite or missing numbers."""
+    where = rows.strange()
+    what = f"{number(len(where), 'vector')} with infinite or missing numbers"
+    return [Finding("fault", what, where, "repair or remove them")] if where else []
+
+
+def check_columns(train: Examples) -> list[Finding]:
+    """Find features that are the same in all vectors, and those whose scales are far apart."""
+    spread = feature_spread(train.images.flatten(1))[1]
+    found = []
+    still = tuple(f"column {column}" for column in (spread == 0).nonzero().squeeze(1).tolist())
+    if still:
+        what = f"{len(still)} of {train.channels} features the same in all vectors"
+        found.append(Finding("warning", what, still, "leave them out, or look why: nothing can be learned from them"))
+    varied = spread.where(spread > 0, torch.inf)
+    most, least = int(spread.argmax()), int(varied.argmin())
+    if spread[most] >= SCALES * varied[least]:
+        what = f"the largest deviation of a feature is {float(spread[most] / varied[least]):,.0f} times the smallest"
+        where = tuple(f"column {column} ({float(spread[column]):.3g})" for column in (most, least))
+        fix = "nothing, if both mean something: each is standardized and counts alike; leave out what is but noise"
+        found.append(Finding("note", what, where, fix))
+    return found
+
+
 def check_blank(examples: Examples) -> list[Finding]:
-    """Find images of a single color."""
+    """Find images of a single color, and vectors of a single number."""
     flat = examples.images.flatten(1)
+    if flat.shape[1] == 1:  # a lone feature is no sign of anything
+        return []
     blank = (flat.amin(1) == flat.amax(1)).nonzero().squeeze(1).tolist()
     where = tuple(examples.ids[place] for place in blank)
-    what = f"{number(len(where), 'image')} of one single color"
+    alike = "of one single color" if examples.kind == "image" else "with the same number in every column"
+    what = f"{number(len(where), examples.kind)} {alike}"
     return [Finding("warning", what, where, "look whether something went wrong when they were made")] if where else []
 
 
 def check_duplicates(train: Examples, test: Examples | None = None, tick: Tick | None = None) -> list[Finding]:
-    """Find pictures that stand twice: under two labels, in training and test images, or just twice.
+    """Find what stands twice: under two labels, in training and test data, or just twice.
 
-    `tick(done, total, note)` is called as the search for near duplicates goes on.
+    Of images near copies are looked for, too; `tick(done, total, note)` is called as that search goes on.
     """
     parts = [train] if test is None else [train, test]
-    images = torch.cat([part.images for part in parts])
+    images = [part.images for part in parts]
     ids = [name for part in parts for name in part.ids]
     labels = [part.class_names[label] for part in parts for label in part.labels.tolist()]
+    noun, searches = "vector", {"exact": exact_groups(*images)}
     found: list[Finding] = []
-    for kind, groups in (("exact", exact_groups(images)), ("near", near_groups(images, tick))):
+    if train.kind == "image":
+        noun = "picture"
+        if len(ids) <= NEAR_UP_TO:
+            searches["near"] = near_groups(torch.cat(images), tick)
+        else:
+            what = f"near copies were not looked for among more than {NEAR_UP_TO} images"
+            found.append(Finding("note", what, (), "nothing; exact copies were"))
+    for kind, groups in searches.items():
         sorts: dict[str, list[list[int]]] = {}
         for group in groups:
             two_labels = len({labels[place] for place in group}) > 1
@@ -184,18 +228,13 @@ def check_duplicates(train: Examples, test: Examples | None = None, tick: Tick |
         for sort, level, what, fix in DUPLICATES:
             where = tuple(" = ".join(f"{ids[i]} ({labels[i]})" for i in group) for group in sorts.get(sort, ()))
             if where:
-                found.append(Finding(level, f"{number(len(where), 'picture')} {what} ({kind} copies)", where, fix))
+                found.append(Finding(level, f"{number(len(where), noun)} {what} ({kind} copies)", where, fix))
     return found
 
 
 DUPLICATES: tuple[tuple[str, Level, str, str], ...] = (
     ("labels", "warning", "under two labels", "correct one of the labels, or remove both"),
-    (
-        "parts",
-        "warning",
-        "for training and for test",
-        "take it out of the training images; accuracy on it means nothing",
-    ),
+    ("parts", "warning", "for training and for test", "take it out of training; accuracy on it means nothing"),
     ("copies", "note", "twice or more", "keep one, unless it shall count more than others"),
 )
 

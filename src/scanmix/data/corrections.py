@@ -25,7 +25,8 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
     """Return the examples with the labels of a CSV such as `scanmix review` writes, excluded rows left out.
 
     Rows are found by `id` where the file has that column, else by `path`. Examples that it does not name keep their
-    labels. The old labels become the true ones of nobody: what was true before is still all that is known.
+    labels, and those that it excludes may be gone already. The old labels become the true ones of nobody: what was
+    true before is still all that is known.
 
     Args:
         examples: what to correct.
@@ -33,7 +34,7 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
         sha256: of the file when it was first used; one that has changed since is refused.
 
     Raises:
-        UserError: the file cannot be read or has changed, or names an example or a class that is not there.
+        UserError: the file cannot be read or has changed, or relies on an example or a class that is not there.
     """
     path = Path(path).expanduser().absolute()
     rows, found = _read(path)
@@ -42,8 +43,9 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
     place, key = _places(examples, path, rows[0] if rows else {})
     number = {name: label for label, name in enumerate(examples.class_names)}
     used = [row for row in rows if row.get("decision") != "exclude"]
-    _refuse(path, key, {row[key] for row in rows} - place.keys(), f"not in {examples.name!r}")
+    _refuse(path, key, {row[key] for row in used} - place.keys(), f"not in {examples.name!r}")
     _refuse(path, "label", {row["label"] for row in used} - number.keys(), f"no class of {examples.name!r}")
+    rows = [row for row in rows if row[key] in place]  # what is excluded may be gone
     named = [place[row[key]] for row in rows]
     if len(set(named)) < len(named):
         twice = examples.ids[Counter(named).most_common(1)[0][0]]
@@ -96,4 +98,6 @@ def _refuse(path: Path, column: str, unknown: Iterable[str], why: str) -> None:
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         listed = ", ".join(repr(name) for name in names[:NAMED])
-        raise UserError(f"{path} has the {column} {listed}{more}, {why}; correct the file or give its own data")
+        raise UserError(
+            f"{path} has the {column} {listed}{more}, {why}; exclude it, correct the file or give its own data"
+        )

@@ -5,6 +5,7 @@ NumPy and Pillow only: a model exported to ONNX looks at pictures where there is
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -25,6 +26,8 @@ SUFFIXES = frozenset(
 )
 GRAY_MODES = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"))
 TRANSPARENT_MODES = frozenset(("RGBA", "RGBa", "LA", "La", "PA"))
+TURN = 1024
+"""Items that threads are handed at once."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -50,9 +53,14 @@ def decode_pictures(paths: Sequence[Path], size: int, channels: int) -> list[np.
 
     Shape: -> (channels, size, size) uint8 for each path.
     """
+    return list(decoding(paths, size, channels))
+
+
+def decoding(paths: Sequence[Path], size: int, channels: int) -> Iterator[np.ndarray | str]:
+    """Yield what `decode_pictures` returns, one by one: few are in memory at once."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
-        return list(threaded(lambda path: _decode(path, size, channels), paths, "reading images"))
+        yield from threaded(lambda path: _decode(path, size, channels), paths, "reading images")
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
@@ -71,7 +79,9 @@ def square(image: Image.Image, size: int) -> Image.Image:
 def threaded(work: Callable[[In], Out], items: Sequence[In], title: str) -> Iterator[Out]:
     """Yield `work(item)` in the order of `items`, done by threads; on a terminal a bar shows how far they are."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        yield from _shown(pool.map(work, items), len(items), title)
+        # In turns: a pool that is handed everything works on, and holds all results, however slowly they are taken.
+        turns = (pool.map(work, items[start : start + TURN]) for start in range(0, len(items), TURN))
+        yield from _shown(itertools.chain.from_iterable(turns), len(items), title)
 
 
 def reason(error: Exception) -> str:
@@ -83,12 +93,19 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def readable(path: Path | str) -> str:
+    """Write a path so that every terminal and file takes it: bytes that are no UTF-8 by their numbers."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def has_transparency(image: Image.Image) -> bool:
     """Whether some of it may be seen through."""
     return "transparency" in image.info or image.mode in TRANSPARENT_MODES
 
 
 def _decode(path: Path, size: int, channels: int) -> np.ndarray | str:
+    if readable(path) != str(path):
+        return "its name is not UTF-8; rename it"  # no table of labels could name it
     try:
         with Image.open(path) as image:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8: photographs become many times quicker, and still have

@@ -5,6 +5,7 @@ Legend: N images, B of them, P pairs, M groups or members.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 
@@ -28,15 +29,20 @@ CHUNK = 256
 Tick = Callable[[int, int, str], None]
 
 
-def exact_groups(images: Tensor) -> list[list[int]]:
-    """Positions of images that are equal in every pixel, by groups of two or more, in order.
+def exact_groups(*parts: Tensor) -> list[list[int]]:
+    """Positions of images or vectors that are equal in every number, by groups of two or more, in order.
 
-    Shape: (N, C, H, W) uint8 -> M lists.
+    Of several parts the positions are those in all of them, one after the other.
+    Shape: (N, C, H, W) uint8 or float32 each -> M lists.
     """
-    found: dict[bytes, list[int]] = {}
-    for place, image in enumerate(images.numpy()):
-        found.setdefault(image.tobytes(), []).append(place)
-    return [places for places in found.values() if len(places) > 1]
+    # Sixteen bytes stand for each image: nothing here grows with its pixels, and no two have ever been seen to collide.
+    rows = (image for images in parts for some in images.split(4096) for image in some.contiguous().numpy())
+    digests = b"".join(hashlib.blake2b(image, digest_size=16).digest() for image in rows)
+    halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: copies stay in the order of the images
+    first = np.flatnonzero((halves[order[1:]] != halves[order[:-1]]).any(1)) + 1
+    groups = [places.tolist() for places in np.split(order, first) if len(places) > 1]
+    return sorted(groups)
 
 
 def near_groups(images: Tensor, tick: Tick | None = None) -> list[list[int]]:

@@ -58,7 +58,8 @@ class Examples:
     """Images with the labels they were given.
 
     Attributes:
-        images: (N, channels, H, W) uint8; or feature vectors, (N, D, 1, 1) float32: one pixel of D channels.
+        images: (N, channels, H, W) uint8; or feature vectors, (N, D, 1, 1) float32: one pixel of D channels. Where
+            they are too many for memory (`data.store`) their pages are read from a file as they are used.
         labels: (N,) int64, the given labels, which may be wrong.
         class_names: C names; label i means `class_names[i]`.
         ids: N unique names that stay the same from load to load.
@@ -94,7 +95,7 @@ class Examples:
                 f"images of {self.name!r} must be uint8 of shape (N, channels, height, width), or float32 of shape "
                 f"(N, features, 1, 1), not {self.images.dtype} of shape {tuple(self.images.shape)}."
             )
-        if is_vectors and not bool(self.images.isfinite().all()):
+        if is_vectors and not all(bool(chunk.isfinite().all()) for chunk in self.images.split(65536)):
             raise UserError(f"{self.name!r} has features that are infinite or not a number.")
         if len(self.ids) != len(self) or len(set(self.ids)) != len(self.ids):
             raise UserError(f"{self.name!r} needs {len(self)} different ids and has {len(set(self.ids))}.")
@@ -202,7 +203,8 @@ class Examples:
         Shape: labels (N,) int64, keep (N,) bool. `step` as in `with_labels`.
         """
         relabeled = dataclasses.replace(self, labels=labels, noise=None)
-        return dataclasses.replace(relabeled.select(keep), source=self._source_after(step))
+        kept = relabeled if bool(keep.all()) else relabeled.select(keep)  # a choice is a copy of its pixels
+        return dataclasses.replace(kept, source=self._source_after(step))
 
     def without_true_labels(self) -> Examples:
         """Return the same examples with every trace of the true labels and of the noise removed."""

@@ -84,22 +84,31 @@ class FeatureViews:
         return dataclasses.replace(self.settings, mean=tuple(self.mean.tolist()), std=tuple(self.std.tolist()))
 
 
-def make_feature_views(settings: FeatureViewSettings, vectors: Tensor) -> FeatureViews:
+def make_feature_views(
+    settings: FeatureViewSettings, vectors: Tensor, device: torch.device | None = None
+) -> FeatureViews:
     """Views of these training vectors: what `settings` leaves open is measured on `vectors` (N, D, 1, 1)."""
     if settings.mean is None or settings.std is None:
         mean, std = feature_statistics(vectors.flatten(1))
     else:
         mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
-    return FeatureViews(settings, mean=mean.to(vectors.device), std=std.to(vectors.device))
+    device = vectors.device if device is None else device
+    return FeatureViews(settings, mean=mean.to(device), std=std.to(device))
 
 
 def feature_statistics(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (1 where nothing varies) of each feature, by float64. Shape: (N, D) -> (D,), (D,)."""
+    """Mean and deviation (1 where nothing varies) of each feature. Shape: (N, D) -> (D,), (D,)."""
+    mean, std = feature_spread(vectors)
+    return mean, torch.where(std == 0, 1.0, std)
+
+
+def feature_spread(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (0 where nothing varies) of each feature, by float64. Shape: (N, D) -> (D,), (D,)."""
     mean = torch.stack([chunk.double().sum(0) for chunk in vectors.split(4096)]).sum(0) / len(vectors)
     spread = torch.stack([(chunk.double() - mean).square().sum(0) for chunk in vectors.split(4096)]).sum(0)
     std = (spread / len(vectors)).sqrt()
     still = std <= 1e-6 * mean.abs().clamp(min=1e-30)  # what is left by rounding is no variation
-    return mean.float(), torch.where(still, 1.0, std).float()
+    return mean.float(), torch.where(still, 0.0, std).float()
 
 
 def disturb(rows: Tensor, noise: float, dropout: float, generator: Generator) -> Tensor:

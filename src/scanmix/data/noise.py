@@ -20,6 +20,7 @@ from torch import Tensor
 from scanmix.config import STRICT, UserError
 from scanmix.data.examples import JSON, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.mappings import ASYMMETRIC
+from scanmix.data.npy import read_array
 
 DRAWN = ("symmetric", "symmetric-exclusive", "asymmetric")
 FORMS = "none, symmetric:RATE, symmetric-exclusive:RATE, asymmetric:RATE or file:PATH"
@@ -201,13 +202,13 @@ def from_file(path: str | Path, num_examples: int, num_classes: int) -> Tensor:
 
 
 def _read(path: Path) -> Any:
+    if path.suffix == ".npy":
+        return read_array(path)
     try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"the noise file {path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, EOFError, RecursionError, MemoryError):
+    except (ValueError, RecursionError):
         raise UserError(
             f"the noise file {path} is neither JSON nor a plain .npy array; write a JSON list of labels."
         ) from None

@@ -64,7 +64,7 @@ def equalize(images: Tensor) -> Tensor:
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     """Invert the pixels at or above the threshold (0..256)."""
-    return torch.where(images < _per_image(threshold), images, 255 - images)
+    return images + (images >= _per_image(threshold)) * (255 - 2 * images)
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
@@ -172,10 +172,14 @@ def translate_y(images: Tensor, fraction: Tensor) -> Tensor:
     return affine(images, _moved(fraction * images.shape[2], 1, 2))
 
 
+def _unchanged(images: Tensor, amount: Tensor) -> Tensor:
+    return images
+
+
 # The fourteen operations of the SCAN and ScanMix augmentation, each with the range of its uniform magnitude.
 # Geometric ranges are symmetric, so their sign is random; the four blends only ever weaken.
 AUGMENTATIONS: tuple[tuple[Callable[[Tensor, Tensor], Tensor], float, float], ...] = (
-    (lambda images, _: images, 0, 0),
+    (_unchanged, 0, 0),
     (lambda images, _: autocontrast(images), 0, 0),
     (lambda images, _: equalize(images), 0, 0),
     (rotate, -30, 30),
@@ -195,7 +199,7 @@ AUGMENTATIONS: tuple[tuple[Callable[[Tensor, Tensor], Tensor], float, float], ..
 def random_augment(images: Tensor, count: int, generator: Generator) -> Tensor:
     """Apply `count` operations to each image, drawn from `AUGMENTATIONS` with replacement.
 
-    Shape: (B, C, H, W) float holding whole numbers 0..255 -> same. RandAugment (Cubuk et al.,
+    Shape: (B, C, H, W) uint8, or floats that are whole numbers 0..255 -> same. RandAugment (Cubuk et al.,
     arXiv:1909.13719) as SCAN changed it (Van Gansbeke et al., arXiv:2005.12320): every magnitude is drawn
     anew, not one for all.
     """
@@ -208,16 +212,19 @@ def random_augment(images: Tensor, count: int, generator: Generator) -> Tensor:
     order = choices.argsort(dim=1, stable=True).to(device)
     # The sizes of all groups of all rounds come to the host at once: one wait, however many rounds.
     sizes = functional.one_hot(choices, kinds).sum(dim=1).tolist()
+    exact = images.dtype if images.is_floating_point() else torch.float32
+    place = torch.arange(batch, device=device)  # of each image in a round that is sorted by operation
     for grouped, magnitude, split in zip(order, magnitudes, sizes, strict=True):
-        groups = images[grouped].split_with_sizes(split)
+        groups = images.index_select(0, place[grouped]).split_with_sizes(split)
         amounts = magnitude[grouped].split_with_sizes(split)
         changed = [
-            operation(group, amount)
+            operation(group.to(exact), amount).to(images.dtype) if operation is not _unchanged else group
             for (operation, _, _), group, amount in zip(AUGMENTATIONS, groups, amounts, strict=True)
             if len(group)
         ]
-        images = torch.empty_like(images).index_copy_(0, grouped, torch.cat(changed)) if changed else images
-    return images
+        images = torch.cat(changed) if changed else images
+        place = grouped.argsort()
+    return images.index_select(0, place)
 
 
 def cutout(images: Tensor, max_side: int, generator: Generator) -> Tensor:

@@ -47,7 +47,12 @@ def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
 
 
-def _pyarrow(path: Path) -> Any:
+def load_pyarrow(path: Path) -> Any:
+    """Return pyarrow with its Parquet part, for the sake of `path`.
+
+    Raises:
+        UserError: it is missing.
+    """
     try:
         import pyarrow  # only where a Parquet file asks for it
         import pyarrow.parquet
@@ -75,7 +80,7 @@ def _read_csv(table: Path, required: Sequence[str]) -> list[Record]:
 
 
 def _read_parquet(table: Path, required: Sequence[str], optional: Sequence[str]) -> list[Record]:
-    pyarrow = _pyarrow(table)
+    pyarrow = load_pyarrow(table)
     try:
         columns = pyarrow.parquet.read_schema(table).names
         _check_columns(table, columns, required)
@@ -100,7 +105,7 @@ def _csv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
 
 @contextmanager
 def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
-    pyarrow = _pyarrow(path)
+    pyarrow = load_pyarrow(path)
     types = {str: pyarrow.string(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
     with pyarrow.parquet.ParquetWriter(path, schema) as writer:

@@ -70,19 +70,19 @@ class Views:
 
     def plain(self, images: Tensor) -> Tensor:
         """Normalize, nothing else: what losses, features and predictions are taken from. Shape: (B, C, H, W)."""
-        return (images.float() / 255 - self.mean) / self.std
+        return images.float().div_(255).sub_(self.mean).div_(self.std)
 
     def weak(self, images: Tensor, generator: Generator) -> Tensor:
         """Shifted crop of the zero-padded image, flipped by half. Shape: (B, C, H, W)."""
         size = images.shape[-1]
         padding = self.settings.crop_padding
         padding = size // 8 if padding is None else padding
-        return self.plain(shift(self._flipped(images, generator), padding, generator))
+        mirrored = self._mirrored(len(images), generator)
+        return self.plain(shift(images, padding, mirrored, generator))
 
     def strong(self, images: Tensor, generator: Generator) -> Tensor:
         """Flip, RandAugment, normalize, Cutout, in the order of the ScanMix code. Shape: (B, C, H, W)."""
-        flipped = self._flipped(images, generator).float()
-        augmented = random_augment(flipped, self.settings.strong_operations, generator)
+        augmented = random_augment(self._flipped(images, generator), self.settings.strong_operations, generator)
         hole = self.settings.cutout or max(1, images.shape[-1] // 2)
         return cutout(self.plain(augmented), hole, generator)
 
@@ -125,11 +125,15 @@ class Views:
     def _shared_settings(self) -> dict[str, Any]:
         return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(), "flip": self.flip}
 
-    def _flipped(self, images: Tensor, generator: Generator) -> Tensor:
+    def _mirrored(self, count: int, generator: Generator) -> Tensor:
+        """Whether each image is flipped. Shape: -> (B,) bool."""
         if not self.flip:
-            return images
-        flip = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
-        return torch.where(flip.view(-1, 1, 1, 1), images.flip(-1), images)
+            return torch.zeros(count, dtype=torch.bool, device=generator.device)
+        return torch.rand(count, generator=generator, device=generator.device) < 0.5
+
+    def _flipped(self, images: Tensor, generator: Generator) -> Tensor:
+        mirrored = self._mirrored(len(images), generator)
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images) if self.flip else images
 
 
 AnyViews: TypeAlias = Views | FeatureViews
@@ -139,19 +143,23 @@ AnyViewSettings: TypeAlias = ViewSettings | FeatureViewSettings
 VIEW_SETTINGS: dict[Kind, type[AnyViewSettings]] = {"image": ViewSettings, "vector": FeatureViewSettings}
 
 
-def make_views(settings: AnyViewSettings, images: Tensor, *, flip: bool) -> AnyViews:
+def make_views(
+    settings: AnyViewSettings, images: Tensor, *, flip: bool, device: torch.device | None = None
+) -> AnyViews:
     """Views of these training examples: what `settings` leaves open is measured on `images`.
 
+    They are made on `device`, where they are looked at; where the images are, when none is given.
     Shape: (N, C, H, W) uint8, or (N, D, 1, 1) float32 for vectors.
     """
     if isinstance(settings, FeatureViewSettings):
-        return make_feature_views(settings, images)
+        return make_feature_views(settings, images, device)
     if settings.mean is None or settings.std is None:
         mean, std = channel_statistics(images)
     else:
         mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
     keep_class = flip if settings.flip is None else settings.flip
-    return Views(settings, mean=mean.to(images.device), std=std.to(images.device), flip=keep_class)
+    device = images.device if device is None else device
+    return Views(settings, mean=mean.to(device), std=std.to(device), flip=keep_class)
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,18 +176,20 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), std.float().clamp(min=1e-3)
 
 
-def shift(images: Tensor, padding: int, generator: Generator) -> Tensor:
-    """Crop each zero-padded image at its own place. Shape: (B, C, H, W) -> (B, C, H, W)."""
-    if padding == 0:
-        return images
+def shift(images: Tensor, padding: int, mirrored: Tensor, generator: Generator) -> Tensor:
+    """Flip the images that are `mirrored` (B,), then crop each, zero-padded, at its own place.
+
+    Shape: (B, C, H, W) -> (B, C, H, W).
+    """
     count, channels, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4)
+    wide = width + 2 * padding
     offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator, device=generator.device)
     rows = offsets[0] + torch.arange(height, device=images.device)  # (B, H)
     columns = offsets[1] + torch.arange(width, device=images.device)  # (B, W)
-    batch = torch.arange(count, device=images.device).view(-1, 1, 1, 1)
-    channel = torch.arange(channels, device=images.device).view(1, -1, 1, 1)
-    return padded[batch, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    columns = torch.where(mirrored.unsqueeze(1), wide - 1 - columns, columns)
+    source = (rows.unsqueeze(2) * wide + columns.unsqueeze(1)).view(count, 1, height * width)
+    picked = F.pad(images, (padding,) * 4).flatten(2).gather(2, source.expand(-1, channels, -1))
+    return picked.view_as(images)
 
 
 def random_boxes(count: int, scale: tuple[float, float], ratio: tuple[float, float], generator: Generator) -> Tensor:

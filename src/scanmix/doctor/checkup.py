@@ -12,21 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import DataError, Table, UserError
+from scanmix.config import DataError, Table
 from scanmix.data.checks import (
     Finding,
     check_blank,
     check_classes,
+    check_columns,
     check_duplicates,
     check_headers,
     check_names,
+    check_rows,
     check_skipped,
     class_counts,
 )
 from scanmix.data.examples import Examples
 from scanmix.data.layout import check_layout
-from scanmix.data.readers import KNOWN, load
+from scanmix.data.readers import KNOWN, kind_of, load
 from scanmix.data.readers.pictures import Header, read_headers
+from scanmix.data.readers.vectors import read_labeled_rows
 from scanmix.doctor.advice import Advice, advise, as_recipe
 from scanmix.doctor.measure import Estimate, estimate, free_memory
 from scanmix.engine import Tick, find_device
@@ -56,7 +59,7 @@ class Checkup:
 
     Attributes:
         findings: all that is odd, the worst first.
-        train: training images, or None where nothing can be read to train on.
+        train: what there is to train on, or None where nothing can be read.
         test: test images, or None.
         headers: what the readable files say of themselves; empty where images never were files.
         plan: time, memory and settings; None where nothing can be trained.
@@ -75,49 +78,63 @@ class Checkup:
 
 
 def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], tick: Tick, **loading: Any) -> Checkup:
-    """Load data as `scanmix train` does; check folders, files, classes and duplicates; then time a few batches.
+    """Load data as `scanmix train` does; check files, classes, features and duplicates; then time a few batches.
 
     Args:
-        source: a known data set, a folder or a table.
+        source: a known data set, a folder, a table or a `.npy` of vectors.
         settings: of the run that is planned.
         overrides: what of them was set by hand, and stays in the advice.
         tick: told how far the search for duplicates and the measurement are.
         loading: arguments of `scanmix.load`.
 
     Raises:
-        UserError: there is no such data, it is vectors, or an argument does not fit it.
+        UserError: there is no such data, or an argument does not fit it.
     """
-    folder = Path(source).expanduser().absolute()
+    vectors, folder = kind_of(source) == "vector", Path(source).expanduser().absolute()
     found = check_layout(folder) if source not in KNOWN and folder.is_dir() else []
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of unreadable files, which are findings here
-            train, test = load(source, **loading)
+        train, test, strange = _load_vectors(source, loading) if vectors else _load_images(source, loading)
     except DataError as error:
         found.append(
             Finding("fault", str(error).removesuffix("."), (), "mend the data; until then nothing can be trained")
         )
         return Checkup(_sorted(found))
-    if train.kind == "vector":
-        raise UserError(f"{source} holds vectors; the doctor knows images. Try `scanmix train {source}`")
+    if len(train) == 0:
+        return Checkup(tuple(strange))
     headers, more = _check_files(train, test)
     base = folder if folder.is_dir() else Path(loading.get("root") or folder.parent).expanduser().absolute()
-    found += check_skipped(line.removeprefix(f"{base}/") for line in train.skipped)
+    found += strange + check_skipped(line.removeprefix(f"{base}/") for line in train.skipped)
     found += [*check_classes(train, test), *check_names(train.class_names), *more, *check_blank(train)]
+    found += check_columns(train) if vectors else []
     found += [
         *check_duplicates(train, test, partial(tick, "looking for duplicates")),
-        *_check_neighbors(len(train), settings),
+        *_check_neighbors(train, settings),
     ]
     checkup = Checkup(_sorted(found), train, test, headers)
     if not checkup.can_train:
         return checkup
     plan = make_plan(train, 0 if test is None else len(test), settings, overrides, tick)
-    found += _check_memory(plan.estimate, free_memory(find_device(settings.device)))
+    found += _check_memory(plan, free_memory(find_device(settings.device)))
     return replace(checkup, findings=_sorted(found), plan=plan)
 
 
+def _load_images(source: str, loading: Mapping[str, Any]) -> tuple[Examples, Examples | None, list[Finding]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of unreadable files, which are findings here
+        return (*load(source, **loading), [])
+
+
+def _load_vectors(source: str, loading: Mapping[str, Any]) -> tuple[Examples, Examples | None, list[Finding]]:
+    """Where rows stop training, look at the others all the same, so that everything is told at once."""
+    rows = read_labeled_rows(Path(source).expanduser(), loading.get("labels"))
+    strange = check_rows(rows)
+    if strange:
+        return rows.finite().to_examples(), None, strange
+    return (*load(source, **loading), [])
+
+
 def make_plan(train: Examples, num_test: int, settings: RunSettings, overrides: Mapping[str, Any], tick: Tick) -> Plan:
-    """Estimate what settings take, and what the advised ones take where no recipe is for these images alone."""
+    """Estimate what settings take, and what the advised ones take where the recipe is but for images in general."""
     device = find_device(settings.device)
     fits = settings.recipe is not None and not settings.recipe.startswith("folder/")
     advice = () if fits else advise(train, settings.method, device.type != "cpu")
@@ -147,12 +164,15 @@ def as_json(checkup: Checkup) -> Table:
     if train is not None:
         table |= {
             "data": train.name,
-            "images": len(train),
-            "test_images": 0 if test is None else len(test),
+            f"{train.kind}s": len(train),
+            f"test_{train.kind}s": 0 if test is None else len(test),
             "classes": class_counts(train),
-            "size": list(train.size),
-            "channels": train.channels,
         }
+        table |= (
+            {"features": train.channels}
+            if train.kind == "vector"
+            else {"size": list(train.size), "channels": train.channels}
+        )
     if checkup.headers:
         table["files"] = {"modes": Counter(header.mode for header in checkup.headers), "sides": sides(checkup.headers)}
     if plan is not None:
@@ -185,22 +205,24 @@ def _check_files(train: Examples, test: Examples | None) -> tuple[tuple[Header, 
     return headers, found
 
 
-def _check_neighbors(count: int, settings: RunSettings) -> list[Finding]:
-    """A method that looks for K neighbors needs more than K images."""
-    wanted = settings.settings.get("num_neighbors", 0)
+def _check_neighbors(train: Examples, settings: RunSettings) -> list[Finding]:
+    """A method that looks for K neighbors needs more than K others."""
+    wanted, count, many = settings.settings.get("num_neighbors", 0), len(train), f"{train.kind}s"
     if count > wanted:
         return []
-    what = f"{settings.method} looks for {wanted} neighbors of each image, and there are {count} images"
-    return [Finding("fault", what, (), f"add images, or --set num_neighbors={max(1, count // 4)}")]
+    what = f"{settings.method} looks for {wanted} neighbors of each {train.kind}, and there are {count} {many}"
+    return [Finding("fault", what, (), f"add {many}, or --set num_neighbors={max(1, count // 4)}")]
 
 
-def _check_memory(taken: Estimate, free: int | None) -> list[Finding]:
-    if free is None or taken.memory <= free:
+def _check_memory(plan: Plan, free: int | None) -> list[Finding]:
+    taken = plan.estimate.memory
+    if free is None or taken <= free:
         return []
-    what = f"training may need {taken.memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
-    return [
-        Finding("warning", what, (), "smaller batches (--set pretrain.batch_size=128), a smaller --size, fewer widths")
-    ]
+    what = f"training may need {taken / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+    fix = "smaller batches (--set pretrain.batch_size=128), a smaller --size, fewer widths"
+    if plan.settings.kind == "vector":
+        fix = "fewer features, or a narrower network (--set network.hidden=[128,128])"
+    return [Finding("warning", what, (), fix)]
 
 
 def _sorted(found: Sequence[Finding]) -> tuple[Finding, ...]:

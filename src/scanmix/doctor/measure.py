@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanmix.blocks.neighbors import CHUNK
+from scanmix.blocks.neighbors import CHUNK, COMPARED
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
+from scanmix.data.npy import stays_on_disk
 from scanmix.data.views import make_views
 from scanmix.doctor.passes import Work, evaluating, largest_batch, members, stages
 from scanmix.engine import Engine, find_device
@@ -32,6 +33,8 @@ CLEAN_SHARES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 """How many labels look right is not known before; a method that learns from these takes a time among these."""
 PROGRAM = 450_000_000
 """Bytes of Python, PyTorch and the libraries around it."""
+EXAMPLE = 1000
+"""Bytes that a run holds of each example besides its pixels: neighbors, names, the table of the audit."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,14 @@ def estimate(settings: RunSettings, examples: Examples, num_test: int) -> Estima
         spent = [seconds(guess[name] + extra.get(name, Work()), cost) for guess in guesses]
         found[name] = (min(spent), max(spent))
     weights = 4 * 4 * cost.parameters * members(method)  # weight, gradient and Adam's or SGD's moments
-    images = examples.images.numel() // count * (count + num_test)
-    neighbors = 4 * CHUNK * count if "pre-training" in found else 0
+    pixels = examples.images.nbytes // count * (count + num_test)
+    images = 0 if stays_on_disk(pixels) else pixels
+    neighbors = 4 * min(CHUNK * count, COMPARED) if "pre-training" in found else 0
     batch = round(largest_batch(method, count) * cost.kept)
+    tables = count * (EXAMPLE + 4 * examples.num_classes * members(method))
     on_cpu = find_device(settings.device).type == "cpu"
-    return Estimate(found, (PROGRAM if on_cpu else 0) + weights + images + max(neighbors, batch))
+    program = PROGRAM if on_cpu else 0
+    return Estimate(found, program + weights + images + tables + max(neighbors, batch))
 
 
 def seconds(work: Work, cost: Cost) -> float:

@@ -115,19 +115,21 @@ def _scanmix(method: ScanMix, count: int, clean: float) -> Stages:
     warmup = min(method.epochs, _epochs_in(method, method.warmup, count))
     mild = 0 if severe else min(method.epochs - warmup, _epochs_in(method, method.mild_warmup, count))
     naming = Work(look=2 * count if method.name_clusters else 0)
-    rows, seen = 2 * count, Work(**{method.warmup_view: 2 * count})
+    learners = 2 if method.second_peer == "trained" else 1
+    rows = learners * count
+    seen = Work(**{method.warmup_view: rows})
     first = seen + (Work(look=rows) if method.warmup_part == "head" else Work(learn=rows))
-    second = seen + Work(learn=rows, look=rows)
-    pairs = 4 * _whole(count, method.cluster_batch_size)
+    second = seen + Work(learn=rows, look=2 * count)
+    pairs = 2 * learners * _whole(count, method.cluster_batch_size)
     clusters = Work(learn=pairs) + Work(**{view: pairs})
-    turn = _divided(method, count, clean, view)
+    turn = _divided(method, count, clean, view, learners)
     turn += clusters if (method.severe_cluster_rate if severe else method.cluster_rate) else Work()
     training = naming + first * warmup + second * mild + turn * (method.epochs - warmup - mild)
     return _label_free(method, count) | {"training": training}
 
 
-def _divided(method: DivideMix | ScanMix, count: int, clean: float, view: str) -> Work:
-    """Both peers look at all images and learn from one division: two views of each labeled and unlabeled image.
+def _divided(method: DivideMix | ScanMix, count: int, clean: float, view: str, learners: int = 2) -> Work:
+    """Both peers look at all images; each learner takes one division: two views of each labeled and unlabeled image.
 
     The one who learns guesses for all of them, the other for the unlabeled ones.
     """
@@ -136,7 +138,8 @@ def _divided(method: DivideMix | ScanMix, count: int, clean: float, view: str) -
     again = max(1, -(-method.minimum_steps // steps))
     unlabeled = 2 * again * steps * min(method.batch_size, count - labeled)
     rows = 2 * again * labeled + unlabeled
-    return Work(look=2 * count + 2 * (rows + unlabeled), learn=2 * rows) + Work(**{view: 2 * rows})
+    each = Work(look=rows + unlabeled, learn=rows) + Work(**{view: rows})
+    return Work(look=2 * count) + each * learners
 
 
 def _whole(count: int, batch: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from scanmix.checkpoint import Model
 from scanmix.config import read_toml
-from scanmix.export.classifier import INPUT, ONNX_FILE, OUTPUT
+from scanmix.export.classifier import DTYPES, INPUTS, ONNX_FILE, OUTPUT, input_shape
 from scanmix.export.onnx_file import OPSET, Agreement
 from scanmix.runs import Run
 
@@ -26,7 +26,7 @@ def model_card(run: Run, versions: Mapping[str, str], use: str) -> str:
     """Return the card as Markdown; `use` is its section on how to run these files."""
     sections = [
         f"# {_plain(run.about['name'])}: {run.settings.method}",
-        "An image classifier trained with ScanMix on labels that may be wrong.",
+        f"A classifier of {_what(run.model)}, trained with ScanMix on labels that may be wrong.",
         "## Data",
         _data(run),
         "## Training",
@@ -43,8 +43,9 @@ def model_card(run: Run, versions: Mapping[str, str], use: str) -> str:
 
 def onnx_use(model: Model, agreement: Agreement) -> str:
     """Say how to run the ONNX file, and how it was checked."""
-    height, width = model.size
-    return f"""`scanmix predict FOLDER images/` reads, scales and cuts pictures as in training. It needs onnxruntime,
+    name, dtype = INPUTS[model.kind], DTYPES[model.kind]
+    inside = "Scaling to 0..1, normalization," if model.kind == "image" else "Standardization of each feature,"
+    return f"""{_command(model)} It needs onnxruntime,
 and no PyTorch. From Python:
 
 ```python
@@ -55,42 +56,45 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession("{ONNX_FILE}")
 class_names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
-images = np.zeros({_shape(model)}, np.uint8)  # yours: any number of them
-probabilities = session.run(["{OUTPUT}"], {{"{INPUT}": images}})[0]
+{name} = np.zeros({(1, *input_shape(model))}, np.{dtype})  # yours: any number of them
+probabilities = session.run(["{OUTPUT}"], {{"{name}": {name}}})[0]
 ```
 
-Input `{INPUT}`: uint8, (N, {model.channels}, {height}, {width}). Output `{OUTPUT}`: float32,
+Input `{name}`: {dtype}, ({", ".join(map(str, ("N", *input_shape(model))))}). Output `{OUTPUT}`: float32,
 (N, {len(model.class_names)}).
-{_pixels(model)}
-Scaling to 0..1, normalization, the sum of the networks' logits and softmax are inside. Opset {OPSET}.
+{_content(model)}
+{inside} the sum of the networks' logits and softmax are inside. Opset {OPSET}.
 
-Checked when it was written: on {agreement.images}, no probability differs from PyTorch's by more than
+Checked when it was written: on {agreement.inputs}, no probability differs from PyTorch's by more than
 {agreement.difference:.1e}."""
 
 
 def safetensors_use(model: Model) -> str:
     """Say how to load the weights."""
-    return f"""`scanmix predict FOLDER images/` reads, scales and cuts pictures as in training. From Python:
+    name = INPUTS[model.kind]
+    return f"""{_command(model)} From Python:
 
 ```python
 import numpy as np
 from scanmix.checkpoint import load_model
 
 model = load_model(".")
-images = np.zeros({_shape(model)}, np.uint8)  # yours: any number of them
-probabilities = model.predict_proba(images)
+{name} = np.zeros({(1, *input_shape(model))}, np.{DTYPES[model.kind]})  # yours: any number of them
+probabilities = model.predict_proba({name})
 ```
 
-{_pixels(model)}"""
+{_content(model)}"""
 
 
 def _data(run: Run) -> str:
     names = [_plain(name) for name in run.class_names]
     more = f" and {len(names) - MOST_NAMES} more, in `model.json`" if len(names) > MOST_NAMES else ""
     model, noise = run.model, run.noise
+    what = _what(model)
+    image = f"{model.size[0]}x{model.size[1]} pixels, {'gray' if model.channels == 1 else 'color'}"
     return _table({
-        "data": f"{_plain(run.about['name'])}, {run.about['num_examples']} training images",
-        "images": f"{model.size[0]}x{model.size[1]} pixels, {'gray' if model.channels == 1 else 'color'}",
+        "data": f"{_plain(run.about['name'])}, {run.about['num_examples']} training {what}",
+        what: image if model.kind == "image" else f"{model.channels} features",
         f"classes ({len(names)})": ", ".join(names[:MOST_NAMES]) + more,
         "noise added": run.about.get("noise", "none; the labels are as they came"),
         "wrong labels, asked for": _percent(noise.asked),
@@ -114,37 +118,50 @@ def _training(run: Run, versions: Mapping[str, str]) -> str:
 
 
 def _scores(run: Run) -> str:
+    what = _what(run.model)
     if not run.accuracies:
-        return "None: there were no test images."
+        return f"None: there were no test {what}."
     table = _table({
         "last epoch": f"{_percent(run.last_accuracy)} (this model)",
         "mean of the last ten epochs": _percent(run.last10_accuracy),
-        "best epoch": f"{_percent(run.best_accuracy)} (chosen by the test images: an upper bound, not this model's)",
+        "best epoch": f"{_percent(run.best_accuracy)} (chosen by the test {what}: an upper bound, not this model's)",
     })  # fmt: skip
     matched = any(line.get("accuracy_after_matching") for line in run.metrics)
     note = "\n\nMeasured after the best matching of clusters with classes, which true labels decide." if matched else ""
-    return f"Accuracy on the test images of the run.\n\n{table}{note}"
+    return f"Accuracy on the test {what} of the run.\n\n{table}{note}"
 
 
 def _limits(run: Run) -> Iterator[str]:
-    yield "It always names one of its classes, also for a picture of something else."
+    what = _what(run.model)
+    yield f"It always names one of its classes, also for {what} of something else."
     yield "A probability says which class the networks prefer, not how often they are right, unless calibrated."
     if run.noise.actual is None:
         yield "How many training labels are wrong is not known; an estimate is only as good as the model."
     if run.accuracies:
-        yield "The scores hold for images like the test images, as far as the labels of those are right."
+        yield f"The scores hold for {what} like the test {what}, as far as the labels of those are right."
     else:
-        yield "It was not measured. `scanmix evaluate` does so, on images whose labels can be trusted."
+        yield f"It was not measured. `scanmix evaluate` does so, on {what} whose labels can be trusted."
     if run.settings.oracle:
         yield "Its settings were chosen by someone who knew the noise: on other labels expect less."
     yield "Labels that are wrong in one direction (all wolves called dogs) are learned, not corrected."
 
 
-def _shape(model: Model) -> tuple[int, ...]:
-    return (1, model.channels, *model.size)
+def _what(model: Model) -> str:
+    """What it classifies, in words."""
+    return "images" if model.kind == "image" else "feature vectors"
 
 
-def _pixels(model: Model) -> str:
+def _command(model: Model) -> str:
+    """How the command line is used, and what it does."""
+    if model.kind == "vector":
+        return "`scanmix predict FOLDER new.npy` takes vectors as they were given for training, one a row."
+    return "`scanmix predict FOLDER images/` reads, scales and cuts pictures as in training."
+
+
+def _content(model: Model) -> str:
+    """What the numbers of an input are."""
+    if model.kind == "vector":
+        return "Features are in the order of training, and not standardized."
     height, width = model.size
     colors = "gray" if model.channels == 1 else "in the order red, green, blue"
     cut = " Pictures are scaled (bicubic) until the shorter side fits, and the center is cut out."

@@ -1,11 +1,12 @@
 """A trained classifier as prediction sees it, whatever it is stored as.
 
-Legend: N images, C classes.
+Legend: N inputs (images or feature vectors), C classes, D features.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,14 +18,22 @@ from scanmix.config import UserError
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
+    from scanmix.data.examples import Kind
+
 ONNX_FILE = "model.onnx"
-INPUT, OUTPUT = "images", "probabilities"
+INPUTS: Mapping[Kind, str] = {"image": "images", "vector": "vectors"}
+DTYPES: Mapping[Kind, str] = {"image": "uint8", "vector": "float32"}
+OUTPUT = "probabilities"
 BATCH = 512
-"""Images in the network at a time."""
+"""Inputs in the network at a time."""
 
 
 class Classifier(Protocol):
-    """Looks at images of one size and tells how likely each class is."""
+    """Looks at images of one size, or at vectors of one length, and tells how likely each class is."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it looks at."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -32,14 +41,22 @@ class Classifier(Protocol):
 
     @property
     def channels(self) -> int:
-        """1 for gray images, 3 for color."""
+        """1 for gray images, 3 for color; D of vectors."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width in pixels; (1, 1) of vectors."""
 
-    def predict_proba(self, images: np.ndarray, /) -> np.ndarray:
-        """Class probabilities. Shape: (N, channels, H, W) uint8 -> (N, C) float32."""
+    def predict_proba(self, inputs: np.ndarray, /) -> np.ndarray:
+        """Class probabilities. Shape: (N, channels, H, W) uint8, or (N, D) float32 -> (N, C) float32.
+
+        Vectors may also come as `Examples` keep them, (N, D, 1, 1).
+        """
+
+
+def input_shape(model: Classifier) -> tuple[int, ...]:
+    """Shape of one input of an exported file: (channels, H, W) of an image, (D,) of a vector."""
+    return (model.channels,) if model.kind == "vector" else (model.channels, *model.size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,21 +67,24 @@ class OnnxClassifier:
     class_names: tuple[str, ...]
     channels: int
     size: tuple[int, int]
+    kind: Kind = "image"
 
-    def predict_proba(self, images: np.ndarray, /) -> np.ndarray:
-        """Class probabilities. Shape: (N, channels, H, W) uint8 -> (N, C) float32.
+    def predict_proba(self, inputs: np.ndarray, /) -> np.ndarray:
+        """Class probabilities. Shape: (N, channels, H, W) uint8, (N, D) or (N, D, 1, 1) float32 -> (N, C) float32.
 
         Raises:
-            UserError: the images are not uint8, or have other channels or another size than in training.
+            UserError: the inputs have another type or another shape than in training.
         """
-        wanted = (self.channels, *self.size)
-        if images.dtype != np.uint8 or images.shape[1:] != wanted:
+        name, dtype, wanted = INPUTS[self.kind], DTYPES[self.kind], input_shape(self)
+        if self.kind == "vector" and inputs.shape[2:] == self.size:
+            inputs = inputs[:, :, 0, 0]
+        if inputs.dtype != dtype or inputs.shape[1:] != wanted:
             raise UserError(
-                f"images must be uint8 of shape (N, {', '.join(map(str, wanted))}) as in training, "
-                f"not {images.dtype} of shape {images.shape}"
+                f"{name} must be {dtype} of shape (N, {', '.join(map(str, wanted))}) as in training, "
+                f"not {inputs.dtype} of shape {inputs.shape}"
             )
-        starts = range(0, len(images), BATCH)
-        batches = [self.session.run([OUTPUT], {INPUT: images[start : start + BATCH]})[0] for start in starts]
+        starts = range(0, len(inputs), BATCH)
+        batches = [self.session.run([OUTPUT], {name: inputs[start : start + BATCH]})[0] for start in starts]
         return np.concatenate([np.empty((0, len(self.class_names)), np.float32), *batches])
 
 
@@ -87,7 +107,7 @@ def load_classifier(folder: Path, device: str = "auto") -> Classifier:
 
 
 def load_onnx(path: Path) -> OnnxClassifier:
-    """Open an exported file; class names, channels and size stand in its metadata.
+    """Open an exported file; class names, channels, size and kind stand in its metadata.
 
     Raises:
         UserError: onnxruntime is missing, or the file is damaged or not one of ours.
@@ -103,6 +123,7 @@ def load_onnx(path: Path) -> OnnxClassifier:
     about: dict[str, Any] = session.get_modelmeta().custom_metadata_map
     try:
         names, (height, width) = tuple(json.loads(about["class_names"])), json.loads(about["size"])
-        return OnnxClassifier(session, names, int(about["channels"]), (height, width))
+        kind: Kind = json.loads(about.get("kind", '"image"'))  # files of before there were others do not say
+        return OnnxClassifier(session, names, int(about["channels"]), (height, width), kind)
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path} was not written by scanmix: it names no classes, channels and size") from None

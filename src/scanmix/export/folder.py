@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scanmix.checkpoint import Model
 from scanmix.config import UserError
 from scanmix.export.card import made_with, model_card, onnx_use, safetensors_use
-from scanmix.export.classifier import INPUT, ONNX_FILE, OUTPUT
+from scanmix.export.classifier import INPUTS, ONNX_FILE, OUTPUT
 from scanmix.export.onnx_file import OPSET, Agreement, about, check_onnx, require_onnx, write_onnx
-from scanmix.runs import Run, open_run
+from scanmix.runs import open_run
 
 MODEL_FILES = ("model.safetensors", "model.json")
 
@@ -27,11 +26,11 @@ def export_onnx(run_folder: Path, out: Path) -> Agreement:
     """
     require_onnx()
     run = open_run(run_folder)
-    model = _of_images(run)
+    model = run.model
     with _new_folder(out) as folder:
         write_onnx(model, folder / ONNX_FILE)
         agreement = check_onnx(run, folder / ONNX_FILE)
-        description = {**about(model), "input": INPUT, "output": OUTPUT, "opset": OPSET}
+        description = {**about(model), "input": INPUTS[model.kind], "output": OUTPUT, "opset": OPSET}
         (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(
             model_card(run, made_with(run_folder), onnx_use(model, agreement)), encoding="utf-8"
@@ -46,20 +45,13 @@ def export_safetensors(run_folder: Path, out: Path) -> None:
         UserError: the run is unfinished or damaged, or `out` is there already.
     """
     run = open_run(run_folder)
-    model = _of_images(run)
+    model = run.model
     with _new_folder(out) as folder:
         for name in MODEL_FILES:
             shutil.copyfile(run_folder / "model" / name, folder / name)
         (folder / "README.md").write_text(
             model_card(run, made_with(run_folder), safetensors_use(model)), encoding="utf-8"
         )
-
-
-def _of_images(run: Run) -> Model:
-    """The model of a run, if files can be given to it."""
-    if run.model.kind == "vector":
-        raise UserError(f"{run.folder} takes vectors, not images; its folder model/ holds safetensors and JSON already")
-    return run.model
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, 
 from scanmix.data.batches import TrainingData, batches, paired
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer, sides
+from scanmix.networks.peer import Peer, Predictor, classify, examine, learners, learning, make_peer
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import candidate_neighbors, load_into, name_clusters, pretrain
@@ -84,11 +84,14 @@ class ScanMix:
     severe_view: Literal["weak", "strong"] = "strong"  # ... and under severe noise (code; not in the paper)
     agreement: Literal["other", "own", "given"] = "other"  # whose labels q compares: Eq. 9 own, Eq. 5 given
     shared_head: bool = False  # l_CLU through the classifier (literal Eq. 6) or its own head (code)
+    second_peer: Literal["trained", "average"] = "trained"  # or the running average of the first (ours): half the cost
+    average_decay: Share = 0.99  # share of itself that the average keeps in each step
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ScanMixState:
         """PreTrain(D): features, neighbors N_x and clusters without labels; both peers begin from them."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
-        peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
+        names = ("a", "b") if self.second_peer == "trained" else ("a", "a")
+        peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in names]
         for peer in peers:
             load_into(peer, found)
             if self.name_clusters:
@@ -127,10 +130,10 @@ class ScanMix:
         rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
         cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
-            for side in sides(state.peers):
+            for side in learners(state.peers, self.second_peer, self.average_decay):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, epoch - begin, meter)
         with meter.timed("cluster"):
-            for side in sides(state.peers) if cluster_rate else ():
+            for side in learners(state.peers, self.second_peer, self.average_decay) if cluster_rate else ():
                 self._cluster(side, agree[side], state, data, epoch, cluster_rate, meter)
         return meter.results() | {"rate/learn": rate, "rate/cluster": cluster_rate}
 
@@ -149,12 +152,12 @@ class ScanMix:
         """WarmUp(D, f): the classifier learns the labels, on features that no label has touched, or with them."""
         view = data.views.drawn(self.warmup_view)
         with meter.timed("warmup"):
-            for side in sides(state.peers):
-                peer = state.peers[side]
+            for side in learners(state.peers, self.second_peer, self.average_decay):
+                peer = state.peers[side].begin(self.share_momentum)
                 order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
                 steps = map(peer.own, batches(data.everything, 2 * self.batch_size, order))
                 seen = ((view(data.images[index], draws), labels[index]) for index in steps)
-                warm_up(peer.begin(self.share_momentum), part, seen, rate, self.confidence_weight, meter)
+                warm_up(peer, part, seen, rate, self.confidence_weight, meter)
         return meter.results() | {"rate/warmup": rate}
 
     def _learn(
@@ -192,7 +195,6 @@ class ScanMix:
             with learning(peer):
                 anchor = head(peer.encoder(view(data.images[index], draws)))
                 neighbor = head(peer.encoder(view(data.images[partner[index]], draws)))
-            anchor, neighbor = peer.gather(anchor), peer.gather(neighbor)
-            loss, consistency, entropy = scan_loss(anchor, neighbor, self.entropy_weight)
+            loss, consistency, entropy = scan_loss(peer.gather(anchor), peer.gather(neighbor), self.entropy_weight)
             meter.add("cluster", total=loss, consistency=consistency, entropy=entropy)
             peer.step(loss, rate)

@@ -11,7 +11,7 @@ import functools
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,8 @@ class Peer(nn.Module):
         self.clusterer = nn.Linear(num_features, num_classes)
         self.to(engine.device)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay)
+        self.followers: list[tuple[Peer, float]] = []
+        """Peers that are running averages of this one, each with its decay."""
 
     def begin(self, keep_momentum: bool) -> Peer:
         """Begin a task, with the momentum that the one before left behind or without; return the peer itself."""
@@ -65,6 +67,19 @@ class Peer(nn.Module):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
+        for follower, decay in self.followers:
+            follow(follower, self, decay)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move every weight and running statistic to decay * its own + (1 - decay) * the network's; counts are copied."""
+    theirs = network.state_dict()
+    for name, tensor in average.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(theirs[name], 1 - decay)
+        else:
+            tensor.copy_(theirs[name])
 
 
 class Predictor(nn.Module):
@@ -105,6 +120,13 @@ def _packed(peer: Peer) -> bytes:
     buffer = io.BytesIO()
     torch.save({"weights": peer.state_dict(), "optimizer": peer.optimizer.state_dict()}, buffer)
     return buffer.getvalue()
+
+
+def learners(peers: list[Peer], second: Literal["trained", "average"], decay: float) -> Iterator[int]:
+    """Yield whose turn it is to learn: as `sides`, or the first alone, each step of which the second then follows."""
+    first, follower = peers
+    first.followers = [(follower, decay)] if second == "average" else []
+    return sides(peers) if second == "trained" else iter((0,))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from scanmix.blocks.losses import nt_xent, nt_xent_one_way
+from scanmix.blocks.neighbors import EXACT_UP_TO
 from scanmix.blocks.schedules import cosine
 from scanmix.config import STRICT
 from scanmix.data.batches import TrainingData, batches
@@ -42,6 +43,8 @@ class SimCLR:
     """T of NT-Xent; 0.1 for CIFAR, 0.07 for Red Mini-ImageNet."""
     projection_size: Annotated[int, Field(ge=1)] = 128
     """Dimensions of the embedding, whose neighbors are mined (section 4.2)."""
+    exact_neighbors: Annotated[int, Field(ge=0)] = EXACT_UP_TO
+    """Examples up to which the neighbors are exact; of more they are looked for in cells (ours, for time)."""
     symmetric: bool = False
     """Both views are anchors, as in SimCLR; only the first, as in ScanMix's code, when off."""
 

@@ -50,7 +50,7 @@ def pretrain(
         "images": data.fingerprint(),
         "views": data.views.contrastive_settings(),
         "network": dataclasses.asdict(network),
-        "simclr": dataclasses.asdict(pretraining),
+        "simclr": {name: value for name, value in dataclasses.asdict(pretraining).items() if name != "exact_neighbors"},
         "seed": engine.seed,
         **engine.arithmetic(),
     }
@@ -65,8 +65,8 @@ def pretrain(
             lambda unfinished: simclr(pretraining, encoder, data, engine, unfinished),
         )
     encoder_weights = under("encoder.", first)
-    neighbors = nearest_neighbors(first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1))
-    neighbors = engine.agreed(neighbors)
+    embedding, wanted = first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1)
+    neighbors = engine.agreed(nearest_neighbors(embedding, wanted, pretraining.exact_neighbors))
     if clustering.epochs == 0:
         return Pretrained(neighbors, encoder_weights, {})
 
@@ -77,6 +77,7 @@ def pretrain(
         "scan": dataclasses.asdict(clustering),
         "strong": data.views.strong_settings(),
         "neighbors": num_neighbors,
+        "exact": len(data) <= pretraining.exact_neighbors,
         "include_self": include_self,
         "clusters": data.num_classes,
     }
@@ -93,11 +94,13 @@ def pretrain(
 def candidate_neighbors(neighbors: Tensor, include_self: bool) -> Tensor:
     """Put each example before its neighbors, as the published code does.
 
-    Shape: (N, K) -> (N, K + 1), or as it is without `include_self`.
+    In 32 bits: of a million examples it is the largest table that a run keeps and saves.
+    Shape: (N, K) -> (N, K + 1) int32, or (N, K) without `include_self`.
     """
+    neighbors = neighbors.int()
     if not include_self:
         return neighbors
-    own = torch.arange(len(neighbors), device=neighbors.device).unsqueeze(1)
+    own = torch.arange(len(neighbors), device=neighbors.device, dtype=torch.int32).unsqueeze(1)
     return torch.cat([own, neighbors], 1)
 
 

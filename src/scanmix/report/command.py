@@ -59,10 +59,11 @@ def train_command(run: Run) -> str | None:
         return None
     words += ["--method", settings.method, "--seed", str(settings.seed)]
     try:
-        base = resolve(settings.method, name, settings.recipe)
-        words += [] if settings.recipe == resolve(settings.method, name).recipe else ["--recipe", str(settings.recipe)]
+        base = resolve(settings.method, name, settings.recipe, kind=settings.kind)
+        usual = resolve(settings.method, name, kind=settings.kind).recipe
+        words += [] if settings.recipe == usual else ["--recipe", str(settings.recipe)]
     except UserError:  # a recipe that is no longer there: everything it said is given
-        base = resolve(settings.method, name)
+        base = resolve(settings.method, name, kind=settings.kind)
     before, here = _values(base), _values(settings)
     if not set(before) <= set(here):
         return None  # a setting without a value, for which the command line has no word
@@ -80,7 +81,7 @@ def _data_words(source: Mapping[str, Any], seed: int) -> list[str] | None:
     words = [str(load.pop("source"))]
     if source["train"]["split"] != "train" or load.pop("seed", seed) != seed:
         return None
-    for key in ("root", "size", "per_class", "limit_test"):
+    for key in ("root", "size", "per_class", "limit_test", "labels"):
         if key in load:
             words += [f"--{key.replace('_', '-')}", str(load.pop(key))]
     noise = steps.pop(0)["noise"] if steps and "noise" in steps[0] else {}

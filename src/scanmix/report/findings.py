@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scanmix.audit import Audit, training_data
+from scanmix.audit import Audit, Evidence, evidence_of, pictures_of, training_data
+from scanmix.audit import audit as weigh
 from scanmix.config import Table, UserError, read_toml
 from scanmix.data.examples import Examples
 from scanmix.evaluate import evaluate_run
@@ -33,24 +34,28 @@ class Findings:
     toml: str
     """The text of run.toml."""
     snapshots: Sequence[Snapshot]
-    examples: Examples | None
-    """What it was trained on, where that loads again."""
+    labels: Evidence | Examples | None
+    """Who knows given and true labels: what was kept of a finished run, or the training data where it loads again."""
     audit: Audit | None
     no_audit: str
     """Why there is none; empty where there is."""
+    pictures: Sequence[str] | Tensor | None
+    """N files, or pixels (N, channels, H, W) uint8; None without an audit, or of vectors."""
+    no_pictures: str
+    """Why there are none, where there should be."""
     test: dict[str, Any] | None
     """What `evaluate` says of the test images."""
     no_test: str
 
     @property
     def given(self) -> Tensor:
-        """(N,) int64, the given labels; empty where the training data does not load."""
-        return torch.empty(0, dtype=torch.int64) if self.examples is None else self.examples.labels.cpu()
+        """(N,) int64, the given labels; empty where they are not known."""
+        return torch.empty(0, dtype=torch.int64) if self.labels is None else self.labels.labels.cpu()
 
     @property
     def truth(self) -> Tensor | None:
         """(N,) int64, the true labels, where they are known."""
-        true = None if self.examples is None else self.examples.true_labels
+        true = None if self.labels is None else self.labels.true_labels
         return None if true is None else true.cpu()
 
     @property
@@ -68,11 +73,15 @@ def gather(folder: str | Path, bar: Bar) -> Findings:
     run, folder = open_run(folder), Path(folder)
     text = (folder / "run.toml").read_text(encoding="utf-8")
     snapshots = load_trajectory(folder, len(run.metrics))
-    examples, audit, no_audit = None, None, ""
     bar.advance(note="labels")
+    labels: Evidence | Examples | None = None
+    audit, no_audit, pictures, no_pictures = None, "", None, ""
     try:
-        examples = training_data(run)
-        audit = run.audit(examples)
+        if not run.finished:
+            labels = training_data(run)  # the right and the wrong have losses before there is an audit
+        labels = evidence = evidence_of(run)
+        audit = weigh(evidence)
+        pictures, no_pictures = _pictures(run, evidence)
     except UserError as error:
         no_audit = str(error)
     bar.advance(note="test images")
@@ -84,8 +93,19 @@ def gather(folder: str | Path, bar: Bar) -> Findings:
     bar.advance()
     return Findings(
         run=run, folder=folder, versions=read_toml(folder / "run.toml").get("versions", {}), toml=text,
-        snapshots=snapshots, examples=examples, audit=audit, no_audit=no_audit, test=test, no_test=no_test,
+        snapshots=snapshots, labels=labels, audit=audit, no_audit=no_audit, pictures=pictures,
+        no_pictures=no_pictures, test=test, no_test=no_test,
     )  # fmt: skip
+
+
+def _pictures(run: Run, evidence: Evidence) -> tuple[Sequence[str] | Tensor | None, str]:
+    """Where the pictures are to be seen, or why there are none; nobody misses those of vectors."""
+    if run.model.kind == "vector":
+        return None, ""
+    try:
+        return pictures_of(run, evidence), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def names_of(runs: Sequence[Findings]) -> list[str]:

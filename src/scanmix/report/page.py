@@ -51,9 +51,11 @@ def render(found: Sequence[Findings], epochs: Sequence[int] = ()) -> str:
 def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, Any]:
     """What the template puts in words."""
     main, runs = found[0], dict(zip(names_of(found), found, strict=True))
+    cards = sheet.contact_sheet(main)
     return {
         "main": main,
         "run": main.run,
+        "thing": main.run.settings.kind,
         "audit": main.audit,
         "summary": None if main.audit is None else main.audit.summary(),
         "label_free": any(line.get("accuracy_after_matching") for each in found for line in each.run.metrics),
@@ -76,8 +78,8 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
         "classes": labels.class_rows(main),
         "pairs": labels.confused_pairs(main),
         "expected": labels.expected_chart(main),
-        "cards": sheet.contact_sheet(main),
-        "tiny": sheet.is_tiny(main),
+        "cards": cards,
+        "tiny": all(card.tiny for card in cards),
     }
 
 

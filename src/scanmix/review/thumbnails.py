@@ -7,14 +7,15 @@ import io
 import textwrap
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
+from torch import Tensor
 
 from scanmix.config import UserError
-from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import read_preview
+from scanmix.data.readers.pictures import preview
 
 SIDES = {"small": 160, "large": 900}
 """Longest side in pixels of each size that can be asked for."""
@@ -32,9 +33,12 @@ class Picture(NamedTuple):
 class Thumbnails:
     """Encoded pictures by row of an audit; the last ones that were asked for are kept, up to `KEPT_BYTES`."""
 
-    def __init__(self, examples: Examples, places: list[int]) -> None:
-        """Take the examples and, for each row, its position in them."""
-        self._examples, self._places = examples, places
+    def __init__(self, sources: Sequence[str] | Tensor, places: list[int]) -> None:
+        """Take the files or pixels of N examples and, for each row, its position among them.
+
+        Shape: pixels (N, channels, H, W) uint8.
+        """
+        self._sources, self._places = sources, places
         self._kept: OrderedDict[tuple[int, str], Picture] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -60,12 +64,10 @@ class Thumbnails:
         return picture
 
     def _make(self, place: int, side: int) -> Picture:
-        if self._examples.paths is None:
-            pixels = self._examples.images[place].cpu().numpy()
-            return _encoded(Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)), "PNG")
-        path = Path(self._examples.paths[place])
+        source = self._sources[place]
+        exact = isinstance(source, Tensor) or Path(source).suffix.lower() == ".png"
         try:
-            return _encoded(read_preview(path, side), "PNG" if path.suffix.lower() == ".png" else "JPEG")
+            return _encoded(preview(source, side), "PNG" if exact else "JPEG")
         except UserError as error:
             return _placeholder(str(error))
 

@@ -1,9 +1,9 @@
 """A run: what was asked for, what happened in each epoch, and the model that came out; in memory or on disk."""
 
 from scanmix.runs.run import Line, NoiseRates, Run, create_run, describe, open_or_create, open_run
-from scanmix.runs.settings import SECTIONS, RunSettings, resolve
+from scanmix.runs.settings import SECTIONS, RunSettings, resolve, source_of
 
 __all__ = [
     "SECTIONS", "Line", "NoiseRates", "Run", "RunSettings", "create_run", "describe", "open_or_create", "open_run",
-    "resolve",
+    "resolve", "source_of",
 ]  # fmt: skip

@@ -126,8 +126,12 @@ class Run:
     def audit(self, examples: Examples | None = None) -> Audit:
         """Weigh every label it was trained on: columns by name, most doubtful label first.
 
+        A run folder keeps what that takes. Other runs look at what they were trained on again, as does one that is
+        given the examples.
+
         Raises:
-            UserError: the run is unfinished, or its data cannot be loaded again (give the examples then).
+            UserError: the run is unfinished; what it kept is damaged; or it kept nothing, and its data cannot be
+                loaded again (give the examples then).
         """
         from scanmix.audit import audit, evidence_of
 

@@ -10,7 +10,8 @@ from typing import Any
 import pydantic.dataclasses
 
 from scanmix.config import STRICT, Table, UserError, build, dump, load_recipe, merge, recipe_names, unknown_name
-from scanmix.data.examples import Kind
+from scanmix.data.examples import Examples, Kind
+from scanmix.data.feature_views import FeatureViewSettings
 from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
 from scanmix.methods import METHODS, Method
 from scanmix.networks.encoders import NETWORKS, NetworkSettings
@@ -44,6 +45,11 @@ class RunSettings:
     """Of the training images and given labels."""
     test_fingerprint: str = ""
     """Of the test images and labels; empty without a test set."""
+
+    @property
+    def kind(self) -> Kind:
+        """What is learned from: images or feature vectors."""
+        return "vector" if isinstance(self.views, FeatureViewSettings) else "image"
 
     def build_method(self) -> Method:
         """Return the method with its hyper-parameters."""
@@ -106,6 +112,13 @@ def resolve(
         device=device,
         threads=threads,
     )
+
+
+def source_of(examples: Examples, test: Examples | None) -> Table | None:
+    """Return how training and test data load again; None unless all of it does."""
+    wanted = {"train": examples} | ({} if test is None else {"test": test})
+    found = {split: dict(part.source) for split, part in wanted.items() if part.source is not None}
+    return found if len(found) == len(wanted) else None
 
 
 def _in_sections(overrides: Mapping[str, Any]) -> Table:

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from scanmix.config import UserError
 from scanmix.data.corrections import apply_corrections
-from scanmix.data.examples import JSON, Examples
+from scanmix.data.examples import JSON, Examples, Kind
 from scanmix.data.noise import add_noise
 from scanmix.data.readers.cifar import read_cifar10, read_cifar100
 from scanmix.data.readers.digits import read_digits
@@ -21,7 +21,7 @@ from scanmix.data.readers.pictures import resize_all
 from scanmix.data.readers.table import read_table
 from scanmix.data.readers.vectors import read_vectors
 
-__all__ = ["KNOWN", "load", "match", "reload"]
+__all__ = ["KNOWN", "kind_of", "load", "match", "reload"]
 
 KNOWN = ("digits", "fashion-mnist", "cifar10", "cifar100")
 Pair = tuple[Examples, Examples | None]
@@ -80,6 +80,11 @@ def load(
     return finished, None if test is None else _finish(test, recipe, "test", flip)
 
 
+def kind_of(source: str | Path) -> Kind:
+    """What a source holds, as its name alone tells."""
+    return "vector" if not _is_known(source) and Path(source).suffix.lower() == ".npy" else "image"
+
+
 def reload(source: Mapping[str, Any]) -> Examples:
     """Load the examples whose `Examples.source` this is, added noise included.
 
@@ -123,7 +128,7 @@ def _read(
         "cifar100": lambda: read_cifar100(root),
     }
     path = Path(source).expanduser()
-    is_vectors = not _is_known(source) and path.suffix.lower() == ".npy"
+    is_vectors = kind_of(source) == "vector"
     if labels is not None and not is_vectors:
         raise UserError(f"labels= is for vectors in a .npy file; {source} has labels of its own.")
     if _is_known(source):

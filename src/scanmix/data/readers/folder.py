@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 
 from scanmix.config import DataError
-from scanmix.data.decoding import find_pictures, pictures_in
+from scanmix.data.decoding import find_pictures, pictures_in, readable
 from scanmix.data.examples import Examples
 from scanmix.data.readers.pictures import read_pictures
 
@@ -69,6 +70,9 @@ def to_examples(
         DataError: if a test class is none of training's, or no training or no test image can be read.
     """
     names = sort_names({label for _, _, label in train_rows})
+    odd = [name for name in names if readable(name) != name]
+    if odd:
+        raise DataError(f"the name of class {readable(odd[0])} of {name!r} is not UTF-8; rename its folder.")
     strange = sorted({label for _, _, label in test_rows} - set(names))
     if strange:
         raise DataError(f"test images of {name!r} have class {strange[0]!r}, which no training image has.")
@@ -77,8 +81,8 @@ def to_examples(
     pictures = read_pictures([path for _, path, _ in rows], size, sized_by=len(train_rows))
 
     def part(first: int, stop: int, set_aside: tuple[str, ...]) -> Examples:
-        places = [place for place, row in enumerate(pictures.kept) if first <= row < stop]
-        kept = [rows[pictures.kept[place]] for place in places]
+        places = slice(bisect_left(pictures.kept, first), bisect_left(pictures.kept, stop))
+        kept = [rows[row] for row in pictures.kept[places]]
         if not kept:
             split = "test" if first else "training"
             raise DataError(f"not one of the {split} images of {name!r} could be read.")

@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from scanmix.config import DataError, UserError
-from scanmix.data.decoding import GRAY_MODES, decode_pictures, has_transparency, plain, reason, square, threaded
+from scanmix.data.decoding import GRAY_MODES, decoding, has_transparency, plain, readable, reason, square, threaded
 from scanmix.data.examples import Examples
+from scanmix.data.store import gather
 
 
 class Header(NamedTuple):
@@ -71,10 +72,9 @@ def read_pictures(
         size = default_size([min(header.width, header.height) for header in deciding])
     if channels is None:
         channels = 1 if all(header.gray for header in headers) else 3
-    decoded = decode_pictures(paths, size, channels)
-    kept = tuple(i for i, image in enumerate(decoded) if not isinstance(image, str))
-    outcomes = zip(paths, decoded, strict=True)
-    skipped = tuple(f"{path}: {image}" for path, image in outcomes if isinstance(image, str))
+    decoded = gather(decoding(paths, size, channels), paths, (channels, size, size))
+    kept = tuple(i for i in range(len(paths)) if i not in decoded.failed)
+    skipped = tuple(f"{readable(paths[i])}: {why}" for i, why in decoded.failed.items())
     if not kept:
         raise DataError(f"not one of {len(paths)} images could be read; the first: {(*skipped, 'none')[0]}.")
     if skipped:
@@ -82,8 +82,7 @@ def read_pictures(
             f"{len(skipped)} of {len(paths)} images could not be read and were set aside; first {skipped[0]}",
             stacklevel=2,
         )
-    stacked = np.stack([image for image in decoded if not isinstance(image, str)])
-    return Pictures(torch.from_numpy(stacked), kept, skipped)
+    return Pictures(decoded.images, kept, skipped)
 
 
 def read_headers(paths: Sequence[Path]) -> list[Header | str]:
@@ -94,23 +93,34 @@ def read_headers(paths: Sequence[Path]) -> list[Header | str]:
         return list(threaded(_read_header, paths, "measuring images"))
 
 
-def read_preview(path: Path, side: int) -> Image.Image:
+def preview(source: str | Path | Tensor, side: int) -> Image.Image:
     """Return the whole picture, upright, gray or in color, at most `side` pixels a side; for people to look at.
 
+    Args:
+        source: a file; or pixels, (1 or 3, H, W) uint8.
+        side: in pixels; what is smaller stays as it is.
+
     Raises:
-        UserError: it cannot be read; says why.
+        UserError: the file cannot be read; says why.
     """
+    if isinstance(source, Tensor):
+        upright = Image.fromarray((source[0] if len(source) == 1 else source.permute(1, 2, 0)).numpy())
+    else:
+        upright = _read_upright(Path(source), side)
+    upright.thumbnail((side, side))
+    return upright
+
+
+def _read_upright(path: Path, side: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
             with Image.open(path) as image:
                 image.draft(None, (side, side))
                 image.load()
-                upright = plain(ImageOps.exif_transpose(image), 1 if image.mode in GRAY_MODES else 3)
+                return plain(ImageOps.exif_transpose(image), 1 if image.mode in GRAY_MODES else 3)
     except Exception as error:  # decoders raise whatever they like on broken input
         raise UserError(reason(error)) from None
-    upright.thumbnail((side, side))
-    return upright
 
 
 def default_size(shorter_sides: Sequence[int]) -> int:

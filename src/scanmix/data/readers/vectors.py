@@ -6,47 +6,109 @@ Legend: N examples, D features.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from scanmix.config import UserError
-from scanmix.data.arrays import read_array
+from scanmix.config import DataError, UserError
 from scanmix.data.examples import Examples
+from scanmix.data.npy import finite_rows, read_array, read_rows, row_names
 from scanmix.data.readers.folder import sort_names
 from scanmix.data.readers.table import as_text
 from scanmix.data.records import read_records
 
+NAMED = 3
+"""Rows that an error lists."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledRows:
+    """Feature vectors as they lie on the disk, each with its label.
+
+    Attributes:
+        vectors: (N, D) float32, not checked for infinite and missing numbers.
+        labels: N labels in words.
+        class_names: C names; each label is one of them.
+        ids: N different names.
+        name: short name of the data set.
+    """
+
+    vectors: np.ndarray
+    labels: list[str]
+    class_names: tuple[str, ...]
+    ids: list[str]
+    name: str
+
+    def finite(self) -> LabeledRows:
+        """Return the rows that hold numbers alone; the others cannot be learned from."""
+        kept = finite_rows(self.vectors)
+        labels, ids = list(compress(self.labels, kept)), list(compress(self.ids, kept))
+        return replace(self, vectors=self.vectors[kept], labels=labels, ids=ids)
+
+    def strange(self) -> tuple[str, ...]:
+        """Return the ids of the rows with an infinite or missing number."""
+        return tuple(compress(self.ids, ~finite_rows(self.vectors)))
+
+    def to_examples(self) -> Examples:
+        """Put numbers in place of the labels.
+
+        Raises:
+            UserError: a number is infinite or missing.
+        """
+        number = {name: i for i, name in enumerate(self.class_names)}
+        labels = [number[label] for label in self.labels]
+        return to_vectors(self.vectors, labels, self.class_names, ids=self.ids, name=self.name)
+
 
 def read_vectors(path: Path, labels: str | Path | None = None) -> Examples:
-    """Read N vectors of D numbers and a label for each.
+    """Read N vectors of D numbers and a label for each; arguments as of `read_labeled_rows`.
+
+    Shape: images (N, D, 1, 1) float32.
+
+    Raises:
+        UserError: a file is missing; DataError: as `read_labeled_rows`, or a number is infinite or missing.
+    """
+    rows = read_labeled_rows(path, labels)
+    strange = rows.strange()
+    if strange:
+        named = ", ".join(strange[:NAMED]) + (", ..." if len(strange) > NAMED else "")
+        raise DataError(
+            f"{path} has features that are infinite or not a number in {len(strange)} of {len(rows.ids)} rows "
+            f"({named}); repair or remove them."
+        )
+    return rows.to_examples()
+
+
+def read_labeled_rows(path: Path, labels: str | Path | None = None) -> LabeledRows:
+    """Read the rows of an array and what they are called.
 
     Args:
         path: `.npy` of shape (N, D).
         labels: `.csv` or `.parquet` with a column `label`, and `id` where rows have names; or `.npy` of N texts or
             whole numbers. By default the file of the same name that ends in `.csv`.
 
-    Shape: images (N, D, 1, 1) float32.
-
     Raises:
-        UserError: a file is missing, is no such array or table, or the two differ in length.
+        UserError: a file is missing; DataError: it is no such array or table, or the two differ in length.
     """
-    vectors = read_array(path)
-    if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype.kind not in "fiub":
-        raise UserError(f"{path} must hold numbers of shape (N, features), not {vectors.dtype} of {vectors.shape}.")
+    vectors = read_rows(path)
     table = path.with_suffix(".csv") if labels is None else Path(labels).expanduser()
     if labels is None and not table.is_file():
         raise UserError(f"the labels of {path} are missing: name them with --labels, or put them into {table.name}.")
     given, ids = _read_labels(table)
     if len(given) != len(vectors):
-        raise UserError(f"{path} has {len(vectors)} rows, but {table} has {len(given)} labels.")
-    names = sort_names(set(given))
-    number = {name: i for i, name in enumerate(names)}
-    return to_vectors(
-        vectors, [number[name] for name in given], names,
-        ids=ids or [f"{path.stem}/{row}" for row in range(len(given))], name=path.stem,
-    )  # fmt: skip
+        raise DataError(f"{path} has {len(vectors)} rows, but {table} has {len(given)} labels.")
+    if len(set(ids)) < len(ids):
+        raise DataError(f"{table} has {len(ids)} rows, but {len(set(ids))} different ids.")
+    return LabeledRows(
+        vectors=vectors,
+        labels=given,
+        class_names=tuple(sort_names(set(given))),
+        ids=ids or row_names(path, len(given)),
+        name=path.stem,
+    )
 
 
 def to_vectors(
@@ -74,12 +136,12 @@ def _read_labels(path: Path) -> tuple[list[str], list[str]]:
     if path.suffix.lower() == ".npy":
         array = read_array(path)
         if array.ndim != 1 or array.dtype.kind not in "iuUb":
-            raise UserError(f"{path} must hold one text or whole number for each row, not {array.dtype} {array.shape}.")
+            raise DataError(f"{path} must hold one text or whole number for each row, not {array.dtype} {array.shape}.")
         return [str(label) for label in array.tolist()], []
     records = read_records(path, required=("label",), optional=("id", "decision"))
     if any("decision" in record for record in records):
         raise UserError(f"{path} is of a review, in another order than the rows; copy its labels into the label file.")
     labels = [as_text(record["label"]) for record in records]
     if "" in labels:
-        raise UserError(f"row {labels.index('') + 1} of {path} has no label.")
+        raise DataError(f"row {labels.index('') + 1} of {path} has no label.")
     return labels, [as_text(record["id"]) for record in records if "id" in record]

@@ -1,0 +1,192 @@
+"""How near an epoch is to what its convolutions alone would take on this machine.
+
+Two floors. The first: all floating-point operations of the passes that the algorithm needs, at the best rate that any
+convolution of the network reached here, forward and backward. The second, which is higher: each convolution at its
+own rate. Neither counts batch norm, views, losses, mixtures, or anything else.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.epochs import Ground, ours, prepare, scanmix
+from benchmarks.made import LARGE, SMALL
+from benchmarks.rows import Row
+from benchmarks.stages import shares
+from benchmarks.timing import Timing, interleave
+from scanmix.doctor.passes import Work, stages
+from scanmix.networks.peer import Peer, classify
+from scanmix.progress import Bar, progress
+
+BATCH = 64
+"""Images in a pass of one convolution alone."""
+REPEATS = 2
+CLOCKS = ("wall", "cpu")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution as the network uses it, and how often it stands there."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    padding: int
+    side: int
+    first: bool
+    """It stands at the images, which need no gradient."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs: operations, and the least seconds by the clock and of the processor."""
+
+    operations: float
+    wall: float
+    cpu: float
+
+    def least(self, other: Cost) -> Cost:
+        return Cost(self.operations, min(self.wall, other.wall), min(self.cpu, other.cpu))
+
+
+class Spent(NamedTuple):
+    """By one convolution on one image."""
+
+    look: Cost
+    """A forward."""
+    learn: Cost
+    """Forward and backward."""
+
+
+def rows(bar: Bar) -> list[Row]:
+    """Compare a ScanMix epoch with its floors, and say where its time goes."""
+    return [row for case in (SMALL, LARGE) for row in _rows_of(prepare(case), bar)]
+
+
+def _rows_of(ground: Ground, bar: Bar) -> list[Row]:
+    case, method = ground.case, scanmix("strong")
+    start = dataclasses.replace(ground.state, severe=True)
+    images = ground.data.plain(slice(0, BATCH))
+    layers = convolutions(start.peers[0].encoder, images)
+    with progress(f"floors: {case.name}", 3 + REPEATS, bar) as steps:
+        before = {layer: measure(layer) for layer in layers}
+        steps.advance()
+        epoch = interleave({"epoch": ours(start, method, ground.data)}, REPEATS, steps)["epoch"]
+        state = copy.deepcopy(start)
+        spent = shares(lambda: method.epoch(state, ground.data, 0))
+        steps.advance()
+        after = {layer: measure(layer) for layer in layers}
+        steps.advance()
+    costs = {layer: Spent(*map(Cost.least, before[layer], after[layer])) for layer in layers}
+    assert state.p_clean is not None
+    clean = float((state.p_clean > method.clean_threshold).double().mean())
+    work = stages(method, case.count, clean)["training"]
+    look, learn = operations(start.peers[0], images)
+    total = work.look * look + work.learn * learn
+    rates = [max(cost.learn.operations / getattr(cost.learn, clock) for cost in costs.values()) for clock in CLOCKS]
+    what = f"ScanMix epoch, strong views: {case.name}"
+    note = (
+        f"{case.count:,} images, {clean:.0%} called clean; {work.look / case.count:.1f} forwards and "
+        f"{work.learn / case.count:.1f} with backward an image; {look / 1e6:,.1f} MFLOP a forward; "
+        f"{rates[0] / 1e9:.0f} GFLOP/s at best"
+    )
+    at_best = Timing((total / rates[0],), (total / rates[1],))
+    return [
+        _beside(what, epoch, "operations at the best rate", at_best, note),
+        _beside(what, epoch, "each convolution alone", alone(work, layers, costs), ""),
+        Row(f"where it goes: {case.name}", note=", ".join(f"{name} {share:.1%}" for name, share in spent.items())),
+    ]
+
+
+def _beside(what: str, epoch: Timing, name: str, floor: Timing, note: str) -> Row:
+    over = f"{epoch.best / floor.best:.2f} x the floor (cpu {min(epoch.cpu) / floor.cpu[0]:.2f})"
+    return Row(what, epoch, name, floor, f"{over}; {note}" if note else over)
+
+
+def convolutions(encoder: nn.Module, images: Tensor) -> Counter[Layer]:
+    """Return the convolutions that these images pass, with how often each kind stands in the network."""
+    found: Counter[Layer] = Counter()
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d) and isinstance(module.padding[0], int)
+        sizes = module.kernel_size[0], module.stride[0], module.padding[0], inputs[0].shape[-1]
+        found[Layer(module.in_channels, module.out_channels, *sizes, first=not found)] += 1
+
+    handles = [part.register_forward_hook(note) for part in encoder.modules() if isinstance(part, nn.Conv2d)]
+    with torch.no_grad():
+        encoder.eval()(images)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def measure(layer: Layer, seconds: float = 0.3) -> Spent:
+    """Time one convolution for a while; the quickest pass counts."""
+    part = nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding, bias=False)
+    part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in the network
+    images = torch.randn(BATCH, layer.inputs, layer.side, layer.side).contiguous(memory_format=torch.channels_last)
+    images.requires_grad_(not layer.first)
+    gradient = torch.ones_like(part(images))
+
+    def look() -> None:
+        with torch.no_grad():
+            part(images)
+
+    def learn() -> None:
+        part.weight.grad = images.grad = None
+        part(images).backward(gradient)
+
+    return Spent(_cost(look, seconds), _cost(learn, seconds))
+
+
+def operations(peer: Peer, images: Tensor) -> tuple[float, float]:
+    """Floating-point operations of an image: of a forward, and of forward and backward."""
+    network = copy.deepcopy(classify(peer))
+
+    def look() -> None:
+        with torch.no_grad():
+            network(images)
+
+    return _counted(look) / len(images), _counted(lambda: network(images).sum().backward()) / len(images)
+
+
+def alone(work: Work, layers: Counter[Layer], costs: Mapping[Layer, Spent]) -> Timing:
+    """Seconds of the passes if there were nothing but convolutions, each at its own rate."""
+    wall, cpu = (
+        sum(
+            times * (work.look * getattr(costs[layer].look, clock) + work.learn * getattr(costs[layer].learn, clock))
+            for layer, times in layers.items()
+        )
+        for clock in CLOCKS
+    )
+    return Timing((wall,), (cpu,))
+
+
+def _counted(act: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        act()
+    return int(counter.get_total_flops())
+
+
+def _cost(act: Callable[[], object], seconds: float) -> Cost:
+    """Repeat for a while; the quickest pass of `BATCH` images counts."""
+    found, began = Cost(_counted(act) / BATCH, float("inf"), float("inf")), time.perf_counter()
+    passes = 0
+    while passes < 3 or time.perf_counter() - began < seconds:
+        wall, cpu = time.perf_counter(), time.process_time()
+        act()
+        passes += 1
+        spent = time.perf_counter() - wall, time.process_time() - cpu
+        found = found.least(Cost(found.operations, *(value / BATCH for value in spent)))
+    return found

@@ -1,0 +1,178 @@
+"""Views of one image at a time, through Pillow and NumPy: how torchvision's transforms do it on images of Pillow.
+
+torchvision itself is no dependency. Its transforms are thin wrappers over the calls below; what it spends on top
+(draws by torch, a copy in `Normalize`) is left out, which makes this yardstick harder to beat, not easier.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageOps
+from torch import Tensor
+
+from scanmix.data.views import Views, ViewSettings
+
+Picture = Image.Image
+View = Callable[[Picture], Tensor]
+
+
+@dataclass(frozen=True)
+class PlainView:
+    """To a tensor, normalized."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, picture: Picture) -> Tensor:
+        pixels = np.array(picture, copy=True)
+        pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
+        tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().float().div_(255)
+        return tensor.sub_(self.mean).div_(self.std)
+
+
+@dataclass(frozen=True)
+class WeakView:
+    """Random crop of the padded picture, flip."""
+
+    plain: PlainView
+    padding: int
+    flip: bool
+
+    def __call__(self, picture: Picture) -> Tensor:
+        width, height = picture.size
+        padded = ImageOps.expand(picture, self.padding, fill=0)
+        left, top = random.randint(0, 2 * self.padding), random.randint(0, 2 * self.padding)
+        cropped = padded.crop((left, top, left + width, top + height))
+        return self.plain(flipped(cropped, self.flip))
+
+
+@dataclass(frozen=True)
+class StrongView:
+    """Flip, operations drawn with replacement, Cutout."""
+
+    plain: PlainView
+    operations: int
+    hole: int
+    flip: bool
+
+    def __call__(self, picture: Picture) -> Tensor:
+        picture = flipped(picture, self.flip)
+        for operation, low, high in random.choices(OPERATIONS, k=self.operations):
+            picture = operation(picture, low + random.random() * (high - low))
+        tensor = self.plain(picture)
+        height, width = tensor.shape[1:]
+        half = random.randint(1, self.hole) // 2
+        y, x = random.randrange(height), random.randrange(width)
+        tensor[:, max(0, y - half) : y + half, max(0, x - half) : x + half] = 0
+        return tensor
+
+
+@dataclass(frozen=True)
+class ContrastiveView:
+    """Random resized crop, flip, color jitter, gray."""
+
+    plain: PlainView
+    settings: ViewSettings
+    flip: bool
+
+    def __call__(self, picture: Picture) -> Tensor:
+        settings = self.settings
+        box = random_box(picture, settings.contrast_scale, settings.contrast_ratio)
+        picture = picture.crop(box).resize(picture.size, Image.Resampling.BILINEAR)
+        picture = flipped(picture, self.flip)
+        if random.random() < settings.jitter_probability:
+            picture = jittered(picture, *settings.jitter)
+        if picture.mode == "RGB" and random.random() < settings.grayscale_probability:
+            gray = picture.convert("L")
+            picture = Image.merge("RGB", (gray, gray, gray))
+        return self.plain(picture)
+
+
+@dataclass(frozen=True)
+class PictureViews:
+    """The four views, with the settings of the batched ones."""
+
+    plain: View
+    weak: View
+    strong: View
+    contrastive: View
+
+
+def like(views: Views, side: int) -> PictureViews:
+    """Return the views of one image that draw as the batched `views` of images of this side do."""
+    settings, plain = views.settings, PlainView(views.mean, views.std)
+    padding = side // 8 if settings.crop_padding is None else settings.crop_padding
+    return PictureViews(
+        plain=plain,
+        weak=WeakView(plain, padding, views.flip),
+        strong=StrongView(plain, settings.strong_operations, settings.cutout or max(1, side // 2), views.flip),
+        contrastive=ContrastiveView(plain, settings, views.flip),
+    )
+
+
+def to_pixels(images: Tensor) -> np.ndarray:
+    """Return what `Image.fromarray` takes. Shape: (N, C, H, W) -> (N, H, W, 3) or (N, H, W)."""
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
+def flipped(picture: Picture, flip: bool) -> Picture:
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and random.random() < 0.5 else picture
+
+
+def random_box(
+    picture: Picture, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:  # fmt: skip
+    """Left, top, right, bottom: ten tries at a share of the area and an aspect ratio, then all of it."""
+    width, height = picture.size
+    for _ in range(10):
+        area = width * height * random.uniform(*scale)
+        aspect = math.exp(random.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        wide, high = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < wide <= width and 0 < high <= height:
+            left, top = random.randint(0, width - wide), random.randint(0, height - high)
+            return left, top, left + wide, top + high
+    return 0, 0, width, height
+
+
+def jittered(picture: Picture, brightness: float, contrast: float, saturation: float, hue: float) -> Picture:
+    def factor(strength: float) -> float:
+        return random.uniform(max(0.0, 1 - strength), 1 + strength)
+
+    picture = ImageEnhance.Brightness(picture).enhance(factor(brightness))
+    picture = ImageEnhance.Contrast(picture).enhance(factor(contrast))
+    if picture.mode != "RGB":
+        return picture
+    picture = ImageEnhance.Color(picture).enhance(factor(saturation))
+    hues, saturations, values = picture.convert("HSV").split()
+    turned = np.array(hues, copy=True) + np.uint8(int(random.uniform(-hue, hue) * 255) % 256)
+    return Image.merge("HSV", (Image.fromarray(turned), saturations, values)).convert("RGB")
+
+
+def affine(picture: Picture, matrix: tuple[float, ...]) -> Picture:
+    return picture.transform(picture.size, Image.Transform.AFFINE, matrix)
+
+
+OPERATIONS: tuple[tuple[Callable[[Picture, float], Picture], float, float], ...] = (
+    (lambda picture, _: picture, 0, 0),
+    (lambda picture, _: ImageOps.autocontrast(picture), 0, 0),
+    (lambda picture, _: ImageOps.equalize(picture), 0, 0),
+    (lambda picture, degrees: picture.rotate(degrees), -30, 30),
+    (lambda picture, threshold: ImageOps.solarize(picture, int(threshold)), 0, 256),
+    (lambda picture, bits: ImageOps.posterize(picture, int(bits)), 4, 8),
+    (lambda picture, factor: ImageEnhance.Color(picture).enhance(factor), 0.05, 0.95),
+    (lambda picture, factor: ImageEnhance.Contrast(picture).enhance(factor), 0.05, 0.95),
+    (lambda picture, factor: ImageEnhance.Brightness(picture).enhance(factor), 0.05, 0.95),
+    (lambda picture, factor: ImageEnhance.Sharpness(picture).enhance(factor), 0.05, 0.95),
+    (lambda picture, slope: affine(picture, (1, slope, 0, 0, 1, 0)), -0.1, 0.1),
+    (lambda picture, slope: affine(picture, (1, 0, 0, slope, 1, 0)), -0.1, 0.1),
+    (lambda picture, share: affine(picture, (1, 0, share * picture.size[0], 0, 1, 0)), -0.1, 0.1),
+    (lambda picture, share: affine(picture, (1, 0, 0, 0, 1, share * picture.size[1])), -0.1, 0.1),
+)
+"""The fourteen of the strong view, each with the range of its amount."""

@@ -1,0 +1,116 @@
+"""One line of the table, the table on the terminal, and the table in a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from benchmarks.timing import Timing
+from scanmix.pretrain.artifacts import write_aside
+
+HEADINGS = ("what", "scanmix", "yardstick", "its seconds", "times as fast", "note")
+ABOUT = """Seconds are the least of the repeats, with how much longer the worst took. "Times as fast" is the yardstick's
+seconds over scanmix's, least over least; in brackets the least and the largest of the repeats, which were taken in
+turns; after `cpu` the same ratio of processor time, which means more where other programs ran. A floor or a library is
+matched at 1.0; below that it is faster. The CSV beside this page holds the seconds of every repeat."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured, beside its yardstick."""
+
+    what: str
+    ours: Timing | None = None
+    yardstick: str = ""
+    theirs: Timing | None = None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as fast as the yardstick."""
+        return self.theirs.best / self.ours.best if self.ours and self.theirs else None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What stands in the table, under `HEADINGS`."""
+        return (self.what, _seconds(self.ours), self.yardstick, _seconds(self.theirs), _ratio(self), self.note)
+
+
+Measured = Mapping[str, Sequence[Row]]
+"""Part -> its rows."""
+
+
+def show(measured: Measured) -> Table:
+    """Return the table for the terminal."""
+    table = Table(*HEADINGS, title="scanmix, measured", title_justify="left")
+    for part, rows in measured.items():
+        table.add_section()
+        table.add_row(f"[bold]{part}[/bold]")
+        for row in rows:
+            table.add_row(*row.cells)
+    return table
+
+
+def write(path: Path, measured: Measured, machine: Mapping[str, str], minutes: float) -> None:
+    """Write the table as Markdown to `path`, and every repeat to the `.csv` beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, lambda aside: aside.write_text(_markdown(measured, machine, minutes), encoding="utf-8"))
+    write_aside(path.with_suffix(".csv"), lambda aside: aside.write_text(_csv(measured), encoding="utf-8"))
+
+
+def _markdown(measured: Measured, machine: Mapping[str, str], minutes: float) -> str:
+    lines = ["# Speed", "", f"`make bench`, {minutes:.0f} minutes.", "", ABOUT, "", "| machine | |", "| --- | --- |"]
+    lines += [f"| {key} | {value} |" for key, value in machine.items()]
+    for part, rows in measured.items():
+        lines += ["", f"## {part}", "", f"| {' | '.join(HEADINGS)} |", "| --- | ---: | --- | ---: | ---: | --- |"]
+        lines += [f"| {' | '.join(row.cells)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _csv(measured: Measured) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ("part", "what", "scanmix_wall", "scanmix_cpu", "yardstick", "yardstick_wall", "yardstick_cpu", "ratio", "note")
+    )
+    for part, rows in measured.items():
+        for row in rows:
+            ratio = "" if row.ratio is None else f"{row.ratio:.4f}"
+            ours, theirs = _repeats(row.ours), _repeats(row.theirs)
+            writer.writerow((part, row.what, *ours, row.yardstick, *theirs, ratio, row.note))
+    return text.getvalue()
+
+
+def _repeats(timing: Timing | None) -> tuple[str, str]:
+    if timing is None:
+        return "", ""
+    return _numbers(timing.wall), _numbers(timing.cpu)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return json.dumps([float(f"{value:.5g}") for value in values])
+
+
+def _seconds(timing: Timing | None) -> str:
+    if timing is None:
+        return ""
+    spread = f" +{timing.spread:.0%}" if len(timing.wall) > 1 else ""
+    return f"{timing.best:.3g} s{spread}"
+
+
+def _ratio(row: Row) -> str:
+    if row.ratio is None or row.ours is None or row.theirs is None:
+        return ""
+    text = f"{row.ratio:.2f}"
+    if len(row.theirs.wall) == len(row.ours.wall) > 1:
+        each = [theirs / ours for ours, theirs in zip(row.ours.wall, row.theirs.wall, strict=True)]
+        text += f" ({min(each):.2f} to {max(each):.2f})"
+    if row.ours.cpu and row.theirs.cpu:
+        text += f", cpu {min(row.theirs.cpu) / max(min(row.ours.cpu), 1e-9):.2f}"
+    return text

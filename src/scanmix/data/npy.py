@@ -1,0 +1,77 @@
+"""Arrays in `.npy` files, read without pickled objects, which could run code. Needs no PyTorch.
+
+Legend: N rows, D features.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from scanmix.config import DataError, UserError
+
+IN_MEMORY = 4_000_000_000
+"""Bytes of pixels or features that are held in memory; more lie on the disk. `SCANMIX_IN_MEMORY` says otherwise."""
+
+MAPPED: Literal["c"] = "c"
+"""How NumPy opens what stays on the disk: pages are read when they are used, and a change never reaches the file."""
+
+
+def stays_on_disk(size: int) -> bool:
+    """Whether so many bytes of pixels are too many for memory.
+
+    Raises:
+        UserError: `SCANMIX_IN_MEMORY` is no number.
+    """
+    given = os.environ.get("SCANMIX_IN_MEMORY", str(IN_MEMORY))
+    try:
+        return size > float(given)
+    except ValueError:
+        raise UserError(f"SCANMIX_IN_MEMORY must be a number of bytes, such as 8e9, not {given!r}") from None
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read the one array of a `.npy` file; one too large for memory is read page by page as it is used.
+
+    Raises:
+        UserError: it cannot be read, holds Python objects (which could run code), or is an archive of several.
+    """
+    try:
+        mode = MAPPED if stays_on_disk(path.stat().st_size) else None
+        array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"an array cannot be read from {path}: no such file") from None
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise UserError(
+            f"{path} cannot be read as an array without pickled objects, so it is no plain .npy: {error}"
+        ) from None
+    if not isinstance(array, np.ndarray):  # an archive, whatever the file is called
+        raise UserError(f"{path} holds several arrays; save the one with np.save.")
+    return array
+
+
+def read_rows(path: Path) -> np.ndarray:
+    """Read feature vectors, one a row. Shape: -> (N, D) float32; what float32 cannot hold is infinite.
+
+    Raises:
+        UserError: as `read_array`; DataError: it holds no numbers, or not in rows.
+    """
+    rows = read_array(path)
+    if rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind not in "fiub":
+        raise DataError(f"{path} must hold numbers of shape (N, features), not {rows.dtype} of {rows.shape}.")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(rows, dtype=np.float32)
+
+
+def finite_rows(rows: np.ndarray) -> np.ndarray:
+    """Whether each row holds numbers alone, nothing infinite or missing. Shape: (N, D) -> (N,) bool."""
+    finite: np.ndarray = np.isfinite(rows).all(axis=1)
+    return finite
+
+
+def row_names(path: Path, count: int) -> list[str]:
+    """Return what the rows of a file are called where no table names them: `embeddings/0` and so on."""
+    return [f"{path.stem}/{row}" for row in range(count)]

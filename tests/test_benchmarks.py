@@ -1,0 +1,264 @@
+"""The yardstick does the same maths as scanmix, the same number of times; what measures is measured itself."""
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+import scanmix
+from benchmarks import epochs, floors, growth, labels, neighbors, pictures, reference_loop, rows, stages
+from benchmarks.__main__ import PARTS, main
+from benchmarks.made import Case, made_data, made_examples
+from benchmarks.pil_views import OPERATIONS, like, to_pixels
+from benchmarks.timing import Timing, interleave, ready
+from scanmix.blocks.divide import clean_probability
+from scanmix.blocks.losses import nt_xent_one_way, scan_loss, semi_supervised_loss
+from scanmix.blocks.mixmatch import sharpen
+from scanmix.blocks.neighbors import nearest_neighbors
+from scanmix.config import UserError
+from scanmix.data.operations import AUGMENTATIONS
+from scanmix.data.views import Views, ViewSettings, make_views
+from scanmix.doctor import passes
+from scanmix.engine import Engine
+from scanmix.networks.peer import examine
+from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
+from scanmix.progress import Quiet
+
+COUNT, BATCH = 512, 64
+TINY = Case("tiny", COUNT, (1, 8, 8), PreActResNetSettings(widths=(4, 8), blocks=(1, 1), stem_stride=2), ViewSettings())
+
+
+@pytest.fixture
+def ground() -> epochs.Ground:
+    return epochs.prepare(TINY)
+
+
+@pytest.fixture
+def halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are told that every other label is clean: whole batches, so the counts of the table hold exactly."""
+    p_clean = (torch.arange(COUNT) % 2).float()
+    monkeypatch.setattr(reference_loop, "clean_probability", lambda losses: p_clean)
+    for name in ("scanmix", "dividemix"):
+        monkeypatch.setattr(f"scanmix.methods.{name}.clean_probabilities", lambda losses, _: torch.stack([p_clean] * 2))
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> Counter[str]:
+    """Images through encoders with and without gradients, and steps of optimizers."""
+    found: Counter[str] = Counter()
+    forward = PreActResNet.forward
+
+    def noted(self: PreActResNet, images: Tensor) -> Tensor:
+        found["learn" if torch.is_grad_enabled() else "look"] += len(images)
+        return forward(self, images)
+
+    handle = register_optimizer_step_post_hook(lambda *_: found.update(steps=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(PreActResNet, "forward", noted)
+        work()
+    handle.remove()
+    return found
+
+
+CLEAN = COUNT // 2
+TABLE: dict[str, tuple[int, int, int]] = {  # look, learn, steps: the pass counts of both networks
+    "ScanMix epoch, strong views": (2 * COUNT + 12 * CLEAN, 8 * CLEAN + 4 * COUNT, 2 * (CLEAN // 64 + COUNT // 128)),
+    "ScanMix epoch, weak views": (2 * COUNT + 12 * CLEAN, 8 * CLEAN + 4 * COUNT, 2 * (CLEAN // 64 + COUNT // 128)),
+    "DivideMix epoch": (2 * COUNT + 12 * CLEAN, 8 * CLEAN, 2 * (CLEAN // 64)),
+    "warm-up epoch, whole network, weak views": (0, 2 * COUNT, 2 * COUNT // 128),
+    "warm-up epoch, head alone, strong views": (2 * COUNT, 0, 2 * COUNT // 128),
+    "SCAN epoch, strong views": (0, 2 * COUNT, COUNT // 128),
+    "SimCLR epoch and its sweep, contrastive views": (COUNT, 2 * COUNT, 1),
+}
+
+
+@pytest.mark.usefixtures("halved")
+@pytest.mark.parametrize("name", TABLE)
+def test_both_pass_as_many_images_as_the_table_says(
+    name: str, ground: epochs.Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = {pair.name: pair for pair in epochs.pairs(ground)}[name]
+    expected = Counter(dict(zip(("look", "learn", "steps"), TABLE[name], strict=True)))
+    assert counted(monkeypatch, pair.ours()) == expected
+    assert counted(monkeypatch, pair.theirs(ground.plain)()) == expected
+
+
+def test_every_kind_of_epoch_is_counted(ground: epochs.Ground) -> None:
+    assert [pair.name for pair in epochs.pairs(ground)] == list(TABLE)
+
+
+@pytest.mark.usefixtures("halved")
+def test_floor_counts_the_same_passes() -> None:
+    work = passes.stages(epochs.scanmix("strong"), COUNT, 0.5)["training"]
+    assert (work.look, work.learn) == TABLE["ScanMix epoch, strong views"][:2]
+
+
+def test_an_epoch_begins_from_the_same_weights_each_time(ground: epochs.Ground) -> None:
+    before = {name: tensor.clone() for name, tensor in ground.state.peers[0].state_dict().items()}
+    for pair in list(epochs.pairs(ground))[2:4]:
+        pair.ours()()
+        pair.theirs(ground.plain)()
+    after = ground.state.peers[0].state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_sweep_finds_the_losses_and_predictions_of_examine(ground: epochs.Ground) -> None:
+    peer = ground.state.peers[0]
+    losses, predictions = reference_loop.sweep(reference_loop.Net(peer), ground.plain)
+    belief = examine(peer, ground.data)
+    torch.testing.assert_close(losses, belief.losses)
+    assert torch.equal(predictions, belief.prediction)
+
+
+def test_both_divide_alike() -> None:
+    draws = torch.Generator().manual_seed(0)
+    losses = torch.cat([torch.rand(300, generator=draws), 2 + torch.rand(200, generator=draws)])
+    torch.testing.assert_close(reference_loop.clean_probability(losses), clean_probability(losses))
+
+
+def test_both_minimize_the_same_losses() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(12, 4, generator=draws), torch.rand(12, 4, generator=draws).softmax(1)
+    theirs = reference_loop.mixmatch_loss(logits, targets, 6, 25.0)
+    torch.testing.assert_close(theirs, semi_supervised_loss(logits, targets, 6, 25.0, 1.0).total)
+    torch.testing.assert_close(reference_loop.sharpened(targets, 0.5), sharpen(targets, 0.5))
+    one, two = nn.functional.normalize(torch.randn(2, 6, 5, generator=draws), dim=2)
+    torch.testing.assert_close(reference_loop.contrast(one, two, 0.2), nt_xent_one_way(one, two, 0.2))
+    torch.testing.assert_close(
+        reference_loop.consistency_loss(logits, logits.flip(0)), scan_loss(logits, logits.flip(0), 5.0)[0]
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_views_of_one_image_are_those_of_a_batch(channels: int) -> None:
+    images = made_examples(6, (channels, 16, 16)).images
+    views = make_views(ViewSettings(), images, flip=True)
+    assert isinstance(views, Views)
+    single = like(views, 16)
+    looked = [Image.fromarray(pixels) for pixels in to_pixels(images)]
+    torch.testing.assert_close(torch.stack([single.plain(picture) for picture in looked]), views.plain(images))
+    for view in (single.weak, single.strong, single.contrastive):
+        found = view(looked[0])
+        assert found.shape == images.shape[1:] and found.dtype == torch.float32 and bool(found.isfinite().all())
+        assert not torch.equal(found, single.plain(looked[0]))
+
+
+@pytest.mark.parametrize("place", range(len(AUGMENTATIONS)))
+def test_strong_operations_are_those_of_the_batch(place: int) -> None:
+    images = made_examples(4, (3, 32, 32)).images
+    (batched, *limits), (one, *theirs) = AUGMENTATIONS[place], OPERATIONS[place]
+    assert limits == theirs
+    amount = limits[0] + 0.7 * (limits[1] - limits[0])
+    expected = batched(images.float(), torch.full((4,), float(amount)))
+    found = [np.asarray(one(Image.fromarray(pixels), amount)) for pixels in to_pixels(images)]
+    difference = (torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() - expected).abs()
+    assert float(difference.mean()) < 1  # of 255: roundings
+
+
+def test_contestants_take_turns_and_prepare_untimed() -> None:
+    order: list[str] = []
+
+    def slow_to_prepare() -> Callable[[], object]:
+        time.sleep(0.2)
+        return lambda: order.append("b")
+
+    times = interleave({"a": ready(lambda: order.append("a")), "b": slow_to_prepare}, 3, Quiet())
+    assert order == ["a", "b"] * 3
+    assert len(times["a"].wall) == len(times["b"].cpu) == 3
+    assert times["b"].best < 0.1
+
+
+def test_a_row_says_how_many_times_as_fast(tmp_path: Path) -> None:
+    row = rows.Row("it", Timing((2.0, 1.0), (1.0, 1.0)), "that", Timing((3.0, 4.0), (2.0, 2.5)), "note")
+    assert row.cells == ("it", "1 s +100%", "that", "3 s +33%", "3.00 (1.50 to 4.00), cpu 2.00", "note")
+    assert rows.Row("only a note").cells == ("only a note", "", "", "", "", "")
+    rows.write(tmp_path / "deep" / "speed.md", {"part": [row]}, {"processor": "p"}, 2.0)
+    text = (tmp_path / "deep" / "speed.md").read_text(encoding="utf-8")
+    assert f"| {' | '.join(row.cells)} |" in text and "| processor | p |" in text
+    (line,) = csv.DictReader((tmp_path / "deep" / "speed.csv").read_text(encoding="utf-8").splitlines())
+    assert line["scanmix_wall"] == "[2.0, 1.0]" and line["ratio"] == "3.0000"
+
+
+def test_time_in_views_is_found_in_views() -> None:
+    data = made_data(TINY, Engine())
+    views, draws = data.views, torch.Generator().manual_seed(0)
+    assert isinstance(views, Views)
+
+    def work() -> None:
+        until = time.perf_counter() + 0.4
+        while time.perf_counter() < until:
+            views.strong(data.images[:], draws)
+
+    found = stages.shares(work)
+    assert max(found, key=found.__getitem__) == "views"
+    assert sum(found.values()) == pytest.approx(1)
+    assert stages.stage_of(None) == stages.REST
+
+
+def test_stages_are_folders_and_files_that_exist() -> None:
+    roots = [Path(scanmix.__file__).parents[1], Path(torch.__file__).parents[1]]
+    assert all(any((root / place).exists() for root in roots) for place in stages.STAGES)
+
+
+def test_operations_are_counted_by_hand() -> None:
+    encoder = PreActResNet(PreActResNetSettings(widths=(4, 8), blocks=(1, 1)), 3)
+    layers = floors.convolutions(encoder, torch.randn(2, 3, 8, 8))
+    assert sum(layers.values()) == sum(isinstance(part, nn.Conv2d) for part in encoder.modules()) == 6
+    stem = next(layer for layer in layers if layer.first)
+    spent = floors.measure(stem, seconds=0.01)
+    hand = 2 * 3 * 4 * 9 * 64  # multiplications and additions of each of 64 pixels
+    assert (spent.look.operations, spent.learn.operations) == (hand, 2 * hand)  # images need no gradient
+    assert 0 < spent.look.cpu < spent.learn.cpu < float("inf")
+
+
+def test_exponent_of_a_power_law() -> None:
+    assert growth.exponent((2, 4, 8), [3 * count**1.1 for count in (2, 4, 8)]) == pytest.approx(1.1)
+
+
+def test_growth_is_measured_in_a_process_of_its_own() -> None:
+    found = growth.in_a_process(200)
+    assert found["count"] == 200 and len(found["wall"]) == growth.REPEATS
+    assert 0 < found["program"] < found["peak"]
+
+
+def test_every_search_finds_the_same_neighbors() -> None:
+    features = neighbors.made_embeddings(300, 16)
+    ours = nearest_neighbors(features, neighbors.K).numpy()
+    for search in (neighbors.by_faiss(features), neighbors.by_sklearn(features)):
+        if search is not None:
+            assert neighbors.agreement(ours, search()) > 0.999
+    found = np.array([[0, 3, 5], [4, 1, 2], [0, 1, 3]])
+    assert neighbors.without_self(found).tolist() == [[3, 5], [4, 2], [0, 1]]
+
+
+def test_made_files_load_again(tmp_path: Path) -> None:
+    labels.made_run(tmp_path, 40, 10)
+    assert len(scanmix.open_run(tmp_path / "run").audit()["id"]) == 40
+    (tmp_path / "photos").mkdir()
+    pictures.write_folder(tmp_path / "photos", 12, 64)
+    train, _ = scanmix.load(tmp_path / "photos", size=16)
+    assert train.images.shape == pictures.one_by_one(tmp_path / "photos", 16).shape == (12, 3, 16, 16)
+
+
+def test_parts_run_alone_and_wrong_names_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(PARTS, "views", lambda bar: [ROW])
+    monkeypatch.chdir(tmp_path)
+    main(["views"])
+    assert "a made row" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    main(["views"], Path("speed.md"))
+    assert "a made row" in Path("speed.md").read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="did you mean 'views'"):
+        main(["view"])
+
+
+ROW = rows.Row("a made row", Timing((1.0,)))
