@@ -217,7 +217,7 @@ def _run_epochs(
     run: Run, method: Method, engine: Engine, data: TrainingData, examples: Examples, test: Examples | None,
     bar: Bar, log: Callable[[Line], None],
 ) -> tuple[Model, Seen]:  # fmt: skip
-    """Epoch, measure, write down, save, again; one look at the end. A line is on disk before the checkpoint counts it."""
+    """Epoch, measure, write down, save, again; then a last look. A line is on disk before the checkpoint counts it."""
     clock = time.perf_counter()
     state, done = _begin(run, method, data, engine)
     seconds = {"seconds/start": time.perf_counter() - clock}
