@@ -79,7 +79,7 @@ def test_an_onnx_folder_predicts_without_torch(run: Path, pictures: Path) -> Non
     say("export", run, "--out", "out")
     for name in ("README.md", "model.json"):
         Path("out", name).unlink()  # the file alone is enough
-    absent = ("torch", "safetensors", "sklearn", "onnx")
+    absent = ("torch", "safetensors", "sklearn", "scipy", "onnx")
     code = (
         f"import sys; sys.modules |= dict.fromkeys({absent!r}); from scanmix.cli import app; "
         f"app(['predict', 'out', {str(pictures)!r}])"

@@ -166,7 +166,7 @@ def test_an_exported_folder_predicts_the_same_table(run: Path, kind: str) -> Non
 def test_an_onnx_folder_predicts_without_torch(run: Path) -> None:
     say("export", run, "--out", "out")
     np.save("new.npy", clouds(20, seed=4)[0])
-    absent = ("torch", "safetensors", "sklearn", "onnx")
+    absent = ("torch", "safetensors", "sklearn", "scipy", "onnx")
     code = (
         f"import sys; sys.modules |= dict.fromkeys({absent!r}); from scanmix.cli import app; "
         "app(['predict', 'out', 'new.npy'])"

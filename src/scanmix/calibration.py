@@ -9,12 +9,14 @@ Legend: N images, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
 
 from scanmix.config import UserError
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
 
 FEWEST = 100
 """Labels needed: with fewer, T comes out anywhere between half and twice its value."""
@@ -72,7 +74,7 @@ def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> Calibration:
     if best in (0, len(TEMPERATURES) - 1):
         raise UserError("the held-out labels fix no temperature: the classifier is right about all, or about none")
     around = (TEMPERATURES[best - 1], TEMPERATURES[best + 1])
-    temperature = float(minimize_scalar(loss, bounds=around).x)
+    temperature = float(_minimum(loss, around).x)
     least, replaced = _fit_noise(probs, labels, temperature)
     limit = least + LIKELY / len(labels)
     return Calibration(
@@ -87,6 +89,8 @@ def fit_temperature(probs: np.ndarray, labels: np.ndarray) -> Calibration:
 
 def _crossing(excess: Callable[[float], float], inside: float, end: float) -> float:
     """Where `excess` turns positive between `inside` and `end`; `end` if it does not."""
+    from scipy.optimize import brentq
+
     return float(end if excess(end) <= 0 else brentq(excess, inside, end, xtol=1e-3))
 
 
@@ -98,5 +102,11 @@ def _fit_noise(probs: np.ndarray, labels: np.ndarray, temperature: float) -> tup
         observed = (1 - replaced) * of_label + replaced / probs.shape[1]
         return -float(np.log(np.maximum(observed, TINY)).mean())
 
-    fit = minimize_scalar(loss, bounds=(0.0, MOST_REPLACED))  # convex: one valley
+    fit = _minimum(loss, (0.0, MOST_REPLACED))  # convex: one valley
     return float(fit.fun), float(fit.x)
+
+
+def _minimum(loss: Callable[[float], float], bounds: tuple[float, float]) -> OptimizeResult:
+    from scipy.optimize import minimize_scalar  # here: whoever only predicts needs no SciPy
+
+    return minimize_scalar(loss, bounds=bounds)
