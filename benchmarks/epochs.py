@@ -101,6 +101,7 @@ def pairs(ground: Ground) -> Iterator[Pair]:
     """Return every kind of epoch."""
     yield scanmix_pair(ground, "strong")
     yield scanmix_pair(ground, "weak")
+    yield scanmix_pair(ground, "strong", second_peer="average")
     yield dividemix_pair(ground)
     yield warm_up_pair(ground)
     yield head_warm_up_pair(ground)
@@ -108,15 +109,17 @@ def pairs(ground: Ground) -> Iterator[Pair]:
     yield simclr_pair(ground)
 
 
-def scanmix_pair(ground: Ground, view: ViewName) -> Pair:
-    method = scanmix(view)
+def scanmix_pair(ground: Ground, view: ViewName, second_peer: Literal["trained", "average"] = "trained") -> Pair:
+    """The reference always trains both peers."""
+    method = scanmix(view, second_peer=second_peer)
     severe = view == "strong"
     start = dataclasses.replace(ground.state, severe=severe)
 
     def theirs(data: ReferenceData) -> Contestant:
         return fresh(ground, lambda nets: reference.scanmix_epoch(nets, data, start.candidates, method, severe))
 
-    return Pair(f"ScanMix epoch, {view} views", ours(start, method, ground.data), theirs)
+    fewer = ", second peer averaged" if second_peer == "average" else ""
+    return Pair(f"ScanMix epoch, {view} views{fewer}", ours(start, method, ground.data), theirs)
 
 
 def dividemix_pair(ground: Ground) -> Pair:
