@@ -62,12 +62,12 @@ def search(unit: Tensor, asking: Tensor, among: Tensor, found: Tensor) -> None:
     width = columns[0].shape[1]
     high = min(CHUNK, max(1, COMPARED // (groups * width)), len(asking))
     similarity = torch.full((groups, high, width), float("-inf"), device=unit.device)
+    high_tide = torch.empty(high, width, device=unit.device)
     for rows in asking.split(high):
-        block, queries = similarity[:, : len(rows)], unit[rows]
-        largest = torch.full((len(rows), width), float("-inf"), device=unit.device)
-        for part, others in zip(block, columns, strict=True):
+        block, largest, queries = similarity[:, : len(rows)], high_tide[: len(rows)], unit[rows]
+        for number, (part, others) in enumerate(zip(block, columns, strict=True)):
             torch.mm(queries, others, out=part[:, : others.shape[1]])
-            torch.maximum(largest, part, out=largest)
+            torch.maximum(largest if number else part, part, out=largest)
         found[rows] = among[_nearest(block, largest, rows, among, k)]
 
 
@@ -87,9 +87,11 @@ def _nearest(similarity: Tensor, largest: Tensor, rows: Tensor, among: Tensor, k
 
 def _top(values: Tensor, k: int) -> Tensor:
     """Places of the k largest in rising order; of equal ones the smaller place. Shape: (B, M) -> (B, k)."""
-    found = values.topk(k, 1, sorted=False)
-    places = found.indices
-    open_choice = (values >= found.values.amin(1, keepdim=True)).sum(1) > k
+    if k == values.shape[1]:
+        return torch.arange(k, device=values.device).expand(len(values), -1)
+    largest = values.topk(k + 1, 1)
+    places = largest.indices[:, :k]
+    open_choice = largest.values[:, k - 1] == largest.values[:, k]
     if bool(open_choice.any()):
         places[open_choice] = values[open_choice].sort(dim=1, descending=True, stable=True).indices[:, :k]
     return places.sort(1).values

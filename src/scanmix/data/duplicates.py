@@ -40,9 +40,10 @@ def exact_groups(*parts: Tensor) -> list[list[int]]:
     digests = b"".join(hashlib.blake2b(image, digest_size=16).digest() for image in rows)
     halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
     order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: copies stay in the order of the images
-    first = np.flatnonzero((halves[order[1:]] != halves[order[:-1]]).any(1)) + 1
-    groups = [places.tolist() for places in np.split(order, first) if len(places) > 1]
-    return sorted(groups)
+    new = (halves[order[1:]] != halves[order[:-1]]).any(1)
+    bounds = np.concatenate([[0], np.flatnonzero(new) + 1, [len(order)]])
+    several = np.flatnonzero(np.diff(bounds) > 1)  # of a million images few, we hope
+    return sorted(order[bounds[group] : bounds[group + 1]].tolist() for group in several)
 
 
 def near_groups(images: Tensor, tick: Tick | None = None) -> list[list[int]]:
