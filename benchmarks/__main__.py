@@ -37,6 +37,7 @@ def main(
     for name in chosen:
         if name not in PARTS:
             raise unknown_name("part", name, PARTS)
+    path = out or (Path("results/speed.md") if not parts else None)
     about, began = machine.describe(), time.monotonic()
     measured = {}
     with progress("benchmarks", len(chosen)) as bar:
@@ -44,11 +45,11 @@ def main(
             bar.advance(0, note=name)
             measured[name] = PARTS[name](bar)
             bar.advance()
+            if path is not None:  # what is measured is kept, whatever comes
+                write(path, measured, about, (time.monotonic() - began) / 60)
     wide = None if sys.stdout.isatty() else 200
     Console(width=wide).print(show(measured))
-    path = out or (Path("results/speed.md") if not parts else None)
     if path is not None:
-        write(path, measured, about, (time.monotonic() - began) / 60)
         typer.echo(f"Written: {path} and {path.with_suffix('.csv')}")
 
 
