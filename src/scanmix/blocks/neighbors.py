@@ -106,7 +106,7 @@ def near_in_cells(unit: Tensor, k: int) -> Tensor:
     Shape: (N, D) unit rows -> (N, k) int64.
     """
     centers = _centers(unit, max(1, round(len(unit) ** 0.5)))
-    cell = torch.cat([(rows @ centers.T).argmax(1) for rows in unit.split(4096)])
+    cell = _cells(unit, centers)
     members = cell.argsort(stable=True).split(cell.bincount(minlength=len(centers)).tolist())
     sizes = torch.tensor([len(inside) for inside in members], device=unit.device)
     near = (centers @ centers.T).argsort(dim=1, descending=True)
@@ -119,14 +119,24 @@ def near_in_cells(unit: Tensor, k: int) -> Tensor:
     return found
 
 
+def _cells(unit: Tensor, centers: Tensor) -> Tensor:
+    """Number of the nearest center of each row. Shape: (N, D), (cells, D) -> (N,) int64.
+
+    Written into one tensor: small results between large ones that come and go would keep gigabytes of freed memory.
+    """
+    cell = torch.empty(len(unit), dtype=torch.int64, device=unit.device)
+    for rows, part in zip(unit.split(4096), cell.split(4096), strict=True):
+        torch.argmax(rows @ centers.T, 1, out=part)
+    return cell
+
+
 def _centers(unit: Tensor, count: int) -> Tensor:
     """Unit centers of k-means on a sample. Shape: (N, D) -> (count, D)."""
     generator = Generator(unit.device).manual_seed(0)
     sample = unit[torch.randperm(len(unit), generator=generator, device=unit.device)[: SAMPLED * count]]
     centers = sample[:count].clone()
     for _ in range(LLOYD_STEPS):
-        nearest = torch.cat([(rows @ centers.T).argmax(1) for rows in sample.split(4096)])
-        sums = torch.zeros_like(centers).index_add_(0, nearest, sample)
+        sums = torch.zeros_like(centers).index_add_(0, _cells(sample, centers), sample)
         # a center to which nothing is nearest stays where it is
         centers = torch.where((sums != 0).any(1, keepdim=True), F.normalize(sums, dim=1), centers)
     return centers
@@ -159,8 +169,10 @@ def neighbor_vote(neighbors: Tensor, shares: Tensor) -> Tensor:
 def neighbor_similarity(features: Tensor, neighbors: Tensor) -> Tensor:
     """Mean cosine between each example and its neighbors. Shape: (N, D), (N, K) -> (N,) in -1..1."""
     unit = F.normalize(features.float(), dim=1)
-    parts = zip(unit.split(CHUNK), neighbors.split(CHUNK), strict=True)
-    return torch.cat([torch.einsum("bd,bkd->bk", rows, unit[near]).mean(1) for rows, near in parts])
+    found = torch.empty(len(unit), device=unit.device)
+    for rows, near, part in zip(unit.split(CHUNK), neighbors.split(CHUNK), found.split(CHUNK), strict=True):
+        torch.mean(torch.einsum("bd,bkd->bk", rows, unit[near]), 1, out=part)
+    return found
 
 
 def voted_labels(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int) -> Tensor:

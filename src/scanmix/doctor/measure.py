@@ -33,7 +33,7 @@ CLEAN_SHARES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 """How many labels look right is not known before; a method that learns from these takes a time among these."""
 PROGRAM = 450_000_000
 """Bytes of Python, PyTorch and the libraries around it."""
-EXAMPLE = 1000
+EXAMPLE = 1500
 """Bytes that a run holds of each example besides its pixels: neighbors, names, the table of the audit."""
 
 
