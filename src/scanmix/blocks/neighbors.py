@@ -31,7 +31,7 @@ def nearest_neighbors(features: Tensor, k: int, exact_up_to: int = EXACT_UP_TO) 
 
     On the unit sphere that is the order of falling inner product (ScanMix section 4.2, K = 20); of equal ones the
     smaller position comes first. An example is never its own neighbor, and duplicates count as neighbors. Of more
-    than `exact_up_to` examples a few neighbors in a hundred are not the nearest, see `near_in_cells`.
+    than `exact_up_to` examples some neighbors may not be the nearest, see `near_in_cells`.
     Shape: (N, D) -> (N, K) int64.
 
     Raises:
