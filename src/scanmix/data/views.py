@@ -132,8 +132,10 @@ class Views:
         return torch.rand(count, generator=generator, device=generator.device) < 0.5
 
     def _flipped(self, images: Tensor, generator: Generator) -> Tensor:
+        if not self.flip:
+            return images
         mirrored = self._mirrored(len(images), generator)
-        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images) if self.flip else images
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
 AnyViews: TypeAlias = Views | FeatureViews
