@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="fashion-small, digits-small or audit-digits.")],
+    table: Annotated[
+        str, typer.Argument(metavar="TABLE", help="fashion-small, digits-small, table6-small or audit-digits.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the tables, and of their runs.")] = Path("results"),
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each on one thread.")] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="Run every cell with so many seeds, from 0 on.")] = 1,

@@ -48,6 +48,13 @@ TABLES: dict[str, ResultTable] = {
     for table in (
         ResultTable(name="fashion-small", source="fashion-mnist", load={"per_class": 500, "limit_test": 2000}),
         ResultTable(name="digits-small", source="digits"),
+        ResultTable(
+            name="table6-small",
+            source="fashion-mnist",
+            load={"per_class": 500, "limit_test": 2000},
+            methods=("scan", "dividemix", "scan_dividemix", "scanmix"),
+            noises=(*NOISES, "asymmetric:0.49"),
+        ),
     )
 }
 
