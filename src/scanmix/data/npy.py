@@ -16,6 +16,9 @@ from scanmix.config import DataError, UserError
 IN_MEMORY = 4_000_000_000
 """Bytes of pixels or features that are held in memory; more lie on the disk. `SCANMIX_IN_MEMORY` says otherwise."""
 
+CHUNK = 65_536
+"""Rows that are looked at together."""
+
 MAPPED: Literal["c"] = "c"
 """How NumPy opens what stays on the disk: pages are read when they are used, and a change never reaches the file."""
 
@@ -68,8 +71,8 @@ def read_rows(path: Path) -> np.ndarray:
 
 def finite_rows(rows: np.ndarray) -> np.ndarray:
     """Whether each row holds numbers alone, nothing infinite or missing. Shape: (N, D) -> (N,) bool."""
-    finite: np.ndarray = np.isfinite(rows).all(axis=1)
-    return finite
+    parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))  # the answers of all would be N x D
+    return np.concatenate([np.isfinite(part).all(axis=1) for part in parts])
 
 
 def row_names(path: Path, count: int) -> list[str]:
