@@ -1,6 +1,7 @@
 """Settings: strict, every problem told at once, and the same after a trip through TOML."""
 
 import math
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,6 +15,8 @@ from pydantic.dataclasses import dataclass
 
 from scanmix import config
 from scanmix.config import STRICT, Duration, UserError, flatten
+from scanmix.methods.scan import Scan
+from scanmix.pretrain.moco import MoCo
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -344,3 +347,38 @@ def test_shipped_recipes_read_well(name: str) -> None:
 def test_flatten_puts_values_under_dotted_keys() -> None:
     table = {"a": {"b": 1, "c": {"d": [2]}}, "e": "f", "g": {}}
     assert flatten(table) == {"a.b": 1, "a.c.d": [2], "e": "f"}
+
+
+def test_a_table_of_another_kind_replaces_and_of_the_same_is_joined() -> None:
+    base = {"pretrain": {"epochs": 60, "symmetric": True}, "epochs": 3}
+    assert config.overlay(base, {"pretrain": {"epochs": 5}}) == {
+        "pretrain": {"epochs": 5, "symmetric": True}, "epochs": 3,
+    }  # fmt: skip
+    other = {"pretrain": {"kind": "moco", "epochs": 5}}
+    assert config.overlay(base, other) == {"pretrain": {"kind": "moco", "epochs": 5}, "epochs": 3}
+    assert config.overlay(other, {"pretrain": {"kind": "moco", "splits": 2}})["pretrain"] == {
+        "kind": "moco", "epochs": 5, "splits": 2,
+    }  # fmt: skip
+
+
+def test_a_method_pretrains_by_either_kind() -> None:
+    asked = {"pretrain": {"kind": "moco", "queue_size": 512}}
+    made = config.build(Scan, asked, "here")
+    assert made.pretrain == MoCo(kind="moco", queue_size=512)
+    assert config.build(Scan, config.dump(made), "here") == made
+    assert config.build(Scan, {"pretrain": {"symmetric": True}}, "here").pretrain.epochs == 500
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"kind": "moco", "splits": 0}, "settings.pretrain.splits = 0: a whole number at least 1 is expected"),
+        ({"kind": "mocco"}, "settings.pretrain.kind = 'mocco': one of 'moco' is expected"),
+        ({"kind": "moco", "queue": 5}, "unknown key 'settings.pretrain.queue'; did you mean"),
+        ({"queue_size": 5}, "unknown key 'settings.pretrain.queue_size'; settings.pretrain.kind = 'moco' has one"),
+        ({"epochs": -1}, "settings.pretrain.epochs = -1: a whole number at least 0 is expected"),
+    ],
+)
+def test_what_is_wrong_with_either_kind_is_told(table: dict[str, object], message: str) -> None:
+    with pytest.raises(config.UserError, match=re.escape(message)):
+        config.build(Scan, {"pretrain": table}, "here", prefix="settings.")

@@ -26,9 +26,10 @@ from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.batch_norm import synchronized
 from scanmix.networks.encoders import build_encoder
-from scanmix.networks.peer import Peer, examine, make_peer, sweep
+from scanmix.networks.peer import Peer, examine, make_encoder, make_peer, sweep
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.artifacts import cached
+from scanmix.pretrain.moco import MoCo, _in_parts, moco
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.processes import Processes, joined
@@ -202,9 +203,29 @@ def peers_in_parallel(engine: Engine, folder: Path) -> None:
     assert state.p_clean is not None and torch.equal(engine.agreed(state.p_clean.clone()), state.p_clean)
 
 
+def keys_of_both(engine: Engine, folder: Path) -> None:
+    """Every process has the keys of all, in the order of the batch, and MoCo ends with the same weights in both."""
+    data, index = made_data(engine, 40), torch.randperm(40, generator=torch.Generator().manual_seed(0))[:13]
+    encoder = make_encoder(SMALL, 1, engine, "encoder").eval()
+
+    def keys(rank: int) -> Tensor:
+        draws = replace(engine, rank=rank).generator("moco", 0, "views")
+        rows: Tensor = encoder(data.views.contrastive(data.images[share(index, rank, 2)], draws))
+        return rows
+
+    found = _in_parts(encoder, index, 1, data, engine, data.generator("moco", 0, "views"))
+    torch.testing.assert_close(found, by_all(keys)[:13])
+
+    settings = MoCo(kind="moco", epochs=2, batch_size=13, projection_size=8, queue_size=20, learning_rate=0.1)
+    weights = moco(settings, encoder, data, engine, None)
+    for tensor in weights.values():
+        assert torch.equal(engine.agreed(tensor.clone()), tensor)
+
+
 CHECKS = [
     gradient_of_nt_xent, gradient_of_scan, gradient_of_uneven_batches, running_statistics_of_split_batches,
     sweeps_and_what_follows, bytes_of_the_first, weights_that_differ, two_epochs_of_scanmix, peers_in_parallel,
+    keys_of_both,
 ]  # fmt: skip
 
 

@@ -99,3 +99,13 @@ def semi_supervised_loss(
     penalty = prior_penalty(logits, prior)
     total = labeled + unlabeled_weight * unlabeled + prior_weight * penalty
     return SemiSupervised(total, labeled, unlabeled, penalty)
+
+
+def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (MoCo, He et al. 2020, Eq. 1): each query is told its own key from all in the queue.
+
+    All rows are L2-normalized; keys and queue take no gradient. Shape: (B, D), (B, D), (K, D) -> ().
+    """
+    own = (queries * keys).sum(1, keepdim=True)
+    logits = torch.cat([own, queries @ queue.T], 1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

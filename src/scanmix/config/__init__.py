@@ -8,7 +8,7 @@ from scanmix.config.errors import DataError, UserError, nearest, unknown_name
 from scanmix.config.fields import dotted_keys
 from scanmix.config.models import STRICT, Batch, Count, Rate, Share, Weight, build, dump
 from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
-from scanmix.config.tables import Table, flatten, merge, parse_assignment, read_toml
+from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
 
 __all__ = [
     "RECIPES",
@@ -31,6 +31,7 @@ __all__ = [
     "load_recipe",
     "merge",
     "nearest",
+    "overlay",
     "parse_assignment",
     "read_toml",
     "recipe_names",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, cast, get_args
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -12,9 +12,8 @@ def dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:
     """Every key `build` takes for a settings dataclass: `epochs`, `pretrain`, `pretrain.epochs`."""
     for name, field in fields_of(cls).items():
         yield prefix + name
-        inner = model_in(field.annotation)
-        if inner is not None:
-            yield from dotted_keys(inner, f"{prefix}{name}.")
+        inner = [key for model in models_in(field.annotation) for key in dotted_keys(model, f"{prefix}{name}.")]
+        yield from dict.fromkeys(inner)
 
 
 def fields_of(cls: type) -> dict[str, FieldInfo]:
@@ -22,7 +21,21 @@ def fields_of(cls: type) -> dict[str, FieldInfo]:
     return cast(dict[str, FieldInfo], cls.__pydantic_fields__)  # type: ignore[attr-defined]
 
 
-def model_in(annotation: Any) -> type | None:
-    """The settings dataclass an annotation stands for, through Annotated and `| None`."""
-    models = [part for part in (annotation, *get_args(annotation)) if hasattr(part, "__pydantic_fields__")]
-    return models[0] if len(models) == 1 else None
+def models_in(annotation: Any) -> list[type]:
+    """The settings dataclasses an annotation stands for, through Annotated, `|` and `| None`."""
+    if get_origin(annotation) is Annotated:
+        return models_in(get_args(annotation)[0])
+    if hasattr(annotation, "__pydantic_fields__"):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in models_in(part)]
+
+
+def model_in(annotation: Any, table: object = None) -> type | None:
+    """The settings dataclass that a table is for; None where an annotation stands for none.
+
+    Of several, the first, or where the table has a key `kind` the one with a field of that name.
+    """
+    models = models_in(annotation)
+    if len(models) > 1 and isinstance(table, Mapping) and "kind" in table:
+        models = [model for model in models if "kind" in fields_of(model)] or models
+    return models[0] if models else None

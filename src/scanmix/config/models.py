@@ -46,7 +46,7 @@ def build(cls: type[Model], values: Mapping[str, Any], where: str, prefix: str =
     try:
         return TypeAdapter(cls).validate_json(json.dumps(table), strict=True)
     except ValidationError as error:
-        problems = [explain(cls, detail, prefix) for detail in error.errors(include_url=False)]
+        problems = [explain(cls, detail, prefix, table) for detail in error.errors(include_url=False)]
     if len(problems) == 1:
         raise UserError(f"{where}: {problems[0]}")
     raise UserError("\n  ".join([f"{where}: {len(problems)} problems", *problems]))
@@ -73,7 +73,7 @@ def dump(instance: object) -> Table:
 def _with_defaults(cls: type, values: Table) -> Table:
     full = dict(values)
     for name, field in fields_of(cls).items():
-        inner = model_in(field.annotation)
+        inner = model_in(field.annotation, values.get(name))
         if inner is None or not isinstance(values.get(name), dict):
             continue
         default = field.get_default(call_default_factory=True)

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from scanmix.config.errors import nearest, plain_name
-from scanmix.config.fields import dotted_keys, fields_of, model_in
+from scanmix.config.fields import dotted_keys, fields_of, model_in, models_in
+from scanmix.config.tables import Table
 
 
-def explain(cls: type, detail: ErrorDetails, prefix: str) -> str:
-    """One of pydantic's complaints on one line: `momentum = 3.0: a number at most 1 is expected`."""
-    key = ".".join(str(part) for part in detail["loc"])
+def explain(cls: type, detail: ErrorDetails, prefix: str, table: Table) -> str:
+    """One of pydantic's complaints about a table on one line: `momentum = 3.0: a number at most 1 is expected`."""
+    location, field = _found(cls, detail["loc"], table)
+    key = ".".join(str(part) for part in location)
     if detail["type"] == "unexpected_keyword_argument":
-        return f"unknown key {prefix + key!r}; {_suggest(cls, key, prefix)}"
+        _, parent = _found(cls, location[:-1], table)
+        other = _kind_with(str(location[-1]), parent)
+        hint = f"{prefix}{key.rpartition('.')[0]}.kind = {other!r} has one" if other else _suggest(cls, key, prefix)
+        return f"unknown key {prefix + key!r}; {hint}"
     message = detail["msg"].removeprefix("Value error, ")
     if not key:
         return message  # from a check of the whole dataclass
-    field = _field_at(cls, tuple(detail["loc"]))
     allowed = None if field is None or detail["type"] == "value_error" else _allowed(field)
     if detail["type"].startswith("missing"):
         return f"{prefix}{key} is missing: {allowed or 'a value'} is needed"
@@ -42,12 +47,30 @@ def _suggest(cls: type, key: str, prefix: str) -> str:
     return "known keys: " + ", ".join(prefix + other for other in valid)
 
 
-def _field_at(cls: type, location: tuple[int | str, ...]) -> FieldInfo | None:
-    field = fields_of(cls).get(str(location[0]))
+def _found(cls: type, location: tuple[int | str, ...], table: object) -> tuple[tuple[int | str, ...], FieldInfo | None]:
+    """Follow a location to its field; where a table can be of several kinds, pydantic puts a tag between."""
+    field = fields_of(cls).get(str(location[0])) if location else None
     if field is None or len(location) == 1:
-        return field
-    inner = model_in(field.annotation)
-    return None if inner is None else _field_at(inner, location[1:])
+        return location, field
+    below = table.get(str(location[0])) if isinstance(table, Mapping) else None
+    inner = model_in(field.annotation, below)
+    if inner is None:
+        return location, None
+    rest = location[2:] if len(models_in(field.annotation)) > 1 else location[1:]
+    if not rest:
+        return location[:1], field
+    key, found = _found(inner, rest, below)
+    return (location[0], *key), found
+
+
+def _kind_with(name: str, field: FieldInfo | None) -> str | None:
+    """The `kind` of the settings that know a name, where a field takes settings of several kinds."""
+    models = models_in(field.annotation) if field is not None else []
+    for model in models[1:]:
+        fields = fields_of(model)
+        if name in fields and "kind" in fields:
+            return str(get_args(fields["kind"].annotation)[0])
+    return None
 
 
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}

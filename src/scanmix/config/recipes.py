@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from scanmix.config.errors import UserError, unknown_name
-from scanmix.config.tables import Table, merge, read_toml
+from scanmix.config.tables import Table, overlay, read_toml
 
 RECIPES = Path(str(resources.files("scanmix"))) / "recipes"
 RECIPE_KEYS = ("extends", "method", "oracle", "data", "network", "views", "settings")
@@ -31,7 +31,7 @@ def load_recipe(path_or_name: str | Path, recipes_dir: Path = RECIPES) -> Table:
     below = _read_recipe(_recipe_path(parent, recipes_dir, beside=path.parent))
     if "extends" in below:
         raise UserError(f"{path}: extends {parent!r}, which extends another; only one level is allowed")
-    return merge(below, recipe)
+    return overlay(below, recipe)
 
 
 def _recipe_path(name: str, recipes_dir: Path, beside: Path) -> Path:

@@ -47,6 +47,22 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
     return merged
 
 
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    """As `merge`, but a table whose `kind` is another than that of the table below replaces it."""
+    return merge(_of_the_same_kind(base, over), over)
+
+
+def _of_the_same_kind(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
+    kept: Table = {}
+    for key, value in base.items():
+        above = over.get(key)
+        if not isinstance(value, Mapping) or not isinstance(above, Mapping):
+            kept[key] = value
+        elif "kind" not in above or above["kind"] == value.get("kind"):
+            kept[key] = _of_the_same_kind(value, above)
+    return kept
+
+
 def flatten(table: Mapping[str, Any], prefix: str = "") -> Table:
     """Put the values of a nested table under dotted keys: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
     flat: Table = {}

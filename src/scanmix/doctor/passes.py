@@ -17,6 +17,8 @@ from scanmix.methods.mixup import MixUp
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
+from scanmix.pretrain.moco import MoCo
+from scanmix.pretrain.stages import Pretraining
 from scanmix.trajectory import is_due
 
 
@@ -80,14 +82,22 @@ def _plain(method: CrossEntropy | MixUp, count: int, clean: float) -> Stages:
 
 
 def _label_free(method: Scan | ScanDivideMix | ScanMix, count: int) -> Stages:
-    """SimCLR: two views of each image, then one sweep; SCAN: each image and a neighbor."""
-    first, second = method.pretrain, method.clustering
-    views = 2 * first.epochs * _whole(count, first.batch_size)
+    """First features, and one sweep; then SCAN: each image and a neighbor."""
+    second = method.clustering
     pairs = 2 * second.epochs * _whole(count, second.batch_size)
     return {
-        "pre-training": Work(learn=views, contrastive=views, look=count),
+        "pre-training": _features(method.pretrain, count) + Work(look=count),
         "clustering": Work(learn=pairs, strong=pairs),
     }
+
+
+def _features(method: Pretraining, count: int) -> Work:
+    """Two views of each image: SimCLR learns from both, MoCo from one and only looks at the other."""
+    if isinstance(method, MoCo):
+        rows = method.epochs * _whole(min(count, method.images or count), method.batch_size)
+        return Work(learn=rows, look=rows, contrastive=2 * rows)
+    views = 2 * method.epochs * _whole(count, method.batch_size)
+    return Work(learn=views, contrastive=views)
 
 
 def _scan(method: Scan, count: int, clean: float) -> Stages:

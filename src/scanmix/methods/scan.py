@@ -20,7 +20,7 @@ from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, make_peer
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
-from scanmix.pretrain.stages import load_into, name_clusters, pretrain
+from scanmix.pretrain.stages import Pretraining, load_into, name_clusters, pretrain
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ class Scan:
     label_free: ClassVar[bool] = True
     epochs: ClassVar[int] = 1
 
-    pretrain: SimCLR = SimCLR()  # first stage: features
+    pretrain: Pretraining = SimCLR()  # first stage: features
     clustering: Clustering = Clustering()  # second stage: clusters of neighbors
     num_neighbors: Count = 20  # K (section 4.2)
     include_self: bool = True  # the example counts among its neighbors (published code)

@@ -15,7 +15,7 @@ from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Predictor, sides
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
-from scanmix.pretrain.stages import load_into, name_clusters, pretrain
+from scanmix.pretrain.stages import Pretraining, load_into, name_clusters, pretrain
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -25,7 +25,7 @@ class ScanDivideMix:
     State: ClassVar[type[DivideMixState]] = DivideMixState
     label_free: ClassVar[bool] = False
 
-    pretrain: SimCLR = SimCLR()  # first stage: features
+    pretrain: Pretraining = SimCLR()  # first stage: features
     clustering: Clustering = Clustering()  # second stage: clusters of neighbors
     name_clusters: bool = False  # count which cluster is which class before WarmUp (ours, for small data)
     num_neighbors: Count = 20  # K of the clustering stage

@@ -25,7 +25,7 @@ from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, examine, learners, learning, make_peer
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
-from scanmix.pretrain.stages import candidate_neighbors, load_into, name_clusters, pretrain
+from scanmix.pretrain.stages import Pretraining, candidate_neighbors, load_into, name_clusters, pretrain
 
 
 @dataclasses.dataclass
@@ -47,7 +47,7 @@ class ScanMix:
     label_free: ClassVar[bool] = False
     epochs: Count = 300  # E, section 4.2; warm-up included
     warmup: Duration = "10 epochs"  # WarmUp; 30 epochs for CIFAR-100 (code)
-    pretrain: SimCLR = SimCLR()  # PreTrain, section 4.2
+    pretrain: Pretraining = SimCLR()  # PreTrain, section 4.2
     clustering: Clustering = Clustering()  # between PreTrain and WarmUp (code; not in Algorithm 1)
     name_clusters: bool = False  # count which cluster is which class before WarmUp (ours, for small data)
     num_neighbors: Count = 20  # K, section 4.2

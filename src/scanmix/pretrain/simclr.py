@@ -64,15 +64,19 @@ class Projector(nn.Module):
         return F.normalize(self.layers(features), dim=1)
 
 
+def make_projector(encoder: Encoder, projection_size: int, engine: Engine, stage: str) -> Projector:
+    """Return a freshly initialized head for an encoder; its weights depend on the seed and the stage alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(engine.generator(stage, 0, "projector").initial_seed())
+        return Projector(encoder.num_features, projection_size).to(engine.device)
+
+
 def simclr(settings: SimCLR, encoder: Encoder, data: TrainingData, engine: Engine, unfinished: Path | None) -> Tensors:
     """Train `encoder` in place; return its weights as `encoder.*` and the embeddings as `embedding`.
 
     Shape: embedding (N, projection_size), unit rows. `unfinished` is where the stage keeps its state.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(engine.generator("simclr", 0, "projector").initial_seed())
-        projector = Projector(encoder.num_features, settings.projection_size).to(engine.device)
-    network = nn.Sequential(encoder, projector)
+    network = nn.Sequential(encoder, make_projector(encoder, settings.projection_size, engine, "simclr"))
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=settings.momentum, weight_decay=settings.weight_decay
     )

@@ -1,4 +1,4 @@
-"""The label-free stages in their order: SimCLR, neighbors, clustering. Each is kept by its content key.
+"""The label-free stages in their order: SimCLR or MoCo-v2, neighbors, clustering. Each is kept by its content key.
 
 Legend: N examples, K neighbors.
 """
@@ -6,20 +6,35 @@ Legend: N examples, K neighbors.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import torch
+from pydantic import Discriminator, Tag
 from torch import Tensor, nn
 
 from scanmix.blocks.clusters import match_clusters, rename_outputs
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
-from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.encoders import Encoder, NetworkSettings
 from scanmix.networks.peer import Peer, examine, make_encoder, make_peer, sweep
 from scanmix.pretrain.artifacts import Tensors, cached, content_key
+from scanmix.pretrain.moco import MoCo, moco
 from scanmix.pretrain.scan import Clustering, cluster
 from scanmix.pretrain.simclr import SimCLR, simclr
+
+
+def _which(settings: Any) -> str:
+    """Tell the settings of the two apart, as a table or made; `build` names the kind of a table."""
+    return "moco" if isinstance(settings, MoCo) or (isinstance(settings, Mapping) and "kind" in settings) else "simclr"
+
+
+Pretraining: TypeAlias = Annotated[
+    Annotated[SimCLR, Tag("simclr")] | Annotated[MoCo, Tag("moco")], Discriminator(_which)
+]
+"""How features are learned without labels: SimCLR, or where a table says `kind = "moco"`, MoCo-v2."""
 
 
 class Pretrained(NamedTuple):
@@ -34,7 +49,7 @@ class Pretrained(NamedTuple):
 
 
 def pretrain(
-    pretraining: SimCLR,
+    pretraining: Pretraining,
     clustering: Clustering,
     num_neighbors: int,
     include_self: bool,
@@ -42,15 +57,16 @@ def pretrain(
     network: NetworkSettings,
     engine: Engine,
 ) -> Pretrained:
-    """Run or recall SimCLR, the mining of neighbors and SCAN. No label is read.
+    """Run or recall SimCLR or MoCo-v2, the mining of neighbors and SCAN. No label is read.
 
-    A stage of no epochs is left out. Without SimCLR the neighbors are those of the plain views themselves.
+    A stage of no epochs is left out. Without the first the neighbors are those of the plain views themselves.
     """
+    stage = "moco" if isinstance(pretraining, MoCo) else "simclr"
     made_of = {
         "images": data.fingerprint(),
         "views": data.views.contrastive_settings(),
         "network": dataclasses.asdict(network),
-        "simclr": {name: value for name, value in dataclasses.asdict(pretraining).items() if name != "exact_neighbors"},
+        stage: {name: value for name, value in dataclasses.asdict(pretraining).items() if name != "exact_neighbors"},
         "seed": engine.seed,
         **engine.arithmetic(),
     }
@@ -60,9 +76,9 @@ def pretrain(
     else:
         first = cached(
             engine,
-            "simclr",
+            stage,
             content_key(made_of),
-            lambda unfinished: simclr(pretraining, encoder, data, engine, unfinished),
+            lambda unfinished: _features(pretraining, encoder, data, engine, unfinished),
         )
     encoder_weights = under("encoder.", first)
     embedding, wanted = first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1)
@@ -89,6 +105,15 @@ def pretrain(
         lambda unfinished: cluster(clustering, peer, candidates, data, engine, unfinished),
     )
     return Pretrained(neighbors, under("encoder.", second), under("clusterer.", second))
+
+
+def _features(
+    settings: Pretraining, encoder: Encoder, data: TrainingData, engine: Engine, unfinished: Path | None
+) -> Tensors:
+    """Train the encoder by the stage that these settings are of."""
+    if isinstance(settings, MoCo):
+        return moco(settings, encoder, data, engine, unfinished)
+    return simclr(settings, encoder, data, engine, unfinished)
 
 
 def candidate_neighbors(neighbors: Tensor, include_self: bool) -> Tensor:

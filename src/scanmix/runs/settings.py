@@ -9,7 +9,18 @@ from typing import Any
 
 import pydantic.dataclasses
 
-from scanmix.config import STRICT, Table, UserError, build, dump, load_recipe, merge, recipe_names, unknown_name
+from scanmix.config import (
+    STRICT,
+    Table,
+    UserError,
+    build,
+    dump,
+    load_recipe,
+    merge,
+    overlay,
+    recipe_names,
+    unknown_name,
+)
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.feature_views import FeatureViewSettings
 from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
@@ -98,7 +109,7 @@ def resolve(
     if table.get("method", method) != method:
         raise UserError(f"recipe {recipe!r} is for method {table['method']!r}, not {method!r}; name the one that fits")
     oracle = bool(table.get("oracle", False))
-    table = merge({key: table[key] for key in SECTIONS if key in table}, _in_sections(overrides or {}))
+    table = overlay({key: table[key] for key in SECTIONS if key in table}, _in_sections(overrides or {}))
     where = f"settings of {method}" + (f" (recipe {recipe})" if recipe else "")
     settings = build(METHODS[method], table.get("settings", {}), where=where)
     return RunSettings(

@@ -1,0 +1,158 @@
+"""MoCo-v2 (Chen et al. 2020; He et al. 2020): features from unlabeled images, told apart from a queue of earlier ones.
+
+The first stage of ScanMix for large images (paper section 4.2). Legend: N examples, B batch, D dimensions, K keys.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+
+from scanmix.blocks.losses import info_nce
+from scanmix.blocks.neighbors import EXACT_UP_TO
+from scanmix.blocks.schedules import cosine
+from scanmix.config import STRICT, Batch, Count, Rate, UserError, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import Encoder
+from scanmix.networks.peer import learning, sweep
+from scanmix.pretrain.artifacts import Tensors, resumable
+from scanmix.pretrain.simclr import make_projector
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MoCo:
+    """Hyper-parameters of the pre-training stage; defaults are the paper's for WebVision and Clothing1M."""
+
+    kind: Literal["moco"]
+    """Tells a table of these settings from one of SimCLR's."""
+    epochs: Annotated[int, Field(ge=0)] = 100
+    """Passes over the images (section 4.2); 0 leaves the stage out."""
+    batch_size: Batch = 128
+    """B."""
+    learning_rate: Rate = 0.015
+    """SGD, cosine to nothing; for batches of 128 (MoCo's recipe for four devices)."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """SGD momentum."""
+    weight_decay: Weight = 1e-4
+    """On all parameters."""
+    contrast_temperature: Rate = 0.2
+    """T of InfoNCE (MoCo-v2; 0.07 in the first version)."""
+    projection_size: Count = 128
+    """D."""
+    queue_size: Count = 65_536
+    """K: earlier keys, which are the negatives."""
+    key_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Share of itself that the key network keeps in each step."""
+    splits: Count = 4
+    """Parts of a batch with batch statistics of their own; the keys are shuffled among them, so that statistics do
+    not tell which key is whose (four devices in MoCo's recipe)."""
+    images: Count | None = None
+    """Train on so many images, drawn once; 100,000 for Clothing1M (section 4.2). All are embedded."""
+    neighbors_of: Literal["projection", "encoder"] = "projection"
+    """What the neighbors are mined of: D dimensions (paper), or the encoder's features (code)."""
+    exact_neighbors: Annotated[int, Field(ge=0)] = EXACT_UP_TO
+    """Examples up to which the neighbors are exact; of more they are looked for in cells (ours, for time)."""
+
+
+class KeyQueue(nn.Module):
+    """The last K keys, oldest replaced first; random directions to begin with."""
+
+    keys: Tensor
+    place: Tensor
+
+    def __init__(self, size: int, dimensions: int, generator: torch.Generator) -> None:
+        """Fill it. Shape: keys (K, D), unit rows."""
+        super().__init__()
+        drawn = torch.randn(size, dimensions, generator=generator, device=generator.device)
+        self.register_buffer("keys", F.normalize(drawn, dim=1))
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64, device=generator.device))
+
+    def add(self, keys: Tensor) -> None:
+        """Put keys in the place of the oldest ones. Shape: (B, D)."""
+        rows = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.keys)
+        self.keys[rows] = keys
+        self.place.copy_((self.place + len(keys)) % len(self.keys))
+
+
+def moco(settings: MoCo, encoder: Encoder, data: TrainingData, engine: Engine, unfinished: Path | None) -> Tensors:
+    """Train `encoder` in place; return its weights as `encoder.*` and what neighbors are mined of as `embedding`.
+
+    Shape: embedding (N, D), unit rows. `unfinished` is where the stage keeps its state.
+
+    Raises:
+        UserError: the queue is longer than there are images, or shorter than a batch.
+    """
+    chosen = _chosen(settings, data)
+    size = min(settings.batch_size, len(chosen))
+    if not size <= settings.queue_size <= len(chosen):
+        raise UserError(
+            f"pretrain.queue_size = {settings.queue_size} must lie between a batch ({size}) and the number of images "
+            f"({len(chosen)}): a longer queue holds the image itself among its negatives"
+        )
+    query = nn.Sequential(encoder, make_projector(encoder, settings.projection_size, engine, "moco"))
+    key = copy.deepcopy(query).requires_grad_(requires_grad=False)
+    queue = KeyQueue(settings.queue_size, settings.projection_size, data.generator("moco", 0, "queue"))
+    optimizer = torch.optim.SGD(
+        query.parameters(), lr=0.0, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    parts = max(1, settings.splits // engine.world)
+
+    def run_epoch(epoch: int) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(settings.learning_rate, 0.0, epoch / settings.epochs)
+        order, draws, mixing = (data.generator("moco", epoch, purpose) for purpose in ("order", "views", "shuffle"))
+        meter = Meter()
+        with learning(query, key):
+            for index in batches(chosen, settings.batch_size, order, drop_last=True):
+                follow_weights(key, query, settings.key_momentum)
+                shuffled = torch.randperm(len(index), generator=mixing, device=mixing.device)
+                with torch.no_grad():
+                    keys = _in_parts(key, index[shuffled], parts, data, engine, draws)[shuffled.argsort()]
+                queries = _in_parts(query, index, parts, data, engine, draws)
+                loss = info_nce(queries, keys, queue.keys, settings.contrast_temperature)
+                meter.add("moco", loss=loss)
+                optimizer.zero_grad(set_to_none=True)
+                engine.backward(loss, query)
+                optimizer.step()
+                queue.add(keys)
+        note = f"loss {meter.results()['moco/loss']:.3f}"
+        engine.tick("Pre-training (MoCo)", epoch + 1, settings.epochs, note)
+
+    state = {"query": query, "key": key, "queue": queue, "optimizer": optimizer}
+    resumable(engine, unfinished, state, settings.epochs, run_epoch)
+    weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    if settings.neighbors_of == "encoder":
+        return {**weights, "embedding": F.normalize(sweep(encoder, data, engine), dim=1)}
+    return {**weights, "embedding": sweep(query, data, engine)}
+
+
+@torch.no_grad()
+def follow_weights(average: nn.Module, network: nn.Module, momentum: float) -> None:
+    """Move every weight to momentum * its own + (1 - momentum) * the network's; batch norm's buffers stay its own."""
+    for own, theirs in zip(average.parameters(), network.parameters(), strict=True):
+        own.lerp_(theirs, 1 - momentum)
+
+
+def _chosen(settings: MoCo, data: TrainingData) -> Tensor:
+    """Return the indices of the images that are trained on."""
+    if settings.images is None or settings.images >= len(data):
+        return data.everything
+    generator = data.generator("moco", 0, "images")
+    return torch.randperm(len(data), generator=generator, device=generator.device)[: settings.images].sort().values
+
+
+def _in_parts(
+    network: nn.Module, index: Tensor, parts: int, data: TrainingData, engine: Engine, draws: torch.Generator
+) -> Tensor:
+    """Embed a view of each image, each part of the batch by its own statistics; all processes' rows are returned."""
+    views = data.views.contrastive(data.images[engine.own(index)], draws)
+    parts = min(parts, len(views) // 2) or 1  # batch norm cannot learn from one image
+    return engine.gather(torch.cat([network(part) for part in views.tensor_split(parts)]))[: len(index)]
