@@ -286,7 +286,7 @@ def recipes(tmp_path: Path) -> Path:
         "digits/sym95/scanmix": 'extends = "digits/sym90/scanmix"\n',
         "bad/section": "[setings]\nlr = 1\n",
         "bad/kind": 'oracle = "yes"\n',
-        "bad/table": "data = 3\n",
+        "bad/table": "draw = 3\n",
         "bad/parent": 'extends = "digits/any/scanmx"\n',
     }
     for name, text in files.items():
@@ -324,7 +324,7 @@ def test_a_recipe_may_extend_a_file_beside_it(recipes: Path) -> None:
         ("digits/sym95/scanmix", "only one level is allowed"),
         ("bad/section", "unknown section 'setings'; did you mean 'settings'?"),
         ("bad/kind", "oracle = 'yes': true or false is expected"),
-        ("bad/table", r"data = 3: a table, \[data\] is expected"),
+        ("bad/table", r"draw = 3: a table, \[data\] is expected"),
         ("bad/parent", "unknown recipe 'digits/any/scanmx'; did you mean"),
         ("mine.toml", "mine.toml: no such file"),
     ],

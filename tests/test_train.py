@@ -16,7 +16,8 @@ from scanmix.data.examples import Examples
 from scanmix.data.store import default_cache
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.runs import Run, open_run
-from scanmix.train import division, resume, train
+from scanmix.train import resume, train
+from scanmix.trajectory import division
 
 Pair = tuple[Examples, Examples]
 

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from scanmix.audit import collect, save_evidence
-from scanmix.blocks.divide import noise_rate
 from scanmix.checkpoint import (
     Model,
     Seen,
@@ -32,6 +31,7 @@ from scanmix.checkpoint import (
 from scanmix.config import UserError, build
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
+from scanmix.data.pool import draw_pool
 from scanmix.data.readers import reload
 from scanmix.data.store import default_cache, on_device
 from scanmix.data.views import make_views
@@ -42,7 +42,7 @@ from scanmix.networks.peer import make_peer
 from scanmix.processes import Place, Processes, choose_processes, is_first, launched, limited_threads
 from scanmix.progress import Bar, watched_stages
 from scanmix.runs import Line, Run, RunSettings, describe, open_or_create, open_run, resolve, source_of
-from scanmix.trajectory import Snapshot, is_due, save_snapshot, take_snapshot
+from scanmix.trajectory import Snapshot, division, is_due, save_snapshot, take_snapshot
 from scanmix.workers import gathered
 
 
@@ -141,19 +141,6 @@ def take_part(
     _finish(Run(settings, describe(examples), []), examples, test, None, False, (), place)
 
 
-def division(p_clean: Tensor, threshold: float, examples: Examples) -> Line:
-    """Measure what the peers call clean: size (mean over peers), estimated noise, true purity where known.
-
-    Shape: p_clean (P, N).
-    """
-    clean = (p_clean > threshold).cpu()
-    line: Line = {"estimated_noise": noise_rate(p_clean, threshold), "clean_size": clean.sum(1).double().mean().item()}
-    if examples.true_labels is not None and bool(clean.any()):
-        right = (examples.true_labels == examples.labels).cpu()
-        line["clean_purity"] = int((clean & right).sum()) / int(clean.sum())
-    return line
-
-
 def _start(
     run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar,
     loggers: Sequence[str | Logger],
@@ -225,10 +212,12 @@ def _run_epochs(
     for epoch in range(done, method.epochs):
         bar.set(epoch, method.epochs, _note(run))
         clock = time.perf_counter()
-        line: Line = {"epoch": epoch + 1, **method.epoch(state, data, epoch)}
+        pool = draw_pool(data, run.settings.draw.per_epoch, epoch)
+        line: Line = {"epoch": epoch + 1, **method.epoch(state, pool.data, epoch)}
         _check_weights(state, engine)
-        if state.p_clean is not None:
-            line |= division(state.p_clean, getattr(method, "clean_threshold", 0.5), examples)
+        p_clean = _judged(run, state, data, epoch)
+        if p_clean is not None:
+            line |= division(p_clean, getattr(method, "clean_threshold", 0.5), examples)
         measured = time.perf_counter()
         if test is not None:
             line["accuracy"] = model.accuracy(test)
@@ -238,13 +227,21 @@ def _run_epochs(
         log(run.metrics[-1])
         seconds = {}
         if epoch + 1 < method.epochs and is_due(epoch + 1, method.epochs):
-            _keep(run, take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, state.p_clean))
+            _keep(run, take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, p_clean))
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
     seen = model.look(examples)
-    _keep(run, take_snapshot(seen.logits, examples.labels, method.epochs, state.p_clean))
+    p_clean = _judged(run, state, data, method.epochs - 1)
+    _keep(run, take_snapshot(seen.logits, examples.labels, method.epochs, p_clean))
     return model, seen
+
+
+def _judged(run: Run, state: State, data: TrainingData, epoch: int) -> Tensor | None:
+    """What the peers believe of each label, (P, N), after an epoch; no number where the epoch did not draw it."""
+    if state.p_clean is None:
+        return None
+    return draw_pool(data, run.settings.draw.per_epoch, epoch).spread(state.p_clean, len(data))
 
 
 def _keep(run: Run, snapshot: Snapshot) -> None:

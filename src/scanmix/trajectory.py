@@ -13,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scanmix.blocks.divide import noise_rate
 from scanmix.config import UserError
+from scanmix.data.examples import Examples
 from scanmix.pretrain.artifacts import write_aside
 
 SNAPSHOTS = 20
@@ -75,3 +77,17 @@ def load_trajectory(folder: Path, epochs: int) -> list[Snapshot]:
         if snapshot.epoch <= epochs:
             found.append(snapshot)
     return found
+
+
+def division(p_clean: Tensor, threshold: float, examples: Examples) -> dict[str, float]:
+    """Measure what the peers call clean: size (mean over peers), estimated noise, true purity where known.
+
+    What is no number was not asked about. Shape: p_clean (P, N).
+    """
+    judged = p_clean[:, p_clean.isfinite().all(0)]
+    clean = (p_clean > threshold).cpu()
+    line = {"estimated_noise": noise_rate(judged, threshold), "clean_size": clean.sum(1).double().mean().item()}
+    if examples.true_labels is not None and bool(clean.any()):
+        right = (examples.true_labels == examples.labels).cpu()
+        line["clean_purity"] = int((clean & right).sum()) / int(clean.sum())
+    return line

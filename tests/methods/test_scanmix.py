@@ -17,8 +17,9 @@ from scanmix.blocks.neighbors import agreeing, draw_neighbor
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
 from scanmix.methods.scanmix import ScanMix, ScanMixState
-from scanmix.networks.peer import Belief, Peer
+from scanmix.networks.peer import Belief, Peer, sweep
 from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.pretrain.stages import current_neighbors
 
 COUNT = 64
 Beliefs = Callable[[int], tuple[Belief, Belief]]
@@ -344,3 +345,31 @@ def test_warm_up_has_a_learning_rate_of_its_own(
     state, data = started
     results = replace(scanmix, warmup_rate=0.3).epoch(state, data, 0)
     assert recorder.order() == [("", 0, 0.3), ("", 1, 0.3)] and results["rate/warmup"] == 0.3
+
+
+def test_neighbors_are_searched_anew_every_so_many_epochs(
+    scanmix: ScanMix, data: TrainingData, network: PreActResNetSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After warm-up, and then every second epoch; by what both encoders say, with the example itself first."""
+    method = replace(scanmix, neighbor_refresh=2)
+    state = method.start(data, network, Engine())
+    searched, original = list[int](), current_neighbors
+
+    def recorded(peers: list[Peer], *more: Any) -> Tensor:
+        searched.append(epoch)
+        unit = [F.normalize(sweep(peer.encoder, data), dim=1) for peer in peers]
+        cosine = unit[0] @ unit[0].T + unit[1] @ unit[1].T
+        found = original(peers, *more)
+        assert torch.equal(found[:, 0].long(), torch.arange(COUNT))
+        slow = cosine.fill_diagonal_(-9).topk(5, 1)
+        assert torch.allclose(cosine.gather(1, found[:, 1:].long()), slow.values, atol=1e-5)
+        return found
+
+    monkeypatch.setattr(module, "current_neighbors", recorded)
+    begun = state.candidates.clone()
+    for epoch in range(6):
+        method.epoch(state, data, epoch)
+        if epoch == 0:
+            assert torch.equal(state.candidates, begun)
+    assert searched == [1, 3, 5]
+    assert not torch.equal(state.candidates, begun)

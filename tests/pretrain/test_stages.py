@@ -201,7 +201,7 @@ def test_under_cuts_only_the_prefix() -> None:
 def test_both_heads_start_as_the_clustering_head(textures: TrainingData) -> None:
     found = run(textures, Engine())
     peer = make_peer(SMALL, textures, Engine(), "a")
-    load_into(peer, found)
+    load_into([peer], found)
     assert all(torch.equal(value, found.encoder[name]) for name, value in peer.encoder.state_dict().items())
     for head in (peer.classifier, peer.clusterer):
         assert torch.equal(head.weight, found.clusterer["weight"])
@@ -216,7 +216,7 @@ def test_heads_without_clustering_keep_their_own_start(textures: TrainingData) -
         return make_peer(SMALL, textures, Engine(), "a")
 
     peer = fresh()
-    load_into(peer, found)
+    load_into([peer], found)
     assert torch.equal(peer.classifier.weight, fresh().classifier.weight)
     assert torch.equal(peer.clusterer.weight, fresh().clusterer.weight)
     assert not torch.equal(peer.classifier.weight, peer.clusterer.weight)
@@ -230,7 +230,7 @@ def test_a_stage_of_no_epochs_is_left_out(textures: TrainingData, tmp_path: Path
     assert torch.equal(found.neighbors, nearest_neighbors(textures.plain(slice(None)).flatten(1), 5))
     peer = make_peer(SMALL, textures, Engine(), "a")
     before = {name: value.clone() for name, value in peer.state_dict().items()}
-    load_into(peer, found)
+    load_into([peer], found)
     assert all(torch.equal(before[name], value) for name, value in peer.state_dict().items())
     clustered = run(textures, Engine(), simclr=no_simclr)
     assert stages_run == ["scan"] and torch.equal(clustered.neighbors, found.neighbors)

@@ -9,7 +9,7 @@ from scanmix.config.errors import UserError, unknown_name
 from scanmix.config.tables import Table, overlay, read_toml
 
 RECIPES = Path(str(resources.files("scanmix"))) / "recipes"
-RECIPE_KEYS = ("extends", "method", "oracle", "data", "network", "views", "settings")
+RECIPE_KEYS = ("extends", "method", "oracle", "draw", "network", "views", "settings")
 
 
 def recipe_names(recipes_dir: Path = RECIPES) -> list[str]:

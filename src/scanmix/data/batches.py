@@ -6,22 +6,42 @@ Legend: N examples, B batch. A batch is a tensor of indices: views and labels ar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from scanmix.data.store import Fetched
 from scanmix.data.views import AnyViews
+
+View = Callable[[Tensor, Generator], Tensor]
+"""Images (B, C, H, W) uint8 and draws -> what a network sees of them."""
+
+
+class AnyImages(Protocol):
+    """Images as methods look at them: in a tensor, or anywhere else."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, C, H, W)."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, index: Any, /) -> Tensor:
+        """Return some images on the device that trains. Shape: (B,) -> (B, C, H, W)."""
+
+    def split(self, size: int, /) -> Iterable[Tensor]:
+        """Return all images, so many at a time."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
     """Images, given labels and views on one device, and never a true label."""
 
-    images: Tensor | Fetched
+    images: AnyImages
     """(N, C, H, W) uint8, or (N, D, 1, 1) float32 for vectors."""
     labels: Tensor
     """(N,) int64: given, not to be trusted."""
@@ -57,6 +77,19 @@ class TrainingData:
     def one_hot(self, index: Tensor) -> Tensor:
         """Return given labels as rows of zeros and a one. Shape: (B,) -> (B, C)."""
         return F.one_hot(self.labels[index], self.num_classes).float()
+
+
+def labeled_views(
+    data: TrainingData, view: View, labels: Tensor, size: int, stage: str, epoch: int, own: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every example once, in random order: views of a batch, and its labels.
+
+    `own` picks the rows of a process; order and views are drawn for a stage and epoch.
+    Shape: labels (N,) -> (B, C, H, W), (B,) each.
+    """
+    order, draws = data.generators(stage, epoch, "order", "views")
+    for index in map(own, batches(data.everything, size, order)):
+        yield view(data.images[index], draws), labels[index]
 
 
 def share(batch: Tensor, rank: int, world: int) -> Tensor:

@@ -80,7 +80,10 @@ def estimate(settings: RunSettings, examples: Examples, num_test: int) -> Estima
         UserError: the device of the settings does not exist on this machine.
     """
     cost, method, count = measure(settings, examples), settings.build_method(), len(examples)
-    guesses = [stages(method, count, clean) for clean in CLEAN_SHARES]
+    drawn = min(count, settings.draw.per_epoch or count)
+    guesses = [
+        stages(method, count, clean) | {"training": stages(method, drawn, clean)["training"]} for clean in CLEAN_SHARES
+    ]
     extra = {"training": evaluating(method, count, num_test)}
     found: dict[str, tuple[float, float]] = {}
     for name in guesses[0]:

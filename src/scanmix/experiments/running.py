@@ -5,6 +5,7 @@ All that is known of a cell is in its run folder, so a table that was stopped in
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scanmix.checkpoint import has_checkpoint
-from scanmix.config import Table, UserError, merge, parse_assignment
+from scanmix.config import Table, UserError, dump, merge, parse_assignment
 from scanmix.data.readers import reload
 from scanmix.experiments.results import Result, read_result, write_results
 from scanmix.experiments.tables import Cell, ResultTable, chosen_cells, pretrains
@@ -85,7 +86,9 @@ class Work:
             run = open_run(self.folder / cell.name)
         except UserError:
             return None
-        wanted, found = self.wanted(cell), run.settings.decisive()
+        # A run of an earlier version lacks what has come since, and did what is now the default.
+        settings = dataclasses.replace(run.settings, settings=dump(run.settings.build_method()))
+        wanted, found = self.wanted(cell), settings.decisive()
         same = all(found[key] == value for key, value in wanted.items() if "fingerprint" not in key)
         data = (run.settings.source or {}).get("train", {}).get("load", {})
         return run if same and {"source": self.table.source, **self.table.load}.items() <= data.items() else None

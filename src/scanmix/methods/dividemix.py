@@ -16,7 +16,7 @@ from scanmix.blocks.mixmatch import mixmatch
 from scanmix.blocks.schedules import linear_ramp, step_decay
 from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
-from scanmix.data.batches import TrainingData, batches, paired
+from scanmix.data.batches import TrainingData, labeled_views, paired
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer, sides
@@ -94,10 +94,9 @@ class DivideMix:
 
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the whole network on all given labels."""
-        order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-        steps = map(state.peers[side].own, batches(data.everything, 2 * self.batch_size, order))
-        seen = ((data.views.weak(data.images[index], draws), data.labels[index]) for index in steps)
-        warm_up(state.peers[side], "network", seen, self.warmup_rate, self.confidence_weight, meter)
+        peer, stage = state.peers[side], f"warmup {side}"
+        seen = labeled_views(data, data.views.weak, data.labels, 2 * self.batch_size, stage, epoch, peer.own)
+        warm_up(peer, "network", seen, self.warmup_rate, self.confidence_weight, meter)
 
     def _learn(
         self,

@@ -48,7 +48,7 @@ class Scan:
         """Run or recall the label-free stages."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         peer = make_peer(network, data, engine, "a")
-        load_into(peer, found)
+        load_into([peer], found)
         return ScanState([peer])
 
     def epoch(self, state: ScanState, data: TrainingData, epoch: int) -> dict[str, float]:

@@ -8,14 +8,14 @@ from pydantic.dataclasses import dataclass
 
 from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, Count
-from scanmix.data.batches import TrainingData, batches
+from scanmix.data.batches import TrainingData, labeled_views
 from scanmix.engine import Engine, Meter
 from scanmix.methods.dividemix import DivideMix, DivideMixState
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Predictor, sides
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
-from scanmix.pretrain.stages import Pretraining, load_into, name_clusters, pretrain
+from scanmix.pretrain.stages import Pretraining, load_into, pretrain
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -46,10 +46,7 @@ class ScanDivideMix:
         """Run or recall the label-free stages; both peers begin from them."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         state = self.dividemix.start(data, network, engine)
-        for peer in state.peers:
-            load_into(peer, found)
-            if self.name_clusters:
-                name_clusters(peer, data)
+        load_into(state.peers, found, named_by=data if self.name_clusters else None)
         return state
 
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
@@ -68,8 +65,6 @@ class ScanDivideMix:
 
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the head alone on features that no label has touched, as ScanMix's code does."""
-        settings = self.dividemix
-        order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-        steps = map(state.peers[side].own, batches(data.everything, 2 * settings.batch_size, order))
-        seen = ((data.views.strong(data.images[index], draws), data.labels[index]) for index in steps)
-        warm_up(state.peers[side], "head", seen, settings.warmup_rate, settings.confidence_weight, meter)
+        settings, peer, stage = self.dividemix, state.peers[side], f"warmup {side}"
+        seen = labeled_views(data, data.views.strong, data.labels, 2 * settings.batch_size, stage, epoch, peer.own)
+        warm_up(peer, "head", seen, settings.warmup_rate, settings.confidence_weight, meter)

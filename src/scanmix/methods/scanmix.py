@@ -19,13 +19,13 @@ from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
 from scanmix.blocks.schedules import linear_ramp, step_decay
 from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
-from scanmix.data.batches import TrainingData, batches, paired
+from scanmix.data.batches import TrainingData, batches, labeled_views, paired
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, examine, learners, learning, make_peer
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
-from scanmix.pretrain.stages import Pretraining, candidate_neighbors, load_into, name_clusters, pretrain
+from scanmix.pretrain.stages import Pretraining, candidate_neighbors, current_neighbors, load_into, pretrain
 
 
 @dataclasses.dataclass
@@ -51,6 +51,7 @@ class ScanMix:
     clustering: Clustering = Clustering()  # between PreTrain and WarmUp (code; not in Algorithm 1)
     name_clusters: bool = False  # count which cluster is which class before WarmUp (ours, for small data)
     num_neighbors: Count = 20  # K, section 4.2
+    neighbor_refresh: int = 0  # epochs between searches for neighbors in the peers' features (footnote 2); 0: never
     include_self: bool = True  # the example is among its own candidates (code; not in the paper)
     batch_size: Batch = 64  # of each set; two views of each image make 4B rows a step
     minimum_steps: int = 0  # a small clean set is passed over again until so many steps are done
@@ -92,10 +93,7 @@ class ScanMix:
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         names = ("a", "b") if self.second_peer == "trained" else ("a", "a")
         peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in names]
-        for peer in peers:
-            load_into(peer, found)
-            if self.name_clusters:
-                name_clusters(peer, data)
+        load_into(peers, found, named_by=data if self.name_clusters else None)
         history = torch.zeros(0, 2, len(data), device=engine.device)
         return ScanMixState(peers, candidate_neighbors(found.neighbors, self.include_self), history)
 
@@ -122,6 +120,8 @@ class ScanMix:
             return self._warm_up("network", data.labels, self.learning_rate, state, data, epoch, meter)
 
         # E-step: q(z_ji) = 1 where neighbor j has the label that example i has.
+        if self.neighbor_refresh and (epoch - begin) % self.neighbor_refresh == 0:
+            state.candidates = current_neighbors(state.peers, data, self.num_neighbors, self.include_self)
         a, b = beliefs[0].prediction, beliefs[1].prediction
         compared = {"other": (b, a), "own": (a, b), "given": (data.labels, data.labels)}[self.agreement]
         agree = [agreeing(state.candidates, labels) for labels in compared]
@@ -154,9 +154,7 @@ class ScanMix:
         with meter.timed("warmup"):
             for side in learners(state.peers, self.second_peer, self.average_decay):
                 peer = state.peers[side].begin(self.share_momentum)
-                order, draws = data.generators(f"warmup {side}", epoch, "order", "views")
-                steps = map(peer.own, batches(data.everything, 2 * self.batch_size, order))
-                seen = ((view(data.images[index], draws), labels[index]) for index in steps)
+                seen = labeled_views(data, view, labels, 2 * self.batch_size, f"warmup {side}", epoch, peer.own)
                 warm_up(peer, part, seen, rate, self.confidence_weight, meter)
         return meter.results() | {"rate/warmup": rate}
 

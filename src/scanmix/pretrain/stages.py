@@ -6,11 +6,12 @@ Legend: N examples, K neighbors.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from pydantic import Discriminator, Tag
 from torch import Tensor, nn
 
@@ -129,13 +130,30 @@ def candidate_neighbors(neighbors: Tensor, include_self: bool) -> Tensor:
     return torch.cat([own, neighbors], 1)
 
 
-def load_into(peer: Peer, pretrained: Pretrained) -> None:
-    """Give a peer the pre-trained encoder, where there is one; both heads start as the clustering head, if any."""
-    if pretrained.encoder:
-        peer.encoder.load_state_dict(pretrained.encoder)
-    if pretrained.clusterer:
-        peer.clusterer.load_state_dict(pretrained.clusterer)
-        peer.classifier.load_state_dict(pretrained.clusterer)
+def current_neighbors(peers: Sequence[Peer], data: TrainingData, num_neighbors: int, include_self: bool) -> Tensor:
+    """Search for neighbors in what the encoders say now: of both peers, for either may be wrong alone.
+
+    The cosine of two examples is the mean of the peers' cosines. Shape: -> as `candidate_neighbors`.
+    """
+    engine = peers[0].engine
+    features = torch.cat([F.normalize(sweep(peer.encoder, data, engine), dim=1) for peer in peers], 1)
+    neighbors = nearest_neighbors(features, min(num_neighbors, len(data) - 1))
+    return candidate_neighbors(engine.agreed(neighbors), include_self)
+
+
+def load_into(peers: Sequence[Peer], pretrained: Pretrained, named_by: TrainingData | None = None) -> None:
+    """Give peers the pre-trained encoder, where there is one; both heads start as the clustering head, if any.
+
+    Where there are labels that may name the clusters (`name_clusters`), the classifier's are named.
+    """
+    for peer in peers:
+        if pretrained.encoder:
+            peer.encoder.load_state_dict(pretrained.encoder)
+        if pretrained.clusterer:
+            peer.clusterer.load_state_dict(pretrained.clusterer)
+            peer.classifier.load_state_dict(pretrained.clusterer)
+        if named_by is not None:
+            name_clusters(peer, named_by)
 
 
 def name_clusters(peer: Peer, data: TrainingData) -> None:

@@ -11,10 +11,12 @@ import pydantic.dataclasses
 
 from scanmix.config import (
     STRICT,
+    Count,
     Table,
     UserError,
     build,
     dump,
+    flatten,
     load_recipe,
     merge,
     overlay,
@@ -28,9 +30,21 @@ from scanmix.methods import METHODS, Method
 from scanmix.networks.encoders import NETWORKS, NetworkSettings
 from scanmix.processes import Processes
 
-SECTIONS = ("settings", "network", "views")
+SECTIONS = ("settings", "network", "views", "draw")
 OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
 """Folder of the recipes for data that has none of its own name."""
+
+
+KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
+"""What a method must have where each epoch sees other examples: nothing of theirs outlives it."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class Draw:
+    """How much of the data an epoch sees."""
+
+    per_epoch: Count | None = None
+    """Examples drawn for each epoch, as many of each given label (64,000 for Clothing1M); by default all."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -50,6 +64,7 @@ class RunSettings:
     device: str = "auto"
     threads: int | None = None
     processes: Processes = Processes()
+    draw: Draw = Draw()
     source: Table | None = None
     """How "train" and "test" load again; None when one of them came from memory."""
     fingerprint: str = ""
@@ -70,7 +85,7 @@ class RunSettings:
         """Return what may not change between two parts of one run (where it is computed, may)."""
         return {
             key: value for key, value in dump(self).items()
-            if key not in ("source", "recipe", "oracle", "device", "threads", "processes")
+            if key not in ("source", "recipe", "oracle", "device", "threads", "processes") and value != {}
         }  # fmt: skip
 
     def identity(self) -> str:
@@ -112,17 +127,30 @@ def resolve(
     table = overlay({key: table[key] for key in SECTIONS if key in table}, _in_sections(overrides or {}))
     where = f"settings of {method}" + (f" (recipe {recipe})" if recipe else "")
     settings = build(METHODS[method], table.get("settings", {}), where=where)
+    draw = build(Draw, table.get("draw", {}), where=where, prefix="draw.")
+    _check_draw(draw, dump(settings), where)
     return RunSettings(
         method=method,
         seed=seed,
         network=build(NETWORKS[kind], table.get("network", {}), where=where, prefix="network."),
         views=build(VIEW_SETTINGS[kind], table.get("views", {}), where=where, prefix="views."),
         settings=dump(settings),
+        draw=draw,
         oracle=oracle,
         recipe=recipe,
         device=device,
         threads=threads,
     )
+
+
+def _check_draw(draw: Draw, settings: Table, where: str) -> None:
+    """What is kept of each example from epoch to epoch has no place where each epoch draws others."""
+    if draw.per_epoch is None:
+        return
+    for key, value in flatten(settings).items():
+        needed = KEPT_PER_EXAMPLE.get(key.rpartition(".")[2], value)
+        if value != needed:
+            raise UserError(f"{where}: draw.per_epoch takes other examples in each epoch, so {key} must be {needed}")
 
 
 def source_of(examples: Examples, test: Examples | None) -> Table | None:
