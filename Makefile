@@ -1,6 +1,6 @@
 # Each target makes its own .venv the first time and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: demo test lint types docs bench clean help
+.PHONY: demo test test-timm lint types docs bench clean help
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt
 
 # Contended threads cost 4 to 40 times: the tests use processes, one thread each.
-test lint types docs: export OMP_NUM_THREADS := 1
+test test-timm lint types docs: export OMP_NUM_THREADS := 1
 
 demo: .venv/run.stamp  ## learn digits from labels of which four fifths were drawn at random
 	$(BIN)/scanmix demo
@@ -16,6 +16,9 @@ demo: .venv/run.stamp  ## learn digits from labels of which four fifths were dra
 test: lint types  ## everything CI checks: lint, types, import layers, tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 2
+
+test-timm: .venv-timm/dev.stamp  ## networks of timm, in an environment of their own: .venv-timm
+	.venv-timm/bin/pytest -q -n 2 tests/timm
 
 lint: .venv/dev.stamp  ## ruff: rules and formatting
 	$(BIN)/ruff check
@@ -31,10 +34,10 @@ bench: .venv/bench.stamp  ## speed beside yardsticks measured in the same run, i
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove the .venv and everything built
-	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-timm build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python"; exit 2; }
@@ -49,6 +52,14 @@ help:  ## this list
 	@echo "Installing scanmix and its test tools into .venv (a minute or two, once)"
 	$(PIP_INSTALL) -e '.[parquet,onnx,tensorboard,compare,multi,dev,e2e]'
 	@touch $@ .venv/run.stamp
+
+.venv-timm/dev.stamp: pyproject.toml constraints.txt constraints-timm.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python"; exit 2; }
+	@echo "Installing scanmix, timm and torchvision into .venv-timm (a minute or two, once)"
+	$(PYTHON) -m venv .venv-timm
+	@sed '/^torch==/d' constraints.txt | cat - constraints-timm.txt > .venv-timm/constraints.txt
+	.venv-timm/bin/python -m pip install -qq -c .venv-timm/constraints.txt -e '.[timm,onnx,dev]'
+	@touch $@
 
 .venv/docs.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing scanmix and its documentation tools into .venv (a minute or two, once)"

@@ -324,7 +324,7 @@ def test_a_recipe_may_extend_a_file_beside_it(recipes: Path) -> None:
         ("digits/sym95/scanmix", "only one level is allowed"),
         ("bad/section", "unknown section 'setings'; did you mean 'settings'?"),
         ("bad/kind", "oracle = 'yes': true or false is expected"),
-        ("bad/table", r"draw = 3: a table, \[data\] is expected"),
+        ("bad/table", r"draw = 3: a table, \[draw\] is expected"),
         ("bad/parent", "unknown recipe 'digits/any/scanmx'; did you mean"),
         ("mine.toml", "mine.toml: no such file"),
     ],

@@ -29,7 +29,7 @@ from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.engine import ALONE, Engine
 from scanmix.methods import METHODS
-from scanmix.networks.encoders import NETWORKS, NetworkSettings, build_encoder
+from scanmix.networks.encoders import NetworkSettings, build_encoder, settings_class
 from scanmix.networks.peer import SWEEP_BATCH, Peer, Predictor, guessing
 from scanmix.pretrain.artifacts import write_aside
 
@@ -266,7 +266,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
         about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors", device=str(device))
         kind: Kind = about.get("kind", "image")  # models of before there were others do not say
-        network = build(NETWORKS[kind], about["network"], where=f"{folder}/model.json")
+        network = build(settings_class(kind, about["network"]), about["network"], where=f"{folder}/model.json")
         views = build(VIEW_SETTINGS[kind], about["views"], where=f"{folder}/model.json")
         names, channels = tuple(about["class_names"]), int(about["channels"])
         height, width = about["size"]

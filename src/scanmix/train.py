@@ -38,6 +38,7 @@ from scanmix.data.views import make_views
 from scanmix.engine import ALONE, BatchNorm, Diverged, Engine, Parallel, Precision
 from scanmix.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.methods import Method, State
+from scanmix.networks.encoders import untrained
 from scanmix.networks.peer import make_peer
 from scanmix.processes import Place, Processes, choose_processes, is_first, launched, limited_threads
 from scanmix.progress import Bar, watched_stages
@@ -269,7 +270,7 @@ def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tupl
     if run.folder is not None and len(run.metrics) < done:
         raise UserError(f"{run.folder}/metrics.jsonl lacks epochs before {done}; delete it all and train again")
     run.keep_epochs(done)
-    return unpack(method.State, payload, lambda: make_peer(network, data, engine, "restored")), done
+    return unpack(method.State, payload, lambda: make_peer(untrained(network), data, engine, "restored")), done
 
 
 def _model(run: Run, method: Method, state: State, data: TrainingData, engine: Engine) -> Model:

@@ -6,7 +6,7 @@ Order: defaults of the dataclasses < recipe < command line. Errors say what, whe
 from scanmix.config.durations import Duration, epochs_of
 from scanmix.config.errors import DataError, UserError, nearest, unknown_name
 from scanmix.config.fields import dotted_keys
-from scanmix.config.models import STRICT, Batch, Count, Rate, Share, Weight, build, dump
+from scanmix.config.models import STRICT, Batch, Count, Rate, Share, Weight, build, defaults, dump
 from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
 
@@ -24,6 +24,7 @@ __all__ = [
     "Table",
     "UserError",
     "build",
+    "defaults",
     "dotted_keys",
     "dump",
     "epochs_of",

@@ -33,9 +33,15 @@ def models_in(annotation: Any) -> list[type]:
 def model_in(annotation: Any, table: object = None) -> type | None:
     """The settings dataclass that a table is for; None where an annotation stands for none.
 
-    Of several, the first, or where the table has a key `kind` the one with a field of that name.
+    Of several, the first, or where the table has a key `kind` the one of that kind, or the first that has any.
     """
     models = models_in(annotation)
     if len(models) > 1 and isinstance(table, Mapping) and "kind" in table:
-        models = [model for model in models if "kind" in fields_of(model)] or models
+        models = sorted(models, key=lambda model: (table["kind"] not in kinds_of(model), not kinds_of(model)))
     return models[0] if models else None
+
+
+def kinds_of(model: type) -> tuple[Any, ...]:
+    """What the field `kind` of a settings dataclass may be; nothing where it has none."""
+    field = fields_of(model).get("kind")
+    return get_args(field.annotation) if field is not None else ()

@@ -70,6 +70,13 @@ def dump(instance: object) -> Table:
     return table
 
 
+def defaults(cls: type) -> Table:
+    """What a settings dataclass is where nothing is said, as a nested table; fields that must be given are left out."""
+    known = {name: field for name, field in fields_of(cls).items() if not field.is_required()}
+    values = {name: field.get_default(call_default_factory=True) for name, field in known.items()}
+    return {name: _plain(value) for name, value in values.items() if value is not None}
+
+
 def _with_defaults(cls: type, values: Table) -> Table:
     full = dict(values)
     for name, field in fields_of(cls).items():

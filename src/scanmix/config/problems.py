@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from scanmix.config.errors import nearest, plain_name
-from scanmix.config.fields import dotted_keys, fields_of, model_in, models_in
+from scanmix.config.fields import dotted_keys, fields_of, kinds_of, model_in, models_in
 from scanmix.config.tables import Table
 
 
@@ -67,9 +67,8 @@ def _kind_with(name: str, field: FieldInfo | None) -> str | None:
     """The `kind` of the settings that know a name, where a field takes settings of several kinds."""
     models = models_in(field.annotation) if field is not None else []
     for model in models[1:]:
-        fields = fields_of(model)
-        if name in fields and "kind" in fields:
-            return str(get_args(fields["kind"].annotation)[0])
+        if name in fields_of(model) and kinds_of(model):
+            return str(kinds_of(model)[0])
     return None
 
 

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from scanmix.config import UserError
+
 
 class SynchronizedBatchNorm(_BatchNorm):
     """Batch norm whose mean and variance are those of all processes; each gives equally many rows."""
@@ -44,8 +46,14 @@ class SynchronizedBatchNorm(_BatchNorm):
 
 
 def synchronized(network: nn.Module, world: int) -> nn.Module:
-    """Put a `SynchronizedBatchNorm` in the place of every batch norm inside; return the network."""
+    """Put a `SynchronizedBatchNorm` in the place of every batch norm inside; return the network.
+
+    Raises:
+        UserError: it has batch norms that do more than PyTorch's own, as many of timm's networks have.
+    """
     for name, part in network.named_children():
+        if isinstance(part, _BatchNorm) and type(part) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+            raise UserError(f"batch norms of the kind {type(part).__name__} cannot be synchronized: --batch-norm split")
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             setattr(network, name, SynchronizedBatchNorm(part, world))
         else:

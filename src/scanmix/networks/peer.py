@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from scanmix.data.batches import TrainingData
 from scanmix.engine import ALONE, Engine
-from scanmix.networks.encoders import Encoder, NetworkSettings, build_encoder, equip
+from scanmix.networks.encoders import Encoder, NetworkSettings, equip, first_encoder
 
 SWEEP_BATCH = 512
 
@@ -152,7 +152,7 @@ def guessing(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
 def make_encoder(settings: NetworkSettings, channels: int, engine: Engine, name: str) -> Encoder:
     """Return a freshly initialized encoder; its weights depend on the engine's seed and on `name` alone."""
     with _initialized_by(engine, name):
-        return equip(build_encoder(settings, channels), engine)
+        return equip(first_encoder(settings, channels), engine)
 
 
 def make_peer(
@@ -165,7 +165,7 @@ def make_peer(
 ) -> Peer:  # fmt: skip
     """Return a freshly initialized peer; its weights depend on the engine's seed and on `name` alone."""
     with _initialized_by(engine, name):
-        encoder = equip(build_encoder(settings, data.images.shape[1]), engine)
+        encoder = equip(first_encoder(settings, data.images.shape[1]), engine)
         return Peer(
             encoder, encoder.num_features, data.num_classes, engine=engine, momentum=momentum,
             weight_decay=weight_decay,

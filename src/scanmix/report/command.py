@@ -7,10 +7,12 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from scanmix.config import Table, UserError, dump, flatten, load_recipe
+from scanmix.config import Table, UserError, defaults, dump, flatten, load_recipe
 from scanmix.methods import METHODS
 from scanmix.runs import Run, RunSettings, resolve
 
+SECTIONS = ("network", "views", "draw")
+"""Settings that are not the method's."""
 TOLD_ELSEWHERE = ("fingerprint", "test_fingerprint", "source", "oracle", "recipe", "threads", "device")
 
 
@@ -33,14 +35,12 @@ class Difference(NamedTuple):
 
 def changed_settings(settings: RunSettings) -> list[Change]:
     """Return the settings that are not the defaults, each with its origin: "recipe" or "given"."""
-    defaults = {
-        **flatten(dump(METHODS[settings.method]())),
-        **flatten({"network": dump(type(settings.network)()), "views": dump(type(settings.views)())}),
-    }
+    sections = {name: defaults(type(getattr(settings, name))) for name in SECTIONS}
+    usual = {**flatten(dump(METHODS[settings.method]())), **flatten(sections)}
     recipe = _recipe_values(settings.recipe)
     return [
-        Change(key, defaults.get(key), value, "recipe" if recipe.get(key) == value else "given")
-        for key, value in _values(settings).items() if defaults.get(key) != value
+        Change(key, usual.get(key), value, "recipe" if recipe.get(key) == value else "given")
+        for key, value in _values(settings).items() if usual.get(key) != value
     ]  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def _data_words(source: Mapping[str, Any], seed: int) -> list[str] | None:
 
 def _values(settings: RunSettings) -> Table:
     """Settings by dotted key, as `--set` names them."""
-    sections: Table = {"network": dump(settings.network), "views": dump(settings.views)}
+    sections: Table = {name: dump(getattr(settings, name)) for name in SECTIONS}
     return {**flatten(settings.settings), **flatten(sections)}
 
 
@@ -116,5 +116,5 @@ def _recipe_values(recipe: str | None) -> Table:
         table = load_recipe(recipe)
     except UserError:
         return {}
-    sections: Table = {key: table[key] for key in ("network", "views") if key in table}
+    sections: Table = {name: table[name] for name in SECTIONS if name in table}
     return {**flatten(table.get("settings", {})), **flatten(sections)}

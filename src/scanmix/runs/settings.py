@@ -27,7 +27,7 @@ from scanmix.data.examples import Examples, Kind
 from scanmix.data.feature_views import FeatureViewSettings
 from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
 from scanmix.methods import METHODS, Method
-from scanmix.networks.encoders import NETWORKS, NetworkSettings
+from scanmix.networks.encoders import NetworkSettings, settings_class
 from scanmix.processes import Processes
 
 SECTIONS = ("settings", "network", "views", "draw")
@@ -127,12 +127,13 @@ def resolve(
     table = overlay({key: table[key] for key in SECTIONS if key in table}, _in_sections(overrides or {}))
     where = f"settings of {method}" + (f" (recipe {recipe})" if recipe else "")
     settings = build(METHODS[method], table.get("settings", {}), where=where)
+    network = table.get("network", {})
     draw = build(Draw, table.get("draw", {}), where=where, prefix="draw.")
     _check_draw(draw, dump(settings), where)
     return RunSettings(
         method=method,
         seed=seed,
-        network=build(NETWORKS[kind], table.get("network", {}), where=where, prefix="network."),
+        network=build(settings_class(kind, network), network, where=where, prefix="network."),
         views=build(VIEW_SETTINGS[kind], table.get("views", {}), where=where, prefix="views."),
         settings=dump(settings),
         draw=draw,
