@@ -10,7 +10,7 @@ import pytest
 
 from scanmix.config import UserError
 from scanmix.data.readers import load
-from scanmix.data.readers.cifar import PlainArray, read_pickle
+from scanmix.data.readers.pickles import PlainArray, read_pickle
 
 
 def batch(count: int, classes: int, key: str, seed: int) -> dict[Any, Any]:
@@ -75,7 +75,7 @@ def test_a_python_2_pickle(tmp_path: Path) -> None:
         b"\x89U\x06\x01\x02\x03\x80\xfe\xfftbU\x06labels](K\x05K\x07eu."
     )
     (tmp_path / "b").write_bytes(stream)
-    content = read_pickle(tmp_path / "b")
+    content = read_pickle(tmp_path / "b", "a batch", "there")
     assert content[b"labels"] == [5, 7]
     assert isinstance(content[b"data"], PlainArray)
     assert content[b"data"].to_numpy().tolist() == [[1, 2, 3], [128, 254, 255]]
@@ -109,7 +109,7 @@ def test_codecs_and_object_arrays_are_no_way_in(tmp_path: Path) -> None:
 
     write(tmp_path / "a", {b"x": Evil(codecs.encode, "abc", "rot13")})
     with pytest.raises(UserError, match="encoding rot13"):
-        read_pickle(tmp_path / "a")
+        read_pickle(tmp_path / "a", "a batch", "there")
     write_cifar10(tmp_path)
     for data in (np.array([{}, 1], dtype=object), np.zeros(4, dtype=[("a", "u1")]), np.zeros((2, 5), dtype=np.uint8)):
         write(tmp_path / "test_batch", {b"data": data, b"labels": [1, 1]})
@@ -123,7 +123,7 @@ def test_codecs_and_object_arrays_are_no_way_in(tmp_path: Path) -> None:
         (b"", "truncated"),
         (b"\x80\x02}", "truncated"),
         (b"garbage", "truncated"),
-        (pickle.dumps([1, 2]), "no CIFAR batch"),
+        (pickle.dumps([1, 2]), "not a CIFAR batch"),
         (pickle.dumps({b"labels": [1]}), "does not hold"),
         (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}), "2 images but 1 labels"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}), r"outside 0\.\.9"),

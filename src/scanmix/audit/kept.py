@@ -85,10 +85,11 @@ def _check(evidence: Evidence) -> None:
         tensor = getattr(evidence, name)
         if tensor is None:
             continue
+        low = -1 if name == "true_labels" else 0  # of no class
         pairs = {
             "probs": (count, classes), "predictions": (tensor.shape[0], count), "neighbors": (count, tensor.shape[-1]),
         }  # fmt: skip
         if tuple(tensor.shape) != pairs.get(name, (count,)):
             raise ValueError(f"{name} of shape {tuple(tensor.shape)} for {count} ids of {classes} classes")
-        if name in below and tensor.numel() and not 0 <= int(tensor.min()) <= int(tensor.max()) < below[name]:
-            raise ValueError(f"{name} outside of 0..{below[name] - 1}")
+        if name in below and tensor.numel() and not low <= int(tensor.min()) <= int(tensor.max()) < below[name]:
+            raise ValueError(f"{name} outside of {low}..{below[name] - 1}")

@@ -54,13 +54,13 @@ def doctor(
         if path is not None:
             check_writable(path)
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import kind_of
+    from scanmix.data.readers import kind_of, name_of
     from scanmix.doctor.checkup import as_json, check_up
     from scanmix.engine import find_device
     from scanmix.runs import resolve
 
     find_device(device)  # what is mistyped is told before a million images are read
-    settings = resolve(method, Path(data).name, recipe, overrides, kind=kind_of(data), seed=seed, device=device)
+    settings = resolve(method, name_of(data), recipe, overrides, kind=kind_of(data), seed=seed, device=device)
     with _bars() as tick:
         checkup = check_up(
             data, settings, overrides, tick, root=root, size=size, per_class=per_class, seed=seed,

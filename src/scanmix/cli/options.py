@@ -11,7 +11,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="digits, fashion-mnist, cifar10 or cifar100; a folder with one sub-folder per class; "
+        help="digits, fashion-mnist, cifar10, cifar100, cifar10n:worse, cifar100n:fine, red-mini-imagenet:0.4, "
+        "clothing1m or webvision:50; a folder with one sub-folder per class; "
         "a .csv or .parquet table with the columns path and label; or a .npy of feature vectors.",
     ),
 ]

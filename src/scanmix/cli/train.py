@@ -70,7 +70,7 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import kind_of, load
+    from scanmix.data.readers import is_known, kind_of, load
     from scanmix.processes import is_first
     from scanmix.runs import resolve
     from scanmix.train import train as run_training
@@ -84,7 +84,9 @@ def train(
         test_set = _labeled_test(test, examples, limit_test)
     examples = _relabeled(examples, noise, seed, corrections)
     method = resolve(method, examples.name, recipe, overrides, kind=examples.kind).method
-    folder = out or Path("runs") / run_name(examples.name, noise, method, seed, corrections)
+    folder = out or Path("runs") / run_name(
+        data.replace(":", "-") if is_known(data) else examples.name, noise, method, seed, corrections
+    )
     finished = (folder / "model" / "model.json").is_file()
     if is_first(nodes):
         _show_data(examples, test_set, folder)
@@ -132,7 +134,7 @@ def _check_words(
 ) -> None:  # fmt: skip
     """Tell what is mistyped before a million images are read, and before anything is written."""
     from scanmix.data.noise import parse_noise
-    from scanmix.data.readers import kind_of
+    from scanmix.data.readers import kind_of, name_of
     from scanmix.engine import find_device
     from scanmix.loggers import check_loggers
     from scanmix.runs import resolve
@@ -140,7 +142,7 @@ def _check_words(
     parse_noise(noise)
     find_device(device)
     check_loggers(loggers, Path("runs"))
-    resolve(method, Path(data).name, recipe, overrides, kind=kind_of(data))
+    resolve(method, name_of(data), recipe, overrides, kind=kind_of(data))
 
 
 def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:

@@ -43,11 +43,12 @@ class NoiseReport:
 
 
 def measure_transition(true_labels: Tensor, labels: Tensor, num_classes: int) -> tuple[tuple[float, ...], ...]:
-    """Share of each true class (row) that was given each label (column).
+    """Share of each true class (row) that was given each label (column); what is of no class is left out.
 
     Shape: (N,), (N,) int64 -> C tuples of C floats; rows sum to 1, or to 0 for a class without examples.
     """
-    cells = torch.bincount(true_labels * num_classes + labels, minlength=num_classes**2)
+    known = true_labels >= 0
+    cells = torch.bincount(true_labels[known] * num_classes + labels[known], minlength=num_classes**2)
     counts = cells.reshape(num_classes, num_classes).double()
     rows = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     return tuple(tuple(row) for row in rows.tolist())
@@ -65,7 +66,8 @@ class Examples:
         ids: N unique names that stay the same from load to load.
         name: short name of the data set.
         paths: N file paths, or None for images that never were files.
-        true_labels: (N,) int64, for evaluation only; None where unknown.
+        true_labels: (N,) int64, for evaluation only; -1 where the given label is wrong and no class, or nobody knows
+            which, is right; None where unknown.
         flip: whether a mirrored image keeps its class.
         noise: what `add_noise` did, or None.
         source: how to load these examples again (`readers.reload`), or None for arrays in memory.
@@ -103,7 +105,7 @@ class Examples:
             raise UserError(f"{self.name!r} has {len(self)} images but {len(self.paths)} paths.")
         _check_labels(self.labels, len(self), self.num_classes, f"labels of {self.name!r}")
         if self.true_labels is not None:
-            _check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}")
+            _check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}", lowest=-1)
 
     def __len__(self) -> int:
         """Return N."""
@@ -232,9 +234,9 @@ def changed_share(true_labels: Tensor, labels: Tensor) -> float:
     return (true_labels != labels).double().mean().item() if len(labels) else 0.0
 
 
-def _check_labels(labels: Tensor, count: int, num_classes: int, what: str) -> None:
+def _check_labels(labels: Tensor, count: int, num_classes: int, what: str, lowest: int = 0) -> None:
     if labels.dtype != torch.int64 or labels.shape != (count,):
         raise UserError(f"{what} must be {count} int64 numbers, not {labels.dtype} of shape {tuple(labels.shape)}.")
-    if count and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+    if count and not lowest <= int(labels.min()) <= int(labels.max()) < num_classes:
         low, high = int(labels.min()), int(labels.max())
-        raise UserError(f"{what} must lie in 0..{num_classes - 1}, but run from {low} to {high}.")
+        raise UserError(f"{what} must lie in {lowest}..{num_classes - 1}, but run from {low} to {high}.")

@@ -17,7 +17,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from scanmix.config import STRICT
+from scanmix.config import STRICT, UserError
 from scanmix.data.examples import Kind
 from scanmix.data.feature_views import FeatureViews, FeatureViewSettings, make_feature_views
 from scanmix.data.operations import color_jitter, cutout, gaussian_blur, grayscale, random_augment
@@ -35,8 +35,11 @@ class ViewSettings:
     """Channel deviations in 0..1; measured on the training images when not given."""
     flip: bool | None = None
     """Horizontal flips; what the data set says when not given (digits: no)."""
+    crop: Annotated[int, Field(ge=1)] | None = None
+    """Side of what networks see of larger images: cut out anywhere in weak and strong views, in the center of plain
+    ones. By default the whole image."""
     crop_padding: Annotated[int, Field(ge=0)] | None = None
-    """Weak view: zero padding before the random crop; an eighth of the side when not given (4 at 32)."""
+    """Weak view: zero padding before the random crop; by default an eighth of the side (4 at 32); none with `crop`."""
     strong_operations: Annotated[int, Field(ge=0)] = 4
     """Strong view: RandAugment operations an image, drawn with replacement."""
     cutout: Annotated[int, Field(ge=1)] | None = None
@@ -69,29 +72,36 @@ class Views:
         self.mean, self.std, self.flip = mean.view(-1, 1, 1), std.view(-1, 1, 1), flip
 
     def plain(self, images: Tensor) -> Tensor:
-        """Normalize, nothing else: what losses, features and predictions are taken from. Shape: (B, C, H, W)."""
-        return images.float().div_(255).sub_(self.mean).div_(self.std)
+        """Normalize (the center): what losses, features and predictions are taken from. Shape: (B, C, H, W)."""
+        if self.settings.crop is not None:
+            images = center(images, self.settings.crop)
+        return self._normalized(images)
 
     def weak(self, images: Tensor, generator: Generator) -> Tensor:
         """Shifted crop of the zero-padded image, flipped by half. Shape: (B, C, H, W)."""
-        size = images.shape[-1]
-        padding = self.settings.crop_padding
-        padding = size // 8 if padding is None else padding
+        padding, crop = self.settings.crop_padding, self.settings.crop
+        if padding is None:
+            padding = images.shape[-1] // 8 if crop is None else 0
         mirrored = self._mirrored(len(images), generator)
-        return self.plain(shift(images, padding, mirrored, generator))
+        return self._normalized(shift(images, padding, mirrored, generator, crop))
 
     def strong(self, images: Tensor, generator: Generator) -> Tensor:
-        """Flip, RandAugment, normalize, Cutout, in the order of the ScanMix code. Shape: (B, C, H, W)."""
-        augmented = random_augment(self._flipped(images, generator), self.settings.strong_operations, generator)
+        """Flip, (crop), RandAugment, normalize, Cutout, in the order of the ScanMix code. Shape: (B, C, H, W)."""
+        crop = self.settings.crop
+        if crop is None:
+            images = self._flipped(images, generator)
+        else:
+            images = shift(images, 0, self._mirrored(len(images), generator), generator, crop)
+        augmented = random_augment(images, self.settings.strong_operations, generator)
         hole = self.settings.cutout or max(1, images.shape[-1] // 2)
-        return cutout(self.plain(augmented), hole, generator)
+        return cutout(self._normalized(augmented), hole, generator)
 
     def contrastive(self, images: Tensor, generator: Generator) -> Tensor:
         """SimCLR's view: random resized crop, flip, color jitter, gray, (blur). Shape: (B, C, H, W)."""
         s = self.settings
         boxes = random_boxes(len(images), s.contrast_scale, s.contrast_ratio, generator)
         angles = (2 * torch.rand(len(images), generator=generator, device=generator.device) - 1) * s.contrast_rotation
-        view = resized_crop(self._flipped(images, generator).float() / 255, boxes, angles.deg2rad())
+        view = resized_crop(self._flipped(images, generator).float() / 255, boxes, angles.deg2rad(), s.crop)
         view = color_jitter(view, *s.jitter, generator=generator, apply_probability=s.jitter_probability)
         view = grayscale(view, s.grayscale_probability, generator)
         if s.blur_probability > 0:
@@ -123,7 +133,11 @@ class Views:
         )
 
     def _shared_settings(self) -> dict[str, Any]:
-        return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(), "flip": self.flip}
+        crop = {} if self.settings.crop is None else {"crop": self.settings.crop}
+        return {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist(), "flip": self.flip, **crop}
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        return images.float().div_(255).sub_(self.mean).div_(self.std)
 
     def _mirrored(self, count: int, generator: Generator) -> Tensor:
         """Whether each image is flipped. Shape: -> (B,) bool."""
@@ -178,20 +192,44 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), std.float().clamp(min=1e-3)
 
 
-def shift(images: Tensor, padding: int, mirrored: Tensor, generator: Generator) -> Tensor:
+def shift(images: Tensor, padding: int, mirrored: Tensor, generator: Generator, side: int | None = None) -> Tensor:
     """Flip the images that are `mirrored` (B,), then crop each, zero-padded, at its own place.
 
-    Shape: (B, C, H, W) -> (B, C, H, W).
+    Shape: (B, C, H, W) -> (B, C, side, side); as large as the images where there is no `side`.
+
+    Raises:
+        UserError: the images are smaller than the crop.
     """
-    count, channels, height, width = images.shape
-    wide = width + 2 * padding
-    offsets = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator, device=generator.device)
+    count, channels, *size = images.shape
+    high, wide = (length + 2 * padding for length in size)
+    height, width = size if side is None else (side, side)
+    if min(high - height, wide - width) < 0:
+        raise UserError(f"views.crop = {side} is more than the images have ({size[1]}x{size[0]} pixels)")
+    # The same draw for both directions where both have as much room, as all square images have.
+    room = torch.tensor([high - height, wide - width], device=generator.device).view(2, 1, 1) + 1
+    if high - height == wide - width:
+        offsets = torch.randint(0, int(room[0]), (2, count, 1), generator=generator, device=generator.device)
+    else:
+        offsets = (torch.rand(2, count, 1, generator=generator, device=generator.device) * room).long()
     rows = offsets[0] + torch.arange(height, device=images.device)  # (B, H)
     columns = offsets[1] + torch.arange(width, device=images.device)  # (B, W)
     columns = torch.where(mirrored.unsqueeze(1), wide - 1 - columns, columns)
     source = (rows.unsqueeze(2) * wide + columns.unsqueeze(1)).view(count, 1, height * width)
     picked = F.pad(images, (padding,) * 4).flatten(2).gather(2, source.expand(-1, channels, -1))
-    return picked.view_as(images)
+    return picked.view(count, channels, height, width)
+
+
+def center(images: Tensor, side: int) -> Tensor:
+    """Cut the center square out, a pixel nearer to the top left where it cannot be exact. Shape: -> (B, C, side, side).
+
+    Raises:
+        UserError: the images are smaller.
+    """
+    height, width = images.shape[-2:]
+    if side > min(height, width):
+        raise UserError(f"views.crop = {side} is more than the images have ({width}x{height} pixels)")
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[..., top : top + side, left : left + side]
 
 
 def random_boxes(count: int, scale: tuple[float, float], ratio: tuple[float, float], generator: Generator) -> Tensor:
@@ -212,11 +250,11 @@ def random_boxes(count: int, scale: tuple[float, float], ratio: tuple[float, flo
     return torch.cat([place[:, :1] * (1 - width), place[:, 1:] * (1 - height), width, height], 1)
 
 
-def resized_crop(images: Tensor, boxes: Tensor, angles: Tensor) -> Tensor:
-    """Each image's own box, rotated by its own angle about the box's center, at the full size (bilinear).
+def resized_crop(images: Tensor, boxes: Tensor, angles: Tensor, side: int | None = None) -> Tensor:
+    """Each image's own box, rotated by its own angle about the box's center, at one size (bilinear).
 
     Outside the image its border is repeated. `boxes` (B, 4) are shares of the image, `angles` (B,) radians.
-    Shape: (B, C, H, W) -> (B, C, H, W).
+    Shape: (B, C, H, W) -> (B, C, side, side); as large as the images where there is no `side`.
     """
     left, top, width, height = boxes.unbind(1)
     cos, sin = angles.cos(), angles.sin()
@@ -227,7 +265,8 @@ def resized_crop(images: Tensor, boxes: Tensor, angles: Tensor) -> Tensor:
         ],
         1,
     )
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    size = list(images.shape) if side is None else [*images.shape[:2], side, side]
+    grid = F.affine_grid(theta, size, align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 

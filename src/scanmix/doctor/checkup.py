@@ -27,7 +27,7 @@ from scanmix.data.checks import (
 )
 from scanmix.data.examples import Examples
 from scanmix.data.layout import check_layout
-from scanmix.data.readers import KNOWN, kind_of, load
+from scanmix.data.readers import is_known, kind_of, load
 from scanmix.data.readers.pictures import Header, read_headers
 from scanmix.data.readers.vectors import read_labeled_rows
 from scanmix.doctor.advice import Advice, advise, as_recipe
@@ -91,7 +91,7 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
         UserError: there is no such data, or an argument does not fit it.
     """
     vectors, folder = kind_of(source) == "vector", Path(source).expanduser().absolute()
-    found = check_layout(folder) if source not in KNOWN and folder.is_dir() else []
+    found = check_layout(folder) if not is_known(source) and folder.is_dir() else []
     try:
         train, test, strange = _load_vectors(source, loading) if vectors else _load_images(source, loading)
     except DataError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from PIL import Image
@@ -77,7 +78,7 @@ def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
                 p_clean=float(audit["p_clean"][row]),
                 kind=str(audit["kind"][row]),
                 reason=str(audit["reason"][row]),
-                truth=None if truth is None else audit.class_names[int(truth[place])],
+                truth=None if truth is None else _class_name(audit.class_names, int(truth[place])),
                 neighbors=[
                     Neighbor(
                         None if pictures is None else _data_uri(_seen(pictures[audit.order[r]], SMALL)),
@@ -106,3 +107,8 @@ def _data_uri(picture: Image.Image | None) -> str:
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _class_name(names: Sequence[str], label: int) -> str:
+    """Name a true class; -1 is none of them."""
+    return names[label] if label >= 0 else "none of these"

@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from scanmix.config import UserError
 from scanmix.data.corrections import apply_corrections
 from scanmix.data.examples import JSON, Examples, Kind
 from scanmix.data.noise import add_noise
 from scanmix.data.readers.cifar import read_cifar10, read_cifar100
+from scanmix.data.readers.cifar_n import read_cifar10n, read_cifar100n
+from scanmix.data.readers.clothing1m import read_clothing1m
 from scanmix.data.readers.digits import read_digits
 from scanmix.data.readers.fashion_mnist import read_fashion_mnist
 from scanmix.data.readers.folder import read_folder
+from scanmix.data.readers.listed import Pair
 from scanmix.data.readers.matching import match
 from scanmix.data.readers.pictures import resize_all
+from scanmix.data.readers.red_mini_imagenet import read_red_mini_imagenet
 from scanmix.data.readers.table import read_table
 from scanmix.data.readers.vectors import read_vectors
+from scanmix.data.readers.webvision import read_ilsvrc12, read_webvision
 
-__all__ = ["KNOWN", "kind_of", "load", "match", "reload"]
+__all__ = ["KNOWN", "is_known", "kind_of", "load", "match", "name_of", "reload"]
 
-KNOWN = ("digits", "fashion-mnist", "cifar10", "cifar100")
-Pair = tuple[Examples, Examples | None]
+
+class Asked(NamedTuple):
+    """What a reader is asked for."""
+
+    root: str | Path | None
+    variant: str
+    """What follows the colon in `webvision:50`."""
+    size: int | None
+    download: bool
+
+
+KNOWN: dict[str, tuple[str, Callable[[Asked], Pair]]] = {
+    "digits": ("", lambda asked: read_digits()),
+    "fashion-mnist": ("", lambda asked: read_fashion_mnist(asked.root, asked.download)),
+    "cifar10": ("", lambda asked: read_cifar10(asked.root)),
+    "cifar100": ("", lambda asked: read_cifar100(asked.root)),
+    "cifar10n": ("worse", lambda asked: read_cifar10n(asked.root, asked.variant)),
+    "cifar100n": ("fine", lambda asked: read_cifar100n(asked.root, asked.variant)),
+    "red-mini-imagenet": ("0.4", lambda asked: read_red_mini_imagenet(asked.root, asked.variant, asked.size)),
+    "clothing1m": ("", lambda asked: read_clothing1m(asked.root, asked.size)),
+    "webvision": ("50", lambda asked: read_webvision(asked.root, asked.variant, asked.size)),
+    "ilsvrc12": ("50", lambda asked: read_ilsvrc12(asked.root, asked.variant, asked.size)),
+}
+"""Name -> a variant, where one must be named after a colon, and the reader."""
 
 
 def load(
@@ -42,9 +69,9 @@ def load(
     """Read training and test examples; the second is None where a folder or table names no test images.
 
     Args:
-        source: "digits", "fashion-mnist", "cifar10" or "cifar100"; else a folder with a sub-folder per class;
-            else a `.csv` or `.parquet` table; else a `.npy` of feature vectors. Write "./digits" for a folder of
-            that name.
+        source: a known data set, `KNOWN`, some with a variant after a colon ("webvision:50"); else a folder with a
+            sub-folder per class; else a `.csv` or `.parquet` table; else a `.npy` of feature vectors. Write
+            "./digits" for a folder of that name.
         root: where a known data set lies, or what the paths of a table are relative to.
         size: side of the square images; by default the data set's own, or one that suits the files.
         per_class: keep this many training images of each class, drawn with `seed`.
@@ -64,7 +91,7 @@ def load(
     train, test = _read(source, root, size, download, labels)
     # Only what was asked, and nothing that is None: TOML has no word for it. Paths are absolute, since a run
     # may be resumed from another folder.
-    recipe: dict[str, JSON] = {"source": source if _is_known(source) else _absolute(source)}
+    recipe: dict[str, JSON] = {"source": source if is_known(source) else _absolute(source)}
     recipe |= {} if root is None else {"root": _absolute(root)}
     recipe |= {} if labels is None else {"labels": _absolute(labels)}
     asked: dict[str, int | bool | None] = {
@@ -82,7 +109,7 @@ def load(
 
 def kind_of(source: str | Path) -> Kind:
     """What a source holds, as its name alone tells."""
-    return "vector" if not _is_known(source) and Path(source).suffix.lower() == ".npy" else "image"
+    return "vector" if not is_known(source) and Path(source).suffix.lower() == ".npy" else "image"
 
 
 def reload(source: Mapping[str, Any]) -> Examples:
@@ -121,19 +148,12 @@ def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
 def _read(
     source: str | Path, root: str | Path | None, size: int | None, download: bool, labels: str | Path | None
 ) -> Pair:
-    known: dict[str, Any] = {
-        "digits": read_digits,
-        "fashion-mnist": lambda: read_fashion_mnist(root, download),
-        "cifar10": lambda: read_cifar10(root),
-        "cifar100": lambda: read_cifar100(root),
-    }
     path = Path(source).expanduser()
     is_vectors = kind_of(source) == "vector"
     if labels is not None and not is_vectors:
         raise UserError(f"labels= is for vectors in a .npy file; {source} has labels of its own.")
-    if _is_known(source):
-        train, test = known[source]()
-        return (train, test) if size is None else (resize_all(train, size), resize_all(test, size))
+    if is_known(source):
+        return _read_known(source, Asked(root, "", size, download))
     if path.is_dir():
         if root is not None:
             raise UserError(f"root= is for known data sets and tables; {source} is a folder and needs none.")
@@ -151,8 +171,26 @@ def _read(
     raise UserError(f"no folder, table or known data set {str(source)!r}; known: {', '.join(KNOWN)}.{hint}")
 
 
-def _is_known(source: str | Path) -> TypeGuard[str]:
-    return isinstance(source, str) and source in KNOWN
+def name_of(source: str | Path) -> str:
+    """Name of the examples that a source will give, as recipes are looked up by it."""
+    return source.partition(":")[0] if is_known(source) else Path(source).name
+
+
+def is_known(source: str | Path) -> TypeGuard[str]:
+    """Whether a source names a known data set, whatever its variant."""
+    return isinstance(source, str) and source.partition(":")[0] in KNOWN
+
+
+def _read_known(source: str, asked: Asked) -> Pair:
+    name, _, variant = source.partition(":")
+    example, read = KNOWN[name]
+    if bool(variant) != bool(example):
+        known = f"name one after a colon, such as {name}:{example}" if example else f"there is but {name!r}"
+        raise UserError(f"{source!r}: {name} comes in {'several variants' if example else 'one form'}; {known}")
+    train, test = read(asked._replace(variant=variant))
+    if asked.size is None:
+        return train, test
+    return resize_all(train, asked.size), None if test is None else resize_all(test, asked.size)
 
 
 def _absolute(path: str | Path) -> str:

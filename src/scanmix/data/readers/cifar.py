@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import math
 import os
-import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +12,9 @@ import torch
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.mappings import CIFAR100_CLASSES
+from scanmix.data.readers.pickles import PlainArray, read_pickle
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-WHOLE_NUMBERS = frozenset(("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"))
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
@@ -79,7 +75,7 @@ def _read(name: str, paths: Sequence[Path], split: str, key: bytes, class_names:
 
 
 def _read_batch(path: Path, key: bytes) -> tuple[np.ndarray, np.ndarray]:
-    content = read_pickle(path)
+    content = read_pickle(path, "a CIFAR batch", ADDRESS)
     # Python 2 wrote these files with byte-string keys; someone's re-written ones have text.
     parts = {name.encode() if isinstance(name, str) else name: part for name, part in content.items()}
     pixels, labels = parts.get(b"data"), parts.get(key)
@@ -93,98 +89,3 @@ def _read_batch(path: Path, key: bytes) -> tuple[np.ndarray, np.ndarray]:
     if len(images) != len(numbers):
         raise UserError(f"{path} holds {len(images)} images but {len(numbers)} labels; get it again.")
     return images, numbers
-
-
-class RefusedError(Exception):
-    """A pickle asked for something that no array needs."""
-
-
-class PlainType:
-    """What a pickled numpy type says about itself, kept as data."""
-
-    def __init__(self, code: object = None, *_: object) -> None:
-        """Remember the type code; numpy's other two arguments say nothing about the bytes."""
-        self.code = code.decode("ascii") if isinstance(code, bytes) else str(code)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Keep the byte order."""
-        order = state[1].decode("ascii") if isinstance(state[1], bytes) else str(state[1])
-        self.code = (order if order in "<>" else "|") + self.code
-
-
-class PlainArray:
-    """What a pickled numpy array says about itself; numpy's own unpickling code never runs."""
-
-    def __init__(self, *_: object) -> None:
-        """Start empty, as numpy's own placeholder does."""
-        self.state: tuple[Any, ...] = ()
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Keep (version, shape, type, column order, bytes)."""
-        self.state = state
-
-    def to_numpy(self) -> np.ndarray:
-        """Return the array.
-
-        Raises:
-            ValueError: if it is not one of plain numbers or its size does not fit its bytes.
-        """
-        _, shape, kind, fortran, raw = self.state
-        if not isinstance(kind, PlainType) or kind.code.lstrip("|<>") not in WHOLE_NUMBERS:
-            raise ValueError("not an array of whole numbers")
-        # Python 3 reads Python 2 byte strings as bytes, and writes bytes of old protocols as Latin-1 text.
-        data = raw.encode("latin-1") if isinstance(raw, str) else bytes(raw)
-        flat = np.frombuffer(data, dtype=np.dtype(kind.code))
-        if math.prod(shape) != flat.size:
-            raise ValueError("size does not fit")
-        return flat.reshape(shape, order="F" if fortran else "C")
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise RefusedError(f"the encoding {encoding}")
-    return text.encode("latin-1")
-
-
-def _frombuffer(raw: object, kind: PlainType, shape: object, order: str) -> PlainArray:
-    array = PlainArray()
-    array.__setstate__((1, shape, kind, order == "F", raw))
-    return array
-
-
-# Every name the pickle of an array may ask for, old numpy and new, and the harmless thing it gets instead.
-ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): PlainArray,
-    ("numpy", "dtype"): PlainType,
-    ("numpy.core.multiarray", "_reconstruct"): PlainArray,
-    ("numpy._core.multiarray", "_reconstruct"): PlainArray,
-    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
-    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
-    ("_codecs", "encode"): _latin1,
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
-            raise RefusedError(f"{module}.{name}")
-        return ALLOWED[module, name]
-
-
-def read_pickle(path: Path) -> dict[Any, Any]:
-    """Read a pickled dictionary of numbers, strings, lists and arrays (`PlainArray`); refuse anything else.
-
-    Raises:
-        UserError: if the file cannot be read or asks for any other object.
-    """
-    try:
-        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except RefusedError as error:
-        raise UserError(
-            f"{path} is refused: it asks for {error}, which no CIFAR batch does; get it from {ADDRESS}."
-        ) from None
-    except Exception:  # a broken pickle can raise nearly anything
-        raise UserError(f"{path} is truncated or no CIFAR batch; get it again from {ADDRESS}.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no CIFAR batch; get it again from {ADDRESS}.")
-    return content

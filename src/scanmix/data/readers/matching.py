@@ -47,7 +47,7 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
         examples,
         images=with_channels(examples.images, channels),
         labels=number[examples.labels],
-        true_labels=None if true_labels is None else number[true_labels],
+        true_labels=None if true_labels is None else torch.where(true_labels < 0, -1, number[true_labels]),
         class_names=tuple(class_names),
         noise=None,
         source=source,

@@ -65,7 +65,7 @@ def read_pictures(
     Raises:
         DataError: if not one file can be read.
     """
-    measured = read_headers(paths)
+    measured = read_headers(paths) if size is None or channels is None else []
     headers = [header for header in measured if not isinstance(header, str)]
     if size is None:
         deciding = [header for header in measured[:sized_by] if not isinstance(header, str)] or headers

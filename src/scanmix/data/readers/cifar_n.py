@@ -1,0 +1,113 @@
+"""CIFAR-N (Wei et al. 2022): CIFAR-10 and CIFAR-100 with labels that people gave on Amazon Mechanical Turk."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scanmix.config import UserError, unknown_name
+from scanmix.data.examples import Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.readers.cifar import read_cifar10, read_cifar100
+from scanmix.data.readers.listed import warn_unless
+from scanmix.data.readers.pickles import PlainArray, read_pickle
+
+ADDRESS = "https://github.com/UCSC-REAL/cifar-10-100n"
+LABELS10 = {
+    "aggre": ("aggre_label", 0.0901), "worse": ("worse_label", 0.4021), "random1": ("random_label1", 0.1723),
+    "random2": ("random_label2", 0.1812), "random3": ("random_label3", 0.1764),
+}  # fmt: skip
+"""Label set -> key in CIFAR-10_human.pt, published share of wrong labels."""
+LABELS100 = {"fine": ("noisy_label", 0.4020)}
+"""The same of CIFAR-100_human.pt; its coarse labels are of another set of classes."""
+
+
+def read_cifar10n(root: str | Path | None, variant: str) -> tuple[Examples, Examples]:
+    """Read CIFAR-10 with the labels `aggre`, `worse`, `random1`, `random2` or `random3` of CIFAR-10_human.pt.
+
+    Shape: as `read_cifar10`. The clean labels in the file are checked against CIFAR's own.
+
+    Raises:
+        UserError: a file is missing or broken, in another order, or there is no such label set.
+    """
+    train, test = read_cifar10(root)
+    return _relabeled(train, root, LABELS10, variant), dataclasses.replace(test, name="cifar10n")
+
+
+def read_cifar100n(root: str | Path | None, variant: str) -> tuple[Examples, Examples]:
+    """Read CIFAR-100 with the labels `fine` of CIFAR-100_human.pt.
+
+    Raises:
+        UserError: as `read_cifar10n`.
+    """
+    train, test = read_cifar100(root)
+    return _relabeled(train, root, LABELS100, variant), dataclasses.replace(test, name="cifar100n")
+
+
+def _relabeled(train: Examples, root: str | Path | None, known: dict[str, tuple[str, float]], variant: str) -> Examples:
+    """Give CIFAR's images the labels of a person; CIFAR's own are the true ones."""
+    old, name = train.name, f"{train.name}n"
+    if variant not in known:
+        raise unknown_name("label set", f"{name}:{variant}", [f"{name}:{label_set}" for label_set in known])
+    key, published = known[variant]
+    path = _find(f"CIFAR-{old.removeprefix('cifar')}_human.pt", root)
+    content = _read_human(path)
+    clean, given = (_labels(content, part, path, train) for part in ("clean_label", key))
+    if not torch.equal(clean, train.labels):
+        raise UserError(
+            f"the clean labels in {path} are not those of {old} in its order ({int((clean != train.labels).sum())} "
+            "differ): the .pt file is in the order of the python batches, the .npy beside it is not"
+        )
+    rate = changed_share(train.labels, given)
+    warn_unless(f"share of wrong labels in {path.name}, {key}", round(rate, 3), published, within=0.001)
+    report = NoiseReport(
+        kind="human",
+        asked_rate=None,
+        actual_rate=rate,
+        seed=None,
+        transition=measure_transition(train.labels, given, train.num_classes),
+    )
+    return dataclasses.replace(train, name=name, labels=given, true_labels=train.labels, noise=report)
+
+
+def _find(name: str, root: str | Path | None) -> Path:
+    top = Path(root if root is not None else os.environ.get("SCANMIX_DATA", "")).expanduser()
+    places = [folder / name for folder in (top, top / "data", top.parent, top / "cifar-10-100n" / "data")]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        raise UserError(f"{name} is not in {top} or its folder data; get it from {ADDRESS} and put it there")
+    return found
+
+
+def _read_human(path: Path) -> dict[str, Any]:
+    """Open the archive that torch.save wrote, and read the pickle in it without running anything."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+            raw = archive.read(inside)
+    except (OSError, zipfile.BadZipFile, StopIteration):
+        raise UserError(f"{path} is not a file of CIFAR-N; get it again from {ADDRESS}") from None
+    content = read_pickle(path, "a file of CIFAR-N", ADDRESS, raw)
+    return {name.decode() if isinstance(name, bytes) else str(name): part for name, part in content.items()}
+
+
+def _labels(content: dict[str, Any], key: str, path: Path, train: Examples) -> Tensor:
+    found = content.get(key)
+    try:
+        numbers = np.asarray(found.to_numpy() if isinstance(found, PlainArray) else found).astype(np.int64).reshape(-1)
+    except (TypeError, ValueError):
+        numbers = np.empty(0, dtype=np.int64)
+    if len(numbers) != len(train):
+        raise UserError(f"{path} holds no {key} for {len(train)} images; get it again from {ADDRESS}")
+    strange = np.flatnonzero((numbers < 0) | (numbers >= train.num_classes))
+    if len(strange):
+        raise UserError(
+            f"{path}, {key}: label {numbers[strange[0]]} of image {strange[0]} is outside 0..{train.num_classes - 1}"
+        )
+    return torch.from_numpy(numbers)

@@ -1,0 +1,138 @@
+"""What the readers of published file lists share: lines of a name and a number, many files, counts that are known."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.data.readers.pictures import read_pictures
+
+Pair = tuple[Examples, Examples | None]
+"""Training and test examples."""
+
+
+class Entry(NamedTuple):
+    """One picture of a list."""
+
+    id: str
+    path: Path
+    label: int
+    true_label: int | None = None
+
+
+def top_folder(name: str, root: str | Path | None, how: str) -> Path:
+    """Return the folder of a data set: `root`, or $SCANMIX_DATA/<name> or $SCANMIX_DATA.
+
+    Raises:
+        UserError: neither is given, or there is no such folder; `how` says how to get the data.
+    """
+    given = root if root is not None else os.environ.get("SCANMIX_DATA")
+    if given is None:
+        raise UserError(f"{name} needs root= (or SCANMIX_DATA), its folder. {how}")
+    top = Path(given).expanduser().absolute()
+    if root is None and (top / name).is_dir():
+        top = top / name
+    if not top.is_dir():
+        raise UserError(f"{name}: there is no folder {top}. {how}")
+    return top
+
+
+def require(name: str, top: Path, wanted: Sequence[str], how: str) -> None:
+    """Check that everything a layout consists of is there.
+
+    Raises:
+        UserError: lists all that is missing below `top`.
+    """
+    missing = [path for path in wanted if not (top / path).exists()]
+    if missing:
+        raise UserError(f"{name}: {top} lacks {', '.join(missing)}. {how}")
+
+
+def read_list(path: Path, num_classes: int | None) -> list[tuple[str, int]]:
+    """Read lines of a file name and a label, with blanks between; an empty line is none.
+
+    With `num_classes` None any label from 0 on will do.
+
+    Raises:
+        UserError: a line is something else; says which.
+    """
+    found: list[tuple[str, int]] = []
+    for number, line in enumerate(_lines(path), start=1):
+        name, _, label = line.strip().rpartition(" ")
+        if not line.strip():
+            continue
+        if not name.strip() or not label.isascii() or not label.isdigit():
+            raise UserError(f"{path}, line {number}: a file name and a label are expected, not {line.strip()!r}")
+        if num_classes is not None and int(label) >= num_classes:
+            raise UserError(f"{path}, line {number}: label {label} is outside 0..{num_classes - 1}")
+        found.append((name.strip(), int(label)))
+    return found
+
+
+def read_names(path: Path) -> list[str]:
+    """Read one name a line, empty lines left out.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return [line.strip() for line in _lines(path) if line.strip()]
+
+
+def to_examples(
+    name: str, class_names: tuple[str, ...], train: Sequence[Entry], test: Sequence[Entry], size: int
+) -> Pair:
+    """Read all pictures in color, resized once: the shorter side to `size`, then the center square.
+
+    Raises:
+        DataError: not one of them can be read. UserError: none is left of the training or of the test pictures.
+    """
+    entries = [*train, *test]
+    pictures = read_pictures([entry.path for entry in entries], size, channels=3)
+
+    def part(first: int, stop: int, split: str, skipped: tuple[str, ...]) -> Examples:
+        places = slice(bisect_left(pictures.kept, first), bisect_left(pictures.kept, stop))
+        kept = [entries[place] for place in pictures.kept[places]]
+        if not kept:
+            raise UserError(f"not one of the {split} images of {name!r} could be read.")
+        truth = [entry.true_label for entry in kept]
+        return Examples(
+            images=pictures.images[places],
+            labels=torch.tensor([entry.label for entry in kept]),
+            class_names=class_names,
+            ids=tuple(entry.id for entry in kept),
+            name=name,
+            paths=tuple(str(entry.path) for entry in kept),
+            true_labels=_known(truth),
+            skipped=skipped,
+        )
+
+    first = part(0, len(train), "training", pictures.skipped)
+    return first, part(len(train), len(entries), "test", ()) if test else None
+
+
+def warn_unless(what: str, found: float, expected: float, within: float = 0) -> None:
+    """Warn where a number is not the published one: the files may be another release, or not all of them."""
+    if abs(found - expected) > within:
+        warnings.warn(f"{what}: {found:,} here, {expected:,} published", stacklevel=2)
+
+
+def _known(labels: Sequence[int | None]) -> Tensor | None:
+    """True labels, where each is known."""
+    known = [label for label in labels if label is not None]
+    return torch.tensor(known) if len(known) == len(labels) else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,114 @@
+"""Pickled arrays of numbers, read without letting a pickle run anything."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scanmix.config import UserError
+
+WHOLE_NUMBERS = frozenset(("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"))
+
+
+class RefusedError(Exception):
+    """A pickle asked for something that no array needs."""
+
+
+class PlainType:
+    """What a pickled numpy type says about itself, kept as data."""
+
+    def __init__(self, code: object = None, *_: object) -> None:
+        """Remember the type code; numpy's other two arguments say nothing about the bytes."""
+        self.code = code.decode("ascii") if isinstance(code, bytes) else str(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Keep the byte order."""
+        order = state[1].decode("ascii") if isinstance(state[1], bytes) else str(state[1])
+        self.code = (order if order in "<>" else "|") + self.code
+
+
+class PlainArray:
+    """What a pickled numpy array says about itself; numpy's own unpickling code never runs."""
+
+    def __init__(self, *_: object) -> None:
+        """Start empty, as numpy's own placeholder does."""
+        self.state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Keep (version, shape, type, column order, bytes)."""
+        self.state = state
+
+    def to_numpy(self) -> np.ndarray:
+        """Return the array.
+
+        Raises:
+            ValueError: if it is not one of plain numbers or its size does not fit its bytes.
+        """
+        _, shape, kind, fortran, raw = self.state
+        if not isinstance(kind, PlainType) or kind.code.lstrip("|<>") not in WHOLE_NUMBERS:
+            raise ValueError("not an array of whole numbers")
+        # Python 3 reads Python 2 byte strings as bytes, and writes bytes of old protocols as Latin-1 text.
+        data = raw.encode("latin-1") if isinstance(raw, str) else bytes(raw)
+        flat = np.frombuffer(data, dtype=np.dtype(kind.code))
+        if math.prod(shape) != flat.size:
+            raise ValueError("size does not fit")
+        return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+        raise RefusedError(f"the encoding {encoding}")
+    return text.encode("latin-1")
+
+
+def _frombuffer(raw: object, kind: PlainType, shape: object, order: str) -> PlainArray:
+    array = PlainArray()
+    array.__setstate__((1, shape, kind, order == "F", raw))
+    return array
+
+
+# Every name the pickle of an array may ask for, old numpy and new, and the harmless thing it gets instead.
+ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "ndarray"): PlainArray,
+    ("numpy", "dtype"): PlainType,
+    ("numpy.core.multiarray", "_reconstruct"): PlainArray,
+    ("numpy._core.multiarray", "_reconstruct"): PlainArray,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
+    ("_codecs", "encode"): _latin1,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise RefusedError(f"{module}.{name}")
+        return ALLOWED[module, name]
+
+
+def read_pickle(path: Path, what: str, address: str, raw: bytes | None = None) -> dict[Any, Any]:
+    """Read a pickled dictionary of numbers, strings, lists and arrays (`PlainArray`); refuse anything else.
+
+    `what` and `address` say in errors what it should be and where to get it; `raw` are the bytes where the file is
+    but the wrapping.
+
+    Raises:
+        UserError: if the file cannot be read or asks for any other object.
+    """
+    try:
+        content = _ArrayUnpickler(io.BytesIO(path.read_bytes() if raw is None else raw), encoding="bytes").load()
+    except RefusedError as error:
+        raise UserError(
+            f"{path} is refused: it asks for {error}, which {what} never does; get it from {address}."
+        ) from None
+    except Exception:  # a broken pickle can raise nearly anything
+        raise UserError(f"{path} is truncated or not {what}; get it again from {address}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not {what}; get it again from {address}.")
+    return content

@@ -1,0 +1,112 @@
+"""Red Mini-ImageNet (Jiang et al. 2020, Controlled Noisy Web Labels): ImageNet pictures, some replaced from the web."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scanmix.config import UserError, unknown_name
+from scanmix.data.examples import Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.readers.listed import (
+    Entry,
+    Pair,
+    read_list,
+    read_names,
+    require,
+    to_examples,
+    top_folder,
+    warn_unless,
+)
+
+HOW = (
+    "Get dataset.zip of Controlled Noisy Web Labels (https://google.github.io/controlled-noisy-web-labels) and unpack "
+    "it: mini-imagenet/ with split/, all_images/ and validation/, and mini-imagenet-annotations.json beside it."
+)
+COUNTS = {
+    "0.0": 50_000, "0.05": 50_000, "0.1": 50_000, "0.15": 50_000, "0.2": 50_000, "0.3": 49_985, "0.4": 50_010,
+    "0.5": 49_962, "0.6": 50_000, "0.8": 50_008,
+}  # fmt: skip
+"""Noise level -> published number of training images."""
+CLASSES, SIDE, TESTED = 100, 32, 5000
+ANNOTATIONS = "mini-imagenet-annotations.json"
+
+
+def read_red_mini_imagenet(root: str | Path | None, level: str, size: int | None = None) -> Pair:
+    """Read the training images of one noise level (0.4) and the clean validation images, 32x32 by default.
+
+    A picture from the web is one whose label people called wrong: its true label is -1, since nobody says what is
+    right. All others are ImageNet's own. Shape: images (N, 3, size, size) uint8.
+
+    Raises:
+        UserError: there is no such level, something is missing, or a line of a list is wrong.
+    """
+    if level not in COUNTS:
+        known = [f"red-mini-imagenet:{one}" for one in COUNTS]
+        raise unknown_name("noise level", f"red-mini-imagenet:{level}", known)
+    top = top_folder("red-mini-imagenet", root, HOW)
+    top = top / "mini-imagenet" if (top / "mini-imagenet").is_dir() else top
+    split, validation = f"split/red_noise_nl_{level}", "split/clean_validation"
+    require("red-mini-imagenet", top, [split, validation], HOW)
+    listed = read_list(top / split, CLASSES)
+    web = _web_ids(top)
+    by_label = not (top / "all_images").is_dir()  # the layout of FaMUS
+    train = [
+        Entry(
+            f"train/{name}",
+            top / str(label) / name if by_label else top / "all_images" / name,
+            label,
+            None if web is None else -1 if Path(name).stem in web else label,
+        )
+        for name, label in listed
+    ]
+    test = [
+        Entry(f"validation/{name}", _validation_path(top, name, label), label, label)
+        for name, label in read_list(top / validation, CLASSES)
+    ]
+    warn_unless(f"training images in {split}", len(train), COUNTS[level])
+    warn_unless(f"images in {validation}", len(test), TESTED)
+    train_set, test_set = to_examples("red-mini-imagenet", _class_names(top), train, test, size or SIDE)
+    return _reported(train_set, float(level)), test_set
+
+
+def _reported(train: Examples, level: float) -> Examples:
+    if train.true_labels is None:
+        return train
+    report = NoiseReport(
+        kind="web",
+        asked_rate=level,
+        actual_rate=changed_share(train.true_labels, train.labels),
+        seed=None,
+        transition=measure_transition(train.true_labels, train.labels, train.num_classes),
+    )
+    return dataclasses.replace(train, noise=report)
+
+
+def _validation_path(top: Path, name: str, label: int) -> Path:
+    inside = top / "validation" / str(label) / name
+    return inside if inside.parent.is_dir() else top / str(label) / name
+
+
+def _class_names(top: Path) -> tuple[str, ...]:
+    """Return the names in class_name.txt, or numbers where it is not there or of other length."""
+    path = top / "class_name.txt"
+    names = read_names(path) if path.is_file() else []
+    whole = len(names) == CLASSES and len(set(names)) == CLASSES
+    return tuple(names) if whole else tuple(str(label) for label in range(CLASSES))
+
+
+def _web_ids(top: Path) -> set[str] | None:
+    """Return the ids of the pictures from the web; None where the annotations are not there."""
+    path = next((place for place in (top / ANNOTATIONS, top.parent / ANNOTATIONS) if place.is_file()), None)
+    if path is None:
+        return None
+    try:
+        listed: Sequence[Any] = json.loads(path.read_text(encoding="utf-8"))["data"]
+        return {str(item[0]["image/id"]) for item in listed}
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        raise UserError(
+            f"{path} does not list image/id under the key data; get it again, or delete it to train without"
+        ) from None
