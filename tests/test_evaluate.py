@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import scanmix
 from scanmix.checkpoint import Model
 from scanmix.config import UserError
-from scanmix.data.examples import Examples
+from scanmix.data.examples import FOREIGN, Examples
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.evaluate import evaluate, evaluate_run
 from scanmix.networks.peer import Predictor
@@ -111,3 +111,12 @@ def test_a_test_set_that_has_changed(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(run.settings.test_fingerprint, "0" * 64))
     with pytest.raises(UserError, match="is not what it was"):
         evaluate_run(tmp_path / "run")
+
+
+def test_images_of_no_class_are_left_out() -> None:
+    examples = dataclasses.replace(examples_of([0, 0, 1]), true_labels=torch.tensor([0, FOREIGN, 1]))
+    found = evaluate(answering([0, 1]), examples)
+    assert (found["accuracy"], found["num_examples"]) == (1, 2)
+    assert answering([0, 2], "scan").accuracy(examples) == 1
+    with pytest.raises(UserError, match="no examples"):
+        evaluate(answering([]), examples.select([1]))

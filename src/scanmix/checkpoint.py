@@ -195,7 +195,9 @@ class Model:
         """Share of right predictions (0..1), against true labels where they are known, else the given ones.
 
         The clusters of a label-free method are first matched one to one with the classes as suits them best.
+        Images known to be of no class are left out.
         """
+        examples = examples.without_foreign()
         prediction, truth = torch.from_numpy(self.predict(examples)), truth_of(examples)
         if self.label_free:
             prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]

@@ -21,6 +21,8 @@ from scanmix.runs import Run, open_run
 def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     """Measure a model on labeled examples: true labels where they are known, else the given ones.
 
+    Images known to be of no class are left out.
+
     Returns:
         `accuracy` (0..1), `class_accuracy` {name: share or None without an example}, `confusion` (C rows of
         counts: true classes; columns: predicted), `num_examples`; `accuracy_after_matching` (True) where
@@ -36,6 +38,7 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
             f"{examples.name!r} has the classes {', '.join(examples.class_names)}, "
             f"but the model was trained on {', '.join(model.class_names)}"
         )
+    examples = examples.without_foreign()
     if len(examples) == 0:
         raise UserError(f"{examples.name!r} has no examples to measure on")
     truth, prediction = truth_of(examples), torch.from_numpy(model.predict(examples))

@@ -19,6 +19,7 @@ from scanmix.audit import Evidence, evidence_of, save_evidence
 from scanmix.audit.kept import load_evidence
 from scanmix.checkpoint import Model
 from scanmix.config import UserError
+from scanmix.data.examples import FOREIGN
 from scanmix.runs import Run, open_run
 from scanmix.train import train
 
@@ -133,6 +134,9 @@ def test_what_is_kept_is_small_and_the_same_again(tmp_path: Path) -> None:
     alone = dataclasses.replace(kept, neighbors=None, similarity=None, pictures=None, paths=("p\udcff",) * 5000)
     save_evidence(tmp_path, alone)  # a path that is no UTF-8
     assert_same(load_evidence(tmp_path), alone)
+    foreign = dataclasses.replace(kept, true_labels=torch.full((5000,), FOREIGN))
+    save_evidence(tmp_path, foreign)
+    assert_same(load_evidence(tmp_path), foreign)
 
 
 def change(name: str, value: torch.Tensor | None) -> Edit:

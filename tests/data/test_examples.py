@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scanmix.config import UserError
-from scanmix.data.examples import Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import FOREIGN, Examples, NoiseReport, changed_share, measure_transition
 
 
 def make(count: int = 12, classes: int = 3, **changes: Any) -> Examples:
@@ -40,6 +40,7 @@ def test_sizes() -> None:
         ({"labels": torch.full((12,), 3)}, r"0\.\.2, but run from 3 to 3"),
         ({"labels": torch.full((12,), -1)}, "from -1"),
         ({"true_labels": torch.full((12,), 3)}, "true labels"),
+        ({"true_labels": torch.full((12,), -2)}, r"true labels of 'data' must lie in -1\.\.2"),
         ({"ids": ("same",) * 12}, "12 different ids and has 1"),
         ({"paths": ("/x",)}, "1 paths"),
     ],
@@ -163,3 +164,15 @@ def test_transition_against_counting() -> None:
             assert table[i][j] == pytest.approx(members.count(j) / len(members) if members else 0.0)
     assert changed_share(true, given) == pytest.approx(sum(t != g for t, g in zip(true, given, strict=True)) / 200)
     assert changed_share(true[:0], given[:0]) == 0.0
+
+
+def test_a_foreign_image_is_always_wrong_and_of_no_true_class() -> None:
+    true = torch.tensor([0, FOREIGN, 2, FOREIGN])
+    examples = make(4, true_labels=true, labels=torch.tensor([0, 0, 1, 2]))
+    assert examples.foreign is not None and examples.foreign.tolist() == [False, True, False, True]
+    assert changed_share(true, examples.labels) == 0.75
+    assert measure_transition(true, examples.labels, 3) == ((1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+    assert examples.without_foreign().ids == ("id0", "id2")
+    assert make(4).foreign is None and (plain := make(4)).without_foreign() is plain
+    relabeled = examples.with_labels(torch.tensor([1, 1, 1, 1]))
+    assert relabeled.true_labels is not None and torch.equal(relabeled.true_labels, true)

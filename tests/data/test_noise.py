@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from scanmix.config import UserError
 from scanmix.data import mappings
-from scanmix.data.examples import Examples
+from scanmix.data.examples import FOREIGN, Examples
 from scanmix.data.noise import (
     NoiseSpec,
     add_noise,
@@ -326,3 +327,13 @@ def test_noisy_examples_can_be_reloaded(tmp_path: Path) -> None:
         assert again.ids == noisy.ids
         assert again.source == noisy.source
         assert (again.true_labels is None) == (noisy.true_labels is None)
+
+
+def test_foreign_images_are_saved_as_open_noise(tmp_path: Path) -> None:
+    labels = torch.tensor([0, 1, 2, 3])
+    examples = dataclasses.replace(tiny(labels), true_labels=torch.tensor([0, FOREIGN, 2, 3]))
+    noisy = add_noise(examples, "symmetric-exclusive", rate=1.0)
+    assert noisy.noise is not None and noisy.noise.actual_rate == 1
+    save_noise(noisy, tmp_path / "noise.json")
+    saved = json.loads((tmp_path / "noise.json").read_text())
+    assert (saved["closed_noise"], saved["open_noise"]) == ([0, 2, 3], [1])

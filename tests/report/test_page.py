@@ -18,6 +18,7 @@ from scanmix.audit import Evidence, audit
 from scanmix.audit.evidence import neighborhood
 from scanmix.cli import app
 from scanmix.config import UserError
+from scanmix.data.examples import FOREIGN
 from scanmix.progress import Quiet
 from scanmix.report import write_report
 from scanmix.report.findings import Findings, gather
@@ -160,6 +161,9 @@ def test_data_from_memory_leaves_one_sentence_in_place_of_the_pictures(tmp_path:
     assert "no test images" in page.text
     assert page.count("card") == page.count("ids") == 24 and "img" not in dict(page.tags)  # told apart by their ids
     assert any("Wrong labels among" in figure for figure in page.figures())
+    foreign = dataclasses.replace(examples, true_labels=torch.full((24,), FOREIGN))
+    scanmix.train(foreign, method="cross_entropy", out=tmp_path / "foreign", epochs=2, network=SMALL)
+    assert page_of(tmp_path / "foreign").text.count("truth none of the classes ✗") == 24
     shutil.rmtree(tmp_path / "run" / "evidence")  # of an older version
     page = page_of(tmp_path / "run")
     assert "The data of" in page.text and "came from memory" in page.text

@@ -35,7 +35,7 @@ class Evidence:
     ids: tuple[str, ...]
     paths: tuple[str, ...] | None = None
     true_labels: Tensor | None = None
-    """(N,) int64, to measure against; nothing is weighed by it."""
+    """(N,) int64, to measure against; nothing is weighed by it. `FOREIGN` for an image of no class."""
     neighbors: Tensor | None = None
     """(N, K) int64, the nearest others by the networks' features; without them nobody is asked."""
     similarity: Tensor | None = None

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from scanmix.audit.evidence import Evidence
 from scanmix.config import UserError
+from scanmix.data.examples import FOREIGN
 from scanmix.pretrain.artifacts import write_aside
 
 TENSORS = ("labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "pictures")
@@ -91,5 +92,6 @@ def _check(evidence: Evidence) -> None:
         }  # fmt: skip
         if tuple(tensor.shape) != pairs.get(name, (count,)):
             raise ValueError(f"{name} of shape {tuple(tensor.shape)} for {count} ids of {classes} classes")
-        if name in below and tensor.numel() and not low <= int(tensor.min()) <= int(tensor.max()) < below[name]:
-            raise ValueError(f"{name} outside of {low}..{below[name] - 1}")
+        least = FOREIGN if name == "true_labels" else 0
+        if name in below and tensor.numel() and not least <= int(tensor.min()) <= int(tensor.max()) < below[name]:
+            raise ValueError(f"{name} outside of {least}..{below[name] - 1}")

@@ -20,6 +20,8 @@ from scanmix.config import STRICT, UserError
 
 Kind: TypeAlias = Literal["image", "vector"]
 """What an example is."""
+FOREIGN = -1
+"""The true label of an image that is of no class here, whatever label it was given: open-set noise."""
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007
 
 
@@ -28,11 +30,12 @@ class NoiseReport:
     """What was asked of a label noise and what came out, measured against the true labels.
 
     Attributes:
-        kind: "symmetric", "symmetric-exclusive", "asymmetric" or "file".
+        kind: "symmetric", "symmetric-exclusive", "asymmetric" or "file"; of labels that came wrong, "human" or "web".
         asked_rate: the share of labels the noise selected; None where nobody knows.
-        actual_rate: the share of labels that differ from the true ones.
+        actual_rate: the share of labels that differ from the true ones, foreign images included.
         seed: the seed of the draw; None where nobody knows.
         transition: (C, C) shares; rows are true classes, columns given; zero for a class without examples.
+            Foreign images are in no row.
     """
 
     kind: str
@@ -43,12 +46,12 @@ class NoiseReport:
 
 
 def measure_transition(true_labels: Tensor, labels: Tensor, num_classes: int) -> tuple[tuple[float, ...], ...]:
-    """Share of each true class (row) that was given each label (column); what is of no class is left out.
+    """Share of each true class (row) that was given each label (column); foreign images are in no row.
 
     Shape: (N,), (N,) int64 -> C tuples of C floats; rows sum to 1, or to 0 for a class without examples.
     """
-    known = true_labels >= 0
-    cells = torch.bincount(true_labels[known] * num_classes + labels[known], minlength=num_classes**2)
+    of_a_class = true_labels != FOREIGN
+    cells = torch.bincount(true_labels[of_a_class] * num_classes + labels[of_a_class], minlength=num_classes**2)
     counts = cells.reshape(num_classes, num_classes).double()
     rows = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     return tuple(tuple(row) for row in rows.tolist())
@@ -66,10 +69,9 @@ class Examples:
         ids: N unique names that stay the same from load to load.
         name: short name of the data set.
         paths: N file paths, or None for images that never were files.
-        true_labels: (N,) int64, for evaluation only; -1 where the given label is wrong and no class, or nobody knows
-            which, is right; None where unknown.
+        true_labels: (N,) int64, for evaluation only; `FOREIGN` for an image of no class here; None where unknown.
         flip: whether a mirrored image keeps its class.
-        noise: what `add_noise` did, or None.
+        noise: what `add_noise` did, or what is known of labels that came wrong; else None.
         source: how to load these examples again (`readers.reload`), or None for arrays in memory.
         skipped: files set aside while reading, each "path: reason".
 
@@ -105,7 +107,7 @@ class Examples:
             raise UserError(f"{self.name!r} has {len(self)} images but {len(self.paths)} paths.")
         _check_labels(self.labels, len(self), self.num_classes, f"labels of {self.name!r}")
         if self.true_labels is not None:
-            _check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}", lowest=-1)
+            _check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}", FOREIGN)
 
     def __len__(self) -> int:
         """Return N."""
@@ -135,6 +137,11 @@ class Examples:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.images.shape[2], self.images.shape[3]
+
+    @property
+    def foreign(self) -> Tensor | None:
+        """(N,) bool, images known to be of no class here: every label of theirs is wrong. None without true labels."""
+        return None if self.true_labels is None else self.true_labels == FOREIGN
 
     def select(self, index: Tensor | np.ndarray | Sequence[int]) -> Examples:
         """Return the examples at `index` (positions, or a mask of N booleans), in that order.
@@ -208,6 +215,11 @@ class Examples:
         kept = relabeled if bool(keep.all()) else relabeled.select(keep)  # a choice is a copy of its pixels
         return dataclasses.replace(kept, source=self._source_after(step))
 
+    def without_foreign(self) -> Examples:
+        """Return the examples that may be of a class here: those that accuracy can be measured on."""
+        foreign = self.foreign
+        return self if foreign is None or not bool(foreign.any()) else self.select(~foreign)
+
     def without_true_labels(self) -> Examples:
         """Return the same examples with every trace of the true labels and of the noise removed."""
         source = self._source_after({"without_true_labels": True})
@@ -234,9 +246,9 @@ def changed_share(true_labels: Tensor, labels: Tensor) -> float:
     return (true_labels != labels).double().mean().item() if len(labels) else 0.0
 
 
-def _check_labels(labels: Tensor, count: int, num_classes: int, what: str, lowest: int = 0) -> None:
+def _check_labels(labels: Tensor, count: int, num_classes: int, what: str, least: int = 0) -> None:
     if labels.dtype != torch.int64 or labels.shape != (count,):
         raise UserError(f"{what} must be {count} int64 numbers, not {labels.dtype} of shape {tuple(labels.shape)}.")
-    if count and not lowest <= int(labels.min()) <= int(labels.max()) < num_classes:
+    if count and not least <= int(labels.min()) <= int(labels.max()) < num_classes:
         low, high = int(labels.min()), int(labels.max())
-        raise UserError(f"{what} must lie in {lowest}..{num_classes - 1}, but run from {low} to {high}.")
+        raise UserError(f"{what} must lie in {least}..{num_classes - 1}, but run from {low} to {high}.")

@@ -238,14 +238,16 @@ def _checked(content: Any, path: Path, num_examples: int, num_classes: int) -> T
 def save_noise(examples: Examples, path: str | Path) -> None:
     """Write the given labels and the noise report as JSON that `load_noise` and ScanMix's own code read.
 
-    `closed_noise` lists the positions whose label truly changed (ScanMix's files list every selected one).
+    `closed_noise` lists the positions whose label truly changed (ScanMix's files list every selected one),
+    `open_noise` those of images of no class.
 
     Raises:
         UserError: if the examples carry no noise report or the file cannot be written.
     """
-    if examples.noise is None or examples.true_labels is None:
+    foreign = examples.foreign
+    if examples.noise is None or examples.true_labels is None or foreign is None:
         raise UserError(f"{examples.name!r} carries no added noise to save; call add_noise first.")
-    changed = (examples.labels != examples.true_labels).nonzero().flatten()
+    changed = (examples.labels != examples.true_labels) & ~foreign
     content = {
         "kind": examples.noise.kind,
         "asked_rate": examples.noise.asked_rate,
@@ -253,8 +255,8 @@ def save_noise(examples: Examples, path: str | Path) -> None:
         "seed": examples.noise.seed,
         "transition": examples.noise.transition,
         "noise_labels": examples.labels.tolist(),
-        "closed_noise": changed.tolist(),
-        "open_noise": [],
+        "closed_noise": changed.nonzero().flatten().tolist(),
+        "open_noise": foreign.nonzero().flatten().tolist(),
     }
     try:
         aside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")

@@ -54,7 +54,7 @@ class Findings:
 
     @property
     def truth(self) -> Tensor | None:
-        """(N,) int64, the true labels, where they are known."""
+        """(N,) int64, the true labels, where they are known; `FOREIGN` for an image of no class."""
         true = None if self.labels is None else self.labels.true_labels
         return None if true is None else true.cpu()
 

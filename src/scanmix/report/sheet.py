@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from scanmix.config import UserError
+from scanmix.data.examples import FOREIGN
 from scanmix.data.readers.pictures import preview
 from scanmix.report.findings import Findings
 
@@ -90,6 +91,10 @@ def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
             )
         )
     return cards
+
+
+def _class_name(names: Sequence[str], label: int) -> str:
+    return "none of the classes" if label == FOREIGN else names[label]
 
 
 def _seen(source: str | Tensor, most: int) -> Image.Image | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError
-from scanmix.data.examples import JSON, Examples
+from scanmix.data.examples import FOREIGN, JSON, Examples
 from scanmix.data.readers.pictures import resize_all
 
 
@@ -38,6 +38,8 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
         examples = resize_all(examples, height)
     number = torch.tensor([class_names.index(name) for name in examples.class_names])
     true_labels = examples.true_labels
+    if true_labels is not None:
+        true_labels = number[true_labels].where(true_labels != FOREIGN, FOREIGN)
     step: JSON = {"match": {"class_names": list(class_names), "size": [height, width], "channels": channels}}
     source = examples.source
     if source is not None:
@@ -47,7 +49,7 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
         examples,
         images=with_channels(examples.images, channels),
         labels=number[examples.labels],
-        true_labels=None if true_labels is None else torch.where(true_labels < 0, -1, number[true_labels]),
+        true_labels=true_labels,
         class_names=tuple(class_names),
         noise=None,
         source=source,
