@@ -86,7 +86,6 @@ def _check(evidence: Evidence) -> None:
         tensor = getattr(evidence, name)
         if tensor is None:
             continue
-        low = -1 if name == "true_labels" else 0  # of no class
         pairs = {
             "probs": (count, classes), "predictions": (tensor.shape[0], count), "neighbors": (count, tensor.shape[-1]),
         }  # fmt: skip

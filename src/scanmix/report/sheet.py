@@ -112,8 +112,3 @@ def _data_uri(picture: Image.Image | None) -> str:
     file = io.BytesIO()
     picture.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _class_name(names: Sequence[str], label: int) -> str:
-    """Name a true class; -1 is none of them."""
-    return names[label] if label >= 0 else "none of these"
