@@ -10,6 +10,7 @@ from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
@@ -52,4 +53,5 @@ METHODS: dict[str, type[Method]] = {
     "scan": Scan,
     "scan_dividemix": ScanDivideMix,
     "scanmix": ScanMix,
+    "exact_em": ExactEM,
 }

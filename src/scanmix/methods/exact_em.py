@@ -1,0 +1,95 @@
+"""The EM of ScanMix (Sachdeva et al., Pattern Recognition 2023, section 3.2) before its approximations.
+
+All pairs of a few hundred images: to see what Eq. 5 and 6 and Lemmas 1 and 2 say, not to train a good classifier.
+`docs/theory.md` says what is seen. Legend: N examples, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.ascent import ascend
+from scanmix.blocks.em import (
+    MOST_EXAMPLES,
+    em_terms,
+    expectation,
+    in_metrics,
+    log_joint,
+    log_posterior,
+    log_probabilities,
+)
+from scanmix.config import STRICT, Count, Rate, UserError
+from scanmix.data.batches import TrainingData
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, make_peer
+
+
+@dataclasses.dataclass
+class ExactEMState:
+    """One network: theta."""
+
+    peers: list[Peer]
+    p_clean: Tensor | None = None  # always None: the labels are taken for right
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ExactEM:
+    """An epoch is one E-step and one M-step; every gradient is that of all images, in plain view."""
+
+    State: ClassVar[type[ExactEMState]] = ExactEMState
+    label_free: ClassVar[bool] = False
+
+    epochs: Count = 100  # E: turns of EM
+    steps: Count = 10  # of gradient ascent in an M-step
+    learning_rate: Rate = 1.0  # of a step that is not halved
+    halvings: Annotated[int, Field(ge=0)] = 20  # of a step until Eq. 6 rises; 0 takes each as it is, and may lower it
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ExactEMState:
+        """Return one fresh network.
+
+        Raises:
+            UserError: there are too many images for tables of all pairs.
+        """
+        if len(data) > MOST_EXAMPLES:
+            raise UserError(
+                f"exact_em holds every pair of images in memory, so it takes up to {MOST_EXAMPLES:,} images, "
+                f"not {len(data):,}; give fewer (--per-class 20), or take the method scanmix"
+            )
+        return ExactEMState([make_peer(network, data, engine, "a")])
+
+    def epoch(self, state: ExactEMState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One turn of EM."""
+        (peer,) = state.peers
+        network = classify(peer).eval()  # batch norm as it started, and it stays so: p is one function of theta
+        weights, labels = list(network.parameters()), data.labels.cpu()
+        images = data.plain(data.everything)
+        meter = Meter()
+
+        # E-step: q(z_ji) = p_theta_old(z_ji | y_i, x_i), Eq. 5, so that KL[q || p_theta_old] = 0.
+        with torch.no_grad():
+            before = log_probabilities(network(images))
+        q = log_posterior(before, labels).exp()
+
+        # M-step: maximize E_q[log p_theta(y, z | x)], Eq. 6: classification term and semantic clustering term.
+        def objective() -> Tensor:
+            return expectation(q, log_joint(log_probabilities(network(images)), labels))
+
+        with meter.timed("learn"):
+            for _ in range(self.steps):
+                step = ascend(weights, objective, self.learning_rate, self.halvings)
+                meter.add("learn", loss=-step.value)
+
+        with torch.no_grad():
+            now = log_probabilities(network(images))
+        return meter.results() | in_metrics(em_terms(before, now, labels)) | {"rate/learn": step.rate}
+
+    def predictor(self, state: ExactEMState) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])
