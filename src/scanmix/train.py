@@ -38,6 +38,7 @@ from scanmix.data.views import make_views
 from scanmix.engine import ALONE, BatchNorm, Diverged, Engine, Parallel, Precision
 from scanmix.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.methods import Method, State
+from scanmix.monitor import bound_monitor
 from scanmix.networks.encoders import untrained
 from scanmix.networks.peer import make_peer
 from scanmix.processes import Place, Processes, choose_processes, is_first, launched, limited_threads
@@ -75,7 +76,7 @@ def train(
         precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
         batch_norm: statistics of the whole batch ("synchronized") or of each process's rows ("split").
         parallel: processes share the rows of each batch, or, being two, the two networks ("peers").
-        overrides: fields of the method, and the sections `network={...}` and `views={...}`.
+        overrides: fields of the method, and the sections `network={...}`, `views={...}`, `draw` and `monitor`.
 
     Raises:
         UserError: settings, data and folder do not fit together, or a loss stopped being a number.
@@ -210,6 +211,7 @@ def _run_epochs(
     state, done = _begin(run, method, data, engine)
     seconds = {"seconds/start": time.perf_counter() - clock}
     model = _model(run, method, state, data, engine)
+    measure_bound = bound_monitor(model, examples, run.settings.monitor.elbo, engine)
     for epoch in range(done, method.epochs):
         bar.set(epoch, method.epochs, _note(run))
         clock = time.perf_counter()
@@ -223,6 +225,7 @@ def _run_epochs(
         if test is not None:
             line["accuracy"] = model.accuracy(test)
             line |= {"accuracy_after_matching": True} if method.label_free else {}
+        line |= measure_bound()
         line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
         run.record(line | seconds)
         log(run.metrics[-1])

@@ -1,8 +1,8 @@
 """ScanMix's EM as its paper defines it (Eq. 2 to 6), without approximation: all pairs of examples, in float64.
 
 The model: image i has its label with p(y_i | x_i), and then, for every j, a bit z_ji ("j is a neighbor of i") with
-p(z_ji | y_i, x_i) of Eq. 5. Eq. 6 adds up log p(y_i, z_ji | x_i) over all pairs (i, j), so each pair stands for itself and
-has a bit of its own. Sums over pairs are means here, which moves no maximum. `docs/theory.md` says what follows.
+p(z_ji | y_i, x_i) of Eq. 5. Eq. 6 adds up log p(y_i, z_ji | x_i) over all pairs (i, j), so each pair stands for itself
+and has a bit of its own. Sums over pairs are means here, which moves no maximum. `docs/theory.md` says what follows.
 
 Legend: N examples, C classes. A table [z, i, j] of shape (2, N, N) is about the bit z_ji being z.
 """
@@ -73,7 +73,10 @@ class Terms(NamedTuple):
 
 
 def em_terms(before: Tensor, now: Tensor, labels: Tensor) -> Terms:
-    """Measure a turn of EM with the exact q of its E-step. Shape: log-probabilities (N, C) of theta_old and theta, (N,)."""
+    """Measure a turn of EM from theta_old to theta, with the exact q of its E-step.
+
+    Shape: log-probabilities (N, C) of theta_old, then of theta, and given labels (N,).
+    """
     log_q = log_posterior(before, labels)
     q = log_q.exp()
     expected, entropy = expectation(q, log_joint(now, labels)), -expectation(q, log_q)

@@ -81,10 +81,12 @@ class ExactEM:
         def objective() -> Tensor:
             return expectation(q, log_joint(log_probabilities(network(images)), labels))
 
+        rate = self.learning_rate
         with meter.timed("learn"):
             for _ in range(self.steps):
-                step = ascend(weights, objective, self.learning_rate, self.halvings)
+                step = ascend(weights, objective, rate, self.halvings)
                 meter.add("learn", loss=-step.value)
+                rate = min(2 * step.rate, self.learning_rate)
 
         with torch.no_grad():
             now = log_probabilities(network(images))

@@ -11,7 +11,7 @@ from scanmix.config import Table, UserError, defaults, dump, flatten, load_recip
 from scanmix.methods import METHODS
 from scanmix.runs import Run, RunSettings, resolve
 
-SECTIONS = ("network", "views", "draw")
+SECTIONS = ("network", "views", "draw", "monitor")
 """Settings that are not the method's."""
 TOLD_ELSEWHERE = ("fingerprint", "test_fingerprint", "source", "oracle", "recipe", "threads", "device")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
 import pydantic.dataclasses
 
+from scanmix.blocks.em import MOST_EXAMPLES
 from scanmix.config import (
     STRICT,
     Count,
@@ -30,7 +32,7 @@ from scanmix.methods import METHODS, Method
 from scanmix.networks.encoders import NetworkSettings, settings_class
 from scanmix.processes import Processes
 
-SECTIONS = ("settings", "network", "views", "draw")
+SECTIONS = ("settings", "network", "views", "draw", "monitor")
 OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
 """Folder of the recipes for data that has none of its own name."""
 
@@ -45,6 +47,14 @@ class Draw:
 
     per_epoch: Count | None = None
     """Examples drawn for each epoch, as many of each given label (64,000 for Clothing1M); by default all."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class Monitor:
+    """What is measured after each epoch besides accuracy; it changes no weight."""
+
+    elbo: Annotated[int, pydantic.Field(ge=2, le=MOST_EXAMPLES)] | None = None
+    """Examples on which log-likelihood, ELBO and KL (Eq. 4 of ScanMix) are measured; by default none."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -65,6 +75,7 @@ class RunSettings:
     threads: int | None = None
     processes: Processes = Processes()
     draw: Draw = Draw()
+    monitor: Monitor = Monitor()
     source: Table | None = None
     """How "train" and "test" load again; None when one of them came from memory."""
     fingerprint: str = ""
@@ -137,6 +148,7 @@ def resolve(
         views=build(VIEW_SETTINGS[kind], table.get("views", {}), where=where, prefix="views."),
         settings=dump(settings),
         draw=draw,
+        monitor=build(Monitor, table.get("monitor", {}), where=where, prefix="monitor."),
         oracle=oracle,
         recipe=recipe,
         device=device,
