@@ -26,6 +26,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "scan": STAGES,
     "scan_dividemix": {**STAGES, "dividemix": {**SMALL, "warmup": 1}},
     "scanmix": {**STAGES, **SMALL, "warmup": 1, "cluster_batch_size": 40},
+    "exact_em": {"epochs": 2, "steps": 2},
 }
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
 

@@ -29,9 +29,9 @@ def test_each_public_name_is_there(name: str) -> None:
     assert getattr(scanmix, name) is not None
 
 
-def test_the_methods_are_those_of_the_papers_tables() -> None:
+def test_the_methods_are_those_of_the_papers_tables_and_its_theory() -> None:
     assert set(scanmix.METHODS) == {
-        "cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmix",
+        "cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmix", "exact_em",
     }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "scan": STAGES,
     "scan_dividemix": {**STAGES, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8}},
     "scanmix": {**STAGES, "epochs": 4, "warmup": 1, "mild_warmup": 0, "batch_size": 8},
+    "exact_em": {"epochs": 2, "steps": 2},
 }
 Edit = Callable[[Path], object]
 

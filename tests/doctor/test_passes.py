@@ -39,6 +39,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "pretrain": {"epochs": 1, "batch_size": 16}, "clustering": {"epochs": 0}, "num_neighbors": 4, "epochs": 4,
         "warmup": 1, "batch_size": 8, "cluster_batch_size": 16, "name_clusters": True,
     },
+    "exact_em": {"epochs": 2, "steps": 3, "learning_rate": 1e-3},
 }  # fmt: skip
 
 
@@ -103,6 +104,11 @@ def test_methods_that_do_not_divide(name: str, seen: Seen) -> None:
     assert total(run(name, {}), 0.5) == seen.work
 
 
+@pytest.mark.parametrize("halvings", [0, 4])
+def test_em_whose_steps_need_no_halving(halvings: int, seen: Seen) -> None:
+    assert total(run("exact_em", {"halvings": halvings}), 0.5) == seen.work
+
+
 FEW = {"clean_threshold": 1.0, "minimum_clean": 10}
 
 
@@ -140,6 +146,7 @@ def test_accuracy_and_snapshots() -> None:
 
 
 def test_the_largest_batch() -> None:
+    assert largest_batch(resolve("exact_em", "data", PUBLISHED).build_method(), 300) == 300
     assert largest_batch(resolve("cross_entropy", "data", PUBLISHED).build_method(), 50_000) == 128
     assert largest_batch(resolve("dividemix", "data", PUBLISHED).build_method(), 50_000) == 256
     assert largest_batch(resolve("scanmix", "data", PUBLISHED).build_method(), 50_000) == 1024

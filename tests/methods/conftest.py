@@ -14,6 +14,7 @@ from scanmix.engine import Engine
 from scanmix.methods import Method
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
@@ -102,6 +103,7 @@ def tiny_methods(epochs: int, warmup: int = 1) -> dict[str, Method]:
             pretrain=FIRST, clustering=SECOND, num_neighbors=5, dividemix=tiny_dividemix(epochs, warmup)
         ),
         "scanmix": tiny_scanmix(epochs, warmup),
+        "exact_em": ExactEM(epochs=epochs, steps=3, learning_rate=0.5, halvings=10),
     }
 
 

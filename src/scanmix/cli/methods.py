@@ -47,6 +47,10 @@ DESCRIPTIONS = {
         "Sachdeva et al., Pattern Recognition", "2023", "2",
         "the believed ones; the rest as unlabeled", "pre-training, then 7-17",
     ),
+    "exact_em": Description(
+        "the EM of ScanMix's theory, all pairs of a few hundred images: to see it, not to use it",
+        "Sachdeva et al., Pattern Recognition (section 3.2)", "2023", "1", "all, as given", "14 and more",
+    ),
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from scanmix.config import epochs_of
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
@@ -70,7 +71,7 @@ def members(method: Any) -> int:
 
 def largest_batch(method: Any, count: int) -> int:
     """Return how many images the largest step with gradients holds, of `count` in all."""
-    views = [(1, getattr(method, "batch_size", 0))]
+    views = [(1, count if isinstance(method, ExactEM) else getattr(method, "batch_size", 0))]
     if members(method) == 2:  # two views of each labeled and of each unlabeled image
         views = [(4, getattr(method, "dividemix", method).batch_size)]
     views += [(2, getattr(method, name).batch_size) for name in ("pretrain", "clustering") if hasattr(method, name)]
@@ -138,6 +139,12 @@ def _scanmix(method: ScanMix, count: int, clean: float) -> Stages:
     return _label_free(method, count) | {"training": training}
 
 
+def _exact_em(method: ExactEM, count: int, clean: float) -> Stages:
+    """Every image in every step; a step that is not halved is looked at once. Before and after each epoch is a look."""
+    looks = 2 + (method.steps if method.halvings else 0)
+    return {"training": Work(learn=method.steps * count, look=looks * count) * method.epochs}
+
+
 def _divided(method: DivideMix | ScanMix, count: int, clean: float, view: str, learners: int = 2) -> Work:
     """Both peers look at all images; each learner takes one division: two views of each labeled and unlabeled image.
 
@@ -168,5 +175,6 @@ COUNTS: dict[type, Callable[[Any, int, float], Stages]] = {
     Scan: _scan,
     ScanDivideMix: _scan_dividemix,
     ScanMix: _scanmix,
+    ExactEM: _exact_em,
 }
 """One entry for each method."""

@@ -21,7 +21,7 @@ from scanmix.trajectory import Snapshot
 Runs = Mapping[str, Findings]
 """One run or two, by what they are called."""
 
-NO_LOSS = ("seconds", "rate")
+NO_LOSS = ("seconds", "rate", "elbo")
 BINS = 40
 SHOWN_EPOCHS = 4
 SMALL = (420, 240)
@@ -83,6 +83,39 @@ def loss_rows(runs: Runs) -> list[Row]:
         if figures:
             rows.append(Row(name, figures))
     return rows
+
+
+def bound_rows(runs: Runs) -> list[Row]:
+    """For each run that measured Eq. 4: log-likelihood, ELBO and what EM raises; KL; what each epoch added."""
+    rows = []
+    for name, found in runs.items():
+        epochs, gains = _values(found.run, "elbo/gain")
+        if not epochs:
+            continue
+        terms = {key: _values(found.run, f"elbo/{key}")[1] for key in ("log_likelihood", "bound", "expected", "kl")}
+        added = [gain + kl for gain, kl in zip(gains, terms["kl"], strict=True)]
+        groups = {
+            "Log-likelihood and its bound (nats)": {
+                "log p(y|x)": terms["log_likelihood"], "ELBO": terms["bound"], "E[log p(y,z|x)]": terms["expected"],
+            },
+            "KL of q from the posterior (nats)": {"KL": terms["kl"]},
+            "Added by each epoch (nats)": {"log p(y|x)": added, "E[log p(y,z|x)]": gains},
+        }  # fmt: skip
+        figures = []
+        for heading, curves in groups.items():
+            lines = [Line(term, epochs, values, tone) for tone, (term, values) in enumerate(curves.items())]
+            figures.append(line_chart(f"{name}: {heading}", heading, lines, "epoch", size=SMALL))
+        rows.append(Row(name, figures))
+    return rows
+
+
+def broken_assumptions(runs: Runs) -> list[str]:
+    """Say for each run that measured it how often an epoch lowered what EM raises: there Lemma 1 promises nothing."""
+    gains = {name: _values(found.run, "elbo/gain")[1] for name, found in runs.items()}
+    return [
+        f"{name} lowered it in {sum(gain < 0 for gain in values)} of {len(values)} epochs"
+        for name, values in gains.items() if values
+    ]  # fmt: skip
 
 
 def belief_charts(runs: Runs) -> list[Markup]:

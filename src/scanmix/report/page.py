@@ -68,6 +68,8 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
         "seconds": {name: sum(bar.value for bar in curves.seconds_of(each.run)) for name, each in runs.items()},
         "accuracy": curves.accuracy_chart(runs),
         "losses": curves.loss_rows(runs),
+        "bounds": curves.bound_rows(runs),
+        "broken": curves.broken_assumptions(runs),
         "beliefs": curves.belief_charts(runs),
         "histograms": curves.loss_histograms(runs, epochs),
         "seconds_rows": curves.seconds_rows(runs),
