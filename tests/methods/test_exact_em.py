@@ -1,4 +1,4 @@
-"""EM on 200 digits: the E-step is Eq. 5, log p = ELBO + KL in every epoch, and Lemma 1 holds where its assumption does."""
+"""EM on 200 digits: its E-step is Eq. 5, log p = ELBO + KL in every epoch, Lemma 1 holds where its assumption does."""
 
 import dataclasses
 from itertools import pairwise
@@ -124,11 +124,11 @@ def test_the_gradient_of_the_m_step_is_that_of_finite_differences(digits: Traini
         for sign in (1, -2):
             with torch.no_grad():
                 for weight, part in zip(weights, way, strict=True):
-                    weight += sign * tiny * part
+                    weight.add_(part, alpha=sign * tiny)
                 values.append(objective().item())
         with torch.no_grad():
             for weight, part in zip(weights, way, strict=True):
-                weight += tiny * part
+                weight.add_(part, alpha=tiny)
         assert (values[0] - values[1]) / (2 * tiny) == pytest.approx(slope, rel=1e-4, abs=1e-6)
 
 

@@ -1,6 +1,7 @@
 """A page for every kind of run: what is known is there, what is not is said, and nothing is fetched."""
 
 import dataclasses
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -302,3 +303,21 @@ def test_what_cannot_be_is_one_sentence(
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["report", *(str(trained("scan")) if word == "RUN" else word for word in arguments)])
     assert done.exit_code == 2 and told in done.stderr and "Traceback" not in done.output
+
+
+def test_a_run_that_measured_its_bound_shows_it_and_counts_where_the_lemma_has_no_say(
+    trained: Trained, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(trained("cross_entropy"), tmp_path / "watched")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line, gain in zip(lines, (0.5, -0.25, 0.0), strict=True):
+        names = ("log_likelihood", "expected", "entropy", "bound", "kl")
+        line |= {f"elbo/{name}": float(line["epoch"]) for name in names} | {"elbo/gain": gain}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = page_of(folder, compare=trained("scanmix"))
+    figures = [figure for figure in page.figures() if "nats" in figure]
+    assert len(figures) == 3 and "ELBO: 1 at epoch 1, 3 at epoch 3" in figures[0]
+    assert "log p(y|x): 1.5 at epoch 1, 3 at epoch 3; E[log p(y,z|x)]: 0.5 at epoch 1, 0 at epoch 3" in figures[2]
+    assert "cross_entropy lowered it in 1 of 3 epochs." in page.text
+    assert not any("Elbo" in figure for figure in page.figures()), "they are no losses"
+    assert "ELBO" not in page_of(trained("scanmix")).text
