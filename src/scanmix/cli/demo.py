@@ -34,8 +34,8 @@ def demo(
 
 def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings: Mapping[str, Table]) -> None:
     """Run the demo; `settings` (by method) are laid on the recipes."""
-    from scanmix.data.noise import apply_noise
     from scanmix.data.readers import load
+    from scanmix.noises import apply_noise
     from scanmix.train import train
 
     train_set, test_set = load("digits")

@@ -15,7 +15,11 @@ from scanmix.config import UserError, unknown_name
 def noise(
     data: Data,
     kind: Annotated[
-        str, typer.Option(help="symmetric, symmetric-exclusive (never the same class) or asymmetric.")
+        str,
+        typer.Option(
+            help="symmetric, symmetric-exclusive (never the same class), asymmetric, instance, or semantic:NETWORK, "
+            "where NETWORK is vgg, densenet or resnet."
+        ),
     ] = "symmetric",
     rate: Annotated[float, typer.Option(help="Share of labels the noise selects, 0 to 1.")] = 0.8,
     seed: Seed = 0,
@@ -27,16 +31,20 @@ def noise(
 
     Prints the rate asked for and the rate that came out: a symmetric draw gives some labels back.
     """
-    from scanmix.data.noise import DRAWN, add_noise, save_noise
+    from scanmix.data.noise import DRAWN, save_noise
     from scanmix.data.readers import load
+    from scanmix.noises import LABELLERS, apply_noise
+    from scanmix.progress import progress
 
-    if kind not in DRAWN:
-        raise unknown_name("noise", kind, DRAWN)
+    kinds = (*DRAWN, *(f"semantic:{network}" for network in LABELLERS))
+    if kind not in kinds:
+        raise unknown_name("noise", kind, kinds)
     if not 0 <= rate <= 1:
         raise UserError(f"--rate {rate:g} is not a share; give a number from 0 to 1, such as 0.8")
     check_writable(out)
     train, _ = load(data, root=root, per_class=per_class, seed=seed)
-    noisy = add_noise(train, kind, rate, seed)
+    with progress("noise", None) as bar:
+        noisy = apply_noise(train, f"{kind}:{rate}", seed, bar)
     save_noise(noisy, out)
     report = noisy.noise
     assert report is not None  # save_noise has refused examples without one

@@ -42,7 +42,11 @@ ParallelName = Annotated[
 Nodes = Annotated[int | None, typer.Option(min=1, help="Machines; see docs/scaling.md.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 Noise = Annotated[
-    str, typer.Option(help="Noise to add: symmetric:0.8, symmetric-exclusive:0.5, asymmetric:0.4 or file:PATH.")
+    str,
+    typer.Option(
+        help="Noise to add: symmetric:0.8, symmetric-exclusive:0.5, asymmetric:0.4, instance:0.4, "
+        "openset:fashion-mnist:0.4, semantic:resnet:0.35 or file:PATH."
+    ),
 ]
 Root = Annotated[
     Path | None, typer.Option(help="Where a known data set lies, or what the paths of a table are relative to.")

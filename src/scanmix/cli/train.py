@@ -133,10 +133,10 @@ def _check_words(
     loggers: Sequence[str],
 ) -> None:  # fmt: skip
     """Tell what is mistyped before a million images are read, and before anything is written."""
-    from scanmix.data.noise import parse_noise
     from scanmix.data.readers import kind_of, name_of
     from scanmix.engine import find_device
     from scanmix.loggers import check_loggers
+    from scanmix.noises import parse_noise
     from scanmix.runs import resolve
 
     parse_noise(noise)
@@ -148,9 +148,11 @@ def _check_words(
 def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
     """Add the noise that was asked for, then what a person has corrected."""
     from scanmix.data.corrections import apply_corrections
-    from scanmix.data.noise import apply_noise
+    from scanmix.noises import apply_noise
+    from scanmix.progress import progress
 
-    examples = apply_noise(examples, noise, seed)
+    with progress("noise", None) as bar:
+        examples = apply_noise(examples, noise, seed, bar)
     return examples if corrections is None else apply_corrections(examples, corrections)
 
 

@@ -190,7 +190,7 @@ class Examples:
                 raise UserError(f"per_class={count} is too many: {self.name!r} has {len(members)} of {class_name!r}.")
             chosen.append(np.random.default_rng([seed, label]).permutation(members)[:count])
         subset = self.select(np.sort(np.concatenate(chosen)))
-        source = self._source_after({"per_class": {"count": count, "seed": seed}})
+        source = self.source_after({"per_class": {"count": count, "seed": seed}})
         return dataclasses.replace(subset, source=source)
 
     def with_labels(self, labels: Tensor, *, noise: NoiseReport | None = None, step: JSON = None) -> Examples:
@@ -203,7 +203,7 @@ class Examples:
             labels=labels,
             true_labels=self.labels if self.true_labels is None else self.true_labels,
             noise=noise,
-            source=None if step is None else self._source_after(step),
+            source=None if step is None else self.source_after(step),
         )
 
     def corrected(self, labels: Tensor, keep: Tensor, *, step: JSON) -> Examples:
@@ -213,7 +213,7 @@ class Examples:
         """
         relabeled = dataclasses.replace(self, labels=labels, noise=None)
         kept = relabeled if bool(keep.all()) else relabeled.select(keep)  # a choice is a copy of its pixels
-        return dataclasses.replace(kept, source=self._source_after(step))
+        return dataclasses.replace(kept, source=self.source_after(step))
 
     def without_foreign(self) -> Examples:
         """Return the examples that may be of a class here: those that accuracy can be measured on."""
@@ -222,7 +222,7 @@ class Examples:
 
     def without_true_labels(self) -> Examples:
         """Return the same examples with every trace of the true labels and of the noise removed."""
-        source = self._source_after({"without_true_labels": True})
+        source = self.source_after({"without_true_labels": True})
         return dataclasses.replace(self, true_labels=None, noise=None, source=source)
 
     def fingerprint(self) -> str:
@@ -232,7 +232,8 @@ class Examples:
         digest.update(self.labels.cpu().numpy().astype("<i8").data)
         return digest.hexdigest()
 
-    def _source_after(self, step: JSON) -> Mapping[str, JSON] | None:
+    def source_after(self, step: JSON) -> Mapping[str, JSON] | None:
+        """Return `source` with one more step that `reload` must do; None where there is none."""
         if self.source is None:
             return None
         steps = self.source.get("steps", [])

@@ -10,29 +10,20 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pydantic.dataclasses
 import torch
 from torch import Tensor
 
-from scanmix.config import STRICT, UserError
+from scanmix.config import UserError
 from scanmix.data.examples import JSON, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.instance_noise import instance_dependent
 from scanmix.data.mappings import ASYMMETRIC
 from scanmix.data.npy import read_array
 
-DRAWN = ("symmetric", "symmetric-exclusive", "asymmetric")
-FORMS = "none, symmetric:RATE, symmetric-exclusive:RATE, asymmetric:RATE or file:PATH"
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class NoiseSpec:
-    """A noise as written on the command line, taken apart."""
-
-    kind: Literal["none", "symmetric", "symmetric-exclusive", "asymmetric", "file"]
-    rate: float | None = None
-    path: str | None = None
+DRAWN = ("symmetric", "symmetric-exclusive", "asymmetric", "instance")
+"""Kinds that need nothing but a rate and a seed."""
 
 
 def symmetric(labels: Tensor, rate: float, num_classes: int, seed: int, inclusive: bool = True) -> Tensor:
@@ -48,7 +39,7 @@ def symmetric(labels: Tensor, rate: float, num_classes: int, seed: int, inclusiv
     """
     if not inclusive and num_classes < 2:
         raise UserError("symmetric-exclusive noise needs at least two classes.")
-    selected, rng = _select(len(labels), rate, seed)
+    selected, rng = select(len(labels), rate, seed)
     # One draw for every position, used for the selected ones: a larger rate keeps what a smaller one drew.
     if inclusive:
         drawn = rng.integers(num_classes, size=len(labels))[: len(selected)]
@@ -70,7 +61,7 @@ def asymmetric(labels: Tensor, rate: float, mapping: Mapping[int, int], seed: in
     Raises:
         UserError: if the rate is outside 0..1.
     """
-    selected, _ = _select(len(labels), rate, seed)
+    selected, _ = select(len(labels), rate, seed)
     noisy = labels.numpy().copy()
     chosen = labels.numpy()[selected]
     for old, new in mapping.items():
@@ -78,7 +69,12 @@ def asymmetric(labels: Tensor, rate: float, mapping: Mapping[int, int], seed: in
     return torch.from_numpy(noisy)
 
 
-def _select(count: int, rate: float, seed: int) -> tuple[np.ndarray, np.random.Generator]:
+def select(count: int, rate: float, seed: int) -> tuple[np.ndarray, np.random.Generator]:
+    """Select `int(rate * count)` positions, nested over rates; return them and the generator that drew them.
+
+    Raises:
+        UserError: if the rate is outside 0..1.
+    """
     if not 0.0 <= rate <= 1.0:
         raise UserError(f"a noise rate must lie between 0 and 1, not {rate}.")
     rng = np.random.default_rng(seed)
@@ -98,7 +94,7 @@ def add_noise(
 
     Args:
         examples: N examples of C classes.
-        kind: "symmetric", "symmetric-exclusive", "asymmetric" or "file".
+        kind: "symmetric", "symmetric-exclusive", "asymmetric", "instance" or "file".
         rate: share of labels to select; not for "file".
         seed: seed of the draw.
         mapping: {class: class} for "asymmetric"; by default the one of the data set, where it has one.
@@ -113,7 +109,7 @@ def add_noise(
             raise UserError("noise of kind 'file' needs a path, for instance path='noise.json'.")
         return load_noise(examples, path)
     if kind not in DRAWN:
-        raise UserError(f"unknown noise {kind!r}; known: symmetric, symmetric-exclusive, asymmetric, file.")
+        raise UserError(f"unknown noise {kind!r}; known: {', '.join(DRAWN)}, file.")
     if rate is None:
         raise UserError(f"noise {kind!r} needs a rate between 0 and 1, for instance rate=0.5.")
     rate, seed = float(rate), int(seed)
@@ -122,6 +118,8 @@ def add_noise(
         used = _mapping_for(examples, mapping)
         step["mapping"] = {str(old): new for old, new in used.items()}
         labels = asymmetric(examples.labels, rate, used, seed)
+    elif kind == "instance":
+        labels = instance_dependent(examples.images, examples.labels, rate, examples.num_classes, seed)
     else:
         inclusive = inclusive and kind == "symmetric"
         kind = "symmetric" if inclusive else "symmetric-exclusive"
@@ -154,40 +152,6 @@ def _with_noise(
         transition=measure_transition(true_labels, labels, examples.num_classes),
     )
     return examples.with_labels(labels, noise=report, step={"noise": step})
-
-
-def parse_noise(text: str) -> NoiseSpec:
-    """Take apart "symmetric:0.8", "symmetric-exclusive:0.5", "asymmetric:0.4", "file:PATH" or "none".
-
-    Raises:
-        UserError: if the text has none of these forms or the rate is not a number in 0..1.
-    """
-    kind, _, value = text.strip().partition(":")
-    if kind == "none" and not value:
-        return NoiseSpec(kind="none")
-    if kind == "file" and value:
-        return NoiseSpec(kind="file", path=value)
-    if kind not in DRAWN:
-        raise UserError(f"noise {text!r} is not one of: {FORMS}.")
-    try:
-        rate = float(value)
-    except ValueError:
-        rate = -1.0
-    if not 0.0 <= rate <= 1.0:
-        raise UserError(f"noise {text!r} needs a rate between 0 and 1, for instance {kind}:0.4.")
-    return NoiseSpec(kind=kind, rate=rate)  # type: ignore[arg-type]  # narrowed by the test above
-
-
-def apply_noise(examples: Examples, spec: str, seed: int = 0) -> Examples:
-    """Add the noise a command line names (see `parse_noise`); "none" returns the examples as they are.
-
-    Raises:
-        UserError: as `parse_noise` and `add_noise`.
-    """
-    parsed = parse_noise(spec)
-    if parsed.kind == "none":
-        return examples
-    return add_noise(examples, parsed.kind, parsed.rate, seed, path=parsed.path)
 
 
 def from_file(path: str | Path, num_examples: int, num_classes: int) -> Tensor:
@@ -282,7 +246,7 @@ def load_noise(examples: Examples, path: str | Path) -> Examples:
     return _with_noise(
         examples,
         labels,
-        kind if kind in DRAWN else "file",
+        str(kind) if kind in DRAWN or str(kind).startswith("semantic-") else "file",
         rate if isinstance(rate, float) else None,
         seed if isinstance(seed, int) else None,
         {"kind": "file", "path": str(path)},

@@ -20,6 +20,7 @@ from scanmix.data.readers.fashion_mnist import read_fashion_mnist
 from scanmix.data.readers.folder import read_folder
 from scanmix.data.readers.listed import Pair
 from scanmix.data.readers.matching import match
+from scanmix.data.readers.open_set import add_open_set
 from scanmix.data.readers.pictures import resize_all
 from scanmix.data.readers.red_mini_imagenet import read_red_mini_imagenet
 from scanmix.data.readers.table import read_table
@@ -134,6 +135,9 @@ def reload(source: Mapping[str, Any]) -> Examples:
 def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
     if "noise" in step:
         return add_noise(examples, **step["noise"])
+    if "open_set" in step:
+        asked = step["open_set"]
+        return add_open_set(examples, reload(asked["foreign"]), asked["rate"], asked["seed"], step)
     if "corrections" in step:
         return apply_corrections(examples, **step["corrections"])
     if "per_class" in step:
