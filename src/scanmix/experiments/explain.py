@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from scanmix.config import RECIPES, dump, flatten, load_recipe
+from scanmix.config import RECIPES, dump, flatten, load_recipe, note_of
 from scanmix.data.readers import kind_of, name_of
 from scanmix.experiments.tables import Cell, ResultTable, published, short
+from scanmix.methods import METHODS
 from scanmix.runs import RunSettings, resolve
 
 LINE = re.compile(r"(?P<key>[\w.]+)\s*=\s*[^#]*(?P<comment>#.*)?")
@@ -34,8 +35,16 @@ def explained(table: ResultTable, cell: Cell) -> list[Setting]:
     settings = settings_of(table, cell)
     said = origins(settings.recipe)
     sections = {name: dump(getattr(settings, name)) for name in ("network", "views", "draw")}
-    values = {**flatten(settings.settings), **flatten(sections)}
-    return [Setting(key, value, said.get(key, "default")) for key, value in values.items()]
+    found = [
+        Setting(key, value, said.get(key, f"default: {note_of(METHODS[settings.method], key, settings.settings)}"))
+        for key, value in flatten(settings.settings).items()
+    ]
+    for name, table_of in sections.items():
+        cls = type(getattr(settings, name))
+        for key, value in flatten(table_of).items():
+            full = f"{name}.{key}"
+            found.append(Setting(full, value, said.get(full, f"default: {note_of(cls, key)}")))
+    return found
 
 
 def paper_says(table: ResultTable, cell: Cell) -> str:

@@ -57,9 +57,7 @@ def figure3(folders: Sequence[Path]) -> Figure:
             raise UserError(f"{run.folder} has no curve of test accuracy")
         best, last = max(run.accuracies), float(np.mean(run.accuracies[-10:]))
         lines.append(Line(name, list(range(1, len(run.accuracies) + 1)), run.accuracies, tone))
-        words.append(
-            f"{name} is at {100 * last:.1f} % in its last ten epochs, {100 * (best - last):.1f} below its best"
-        )
+        words.append(f"{name} has {100 * last:.1f} % in its last ten epochs, {100 * (best - last):.1f} below its best")
     drawn = line_chart("Accuracy by epoch", "Test accuracy", lines, "epoch", percent=True, size=(560, 280))
     return Figure(_alone([drawn], 560, 280), f"Test accuracy by epoch, {_noise(runs)}: {'; '.join(words)}.")
 
