@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from scanmix.data.mappings import CIFAR100_COARSE
+
 CLOTHES = 14
 
 
@@ -45,15 +47,22 @@ def cifar100(top: Path, count: int = 200) -> list[int]:
     labels = [i % 100 for i in range(count)]
     for name in ("train", "test"):
         data = rng.integers(0, 256, size=(count, 3072), dtype=np.uint8)
-        content = {b"data": data, b"fine_labels": labels, b"coarse_labels": [label // 5 for label in labels]}
+        content = {
+            b"data": data,
+            b"fine_labels": labels,
+            b"coarse_labels": [CIFAR100_COARSE[label] for label in labels],
+        }
         (top / "cifar-100-python" / name).write_bytes(pickle.dumps(content, protocol=2))
     return labels
 
 
 def human(path: Path, content: Mapping[str, object]) -> None:
-    """Write the labels of people as published: a dictionary of NumPy arrays, by torch.save."""
+    """Write the labels of people as published: a dictionary of NumPy arrays, by torch.save or np.save."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(content), path)
+    if path.suffix == ".npy":
+        np.save(path, np.array(dict(content), dtype=object), allow_pickle=True)
+    else:
+        torch.save(dict(content), path)
 
 
 def red_mini_imagenet(top: Path, *, by_label: bool = False, annotated: bool = True, classes: int = 100) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from scanmix.blocks.clusters import match_clusters
@@ -17,6 +18,9 @@ from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.runs import Run, open_run
 
+FIVE = 5
+"""Guesses that one of which must be right for the top-5 accuracy."""
+
 
 def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     """Measure a model on labeled examples: true labels where they are known, else the given ones.
@@ -24,10 +28,10 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     Images known to be of no class are left out.
 
     Returns:
-        `accuracy` (0..1), `class_accuracy` {name: share or None without an example}, `confusion` (C rows of
-        counts: true classes; columns: predicted), `num_examples`; `accuracy_after_matching` (True) where
-        clusters were matched with classes by these very labels; of a run with a test set also
-        `best_accuracy`, `last_accuracy` and `last10_accuracy`.
+        `accuracy` (0..1), of more than five classes `top5_accuracy`, `class_accuracy` {name: share or None without an
+        example}, `confusion` (C rows of counts: true classes; columns: predicted), `num_examples`;
+        `accuracy_after_matching` (True) where clusters were matched with classes by these very labels, and then no
+        `top5_accuracy`; of a run with a test set also `best_accuracy`, `last_accuracy` and `last10_accuracy`.
 
     Raises:
         UserError: there are no examples, or their classes or images are not those of the model.
@@ -41,8 +45,8 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     examples = examples.without_foreign()
     if len(examples) == 0:
         raise UserError(f"{examples.name!r} has no examples to measure on")
-    truth, prediction = truth_of(examples), torch.from_numpy(model.predict(examples))
-    count = len(model.class_names)
+    truth, likely = truth_of(examples), torch.from_numpy(model.predict_proba(examples))
+    prediction, count = likely.argmax(1), len(model.class_names)
     if model.label_free:
         prediction = match_clusters(prediction, truth, count)[prediction]
     confusion = torch.bincount(truth * count + prediction, minlength=count**2).view(count, count)
@@ -58,6 +62,8 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     }
     if model.label_free:
         result["accuracy_after_matching"] = True
+    elif count > FIVE:
+        result["top5_accuracy"] = (likely.topk(FIVE, 1).indices == truth.unsqueeze(1)).any(1).double().mean().item()
     if isinstance(run_or_model, Run) and run_or_model.accuracies:
         result |= {
             "best_accuracy": run_or_model.best_accuracy,
@@ -73,6 +79,31 @@ def evaluate_run(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the run is unfinished, or its test set cannot be loaded again as it was.
     """
+    return evaluate(open_run(folder), test_set_of(folder))
+
+
+def right_ones(folder: str | Path, examples: Examples) -> np.ndarray:
+    """Say which test examples a run gets right, clusters matched where it is label-free. Shape: -> (N,) bool.
+
+    Raises:
+        UserError: the run is unfinished, or was trained on other classes or images.
+    """
+    model, truth = open_run(folder).model, truth_of(examples)
+    if examples.class_names != model.class_names:
+        raise UserError(f"{folder} was trained on other classes than {examples.name!r} has")
+    prediction = torch.from_numpy(model.predict(examples))
+    if model.label_free:
+        prediction = match_clusters(prediction, truth, len(model.class_names))[prediction]
+    right: np.ndarray = (prediction == truth).numpy()
+    return right
+
+
+def test_set_of(folder: str | Path) -> Examples:
+    """Load the test set of a run again.
+
+    Raises:
+        UserError: it cannot be loaded again as it was.
+    """
     run = open_run(folder)
     source = run.settings.source
     if source is None or "test" not in source:
@@ -81,4 +112,4 @@ def evaluate_run(folder: str | Path) -> dict[str, Any]:
     test = reload(source["test"])
     if test.fingerprint() != run.settings.test_fingerprint:
         raise UserError(f"the test set of {folder} is not what it was when the run was trained")
-    return evaluate(run, test)
+    return test

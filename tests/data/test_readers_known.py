@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import struct
 import urllib.request
 from pathlib import Path
@@ -15,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.data.readers import fashion_mnist, load, reload
+from scanmix.data.readers import KNOWN, fashion_mnist, is_known, load, name_of, reload
 
 
 def pair(source: str, **asked: object) -> tuple[Examples, Examples]:
@@ -184,3 +185,8 @@ def test_fashion_mnist_of_debian(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tuple(train.images.shape), tuple(test.images.shape)) == ((5000, 1, 28, 28), (2000, 1, 28, 28))
     assert train.labels.bincount().tolist() == [500] * 10
     assert test.labels[:5].tolist() == [9, 2, 1, 1, 6]
+
+
+def test_the_page_of_data_sets_has_every_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert {name_of(word) for word in re.findall(r"`([^`\s]+)`", text) if is_known(word)} == set(KNOWN)

@@ -1,5 +1,6 @@
 """Readers of published data sets on tiny copies in their layouts: labels, truth, names; and what is missing or odd."""
 
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -7,10 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from scanmix.config import UserError
+from scanmix.config import UnexpectedData, UserError
+from scanmix.data.mappings import CIFAR100_COARSE
 from scanmix.data.readers import load, reload
+from scanmix.data.readers.cifar_n import LABELS10, LABELS100
 from scanmix.data.readers.listed import Pair
+from scanmix.doctor.checkup import check_up
+from scanmix.runs import resolve
 from tests import layouts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published:UserWarning")
@@ -49,6 +55,66 @@ def test_cifar100n_has_fine_labels(tmp_path: Path) -> None:
     layouts.human(tmp_path / "data" / "CIFAR-100_human.pt", content | {"noisy_coarse_label": coarse})
     train, _ = loaded("cifar100n:fine", tmp_path)
     assert train.labels.tolist() == clean[::-1].tolist()
+
+
+def test_cifar100n_has_coarse_labels_in_python_lists(tmp_path: Path) -> None:
+    clean = layouts.cifar100(tmp_path, 40)
+    coarse = [CIFAR100_COARSE[label] for label in clean]
+    content = {"clean_label": np.array(clean), "clean_coarse_label": coarse, "noisy_coarse_label": coarse[::-1]}
+    layouts.human(tmp_path / "CIFAR-100_human.pt", content)
+    train, test = loaded("cifar100n:coarse", tmp_path)
+    assert (train.name, train.num_classes, train.class_names[0]) == ("cifar100n", 20, "aquatic_mammals")
+    assert train.labels.tolist() == coarse[::-1] and test is not None and test.labels.tolist() == coarse
+    assert train.true_labels is not None and train.true_labels.tolist() == coarse
+
+
+def test_the_files_of_numpy_do_as_well(human10: tuple[Path, np.ndarray]) -> None:
+    root, clean = human10
+    (root / "CIFAR-10_human.pt").unlink()
+    content = {"clean_label": clean, "worse_label": clean[::-1].copy()}
+    layouts.human(root / "CIFAR-10_human.npy", content)
+    assert loaded("cifar10n:worse", root)[0].labels.tolist() == clean[::-1].tolist()
+    layouts.human(root / "CIFAR-10_human.npy", content | {"clean_label": np.roll(clean, 1)})
+    with pytest.raises(UserError, match=r"not those of cifar10 in its order .* \.\.\._ordered\.npy beside it is not"):
+        loaded("cifar10n:worse", root)
+    fine = np.array(layouts.cifar100(root))
+    layouts.human(root / "CIFAR-100_human.npy", {"clean_label": fine, "noise_label": fine[::-1].copy()})
+    assert loaded("cifar100n:fine", root)[0].labels.tolist() == fine[::-1].tolist()
+    for array in (np.zeros(3, dtype=np.int64), np.array([[]], dtype=object), np.array("x", dtype=object)):
+        np.save(root / "CIFAR-10_human.npy", array, allow_pickle=True)
+        with pytest.raises(UserError, match="a file of CIFAR-N"):
+            loaded("cifar10n:worse", root)
+
+
+class Evil:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.trace}",)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".npy"])
+def test_a_payload_is_refused_before_it_runs(tmp_path: Path, suffix: str) -> None:
+    layouts.cifar10(tmp_path)
+    layouts.human(tmp_path / f"CIFAR-10_human{suffix}", {"clean_label": Evil(tmp_path / "ran")})
+    with pytest.raises(UserError, match=r"is refused: it asks for (posix|nt)\.system"):
+        loaded("cifar10n:worse", tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_facts_of_the_published_files() -> None:
+    """Keys, and shares of wrong labels in percent, as measured on the published files."""
+    found = {name: (own.key, round(100 * own.wrong, 2)) for name, own in (LABELS10 | LABELS100).items()}
+    assert found == {
+        "aggre": ("aggre_label", 9.01),
+        "random1": ("random_label1", 17.23),
+        "random2": ("random_label2", 18.12),
+        "random3": ("random_label3", 17.64),
+        "worse": ("worse_label", 40.21),
+        "fine": ("noisy_label", 40.2),
+        "coarse": ("noisy_coarse_label", 26.4),
+    }
 
 
 def test_published_shares_of_wrong_labels_are_checked(human10: tuple[Path, np.ndarray]) -> None:
@@ -99,13 +165,49 @@ def test_red_mini_imagenet_knows_which_pictures_are_from_the_web(tmp_path: Path,
 
 def test_without_annotations_nobody_knows(tmp_path: Path) -> None:
     layouts.red_mini_imagenet(tmp_path, annotated=False)
-    train, _ = loaded("red-mini-imagenet:0.4", tmp_path / "mini-imagenet")
+    with pytest.warns(UnexpectedData, match="annotations.json is neither in .* not known which labels are wrong"):
+        train, _ = loaded("red-mini-imagenet:0.4", tmp_path / "mini-imagenet")
     assert train.true_labels is None and train.noise is None
+
+
+def test_images_are_resized_whole_not_cut(tmp_path: Path) -> None:
+    layouts.red_mini_imagenet(tmp_path, classes=2)
+    pixels = np.zeros((84, 84, 3), np.uint8)
+    pixels[:, :20] = 255  # gone if the middle 32 were cut out
+    path = tmp_path / "mini-imagenet/all_images/n0000000000000000.jpg"
+    Image.fromarray(pixels).save(path, quality=95)
+    image = loaded("red-mini-imagenet:0.4", tmp_path)[0].images[0]
+    assert image[:, :, :6].min() > 200 and image[:, :, 10:].max() < 50
+
+
+def test_a_level_that_is_not_reached_and_a_line_that_stands_twice_are_told(tmp_path: Path) -> None:
+    layouts.red_mini_imagenet(tmp_path, classes=4)
+    split = tmp_path / "mini-imagenet/split/red_noise_nl_0.4"
+    split.write_text(split.read_text() + split.read_text().splitlines()[1] + "\n")
+    with pytest.warns(UnexpectedData) as told:
+        warnings.simplefilter("always")
+        train, _ = loaded("red-mini-imagenet:0.4", tmp_path)
+    words = "\n".join(str(line.message) for line in told)
+    assert len(train) == 8 and "red_noise_nl_0.4 name a file that is named before, first line 9" in words
+    assert "share of wrong labels in red-mini-imagenet:0.4: 0.25 here, 0.4 published" in words
+    assert "training images in split/red_noise_nl_0.4: 8 here, 50,010 published" in words
+
+
+def test_the_doctor_tells_what_is_unlike_the_published(tmp_path: Path) -> None:
+    layouts.red_mini_imagenet(tmp_path, classes=4)
+    settings = resolve("cross_entropy", "red-mini-imagenet", overrides={"network": {"widths": [4], "blocks": [1]}})
+    checkup = check_up("red-mini-imagenet:0.4", settings, {}, lambda *_: None, root=tmp_path)
+    told = [finding.what for finding in checkup.findings if finding.level == "warning"]
+    assert "training images in split/red_noise_nl_0.4: 8 here, 50,010 published" in told
 
 
 def test_what_is_wrong_with_red_mini_imagenet_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown noise level 'red-mini-imagenet:0.45'; did you mean"):
         loaded("red-mini-imagenet:0.45", tmp_path)
+    with pytest.raises(
+        UserError, match=r"lacks split/red_noise_nl_0\.4, split/clean_validation, all_images, validation"
+    ):
+        loaded("red-mini-imagenet:0.4", tmp_path)
     layouts.red_mini_imagenet(tmp_path)
     with pytest.raises(UserError, match=r"lacks split/red_noise_nl_0\.8\. Get dataset.zip"):
         loaded("red-mini-imagenet:0.8", tmp_path)

@@ -1,12 +1,15 @@
 """Every view against a slow version that looks at one image, or one pixel, at a time."""
 
+import itertools
 import math
 from collections import Counter
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from scanmix.config import UserError
 from scanmix.data import views
 from scanmix.data.operations import cutout, random_augment
 from scanmix.data.views import Views, ViewSettings
@@ -272,3 +275,45 @@ def test_of_no_images_there_are_no_views() -> None:
     chosen, none = make(images), images[:0]
     for view in (chosen.weak(none, seeded()), chosen.strong(none, seeded())):
         assert view.shape == none.shape and view.dtype == torch.float32
+
+
+CROPPED = ViewSettings(mean=(0.5,) * 3, std=(0.2,) * 3, crop=5, strong_operations=0, cutout=1)
+
+
+def test_a_crop_is_cut_at_its_own_place_and_mirrored_by_half() -> None:
+    """Each weak view is one of the possible crops of its image, and all places come up."""
+    image = torch.arange(3 * 8 * 9).view(3, 8, 9).to(torch.uint8)
+    whole: dict[bytes, tuple[int, int, bool]] = {}
+    for top, left in itertools.product(range(4), range(5)):
+        cut = image[:, top : top + 5, left : left + 5]
+        whole |= {cut.numpy().tobytes(): (top, left, False), cut.flip(2).numpy().tobytes(): (top, left, True)}
+    images = image.repeat(400, 1, 1, 1)
+    seen = (make(images, CROPPED).weak(images, seeded()) * 0.2 + 0.5) * 255
+    found = Counter(whole[view.round().to(torch.uint8).numpy().tobytes()] for view in seen)
+    assert len(found) == len(whole) == 40
+    assert 150 < sum(count for (_, _, mirrored), count in found.items() if mirrored) < 250
+
+
+def test_plain_views_are_the_center_and_all_views_have_its_size() -> None:
+    images = random_images(3, 8, 8)
+    chosen = make(images, CROPPED)
+    torch.testing.assert_close(chosen.plain(images), (images[..., 1:6, 1:6].float() / 255 - 0.5) / 0.2)
+    assert all(view.shape == (16, 3, 5, 5) for view in drawn_views(chosen, images))
+    assert chosen.contrastive_settings()["crop"] == 5 and "crop" not in make(images).strong_settings()
+
+
+def test_a_contrastive_crop_is_the_resized_box() -> None:
+    """The whole box, unrotated, at another size: what interpolation makes of the image."""
+    images = torch.rand(2, 1, 8, 8, generator=seeded())
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(2, -1)
+    found = views.resized_crop(images, whole, torch.zeros(2), 4)
+    torch.testing.assert_close(found, F.interpolate(images, size=(4, 4), mode="bilinear"))
+
+
+def test_images_smaller_than_the_crop_are_refused() -> None:
+    images = random_images(3, 4, 8)
+    chosen = make(images, CROPPED)
+    with pytest.raises(UserError, match=r"views.crop = 5 is more than the images have \(8x4 pixels\)"):
+        chosen.plain(images)
+    with pytest.raises(UserError, match=r"views.crop = 5"):
+        chosen.weak(images, seeded())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,9 @@ def evaluate(
         str | None, typer.Option(metavar="DATA", help="Labeled images or vectors; by default the run's test data.")
     ] = None,
     root: Root = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Another run on the same test data: is one better by chance?")
+    ] = None,
 ) -> None:
     """Measure a finished run on labeled images or vectors."""
     check_run(run)
@@ -37,7 +41,33 @@ def evaluate(
         taken_for = f"{list(result['class_accuracy'])[most]} ({counts[most]})" if counts[most] else "-"
         rows.append([name, str(total), percent(share), taken_for])
     print_table(f"{run} on {data or f'its test {many}'}", ["class", many, "found", "most often taken for"], rows)
-    typer.echo(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}{_how(result)}.")
+    five = f", {percent(result['top5_accuracy'])} among the first five guesses" if "top5_accuracy" in result else ""
+    typer.echo(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}{_how(result)}{five}.")
+    if against is not None:
+        _compare(run, against)
+
+
+def _compare(run: Path, other: Path) -> None:
+    """Say how sure the difference between two runs is, as the paper's section 4.3 does, and what that does not tell."""
+    from scanmix.evaluate import right_ones, test_set_of
+    from scanmix.experiments.significance import compare
+
+    check_run(other)
+    test = test_set_of(run)
+    found = compare(right_ones(run, test), right_ones(other, test))
+    rows = [
+        [str(folder), percent(mean), percent(spread)]
+        for folder, mean, spread in zip((run, other), found.mean, found.deviation, strict=True)
+    ]
+    print_table("bootstrap over the test data", ["run", "mean accuracy", "standard deviation"], rows)
+    low, high = found.interval
+    typer.echo(
+        f"Difference: {100 * found.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f} in 95 % of the "
+        f"resamples), p = {found.p_value:.2g} (t-test with the bootstrap's variances)."
+    )
+    typer.echo(
+        "This is of these two trained networks; other seeds of training give others, which only more seeds tell."
+    )
 
 
 def _how(result: Mapping[str, Any]) -> str:

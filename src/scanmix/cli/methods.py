@@ -76,7 +76,7 @@ def methods(
 
 def _settings(values: object, prefix: str = "") -> list[list[str]]:
     """One row for each setting: dotted key, default, meaning."""
-    from scanmix.config.fields import fields_of, model_in
+    from scanmix.config.fields import fields_of, model_in, note_of
 
     rows: list[list[str]] = []
     for key, field in fields_of(type(values)).items():
@@ -84,5 +84,5 @@ def _settings(values: object, prefix: str = "") -> list[list[str]]:
         if model_in(field.annotation) is not None:
             rows += _settings(value, f"{prefix}{key}.")
         else:
-            rows.append([prefix + key, str(value), " ".join((field.description or "").split())])
+            rows.append([prefix + key, str(value), note_of(type(values), key)])
     return rows

@@ -5,42 +5,80 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from scanmix.cli.options import Root
+from scanmix.cli.shell import print_table
+from scanmix.config import UserError
 from scanmix.progress import progress
 
 if TYPE_CHECKING:
-    from scanmix.experiments import ResultTable
+    from scanmix.experiments import Cell, ResultTable
+
+FIGURES = ("figure3", "figure4")
 
 
 def reproduce(
     table: Annotated[
-        str, typer.Argument(metavar="TABLE", help="fashion-small, digits-small, table6-small or audit-digits.")
+        str,
+        typer.Argument(
+            metavar="TABLE",
+            help="table1 ... table6, fashion-small, digits-small or audit-digits; one cell, as "
+            "table1/cifar100/sym90/scanmix; or figure3 and figure4, with run folders.",
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the tables, and of their runs.")] = Path("results"),
+    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders of a figure.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the tables, and of their runs; of a figure, its file.")] = Path(
+        "results"
+    ),
+    data: Annotated[str | None, typer.Option(help="Which data set of the paper's table: cifar10, cifar100.")] = None,
+    root: Root = None,
+    scale: Annotated[
+        Literal["paper", "small"], typer.Option(help="small: the same table on 5,000 Fashion-MNIST images.")
+    ] = "paper",
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each on one thread.")] = 2,
     seeds: Annotated[int, typer.Option(min=1, help="Run every cell with so many seeds, from 0 on.")] = 1,
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME,...", help="Only these methods, noises or both: scanmix,symmetric:0.9."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and how far they are; run none.")] = False,
+    oracle: Annotated[
+        bool, typer.Option("--oracle", help="Take recipes that were chosen for one noise, where there are.")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show the settings of one cell, and run nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs, how far they are and how long they take; run none.")
+    ] = False,
 ) -> None:
     """Train every method of a table with every noise, and write the table.
 
     The same line goes on with a table that was stopped; runs that are finished are not run again.
     """
+    if table in FIGURES:
+        _figure(table, runs or [], out)
+        return
+    if runs:
+        raise UserError(f"{table} takes no run folders; figures do: scanmix reproduce figure3 RUN RUN")
     if table == "audit-digits":
         _audit(out, seeds)
         return
-    from scanmix.experiments import find_table, run_table
+    from scanmix.experiments import find_cell, find_table, run_table
 
-    found = find_table(table, seeds)
     names = [name.strip() for text in only or () for name in text.split(",") if name.strip()]
+    if "/" in table:
+        found, cell = find_cell(table, seeds, oracle=oracle)
+        if explain:
+            _explain(found, cell, table, root)
+            return
+        names = [cell.method, cell.noise]
+    else:
+        found = find_table(table, seeds, data, scale, oracle=oracle)
+    if explain:
+        raise UserError("--explain needs one cell, such as table1/cifar100/sym90/scanmix")
     if dry_run:
-        _show_cells(found, out, jobs, names)
+        _show_cells(found, out, jobs, names, root)
         return
 
     def say(line: str) -> None:
@@ -48,13 +86,13 @@ def reproduce(
             typer.echo(line)
 
     try:
-        with progress(table, None) as bar:
-            failures = run_table(found, out, jobs, only=names, bar=bar, say=say)
+        with progress(found.name, None) as bar:
+            failures = run_table(found, out, jobs, only=names, root=root, bar=bar, say=say)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same line goes on") from None
     for name, reason in failures.items():
         typer.echo(f"failed: {name}: {reason}", err=True)
-    typer.echo(f"Written: {out / table}.md and {out / table}.csv")
+    typer.echo(f"Written: {out / found.name}.md and .csv; every run is in {out / 'store.jsonl'}")
     if failures:
         raise typer.Exit(1)
 
@@ -68,16 +106,55 @@ def _audit(out: Path, seeds: int) -> None:
     typer.echo(f"Written: {out / 'audit.md'} and {out / 'audit.csv'}")
 
 
-def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str]) -> None:
-    """List the runs in their order: how far each of them is, and the line that would train it."""
-    from scanmix.experiments import chosen_cells
+def _figure(name: str, runs: list[Path], out: Path) -> None:
+    """Draw a figure of the paper from runs, and say what it shows."""
+    from scanmix.experiments import figures
+    from scanmix.pretrain.artifacts import write_aside
+
+    if not 1 <= len(runs) <= 2:
+        raise UserError(f"{name} is drawn from one or two run folders: scanmix reproduce {name} RUN RUN")
+    drawn = figures.figure3(runs) if name == "figure3" else figures.figure4(runs)
+    path = out if out.suffix == ".svg" else out / f"{name}.svg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, lambda aside: aside.write_text(drawn.svg, encoding="utf-8"))
+    typer.echo(drawn.caption)
+    typer.echo(f"Written: {path}")
+
+
+def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> None:
+    """Print every setting of a cell with its origin, the paper's figure, and the lines that run it."""
+    from scanmix.experiments.explain import explained, paper_says
     from scanmix.experiments.running import Work
 
-    work = Work(table, out, jobs)
-    for cell in chosen_cells(table, only):
+    rows = [[found.key, str(found.value), found.origin] for found in explained(table, cell)]
+    print_table(path, ["setting", "value", "from"], rows, text_columns=3)
+    typer.echo(f"The paper: {paper_says(table, cell) or 'no figure for this cell'}.")
+    where = "" if root is None else f" --root {shlex.quote(str(root))}"
+    typer.echo(f"Run it: scanmix reproduce {path}{where}")
+    typer.echo(f"The same as: scanmix {shlex.join(Work(table, Path('results'), root=root).arguments(cell))}")
+
+
+def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root: Path | None) -> None:
+    """List the runs in their order: how far each of them is, how long it takes, and the line that would train it."""
+    from scanmix.experiments import chosen_cells
+    from scanmix.experiments.running import Work, estimates
+
+    work = Work(table, out, jobs, root)
+    cells = chosen_cells(table, only)
+    waiting = [cell for cell in cells if (run := work.opened(cell)) is None or not run.finished]
+    with progress("measuring", None):
+        taken = estimates(work, waiting)
+    for cell in cells:
         run, there = work.opened(cell), (work.folder / cell.name / "run.toml").is_file()
         if run is None:
             state = "trained with other settings: delete it, or choose another --out" if there else "to be run"
         else:
             state = "finished" if run.finished else f"stopped after {len(run.metrics)} epochs"
+        if cell in taken:
+            low, high = taken[cell]
+            state += f", {low / 60:.0f} to {high / 60:.0f} minutes on this machine"
         typer.echo(f"{cell.name}: {state}: scanmix {shlex.join(work.arguments(cell))}")
+    low, high = (sum(pair[side] for pair in taken.values()) / 3600 / jobs for side in (0, 1))
+    typer.echo(
+        f"{len(waiting)} of {len(cells)} are to be run: {low:.1f} to {high:.1f} hours, {jobs} at once, measured here."
+    )

@@ -4,8 +4,8 @@ Order: defaults of the dataclasses < recipe < command line. Errors say what, whe
 """
 
 from scanmix.config.durations import Duration, epochs_of
-from scanmix.config.errors import DataError, UserError, nearest, unknown_name
-from scanmix.config.fields import dotted_keys
+from scanmix.config.errors import DataError, UnexpectedData, UserError, nearest, unknown_name
+from scanmix.config.fields import dotted_keys, note_of
 from scanmix.config.models import STRICT, Batch, Count, Rate, Share, Weight, build, defaults, dump
 from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
@@ -22,6 +22,7 @@ __all__ = [
     "Weight",
     "Duration",
     "Table",
+    "UnexpectedData",
     "UserError",
     "build",
     "defaults",
@@ -32,6 +33,7 @@ __all__ = [
     "load_recipe",
     "merge",
     "nearest",
+    "note_of",
     "overlay",
     "parse_assignment",
     "read_toml",

@@ -14,6 +14,10 @@ class DataError(UserError):
     """A data set that was found and cannot be trained on as it is."""
 
 
+class UnexpectedData(UserWarning):
+    """A published data set that is not quite as it was published."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when none is like it. Letter case, `-` and `_` do not matter."""
     plain = {plain_name(choice): choice for choice in choices}

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
+import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Annotated, Any, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -45,3 +50,30 @@ def kinds_of(model: type) -> tuple[Any, ...]:
     """What the field `kind` of a settings dataclass may be; nothing where it has none."""
     field = fields_of(model).get("kind")
     return get_args(field.annotation) if field is not None else ()
+
+
+@cache
+def notes_of(cls: type) -> dict[str, str]:
+    """What the source says of each field of a settings dataclass: the docstring below it, or the comment behind it."""
+    text = textwrap.dedent(inspect.getsource(cls))
+    lines, notes = text.splitlines(), {}
+    (body,) = (node.body for node in ast.parse(text).body if isinstance(node, ast.ClassDef))
+    for node, after in itertools.zip_longest(body, body[1:]):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        said = lines[(node.end_lineno or 1) - 1][node.end_col_offset or 0 :].strip().removeprefix("#")
+        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            said = str(after.value.value)
+        notes[node.target.id] = " ".join(said.split())
+    return notes
+
+
+def note_of(cls: type, key: str, table: object = None) -> str:
+    """What the source says of a dotted key; nothing where it says nothing. `table` holds the values, if any."""
+    name, dot, rest = key.partition(".")
+    field = fields_of(cls).get(name)
+    if field is None:
+        return ""
+    below = table.get(name) if isinstance(table, Mapping) else None
+    inner = model_in(field.annotation, below)
+    return note_of(inner, rest, below) if dot and inner is not None else notes_of(cls).get(name, "")

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import DataError, Table
+from scanmix.config import DataError, Table, UnexpectedData
 from scanmix.data.checks import (
     Finding,
     check_blank,
@@ -119,9 +119,12 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
 
 
 def _load_images(source: str, loading: Mapping[str, Any]) -> tuple[Examples, Examples | None, list[Finding]]:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("ignore", UserWarning)  # of unreadable files, which are findings here
-        return (*load(source, **loading), [])
+        warnings.simplefilter("always", UnexpectedData)
+        train, test = load(source, **loading)
+    strange = [str(line.message) for line in told if issubclass(line.category, UnexpectedData)]
+    return train, test, [Finding("warning", line, (), "compare with where it was published") for line in strange]
 
 
 def _load_vectors(source: str, loading: Mapping[str, Any]) -> tuple[Examples, Examples | None, list[Finding]]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scanmix.config import read_toml
-from scanmix.experiments.tables import ResultTable
+from scanmix.experiments.significance import welch
+from scanmix.experiments.tables import ResultTable, published, short
 from scanmix.methods import METHODS
 from scanmix.pretrain.artifacts import write_aside
 from scanmix.runs import Run
@@ -132,6 +133,8 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
         "## Accuracy",
         _grid(table, results, lambda found, noise: _accuracy(table, results, found, noise)),
         *notes,
+        *_beside_paper(table),
+        *_tests(table, results),
         "## Seconds",
         _grid(table, results, _seconds),
         "Of one run, on one thread. Label-free stages are kept and shared: the run that came first paid for them.",
@@ -175,6 +178,43 @@ def _accuracy(table: ResultTable, results: Sequence[Result], found: Sequence[Res
     shown += f" ± {_percent(statistics.stdev(values))}" if len(values) > 1 else ""
     shown += f" ({_percent(statistics.fmean(_known(result.best for result in found)))})"
     return shown + (" ‡" if any(result.oracle for result in found) else "")
+
+
+def _beside_paper(table: ResultTable) -> list[str]:
+    """What the paper reports for the same methods and noises."""
+    if table.paper is None:
+        return []
+    name, data = table.paper
+    figures = published().get(name, {}).get(data, {})
+    rows = [
+        [method, *(str(figures.get(method, {}).get("best", {}).get(short(noise), "–")) for noise in table.noises)]
+        for method in table.methods
+    ]
+    same = table.source.partition(":")[0] == data
+    note = "Best epoch, as printed." if same else f"Best epoch, as printed, on {data}: other data, other network."
+    return [f"## The paper's {name}", _table(["method", *table.noises], rows), note]
+
+
+def _tests(table: ResultTable, results: Sequence[Result]) -> list[str]:
+    """Whether ScanMix is another than each other method by more than its seeds vary, where there are several seeds."""
+    rivals = [method for method in table.methods if method != "scanmix" and not METHODS[method].label_free]
+    if len(table.seeds) < 2 or "scanmix" not in table.methods or not rivals:
+        return []
+    rows = []
+    for method in rivals:
+        shown = []
+        for noise in table.noises:
+            ours, theirs = (
+                _known(result.last10 for result in _find(results, one, noise)) for one in ("scanmix", method)
+            )
+            gap = 100 * (statistics.fmean(ours) - statistics.fmean(theirs)) if ours and theirs else 0.0
+            shown.append(f"{gap:+.1f} (p {welch(ours, theirs):.2g})" if min(len(ours), len(theirs)) > 1 else "–")
+        rows.append([method, *shown])
+    note = (
+        "Points by which scanmix is ahead in the last ten epochs, and the p-value of Welch's t-test over "
+        f"{len(table.seeds)} seeds; of many such tests some are below 0.05 by chance."
+    )
+    return ["## scanmix against", _table(["method", *table.noises], rows), note]
 
 
 def _seconds(found: Sequence[Result], noise: str) -> str:

@@ -16,8 +16,12 @@ from pathlib import Path
 
 from scanmix.checkpoint import has_checkpoint
 from scanmix.config import Table, UserError, dump, merge, parse_assignment
-from scanmix.data.readers import reload
+from scanmix.data.examples import Examples
+from scanmix.data.readers import kind_of, load, name_of
+from scanmix.doctor.measure import Estimate, estimate
+from scanmix.experiments.explain import settings_of
 from scanmix.experiments.results import Result, read_result, write_results
+from scanmix.experiments.store import append, row_of
 from scanmix.experiments.tables import Cell, ResultTable, chosen_cells, pretrains
 from scanmix.pretrain.artifacts import write_aside
 from scanmix.progress import Bar, Quiet
@@ -49,6 +53,8 @@ class Work:
     table: ResultTable
     out: Path
     jobs: int = 2
+    root: Path | None = None
+    """Where the data set lies, if it has to be told."""
     overrides: Overrides = field(default_factory=dict)
     earlier: float = 0.0
     """Seconds spent on the table before this part of the work, ..."""
@@ -63,9 +69,13 @@ class Work:
     def arguments(self, cell: Cell) -> list[str]:
         """Return what follows `scanmix` on the command line that trains this cell."""
         known = [f"--{key.replace('_', '-')}={value}" for key, value in self.table.load.items()]
+        known += [] if self.root is None else [f"--root={self.root}"]
+        noise = "none" if cell.noise.startswith("web:") else cell.noise
+        recipe = self.table.recipe(cell)
+        known += [] if recipe is None else [f"--recipe={recipe}"]
         sets = [f"--set={text}" for text in self.overrides.get(cell.method, ())]
         return [
-            "train", self.table.source, *known, f"--method={cell.method}", f"--noise={cell.noise}",
+            "train", self.table.data(cell.noise), *known, f"--method={cell.method}", f"--noise={noise}",
             f"--seed={cell.seed}", "--threads=1", *sets, f"--out={self.folder / cell.name}",
         ]  # fmt: skip
 
@@ -78,7 +88,10 @@ class Work:
         overrides: Table = {}
         for text in self.overrides.get(cell.method, ()):
             overrides = merge(overrides, parse_assignment(text))
-        return resolve(cell.method, self.table.source, None, overrides, seed=cell.seed).decisive()
+        source = self.table.data(cell.noise)
+        return resolve(
+            cell.method, name_of(source), self.table.recipe(cell), overrides, kind=kind_of(source), seed=cell.seed
+        ).decisive()
 
     def opened(self, cell: Cell) -> Run | None:
         """Return the run of a cell if there is one that these settings would go on with."""
@@ -91,24 +104,33 @@ class Work:
         wanted, found = self.wanted(cell), settings.decisive()
         same = all(found[key] == value for key, value in wanted.items() if "fingerprint" not in key)
         data = (run.settings.source or {}).get("train", {}).get("load", {})
-        return run if same and {"source": self.table.source, **self.table.load}.items() <= data.items() else None
+        wished = {"source": self.table.data(cell.noise), **self.table.load}
+        return run if same and wished.items() <= data.items() else None
 
     def results(self) -> list[Result]:
         """Return every finished run of the table, row by row."""
         order = sorted(chosen_cells(self.table), key=lambda cell: self.table.methods.index(cell.method))
-        opened = ((cell, self.opened(cell)) for cell in order)
-        return [read_result(run, cell.noise) for cell, run in opened if run is not None and run.finished]
+        return [read_result(run, cell.noise) for cell, run in self.finished(order)]
+
+    def finished(self, cells: Sequence[Cell]) -> list[tuple[Cell, Run]]:
+        """Return those of the cells that have a finished run, with it."""
+        opened = ((cell, self.opened(cell)) for cell in cells)
+        return [(cell, run) for cell, run in opened if run is not None and run.finished]
 
     def write(self) -> None:
         """Write the table as far as it is finished, and the time it took."""
         seconds = self.earlier + time.monotonic() - self.began
         write_aside(self.folder / "seconds", lambda aside: aside.write_text(f"{seconds:.1f}\n"))
         write_results(self.table, self.results(), self.out, self.jobs, seconds)
+        done = self.finished(chosen_cells(self.table))
+        rows = [row_of(self.table, read_result(run, cell.noise), run) for cell, run in done]
+        append(self.out / "store.jsonl", rows)
 
 
 def run_table(
     table: ResultTable, out: Path, jobs: int = 2, overrides: Overrides | None = None, *,
-    only: Sequence[str] = (), bar: Bar | None = None, say: Callable[[str], None] = lambda line: None,
+    only: Sequence[str] = (), root: Path | None = None, bar: Bar | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, str]:  # fmt: skip
     """Train the cells that are not finished, `jobs` at a time, and keep `out/<table>.csv` and `.md` up to date.
 
@@ -118,6 +140,7 @@ def run_table(
         jobs: how many run at once, each on one thread.
         overrides: settings laid on the recipes, by method.
         only: methods and noises to run, instead of all of them.
+        root: where the data set lies.
         bar: told how many cells are finished.
         say: told a line for each cell that ends.
 
@@ -126,13 +149,13 @@ def run_table(
     Raises:
         UserError: the data cannot be read, or a setting or a name in `only` is wrong.
     """
-    work = Work(table, out, jobs, overrides or {})
+    work = Work(table, out, jobs, root, overrides or {})
     cells, bar = chosen_cells(table, only), bar or Quiet()
     for cell in cells:
         work.wanted(cell)  # what is mistyped is told before anything runs
     waiting = [cell for cell in cells if not is_finished(work, cell)]
     if waiting:  # missing data are told once, and not by every cell
-        reload({"load": {"source": table.source, **table.load}, "split": "train"})
+        load_data(table, waiting[0].noise, root)
     work.folder.mkdir(parents=True, exist_ok=True)
     work.earlier = _seconds_before(work.folder / "seconds")
     work.write()
@@ -155,6 +178,46 @@ def run_table(
             end_child(child)
         work.write()
     return failures
+
+
+def estimates(work: Work, cells: Sequence[Cell]) -> dict[Cell, tuple[float, float]]:
+    """Return seconds, from and to, of each cell, by what an image costs here: measured once for a method and its data.
+
+    Label-free stages are counted for the first cell of a seed that has them: the others find them in the cache.
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    measured: dict[tuple[str, str], Estimate] = {}
+    found: dict[Cell, tuple[float, float]] = {}
+    paid: set[int] = set()
+    for cell in cells:
+        key = cell.method, work.table.data(cell.noise)
+        if key not in measured:
+            train, test = load_data(work.table, cell.noise, work.root)
+            settings = dataclasses.replace(settings_of(work.table, cell), threads=1)
+            measured[key] = estimate(settings, train, 0 if test is None else len(test))
+        low, high = measured[key].seconds
+        if pretrains(cell.method) and cell.seed in paid:
+            for name in ("pre-training", "clustering"):
+                less, more = measured[key].stages.get(name, (0.0, 0.0))
+                low, high = low - less, high - more
+        paid |= {cell.seed} if pretrains(cell.method) else set()
+        found[cell] = (low, high)
+    return found
+
+
+def load_data(table: ResultTable, noise: str, root: Path | None) -> tuple[Examples, Examples | None]:
+    """Load what a column of a table is trained and tested on.
+
+    Raises:
+        UserError: as `load`.
+    """
+    known = table.load
+    return load(
+        table.data(noise), root=root, size=known.get("size"), per_class=known.get("per_class"),
+        limit_test=known.get("limit_test"),
+    )  # fmt: skip
 
 
 def is_finished(work: Work, cell: Cell) -> bool:

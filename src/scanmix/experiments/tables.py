@@ -5,12 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from scanmix.config import UserError, unknown_name
+from scanmix.config import UserError, read_toml, recipe_names, unknown_name
+from scanmix.data.readers import name_of
 from scanmix.methods import METHODS
 
 ROWS = ("cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmix")
 NOISES = ("symmetric:0.2", "symmetric:0.5", "symmetric:0.8", "symmetric:0.9", "asymmetric:0.4")
+ASYMMETRIC49 = "asymmetric:0.49"
+ABLATION = ("scan", "dividemix", "scan_dividemix", "scanmix")
+SHORT = {"symmetric": "sym", "symmetric-exclusive": "symx", "asymmetric": "asym", "instance": "inst", "web": "web"}
+"""Words for the columns of the paper's tables: `sym90`, `web40`."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,7 @@ class Cell:
 
     method: str
     noise: str
+    """As `--noise` takes it; `web:0.4` is a variant of the data that has such noise of its own."""
     seed: int
 
     @property
@@ -41,33 +50,129 @@ class ResultTable:
     noises: tuple[str, ...] = NOISES
     seeds: tuple[int, ...] = (0,)
     """Each seed draws the images kept of each class, the noise and the training anew."""
+    paper: tuple[str, str] | None = None
+    """Table and data set of the paper whose figures stand beside ours."""
+    oracle: bool = False
+    """Where a recipe was chosen for one noise (`cifar10/sym90/dividemix`) it is taken."""
 
+    def data(self, noise: str) -> str:
+        """Return what is trained on in a column."""
+        return f"{self.source}:{noise.partition(':')[2]}" if noise.startswith("web:") else self.source
+
+    def recipe(self, cell: Cell) -> str | None:
+        """Return the recipe chosen for the noise of a cell, where that is wanted and there is one."""
+        name = f"{name_of(self.source)}/{short(cell.noise)}/{cell.method}"
+        return name if self.oracle and name in recipe_names() else None
+
+
+def short(noise: str) -> str:
+    """Return what a noise is called in a column of the paper: `sym90`, `densenet`; `given` of labels that came so."""
+    kind, _, value = noise.partition(":")
+    if kind == "semantic":
+        return value.partition(":")[0]
+    return f"{SHORT[kind]}{round(100 * float(value))}" if kind in SHORT else "given"
+
+
+@cache
+def published() -> Mapping[str, Any]:
+    """Return table -> data -> method -> "best" or "last" -> column -> accuracy in percent, as printed in the paper."""
+    return read_toml(Path(__file__).with_name("published.toml"))
+
+
+FASHION = {"per_class": 500, "limit_test": 2000}
+SEMANTIC = ("densenet:0.32", "resnet:0.38", "vgg:0.34"), ("densenet:0.34", "resnet:0.37", "vgg:0.37")
+"""Networks and rates of Table 2, for CIFAR-10 and CIFAR-100."""
 
 TABLES: dict[str, ResultTable] = {
     table.name: table
     for table in (
-        ResultTable(name="fashion-small", source="fashion-mnist", load={"per_class": 500, "limit_test": 2000}),
+        ResultTable(name="fashion-small", source="fashion-mnist", load=FASHION),
         ResultTable(name="digits-small", source="digits"),
         ResultTable(
-            name="table6-small",
-            source="fashion-mnist",
-            load={"per_class": 500, "limit_test": 2000},
-            methods=("scan", "dividemix", "scan_dividemix", "scanmix"),
-            noises=(*NOISES, "asymmetric:0.49"),
+            name="table1-small", source="fashion-mnist", load=FASHION, noises=(*NOISES, ASYMMETRIC49),
+            methods=("cross_entropy", "mixup", "dividemix", "scanmix"), paper=("table1", "cifar10"),
+        ),
+        ResultTable(
+            name="table2-small", source="fashion-mnist", load=FASHION, paper=("table2", "cifar10"),
+            methods=("cross_entropy", "dividemix", "scanmix"),
+            noises=tuple(f"semantic:{network}:0.35" for network in ("densenet", "resnet", "vgg")),
+        ),
+        ResultTable(
+            name="table6-small", source="fashion-mnist", load=FASHION, noises=(*NOISES, ASYMMETRIC49),
+            methods=ABLATION, paper=("table6", "cifar10"),
+        ),
+        *(
+            ResultTable(
+                name=f"{table}-{data}", source=data, paper=(table, data), methods=methods,
+                noises=(*NOISES, ASYMMETRIC49) if data == "cifar10" else NOISES[:4],
+            )
+            for table, methods in (("table1", ("cross_entropy", "mixup", "dividemix", "scanmix")), ("table6", ABLATION))
+            for data in ("cifar10", "cifar100")
+        ),
+        *(
+            ResultTable(
+                name=f"table2-{data}", source=data, paper=("table2", data), methods=("dividemix", "scanmix"),
+                noises=tuple(f"semantic:{labeler}" for labeler in labelers),
+            )
+            for data, labelers in zip(("cifar10", "cifar100"), SEMANTIC, strict=True)
+        ),
+        ResultTable(
+            name="table3-red-mini-imagenet", source="red-mini-imagenet", paper=("table3", "red-mini-imagenet"),
+            methods=("cross_entropy", "mixup", "dividemix", "scanmix"),
+            noises=("web:0.2", "web:0.4", "web:0.6", "web:0.8"),
+        ),
+        ResultTable(
+            name="table4-webvision", source="webvision:50", paper=("table4", "webvision"),
+            methods=("dividemix", "scanmix"), noises=("none",),
+        ),
+        ResultTable(
+            name="table5-clothing1m", source="clothing1m", paper=("table5", "clothing1m"),
+            methods=("cross_entropy", "dividemix", "scanmix"), noises=("none",),
         ),
     )
-}
+}  # fmt: skip
 
 
-def find_table(name: str, seeds: int = 1) -> ResultTable:
+def find_table(
+    name: str, seeds: int = 1, data: str | None = None, scale: str = "paper", *, oracle: bool = False
+) -> ResultTable:
     """Return the table of that name, with the seeds 0 .. seeds - 1.
 
+    `table6` with `data` is `table6-cifar10`, with `scale` "small" `table6-small`; without, the only one there is.
+
     Raises:
-        UserError: there is no such table.
+        UserError: there is no such table, or there are several.
     """
-    if name not in TABLES:
-        raise unknown_name("table", name, TABLES)
-    return dataclasses.replace(TABLES[name], seeds=tuple(range(seeds)))
+    known = [key for key in TABLES if key.startswith(f"{name}-")]
+    full = f"{name}-small" if scale == "small" else f"{name}-{data}" if data else name
+    if full not in TABLES and full == name:
+        of_the_paper = [key for key in known if key != f"{name}-small"]
+        if len(of_the_paper) > 1:
+            choices = ", ".join(key.removeprefix(f"{name}-") for key in of_the_paper)
+            raise UserError(f"{name} is of several data sets; choose one with --data: {choices}; or --scale small")
+        full = of_the_paper[0] if of_the_paper else full
+    if full not in TABLES:
+        raise unknown_name("table", full, TABLES)
+    table = dataclasses.replace(TABLES[full], seeds=tuple(range(seeds)), oracle=oracle)
+    return dataclasses.replace(table, name=f"{table.name}-oracle") if oracle else table
+
+
+def find_cell(path: str, seeds: int = 1, *, oracle: bool = False) -> tuple[ResultTable, Cell]:
+    """Return the cell that `table1/cifar100/sym90/scanmix` names, of seed 0, and its table; `small` is a data set too.
+
+    Raises:
+        UserError: it names none.
+    """
+    parts = path.split("/")
+    if len(parts) != 4:
+        raise UserError(f"{path!r} is no cell; write TABLE/DATA/COLUMN/METHOD, such as table1/cifar100/sym90/scanmix")
+    table = find_table(f"{parts[0]}-{parts[1]}", seeds, oracle=oracle)
+    columns = {short(noise): noise for noise in table.noises}
+    if parts[2] not in columns:
+        raise unknown_name(f"column of {table.name}", parts[2], columns)
+    if parts[3] not in table.methods:
+        raise unknown_name(f"method of {table.name}", parts[3], table.methods)
+    return table, Cell(parts[3], columns[parts[2]], 0)
 
 
 def chosen_cells(table: ResultTable, only: Sequence[str] = ()) -> list[Cell]:
@@ -75,11 +180,13 @@ def chosen_cells(table: ResultTable, only: Sequence[str] = ()) -> list[Cell]:
 
     Seed by seed: the label-free methods first, whose stages the others share, then the dearest: no long run is left
     to the end. A label-free method runs for one noise alone, since the labels do but name its clusters.
-    `only` names methods, noises or both; nothing named of a kind means all of it.
+    `only` names methods, noises (as `symmetric:0.9` or `sym90`) or both; nothing named of a kind means all of it.
 
     Raises:
         UserError: `only` names what is not in the table.
     """
+    columns = {short(noise): noise for noise in table.noises}
+    only = [columns.get(name, name) for name in only]
     for name in only:
         if name not in (*table.methods, *table.noises):
             raise unknown_name(f"method or noise of {table.name}", name, (*table.methods, *table.noises))

@@ -11,7 +11,7 @@ import torch
 
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.data.mappings import CIFAR100_CLASSES
+from scanmix.data.mappings import CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
 from scanmix.data.readers.pickles import PlainArray, read_pickle
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -42,10 +42,23 @@ def read_cifar100(root: str | Path | None = None) -> tuple[Examples, Examples]:
     Raises:
         UserError: if the files are missing, broken, or ask for more than arrays.
     """
+    return _read_cifar100(root, b"fine_labels", CIFAR100_CLASSES)
+
+
+def read_cifar100_coarse(root: str | Path | None = None) -> tuple[Examples, Examples]:
+    """Read CIFAR-100 as `read_cifar100` does, labeled with its twenty superclasses.
+
+    Raises:
+        UserError: as `read_cifar100`.
+    """
+    return _read_cifar100(root, b"coarse_labels", tuple(CIFAR100_SUPERCLASSES))
+
+
+def _read_cifar100(root: str | Path | None, key: bytes, class_names: tuple[str, ...]) -> tuple[Examples, Examples]:
     folder = _find("cifar100", root, "cifar-100-python", ("train", "test"))
     return (
-        _read("cifar100", [folder / "train"], "train", b"fine_labels", CIFAR100_CLASSES),
-        _read("cifar100", [folder / "test"], "test", b"fine_labels", CIFAR100_CLASSES),
+        _read("cifar100", [folder / "train"], "train", key, class_names),
+        _read("cifar100", [folder / "test"], "test", key, class_names),
     )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,18 +15,38 @@ from torch import Tensor
 
 from scanmix.config import UserError, unknown_name
 from scanmix.data.examples import Examples, NoiseReport, changed_share, measure_transition
-from scanmix.data.readers.cifar import read_cifar10, read_cifar100
+from scanmix.data.readers.cifar import read_cifar10, read_cifar100, read_cifar100_coarse
 from scanmix.data.readers.listed import warn_unless
 from scanmix.data.readers.pickles import PlainArray, read_pickle
 
 ADDRESS = "https://github.com/UCSC-REAL/cifar-10-100n"
+
+
+class LabelSet(NamedTuple):
+    """One of the sets of labels in a file."""
+
+    key: str
+    clean: str
+    """Key of the labels they are measured against."""
+    wrong: float
+    """Published share of wrong labels."""
+
+
 LABELS10 = {
-    "aggre": ("aggre_label", 0.0901), "worse": ("worse_label", 0.4021), "random1": ("random_label1", 0.1723),
-    "random2": ("random_label2", 0.1812), "random3": ("random_label3", 0.1764),
-}  # fmt: skip
-"""Label set -> key in CIFAR-10_human.pt, published share of wrong labels."""
-LABELS100 = {"fine": ("noisy_label", 0.4020)}
-"""The same of CIFAR-100_human.pt; its coarse labels are of another set of classes."""
+    "aggre": LabelSet("aggre_label", "clean_label", 0.0901),  # the majority of three people
+    "worse": LabelSet("worse_label", "clean_label", 0.4021),  # a wrong one of theirs, where there is one
+    "random1": LabelSet("random_label1", "clean_label", 0.1723),
+    "random2": LabelSet("random_label2", "clean_label", 0.1812),
+    "random3": LabelSet("random_label3", "clean_label", 0.1764),
+}
+"""Of CIFAR-10_human.pt."""
+LABELS100 = {
+    "fine": LabelSet("noisy_label", "clean_label", 0.4020),
+    "coarse": LabelSet("noisy_coarse_label", "clean_coarse_label", 0.2640),
+}
+"""Of CIFAR-100_human.pt."""
+OTHER_KEYS = {"noisy_label": "noise_label"}
+"""What the `.npy` of CIFAR-100 calls it."""
 
 
 def read_cifar10n(root: str | Path | None, variant: str) -> tuple[Examples, Examples]:
@@ -41,31 +62,31 @@ def read_cifar10n(root: str | Path | None, variant: str) -> tuple[Examples, Exam
 
 
 def read_cifar100n(root: str | Path | None, variant: str) -> tuple[Examples, Examples]:
-    """Read CIFAR-100 with the labels `fine` of CIFAR-100_human.pt.
+    """Read CIFAR-100 with the labels `fine` or, of its twenty superclasses, `coarse` of CIFAR-100_human.pt.
 
     Raises:
         UserError: as `read_cifar10n`.
     """
-    train, test = read_cifar100(root)
+    train, test = (read_cifar100_coarse if variant == "coarse" else read_cifar100)(root)
     return _relabeled(train, root, LABELS100, variant), dataclasses.replace(test, name="cifar100n")
 
 
-def _relabeled(train: Examples, root: str | Path | None, known: dict[str, tuple[str, float]], variant: str) -> Examples:
+def _relabeled(train: Examples, root: str | Path | None, known: dict[str, LabelSet], variant: str) -> Examples:
     """Give CIFAR's images the labels of a person; CIFAR's own are the true ones."""
     old, name = train.name, f"{train.name}n"
     if variant not in known:
         raise unknown_name("label set", f"{name}:{variant}", [f"{name}:{label_set}" for label_set in known])
-    key, published = known[variant]
-    path = _find(f"CIFAR-{old.removeprefix('cifar')}_human.pt", root)
+    wanted = known[variant]
+    path = _find(f"CIFAR-{old.removeprefix('cifar')}_human", root)
     content = _read_human(path)
-    clean, given = (_labels(content, part, path, train) for part in ("clean_label", key))
+    clean, given = (_labels(content, key, path, train) for key in (wanted.clean, wanted.key))
     if not torch.equal(clean, train.labels):
         raise UserError(
             f"the clean labels in {path} are not those of {old} in its order ({int((clean != train.labels).sum())} "
-            "differ): the .pt file is in the order of the python batches, the .npy beside it is not"
+            "differ): the .pt file is in the order of the python batches, the ..._ordered.npy beside it is not"
         )
     rate = changed_share(train.labels, given)
-    warn_unless(f"share of wrong labels in {path.name}, {key}", round(rate, 3), published, within=0.001)
+    warn_unless(f"share of wrong labels in {path.name}, {wanted.key}", round(rate, 4), wanted.wrong, within=0.001)
     report = NoiseReport(
         kind="human",
         asked_rate=None,
@@ -78,27 +99,36 @@ def _relabeled(train: Examples, root: str | Path | None, known: dict[str, tuple[
 
 def _find(name: str, root: str | Path | None) -> Path:
     top = Path(root if root is not None else os.environ.get("SCANMIX_DATA", "")).expanduser()
-    places = [folder / name for folder in (top, top / "data", top.parent, top / "cifar-10-100n" / "data")]
+    folders = (top, top / "data", top.parent, top / "cifar-10-100n" / "data")
+    places = (folder / f"{name}{suffix}" for suffix in (".pt", ".npy") for folder in folders)
     found = next((path for path in places if path.is_file()), None)
     if found is None:
-        raise UserError(f"{name} is not in {top} or its folder data; get it from {ADDRESS} and put it there")
+        raise UserError(f"{name}.pt is not in {top} or its folder data; get it from {ADDRESS} and put it there")
     return found
 
 
 def _read_human(path: Path) -> dict[str, Any]:
-    """Open the archive that torch.save wrote, and read the pickle in it without running anything."""
+    """Read the pickle in the archive of `torch.save`, or after the header of `np.save`, without running anything."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            inside = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            raw = archive.read(inside)
-    except (OSError, zipfile.BadZipFile, StopIteration):
+        raw = _pickle_in(path.read_bytes())
+    except (OSError, zipfile.BadZipFile, ValueError, StopIteration):
         raise UserError(f"{path} is not a file of CIFAR-N; get it again from {ADDRESS}") from None
     content = read_pickle(path, "a file of CIFAR-N", ADDRESS, raw)
     return {name.decode() if isinstance(name, bytes) else str(name): part for name, part in content.items()}
 
 
+def _pickle_in(raw: bytes) -> bytes:
+    file = io.BytesIO(raw)
+    if raw.startswith(np.lib.format.MAGIC_PREFIX):
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return file.read()
+    with zipfile.ZipFile(file) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+
+
 def _labels(content: dict[str, Any], key: str, path: Path, train: Examples) -> Tensor:
-    found = content.get(key)
+    found = content.get(key, content.get(OTHER_KEYS.get(key, key)))
     try:
         numbers = np.asarray(found.to_numpy() if isinstance(found, PlainArray) else found).astype(np.int64).reshape(-1)
     except (TypeError, ValueError):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError
+from scanmix.config import UnexpectedData, UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers.pictures import read_pictures
 
@@ -60,12 +60,13 @@ def require(name: str, top: Path, wanted: Sequence[str], how: str) -> None:
 def read_list(path: Path, num_classes: int | None) -> list[tuple[str, int]]:
     """Read lines of a file name and a label, with blanks between; an empty line is none.
 
-    With `num_classes` None any label from 0 on will do.
+    With `num_classes` None any label from 0 on will do. A file that is named again keeps its first label.
 
     Raises:
         UserError: a line is something else; says which.
     """
-    found: list[tuple[str, int]] = []
+    found: dict[str, int] = {}
+    again: list[int] = []
     for number, line in enumerate(_lines(path), start=1):
         name, _, label = line.strip().rpartition(" ")
         if not line.strip():
@@ -74,8 +75,13 @@ def read_list(path: Path, num_classes: int | None) -> list[tuple[str, int]]:
             raise UserError(f"{path}, line {number}: a file name and a label are expected, not {line.strip()!r}")
         if num_classes is not None and int(label) >= num_classes:
             raise UserError(f"{path}, line {number}: label {label} is outside 0..{num_classes - 1}")
-        found.append((name.strip(), int(label)))
-    return found
+        if name.strip() in found:
+            again.append(number)
+        else:
+            found[name.strip()] = int(label)
+    if again:
+        tell(f"{len(again)} lines of {path} name a file that is named before, first line {again[0]}; they are left out")
+    return list(found.items())
 
 
 def read_names(path: Path) -> list[str]:
@@ -122,7 +128,12 @@ def to_examples(
 def warn_unless(what: str, found: float, expected: float, within: float = 0) -> None:
     """Warn where a number is not the published one: the files may be another release, or not all of them."""
     if abs(found - expected) > within:
-        warnings.warn(f"{what}: {found:,} here, {expected:,} published", stacklevel=2)
+        tell(f"{what}: {found:,} here, {expected:,} published")
+
+
+def tell(text: str) -> None:
+    """Warn of a published data set that is not quite as it was published."""
+    warnings.warn(text, UnexpectedData, stacklevel=2)
 
 
 def _known(labels: Sequence[int | None]) -> Tensor | None:

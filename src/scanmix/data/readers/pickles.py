@@ -60,6 +60,12 @@ class PlainArray:
             raise ValueError("size does not fit")
         return flat.reshape(shape, order="F" if fortran else "C")
 
+    def to_object(self) -> Any:
+        """Return what an array of one Python object holds, which is how `np.save` writes a dictionary; else None."""
+        if len(self.state) != 5 or self.state[1] != () or not isinstance(self.state[4], list):
+            return None
+        return next(iter(self.state[4]), None)
+
 
 def _latin1(text: str, encoding: str) -> bytes:
     if encoding not in ("latin1", "latin-1"):
@@ -109,6 +115,7 @@ def read_pickle(path: Path, what: str, address: str, raw: bytes | None = None) -
         ) from None
     except Exception:  # a broken pickle can raise nearly anything
         raise UserError(f"{path} is truncated or not {what}; get it again from {address}.") from None
+    content = content.to_object() if isinstance(content, PlainArray) else content
     if not isinstance(content, dict):
         raise UserError(f"{path} is not {what}; get it again from {address}.")
     return content

@@ -16,6 +16,7 @@ from scanmix.data.readers.listed import (
     read_list,
     read_names,
     require,
+    tell,
     to_examples,
     top_folder,
     warn_unless,
@@ -31,6 +32,8 @@ COUNTS = {
 }  # fmt: skip
 """Noise level -> published number of training images."""
 CLASSES, SIDE, TESTED = 100, 32, 5000
+TOLERANCE = 0.02
+"""Of the share of wrong labels that a level names."""
 ANNOTATIONS = "mini-imagenet-annotations.json"
 
 
@@ -49,10 +52,11 @@ def read_red_mini_imagenet(root: str | Path | None, level: str, size: int | None
     top = top_folder("red-mini-imagenet", root, HOW)
     top = top / "mini-imagenet" if (top / "mini-imagenet").is_dir() else top
     split, validation = f"split/red_noise_nl_{level}", "split/clean_validation"
-    require("red-mini-imagenet", top, [split, validation], HOW)
+    folders = [] if (top / "0").is_dir() else ["all_images", "validation"]  # else the layout of FaMUS
+    require("red-mini-imagenet", top, [split, validation, *folders], HOW)
     listed = read_list(top / split, CLASSES)
     web = _web_ids(top)
-    by_label = not (top / "all_images").is_dir()  # the layout of FaMUS
+    by_label = not (top / "all_images").is_dir()
     train = [
         Entry(
             f"train/{name}",
@@ -82,6 +86,8 @@ def _reported(train: Examples, level: float) -> Examples:
         seed=None,
         transition=measure_transition(train.true_labels, train.labels, train.num_classes),
     )
+    share = "share of wrong labels in red-mini-imagenet:"
+    warn_unless(f"{share}{level:g}", round(report.actual_rate, 3), level, within=TOLERANCE)
     return dataclasses.replace(train, noise=report)
 
 
@@ -99,9 +105,10 @@ def _class_names(top: Path) -> tuple[str, ...]:
 
 
 def _web_ids(top: Path) -> set[str] | None:
-    """Return the ids of the pictures from the web; None where the annotations are not there."""
+    """Return the ids of the pictures from the web; None, which is told, where the annotations are not there."""
     path = next((place for place in (top / ANNOTATIONS, top.parent / ANNOTATIONS) if place.is_file()), None)
     if path is None:
+        tell(f"{ANNOTATIONS} is neither in {top} nor beside it, so it is not known which labels are wrong")
         return None
     try:
         listed: Sequence[Any] = json.loads(path.read_text(encoding="utf-8"))["data"]

@@ -1,0 +1,76 @@
+"""Whether one run is better than another by more than chance: the bootstrap and t-test of the paper's section 4.3.
+
+Legend: N test images, R resamples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+RESAMPLES = 10_000
+
+
+class Comparison(NamedTuple):
+    """Two runs on the same test images; accuracies are shares (0..1)."""
+
+    mean: tuple[float, float]
+    """Of the resampled accuracies."""
+    deviation: tuple[float, float]
+    """Of the resampled accuracies: how far a run's accuracy hangs on which images it is tested on."""
+    difference: float
+    """First minus second."""
+    interval: tuple[float, float]
+    """Of the difference, in 95 % of the resamples; each takes the same images for both."""
+    p_value: float
+    """Two-sided, of a t-test with the bootstrap's variances, N - 1 degrees of freedom each (Welch)."""
+
+
+def compare(first: np.ndarray, second: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+    """Compare which images two runs got right. Shape: (N,), (N,) bool.
+
+    It tells how sure the difference between *these two* trained networks is; what another seed of training would give,
+    it does not: for that, see `welch` on several seeds.
+    """
+    count, rng = len(first), np.random.default_rng(seed)
+    both = np.stack([first, second], 1).astype(np.float64)
+    # Only how often each of the four kinds of image is drawn matters: right by both, one, the other, none.
+    kinds, number = np.unique(both, axis=0, return_counts=True)
+    drawn = rng.multinomial(count, number / count, size=resamples) / count  # (R, kinds)
+    resampled = drawn @ kinds
+    gaps = resampled[:, 0] - resampled[:, 1]
+    mean, spread = resampled.mean(0), resampled.std(0, ddof=1)
+    low, high = np.quantile(gaps, [0.025, 0.975])
+    return Comparison(
+        mean=(float(mean[0]), float(mean[1])),
+        deviation=(float(spread[0]), float(spread[1])),
+        difference=float(both[:, 0].mean() - both[:, 1].mean()),
+        interval=(float(low), float(high)),
+        p_value=_p_value(float(mean[0] - mean[1]), float(spread[0]) ** 2, float(spread[1]) ** 2, count, count),
+    )
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the two-sided p-value of Welch's t-test between accuracies over seeds; 1 where neither varies nor differs.
+
+    Raises:
+        ValueError: fewer than two values on a side.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError("a t-test needs two seeds of each at least")
+    one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    variances = one.var(ddof=1) / len(one), two.var(ddof=1) / len(two)
+    return _p_value(float(one.mean() - two.mean()), float(variances[0]), float(variances[1]), len(one), len(two))
+
+
+def _p_value(difference: float, first: float, second: float, count: int, other: int) -> float:
+    """Welch's test, given the variances of both means."""
+    from scipy.stats import t
+
+    if first + second == 0:
+        return 1.0 if difference == 0 else 0.0
+    freedom = (first + second) ** 2 / (first**2 / (count - 1) + second**2 / (other - 1))
+    return float(2 * t.sf(abs(difference) / math.sqrt(first + second), freedom))

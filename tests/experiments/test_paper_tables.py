@@ -1,0 +1,125 @@
+"""The paper's tables by name: their cells, recipes, figures; what a cell is made of; the store of runs."""
+
+from pathlib import Path
+
+import pytest
+
+from scanmix.config import UserError, load_recipe, recipe_names
+from scanmix.experiments import TABLES, Cell, find_cell, find_table
+from scanmix.experiments.explain import explained, origins, paper_says
+from scanmix.experiments.running import Work
+from scanmix.experiments.store import append, read_store
+from scanmix.experiments.tables import published, short
+from scanmix.methods import METHODS
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "scale", "found"),
+    [
+        ("table6", "cifar10", "paper", "table6-cifar10"),
+        ("table6", None, "small", "table6-small"),
+        ("table3", None, "paper", "table3-red-mini-imagenet"),
+        ("digits-small", None, "paper", "digits-small"),
+        ("table1-cifar100", None, "paper", "table1-cifar100"),
+    ],
+)
+def test_a_table_is_found_by_what_it_is_called(name: str, data: str | None, scale: str, found: str) -> None:
+    assert find_table(name, 2, data, scale).name == found
+
+
+def test_a_table_of_several_data_sets_asks_which() -> None:
+    with pytest.raises(UserError, match="choose one with --data: cifar10, cifar100; or --scale small"):
+        find_table("table1")
+    with pytest.raises(UserError, match=r"unknown table 'table6-cifar11'; did you mean 'table6-cifar10'"):
+        find_table("table6", data="cifar11")
+
+
+def test_every_printed_figure_has_a_cell_and_every_cell_of_the_paper_a_figure() -> None:
+    for table in TABLES.values():
+        if table.paper is None or table.name.endswith("-small"):
+            continue
+        name, data = table.paper
+        printed = published()[name][data]
+        assert set(printed) == set(table.methods)
+        columns = {short(noise) for noise in table.noises}
+        for figures in printed.values():
+            assert set(figures["best"]) <= columns
+        assert set().union(*(figures["best"] for figures in printed.values())) == columns
+
+
+def test_every_cell_can_be_named_and_explained() -> None:
+    count = 0
+    for table in TABLES.values():
+        if table.paper is None:
+            continue
+        name, data = table.name.split("-", 1)
+        for noise in table.noises:
+            for method in table.methods:
+                found, cell = find_cell(f"{name}/{data}/{short(noise)}/{method}")
+                assert (found, cell) == (find_table(table.name), Cell(method, noise, 0))
+                assert len(explained(found, cell)) > 10
+                count += 1
+    assert count > 100
+
+
+def test_an_explanation_says_where_each_value_is_from() -> None:
+    table, cell = find_cell("table1/cifar100/sym90/scanmix")
+    found = {setting.key: setting for setting in explained(table, cell)}
+    assert found["warmup"].value == "30 epochs"
+    assert found["warmup"].origin.startswith("recipe cifar100/any/scanmix: DivideMix and ScanMix code")
+    assert found["clustering.batch_size"].origin.startswith("recipe cifar100/any/scan: ")
+    assert found["learning_rate"].origin == "default: section 4.2"
+    assert found["views.mean"].origin.startswith("recipe cifar100/any/scan")
+    assert paper_says(table, cell) == "table1, cifar100, sym90: best 58.5 %, last 58.2 %"
+    assert paper_says(*find_cell("table6/small/sym20/scan")) == "table6, cifar10, sym20: best 77.5 %"
+    assert origins(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("table1/cifar100/sym90", "is no cell; write TABLE/DATA/COLUMN/METHOD"),
+        ("table1/cifar100/sym91/scanmix", "did you mean 'sym90'"),
+        ("table1/cifar100/sym90/scanmax", "did you mean 'scanmix'"),
+    ],
+)
+def test_what_is_no_cell_is_told(path: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        find_cell(path)
+
+
+def test_recipes_chosen_for_one_noise_are_taken_when_asked_for(tmp_path: Path) -> None:
+    cell = Cell("dividemix", "symmetric:0.9", 0)
+    plain, told = find_table("table1-cifar10"), find_table("table1-cifar10", oracle=True)
+    assert plain.recipe(cell) is None and told.recipe(cell) == "cifar10/sym90/dividemix"
+    assert told.name == "table1-cifar10-oracle"
+    assert "--recipe=cifar10/sym90/dividemix" in Work(told, tmp_path).arguments(cell)
+    assert Work(told, tmp_path).wanted(cell)["settings"]["unlabeled_weight"] == 50
+
+
+def test_a_recipe_for_one_noise_is_marked_and_has_a_twin_that_is_not() -> None:
+    for name in recipe_names():
+        data, noise, method = name.split("/")
+        recipe = load_recipe(name)
+        assert recipe.get("oracle", False) == (noise not in ("any", "fast")), name
+        assert f"{data}/any/{method}" in recipe_names() and method in METHODS
+
+
+def test_web_noise_is_a_variant_of_the_data(tmp_path: Path) -> None:
+    table, cell = find_cell("table3/red-mini-imagenet/web40/scanmix")
+    words = Work(table, tmp_path, root=Path("/data")).arguments(cell)
+    assert words[:3] == ["train", "red-mini-imagenet:0.4", "--root=/data"]
+    assert "--noise=none" in words and words[-1].endswith("scanmix-web-0.4-seed0")
+
+
+def test_the_store_takes_each_run_once(tmp_path: Path) -> None:
+    path = tmp_path / "store.jsonl"
+    one = {"table": "t", "method": "m", "noise": "n", "seed": 0, "settings": "a", "last": 0.5}
+    append(path, [one])
+    before = path.read_text()
+    append(path, [one, one | {"seed": 1}])
+    assert path.read_text().startswith(before)
+    assert [row["seed"] for row in read_store(path)] == [0, 1]
+    path.write_text(before + "half a li")
+    with pytest.raises(UserError, match=r"store.jsonl, line 2 is no JSON"):
+        append(path, [one])
