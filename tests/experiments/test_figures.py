@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import scanmix
 from scanmix.cli import app
 from scanmix.config import UserError
-from scanmix.experiments.figures import figure3, figure4, rank_share
+from scanmix.experiments.figures import elbo_figure, figure3, figure4, rank_share
 
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
 
@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for method, more in extra.items():
         scanmix.train(
             noisy, test=test, method=method, out=folder / method, recipe=str(folder / "bare.toml"), network=NETWORK,
-            threads=1, progress=False, epochs=3, batch_size=16, **more,
+            threads=1, progress=False, epochs=3, batch_size=16, monitor={"elbo": 20}, **more,
         )  # fmt: skip
     return [folder / "dividemix", folder / "cross_entropy"]
 
@@ -47,6 +47,16 @@ def test_figure_4_measures_how_losses_part(runs: list[Path]) -> None:
     assert "dividemix, after epoch 2 of 3" in drawn.svg  # the first epoch after warm-up
     assert "cross_entropy, after epoch 1 of 3" in drawn.svg
     assert len(re.findall(r"a wrong label has the larger loss in \d+\.\d %", drawn.caption)) == 2
+
+
+def test_the_elbo_of_each_run_has_a_row_and_the_caption_counts(runs: list[Path]) -> None:
+    drawn = elbo_figure(runs)
+    root = ET.fromstring(drawn.svg)
+    assert (root.get("width"), root.get("height")) == ("1260", "480")
+    assert [chart.get("y") for chart in root if chart.get("x")] == ["0"] * 3 + ["240"] * 3
+    lines = scanmix.open_run(runs[1]).metrics
+    lowered = sum(line["elbo/gain"] < 0 for line in lines)
+    assert f"cross_entropy lowered it in {lowered} of 3 epochs." in drawn.caption
 
 
 def test_rank_share_counts_pairs() -> None:
@@ -76,5 +86,7 @@ def test_runs_that_tell_nothing_are_refused(runs: list[Path], tmp_path: Path) ->
     )
     with pytest.raises(UserError, match="no curve of test accuracy"):
         figure3([tmp_path / "untested"])
+    with pytest.raises(UserError, match=r"measured no ELBO; train it with --set monitor\.elbo=200"):
+        elbo_figure([tmp_path / "untested"])
     with pytest.raises(UserError, match="no true labels"):
         figure4([tmp_path / "untested"])

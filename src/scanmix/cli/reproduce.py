@@ -17,7 +17,7 @@ from scanmix.progress import progress
 if TYPE_CHECKING:
     from scanmix.experiments import Cell, ResultTable
 
-FIGURES = ("figure3", "figure4")
+FIGURES = ("figure3", "figure4", "elbo")
 
 
 def reproduce(
@@ -26,7 +26,7 @@ def reproduce(
         typer.Argument(
             metavar="TABLE",
             help="table1 ... table6, fashion-small, digits-small or audit-digits; one cell, as "
-            "table1/cifar100/sym90/scanmix; or figure3 and figure4, with run folders.",
+            "table1/cifar100/sym90/scanmix; or figure3, figure4 and elbo, with run folders.",
         ),
     ],
     runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders of a figure.")] = None,
@@ -107,13 +107,14 @@ def _audit(out: Path, seeds: int) -> None:
 
 
 def _figure(name: str, runs: list[Path], out: Path) -> None:
-    """Draw a figure of the paper from runs, and say what it shows."""
+    """Draw a figure of the paper, or of its theory, from runs, and say what it shows."""
     from scanmix.experiments import figures
     from scanmix.pretrain.artifacts import write_aside
 
     if not 1 <= len(runs) <= 2:
         raise UserError(f"{name} is drawn from one or two run folders: scanmix reproduce {name} RUN RUN")
-    drawn = figures.figure3(runs) if name == "figure3" else figures.figure4(runs)
+    draw = {"figure3": figures.figure3, "figure4": figures.figure4, "elbo": figures.elbo_figure}[name]
+    drawn = draw(runs)
     path = out if out.suffix == ".svg" else out / f"{name}.svg"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, lambda aside: aside.write_text(drawn.svg, encoding="utf-8"))

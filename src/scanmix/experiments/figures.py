@@ -1,4 +1,4 @@
-"""The paper's Figures 3 and 4 from run folders: accuracy by epoch, and losses of clean and noisy labels.
+"""The paper's Figures 3 and 4 and its theory from run folders: accuracy, losses of clean and noisy labels, ELBO.
 
 Legend: N examples, P networks.
 """
@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from scanmix.audit.kept import load_evidence
 from scanmix.config import UserError
+from scanmix.report.curves import SMALL, bound_charts, broken_assumptions
 from scanmix.report.plots import Line, histogram, line_chart
 from scanmix.runs import Run, open_run
 from scanmix.trajectory import Snapshot, load_trajectory
@@ -22,8 +23,9 @@ BINS = 40
 STYLE = """
 text { font: 11px system-ui, sans-serif; fill: #1c1e21; } .heading { font-size: 12.5px; font-weight: 600; }
 .name { fill: #5c636b; } .grid { stroke: #e8eaec; } .axis { stroke: #5c636b; }
-.tone0 { color: #0072b2; } .tone1 { color: #c65102; }
+.tone0 { color: #0072b2; } .tone1 { color: #c65102; } .tone2 { color: #007f5f; }
 .line { fill: none; stroke: currentColor; stroke-width: 2; } .line.tone1 { stroke-dasharray: 7 4; }
+.line.tone2 { stroke-dasharray: 2 4; }
 .area { stroke: currentColor; stroke-width: 1.5; fill: currentColor; fill-opacity: .3; }
 .area.tone1 { fill: url(#hatch); fill-opacity: 1; }
 """
@@ -94,6 +96,26 @@ def figure4(folders: Sequence[Path]) -> Figure:
     )
 
 
+def elbo_figure(folders: Sequence[Path]) -> Figure:
+    """Draw log-likelihood, ELBO and KL of runs by epoch; the caption says how often Lemma 1 had nothing to say.
+
+    Raises:
+        UserError: a run did not measure them.
+    """
+    runs, drawn = _named([open_run(folder) for folder in folders]), []
+    for name, run in runs.items():
+        charts = bound_charts(name, run)
+        if not charts:
+            raise UserError(f"{run.folder} measured no ELBO; train it with --set monitor.elbo=200")
+        drawn += charts
+    said = "; ".join(broken_assumptions(name, run) for name, run in runs.items())
+    return Figure(
+        _alone(drawn, *SMALL, columns=len(drawn) // len(runs)),
+        f"Log-likelihood of the given labels, ELBO and KL by epoch, {_noise(runs)}, a row each for "
+        f"{' and '.join(runs)}. Lemma 1 needs an epoch that does not lower E[log p(y,z|x)]: {said}.",
+    )
+
+
 def rank_share(large: np.ndarray, small: np.ndarray) -> float:
     """Return how likely a draw of the first is larger than one of the second, ties by half (the area under ROC)."""
     below, upto = (np.searchsorted(np.sort(small), large, side=side) for side in ("left", "right"))
@@ -127,15 +149,16 @@ def _noise(runs: Mapping[str, Run]) -> str:
     return ", ".join([*sorted(said), *sorted(rates)])
 
 
-def _alone(drawings: Sequence[Markup], width: int, height: int) -> str:
-    """Put drawings side by side into one SVG file with its own style."""
+def _alone(drawings: Sequence[Markup], width: int, height: int, columns: int = 2) -> str:
+    """Put drawings side by side, in rows, into one SVG file with its own style."""
     places = [
-        f'<svg x="{place * width}" width="{width}" height="{height}"' + str(drawing).removeprefix("<svg")
+        f'<svg x="{place % columns * width}" y="{place // columns * height}" width="{width}" height="{height}"'
+        + str(drawing).removeprefix("<svg")
         for place, drawing in enumerate(drawings)
     ]
-    whole = width * len(drawings)
+    across, down = width * min(columns, len(drawings)), height * -(-len(drawings) // columns)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole} {height}" width="{whole}" height="{height}">'
-        f'<defs>{HATCH}</defs><style>{STYLE}</style><rect width="{whole}" height="{height}" fill="#ffffff"/>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across} {down}" width="{across}" height="{down}">'
+        f'<defs>{HATCH}</defs><style>{STYLE}</style><rect width="{across}" height="{down}" fill="#ffffff"/>'
         f"{''.join(places)}</svg>\n"
     )

@@ -86,36 +86,36 @@ def loss_rows(runs: Runs) -> list[Row]:
 
 
 def bound_rows(runs: Runs) -> list[Row]:
-    """For each run that measured Eq. 4: log-likelihood, ELBO and what EM raises; KL; what each epoch added."""
-    rows = []
-    for name, found in runs.items():
-        epochs, gains = _values(found.run, "elbo/gain")
-        if not epochs:
-            continue
-        terms = {key: _values(found.run, f"elbo/{key}")[1] for key in ("log_likelihood", "bound", "expected", "kl")}
-        added = [gain + kl for gain, kl in zip(gains, terms["kl"], strict=True)]
-        groups = {
-            "Log-likelihood and its bound (nats)": {
-                "log p(y|x)": terms["log_likelihood"], "ELBO": terms["bound"], "E[log p(y,z|x)]": terms["expected"],
-            },
-            "KL of q from the posterior (nats)": {"KL": terms["kl"]},
-            "Added by each epoch (nats)": {"log p(y|x)": added, "E[log p(y,z|x)]": gains},
-        }  # fmt: skip
-        figures = []
-        for heading, curves in groups.items():
-            lines = [Line(term, epochs, values, tone) for tone, (term, values) in enumerate(curves.items())]
-            figures.append(line_chart(f"{name}: {heading}", heading, lines, "epoch", size=SMALL))
-        rows.append(Row(name, figures))
-    return rows
+    """For each run that measured Eq. 4 its figures."""
+    found = {name: bound_charts(name, each.run) for name, each in runs.items()}
+    return [Row(name, figures) for name, figures in found.items() if figures]
 
 
-def broken_assumptions(runs: Runs) -> list[str]:
-    """Say for each run that measured it how often an epoch lowered what EM raises: there Lemma 1 promises nothing."""
-    gains = {name: _values(found.run, "elbo/gain")[1] for name, found in runs.items()}
-    return [
-        f"{name} lowered it in {sum(gain < 0 for gain in values)} of {len(values)} epochs"
-        for name, values in gains.items() if values
-    ]  # fmt: skip
+def bound_charts(name: str, run: Run) -> list[Markup]:
+    """Log-likelihood, ELBO and what EM raises; KL; what each epoch added. None where Eq. 4 was not measured."""
+    epochs, gains = _values(run, "elbo/gain")
+    if not epochs:
+        return []
+    terms = {key: _values(run, f"elbo/{key}")[1] for key in ("log_likelihood", "bound", "expected", "kl")}
+    added = [gain + kl for gain, kl in zip(gains, terms["kl"], strict=True)]
+    groups = {
+        "Log-likelihood and its bound (nats)": {
+            "log p(y|x)": terms["log_likelihood"], "ELBO": terms["bound"], "E[log p(y,z|x)]": terms["expected"],
+        },
+        "KL of q from the posterior (nats)": {"KL": terms["kl"]},
+        "Added by each epoch (nats)": {"log p(y|x)": added, "E[log p(y,z|x)]": gains},
+    }  # fmt: skip
+    figures = []
+    for heading, curves in groups.items():
+        lines = [Line(term, epochs, values, tone) for tone, (term, values) in enumerate(curves.items())]
+        figures.append(line_chart(f"{name}: {heading}", heading, lines, "epoch", size=SMALL))
+    return figures
+
+
+def broken_assumptions(name: str, run: Run) -> str:
+    """Say how often an epoch lowered what EM raises: there Lemma 1 promises nothing. Empty where it was not measured."""
+    gains = _values(run, "elbo/gain")[1]
+    return f"{name} lowered it in {sum(gain < 0 for gain in gains)} of {len(gains)} epochs" if gains else ""
 
 
 def belief_charts(runs: Runs) -> list[Markup]:

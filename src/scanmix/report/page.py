@@ -69,7 +69,7 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
         "accuracy": curves.accuracy_chart(runs),
         "losses": curves.loss_rows(runs),
         "bounds": curves.bound_rows(runs),
-        "broken": curves.broken_assumptions(runs),
+        "broken": [said for name, each in runs.items() if (said := curves.broken_assumptions(name, each.run))],
         "beliefs": curves.belief_charts(runs),
         "histograms": curves.loss_histograms(runs, epochs),
         "seconds_rows": curves.seconds_rows(runs),
