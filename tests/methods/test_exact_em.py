@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import scanmix
+from scanmix.blocks.ascent import SUFFICIENT
 from scanmix.blocks.em import em_terms, expectation, log_joint, log_posterior, log_probabilities
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData
@@ -92,6 +93,12 @@ def test_with_the_line_search_the_lemma_holds_in_every_epoch(careful: Careful, d
     for (old, new), line in zip(pairwise(found), lines, strict=True):
         assert new - old >= line["elbo/gain"] - 1e-12
     assert found[-1] > found[0] + 0.1
+
+
+def test_with_the_line_search_the_assumption_of_lemma_2_holds_too(careful: Careful) -> None:
+    """Each of five steps brings SUFFICIENT / rate of its square; the square of their sum is at most five times theirs."""
+    lines = careful[1]
+    assert all(line["elbo/gain"] >= SUFFICIENT / (1.0 * 5) * line["elbo/moved"] > 0 for line in lines)
 
 
 def test_one_small_step_is_enough_and_a_long_one_breaks_the_assumption(digits: TrainingData) -> None:

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 from scanmix.blocks.ascent import ascend
 from scanmix.blocks.em import (
@@ -68,8 +69,8 @@ class ExactEM:
         """One turn of EM."""
         (peer,) = state.peers
         network = classify(peer).eval()  # batch norm as it started, and it stays so: p is one function of theta
-        weights, labels = list(network.parameters()), data.labels.cpu()
-        images = data.plain(data.everything)
+        weights, theta_old = list(network.parameters()), parameters_to_vector(network.parameters()).detach()
+        images, labels = data.plain(data.everything), data.labels.cpu()
         meter = Meter()
 
         # E-step: q(z_ji) = p_theta_old(z_ji | y_i, x_i), Eq. 5, so that KL[q || p_theta_old] = 0.
@@ -90,7 +91,11 @@ class ExactEM:
 
         with torch.no_grad():
             now = log_probabilities(network(images))
-        return meter.results() | in_metrics(em_terms(before, now, labels)) | {"rate/learn": step.rate}
+            moved = (
+                (parameters_to_vector(weights) - theta_old).square().sum().item()
+            )  # Lemma 2 compares it with the gain
+        terms = in_metrics(em_terms(before, now, labels)) | {"elbo/moved": moved}
+        return meter.results() | terms | {"rate/learn": step.rate}
 
     def predictor(self, state: ExactEMState) -> Predictor:
         """Return the network itself."""

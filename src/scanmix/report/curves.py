@@ -99,21 +99,22 @@ def bound_charts(name: str, run: Run) -> list[Markup]:
     terms = {key: _values(run, f"elbo/{key}")[1] for key in ("log_likelihood", "bound", "expected", "kl")}
     added = [gain + kl for gain, kl in zip(gains, terms["kl"], strict=True)]
     groups = {
-        "Log-likelihood and its bound (nats)": {
+        "log-likelihood and its bound (nats)": {
             "log p(y|x)": terms["log_likelihood"], "ELBO": terms["bound"], "E[log p(y,z|x)]": terms["expected"],
         },
         "KL of q from the posterior (nats)": {"KL": terms["kl"]},
-        "Added by each epoch (nats)": {"log p(y|x)": added, "E[log p(y,z|x)]": gains},
+        "added by each epoch (nats)": {"log p(y|x)": added, "E[log p(y,z|x)]": gains},
     }  # fmt: skip
     figures = []
     for heading, curves in groups.items():
         lines = [Line(term, epochs, values, tone) for tone, (term, values) in enumerate(curves.items())]
-        figures.append(line_chart(f"{name}: {heading}", heading, lines, "epoch", size=SMALL))
+        title = f"{name}: {heading}"
+        figures.append(line_chart(title, title, lines, "epoch", size=SMALL))
     return figures
 
 
 def broken_assumptions(name: str, run: Run) -> str:
-    """Say how often an epoch lowered what EM raises: there Lemma 1 promises nothing. Empty where it was not measured."""
+    """Say in how many epochs Lemma 1 promises nothing: they lowered what EM raises. Empty where it was not measured."""
     gains = _values(run, "elbo/gain")[1]
     return f"{name} lowered it in {sum(gain < 0 for gain in gains)} of {len(gains)} epochs" if gains else ""
 
