@@ -96,7 +96,7 @@ def test_with_the_line_search_the_lemma_holds_in_every_epoch(careful: Careful, d
 
 
 def test_with_the_line_search_the_assumption_of_lemma_2_holds_too(careful: Careful) -> None:
-    """Each of five steps brings SUFFICIENT / rate of its square; the square of their sum is at most five times theirs."""
+    """Each of five steps brings SUFFICIENT / rate of its square; that of their sum is at most five times theirs."""
     lines = careful[1]
     assert all(line["elbo/gain"] >= SUFFICIENT / (1.0 * 5) * line["elbo/moved"] > 0 for line in lines)
 

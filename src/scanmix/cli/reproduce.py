@@ -20,38 +20,36 @@ if TYPE_CHECKING:
 FIGURES = ("figure3", "figure4", "elbo")
 
 
-def reproduce(
-    table: Annotated[
-        str,
-        typer.Argument(
-            metavar="TABLE",
-            help="table1 ... table6, fashion-small, digits-small or audit-digits; one cell, as "
-            "table1/cifar100/sym90/scanmix; or figure3, figure4 and elbo, with run folders.",
-        ),
-    ],
-    runs: Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders of a figure.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the tables, and of their runs; of a figure, its file.")] = Path(
-        "results"
+TableName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TABLE",
+        help="table1 ... table6, fashion-small, digits-small or audit-digits; one cell, as "
+        "table1/cifar100/sym90/scanmix; or figure3, figure4 and elbo, with run folders.",
     ),
-    data: Annotated[str | None, typer.Option(help="Which data set of the paper's table: cifar10, cifar100.")] = None,
-    root: Root = None,
-    scale: Annotated[
-        Literal["paper", "small"], typer.Option(help="small: the same table on 5,000 Fashion-MNIST images.")
-    ] = "paper",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, each on one thread.")] = 2,
-    seeds: Annotated[int, typer.Option(min=1, help="Run every cell with so many seeds, from 0 on.")] = 1,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME,...", help="Only these methods, noises or both: scanmix,symmetric:0.9."),
-    ] = None,
-    oracle: Annotated[
-        bool, typer.Option("--oracle", help="Take recipes that were chosen for one noise, where there are.")
-    ] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Show the settings of one cell, and run nothing.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="List the runs, how far they are and how long they take; run none.")
-    ] = False,
-) -> None:
+]
+Runs = Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders of a figure.")]
+Out = Annotated[Path, typer.Option(help="Folder of the tables, and of their runs; of a figure, its file.")]
+PaperData = Annotated[str | None, typer.Option(help="Which data set of the paper's table: cifar10, cifar100.")]
+Scale = Annotated[Literal["paper", "small"], typer.Option(help="small: the same table on 5,000 Fashion-MNIST images.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Runs at once, each on one thread.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Run every cell with so many seeds, from 0 on.")]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME,...", help="Only these methods, noises or both: scanmix,symmetric:0.9."),
+]
+Oracle = Annotated[bool, typer.Option("--oracle", help="Take recipes chosen for one noise, where there are.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Show the settings of one cell, and run nothing.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="List the runs, how far they are and how long they take; run none.")
+]
+
+
+def reproduce(
+    table: TableName, runs: Runs = None, out: Out = Path("results"), data: PaperData = None, root: Root = None,
+    scale: Scale = "paper", jobs: Jobs = 2, seeds: Seeds = 1, only: Only = None, oracle: Oracle = False,
+    explain: Explain = False, dry_run: DryRun = False,
+) -> None:  # fmt: skip
     """Train every method of a table with every noise, and write the table.
 
     The same line goes on with a table that was stopped; runs that are finished are not run again.

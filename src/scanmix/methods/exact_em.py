@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
-from torch.nn.utils import parameters_to_vector
 
 from scanmix.blocks.ascent import ascend
 from scanmix.blocks.em import (
@@ -69,7 +68,8 @@ class ExactEM:
         """One turn of EM."""
         (peer,) = state.peers
         network = classify(peer).eval()  # batch norm as it started, and it stays so: p is one function of theta
-        weights, theta_old = list(network.parameters()), parameters_to_vector(network.parameters()).detach()
+        weights = list(network.parameters())
+        theta_old = [weight.detach().clone() for weight in weights]
         images, labels = data.plain(data.everything), data.labels.cpu()
         meter = Meter()
 
@@ -91,9 +91,7 @@ class ExactEM:
 
         with torch.no_grad():
             now = log_probabilities(network(images))
-            moved = (
-                (parameters_to_vector(weights) - theta_old).square().sum().item()
-            )  # Lemma 2 compares it with the gain
+            moved = sum((new - old).square().sum().item() for new, old in zip(weights, theta_old, strict=True))
         terms = in_metrics(em_terms(before, now, labels)) | {"elbo/moved": moved}
         return meter.results() | terms | {"rate/learn": step.rate}
 
