@@ -1,5 +1,6 @@
 """Noise as the command line names it, and labels that are a network's mistakes."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 import scanmix
 from scanmix.config import UserError
-from scanmix.data.examples import Examples, changed_share
+from scanmix.data.examples import FOREIGN, Examples, changed_share
 from scanmix.data.readers import reload
 from scanmix.noises import LABELLERS, NoiseSpec, apply_noise, parse_noise, semantic, semantic_labels
 from scanmix.progress import Quiet
@@ -71,6 +72,12 @@ def test_an_asked_rate_is_found(digits: Examples) -> None:
     # Its mistakes are not spread evenly: some classes are taken for others more than by chance.
     shares = torch.tensor(noisy.noise.transition).fill_diagonal_(0)
     assert float(shares.max()) > 3 * float(shares.sum() / 90)
+
+
+def test_images_of_no_class_are_refused(digits: Examples) -> None:
+    foreign = dataclasses.replace(digits, true_labels=digits.labels.clone().fill_(FOREIGN))
+    with pytest.raises(UserError, match="'digits' has images of no class"):
+        semantic.labels_of(foreign, "vgg", 0.5, 0)
 
 
 def test_a_rate_that_cannot_be_had_is_told(digits: Examples) -> None:

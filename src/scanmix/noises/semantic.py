@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from scanmix.blocks.schedules import cosine
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData, batches
-from scanmix.data.examples import Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import FOREIGN, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.engine import Engine
 from scanmix.networks.peer import learning, sweep
@@ -113,6 +113,8 @@ def labels_of(examples: Examples, network: str, fraction: float, seed: int, aske
     if examples.kind != "image" or network not in LABELLERS:
         raise UserError(f"semantic noise needs images and one of {', '.join(LABELLERS)}, not {network!r} on vectors")
     engine, truth = Engine(seed=seed), _truth(examples)
+    if bool((truth == FOREIGN).any()):
+        raise UserError(f"semantic noise needs a right label for every image; {examples.name!r} has images of no class")
     views = make_views(ViewSettings(), examples.images, flip=examples.flip)
     data = TrainingData(examples.images, truth, examples.num_classes, views, engine.generator)
     order = torch.randperm(len(data), generator=engine.generator("semantic", 0, "choice"))
