@@ -196,11 +196,11 @@ def _beside_paper(table: ResultTable, results: Sequence[Result]) -> list[str]:
         columns = [(_find(results, method, noise), printed(table, method, noise)) for noise in table.noises]
         rows.append([method, *(_printed(table, found, paper) for found, paper in columns)])
     name, data = table.paper
-    note = (
-        "Best epoch / mean of the last ten epochs, as printed; in parentheses ours minus it, in points, bold from one "
-        "point on. The paper has one run of each."
+    note = "As printed: best epoch, after a slash mean of the last ten, where there is one"
+    note += (
+        "; in parentheses ours minus it, in points, bold from one point on. The paper has one run of each."
         if on_same_data(table)
-        else f"Best epoch / mean of the last ten epochs, as printed, on {data}: other data, other network."
+        else f". On {data}: other data, other network."
     )
     return [f"## The paper's {name}", _table(["method", *table.noises], rows), note, *notes(table)]
 
