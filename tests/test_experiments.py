@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from scanmix.cli import app
 from scanmix.config import UserError
 from scanmix.experiments import TABLES, Cell, ResultTable, chosen_cells, find_table, run_table
-from scanmix.experiments.results import Result, to_csv, to_markdown
+from scanmix.experiments.results import Result, to_csv, to_markdown, write_results
 from scanmix.experiments.running import Work, next_cell
 from scanmix.experiments.tables import ROWS
 
@@ -74,6 +74,13 @@ def test_only_some_cells() -> None:
     with pytest.raises(UserError, match="digits-small"):
         find_table("digits-smal")
     assert find_table("digits-small", 3).seeds == (0, 1, 2)
+
+
+def test_runs_on_other_images_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    work = Work(TABLES["table3-red-mini-imagenet"], tmp_path)
+    first, same, other = (Cell("scanmix", noise, 0) for noise in ("web:0.2", "web:0.2", "web:0.4"))
+    assert next_cell(work, [same], {first: None}) is None
+    assert next_cell(work, [other], {first: None}) == other
 
 
 def test_label_free_stages_are_computed_by_one_run_at_a_time(tmp_path: Path) -> None:
@@ -241,13 +248,13 @@ def test_several_seeds_have_a_mean_and_a_spread() -> None:
     results = [result("cross_entropy", "symmetric:0.2", accuracy, seed) for seed, accuracy in enumerate((0.5, 0.6))]
     page = to_markdown(table, results, "", "", 0)
     assert "| cross_entropy | **55.0** ± 7.1 (56.0) | – |" in page
-    assert "over seeds 0 to 1" in page and "2 of 6 runs" in page and "oracle" not in page
+    assert "over seeds 0 to 1, as far" in page and "2 of 6 runs" in page and "oracle" not in page
 
 
 def test_csv_has_a_row_per_run() -> None:
     first = result("scanmix", "symmetric:0.2", 0.9, stages={"seconds/start": 1.5}, recipe="digits/any/scanmix")
     second = result("scanmix", "symmetric:0.8", 0.8, estimated=0.1234567, stages={"seconds/learn": 2.0}, oracle=True)
-    rows = list(csv.reader(to_csv([first, second]).splitlines()))
+    rows = list(csv.reader(to_csv(SMALL, [first, second]).splitlines()))
     assert rows == [
         ["method", "noise", "seed", "asked", "actual", "estimated", "best", "last", "last10", "seconds",
          "seconds/learn", "seconds/start", "recipe", "oracle", "version", "git", "torch"],
@@ -256,6 +263,49 @@ def test_csv_has_a_row_per_run() -> None:
         ["scanmix", "symmetric:0.8", "0", "0.8", "0.72", "0.123457", "0.81", "0.8", "0.8", "60",
          "2", "", "", "True", "0.1.0", "0123456789abcdef-dirty", "2.13.0"],
     ]  # fmt: skip
+
+
+def on_cifar() -> tuple[ResultTable, list[Result]]:
+    """A part of Table 1 on its own data: ScanMix ahead of the paper at 20 %, behind at 90 % in its last epochs."""
+    table = dataclasses.replace(
+        find_table("table1-cifar10", oracle=True),
+        methods=("dividemix", "scanmix"), noises=("symmetric:0.2", "symmetric:0.9"),
+    )  # fmt: skip
+    ahead = result("scanmix", "symmetric:0.2", 0.957, recipe="cifar10/any/scanmix")
+    behind = dataclasses.replace(result("scanmix", "symmetric:0.9", 0.88), best=0.911)
+    return table, [ahead, behind]
+
+
+def test_on_the_papers_data_the_page_says_how_far_from_it_each_cell_is() -> None:
+    table, results = on_cifar()
+    page = to_markdown(table, results, "", "", 0)
+    assert "| dividemix | 96.1 / 95.7 | 76.0 / 75.4 |" in page
+    assert "| scanmix | 96.0 (+0.7) / 95.7 (+0.0) | 91.0 (+0.1) / 90.3 (**-2.3**) |" in page
+    assert "MixUp's last at symmetric 50 % (77.3) may be a misprint." in page
+    other = to_markdown(dataclasses.replace(table, source="fashion-mnist"), results, "", "", 0)
+    assert "| scanmix | 96.0 / 95.7 | 91.0 / 90.3 |" in other and "other data, other network" in other
+
+
+def test_csv_has_the_papers_accuracies_where_the_data_are_the_same() -> None:
+    table, results = on_cifar()
+    rows = list(csv.DictReader(to_csv(table, results).splitlines()))
+    assert [(row["paper_best"], row["paper_last"]) for row in rows] == [("0.96", "0.957"), ("0.91", "0.903")]
+    assert "paper_best" not in to_csv(dataclasses.replace(table, source="fashion-mnist"), results)
+
+
+def test_the_page_gives_the_command_that_wrote_it(tmp_path: Path) -> None:
+    table, results = on_cifar()
+    write_results(dataclasses.replace(table, seeds=(0, 1)), results, tmp_path, 1, 0)
+    page = (tmp_path / "table1-cifar10-oracle.md").read_text()
+    assert f"`scanmix reproduce table1-cifar10 --out {tmp_path} --jobs 1 --seeds 2 --oracle`" in page
+
+
+def test_without_the_data_a_dry_run_lists_the_runs_and_says_what_is_missing(tmp_path: Path) -> None:
+    line = ["reproduce", "table6", "--data", "cifar10", "--root", str(tmp_path), "--dry-run", "--only", "sym90"]
+    shown = CliRunner().invoke(app, line)
+    assert shown.exit_code == 0
+    assert "scanmix-symmetric-0.9-seed0: to be run: scanmix train cifar10" in shown.stdout
+    assert "4 of 4 are to be run: not measured: " in shown.stdout and str(tmp_path) in shown.stdout
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

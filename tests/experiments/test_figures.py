@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import scanmix
 from scanmix.cli import app
 from scanmix.config import UserError
+from scanmix.evaluate import right_ones
 from scanmix.experiments.figures import elbo_figure, figure3, figure4, rank_share
 
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
@@ -75,6 +76,14 @@ def test_the_command_writes_and_says_it(runs: list[Path], tmp_path: Path) -> Non
     result = CliRunner().invoke(app, ["evaluate", str(runs[0]), "--against", str(runs[1])])
     assert result.exit_code == 0 and re.search(r"Difference: [+-]\d+\.\d points .* p = ", result.stdout)
     assert "among the first five guesses" in result.stdout
+
+
+def test_two_runs_are_compared_on_the_data_that_is_named(runs: list[Path]) -> None:
+    test = scanmix.load("digits")[1]
+    first, second = (right_ones(run, test).mean() for run in runs)
+    said = CliRunner().invoke(app, ["evaluate", str(runs[0]), "--data", "digits", "--against", str(runs[1])]).output
+    assert f"of {len(test)} images" in said and len(test) > 40
+    assert f"Difference: {100 * (first - second):+.1f} points" in said
 
 
 def test_runs_that_tell_nothing_are_refused(runs: list[Path], tmp_path: Path) -> None:

@@ -1,16 +1,23 @@
 """The paper's tables by name: their cells, recipes, figures; what a cell is made of; the store of runs."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from scanmix.cli import app
 from scanmix.config import UserError, load_recipe, recipe_names
 from scanmix.experiments import TABLES, Cell, find_cell, find_table
-from scanmix.experiments.explain import explained, origins, paper_says
+from scanmix.experiments.explain import explained, origins
+from scanmix.experiments.paper import notes, paper_says, published
 from scanmix.experiments.running import Work
 from scanmix.experiments.store import append, read_store
-from scanmix.experiments.tables import published, short
+from scanmix.experiments.tables import short
 from scanmix.methods import METHODS
+
+TOLD = ("unlabeled_weight", "clean_threshold", "loss_memory", "confidence_weight")
+"""What DivideMix and ScanMix set by a noise they are told."""
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,50 @@ def test_an_explanation_says_where_each_value_is_from() -> None:
     assert found["views.mean"].origin.startswith("recipe cifar100/any/scan")
     assert paper_says(table, cell) == "table1, cifar100, sym90: best 58.5 %, last 58.2 %"
     assert paper_says(*find_cell("table6/small/sym20/scan")) == "table6, cifar10, sym20: best 77.5 %"
+    top1, top5 = "best 80.04 %, top5 93.04 %", "ilsvrc12 75.76 %, ilsvrc12_top5 92.6 %"
+    assert paper_says(*find_cell("table4/webvision/given/scanmix")) == f"table4, webvision, given: {top1}, {top5}"
     assert origins(None) == {}
+
+
+def test_every_table_of_the_paper_has_notes_of_its_own_data() -> None:
+    kept = published()["notes"]
+    of_the_paper = [table for table in TABLES.values() if table.paper and not table.name.endswith("-small")]
+    assert {(name, data) for name in kept for data in kept[name]} == {table.paper for table in of_the_paper}
+    assert all(notes(table) for table in of_the_paper)
+    assert notes(TABLES["digits-small"]) == []
+
+
+def test_a_cell_that_needs_no_labels_is_started_where_it_is_kept() -> None:
+    shown = CliRunner().invoke(app, ["reproduce", "table6/cifar10/sym90/scan", "--explain", "--oracle"])
+    assert shown.exit_code == 0, shown.output
+    assert "Run it: scanmix reproduce table6/cifar10/sym90/scan --oracle" in shown.stdout
+    assert "runs/table6-cifar10-oracle/scan-symmetric-0.2-seed0" in shown.stdout
+    assert "as published by its own authors it has 81.6" in shown.stdout
+
+
+@pytest.mark.parametrize("option", [["--data=cifar10"], ["--scale=small"], ["--only=scan"]])
+def test_a_cell_names_its_data_itself(option: list[str]) -> None:
+    refused = CliRunner().invoke(app, ["reproduce", "table6/cifar10/sym90/scanmix", *option])
+    assert refused.exit_code == 2 and "names its data itself" in refused.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("cifar100/sym90/dividemix", "unlabeled_weight", 150.0),
+        ("cifar10/asym49/dividemix", "confidence_weight", 1.0),
+        ("cifar10/sym80/scanmix", "loss_memory", 1),
+        ("cifar100/sym90/scan_dividemix", "dividemix.loss_memory", 5),
+    ],
+)
+def test_what_published_code_is_told_is_in_the_recipe_of_that_noise(name: str, key: str, value: float) -> None:
+    method = name.rpartition("/")[2]
+    table, cell = find_cell(f"{'table6' if method == 'scan_dividemix' else 'table1'}/{name}", oracle=True)
+    found = {setting.key: setting for setting in explained(table, cell)}
+    assert found[key].value == value and found[key].origin.startswith(f"recipe {name}: ")
+    twin = {setting.key: setting for setting in explained(dataclasses.replace(table, oracle=False), cell)}
+    changed = {setting.key for setting in found.values() if setting.value != twin[setting.key].value}
+    assert key in changed and changed <= {key, *TOLD}, "the twin differs in what is told alone"
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from scanmix.cli.inputs import load_labeled
 from scanmix.cli.options import Root, RunFolder
 from scanmix.cli.shell import check_run, percent, print_table
+
+if TYPE_CHECKING:
+    from scanmix.data.examples import Examples
 
 
 def evaluate(
@@ -20,17 +23,19 @@ def evaluate(
     ] = None,
     root: Root = None,
     against: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Another run on the same test data: is one better by chance?")
+        Path | None,
+        typer.Option(metavar="RUN", help="Another run, measured on the same data: is one better by chance?"),
     ] = None,
 ) -> None:
     """Measure a finished run on labeled images or vectors."""
     check_run(run)
     from scanmix.checkpoint import load_model
     from scanmix.evaluate import evaluate as measure
-    from scanmix.evaluate import evaluate_run
+    from scanmix.evaluate import test_set_of
 
     model = load_model(run)
-    result = evaluate_run(run) if data is None else measure(model, load_labeled(model, data, root))
+    examples = test_set_of(run) if data is None else load_labeled(model, data, root)
+    result = measure(model, examples)
     many = f"{model.kind}s"
     rows = []
     for place, (name, share) in enumerate(result["class_accuracy"].items()):
@@ -44,17 +49,16 @@ def evaluate(
     five = f", {percent(result['top5_accuracy'])} among the first five guesses" if "top5_accuracy" in result else ""
     typer.echo(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}{_how(result)}{five}.")
     if against is not None:
-        _compare(run, against)
+        _compare(run, against, examples)
 
 
-def _compare(run: Path, other: Path) -> None:
+def _compare(run: Path, other: Path, examples: Examples) -> None:
     """Say how sure the difference between two runs is, as the paper's section 4.3 does, and what that does not tell."""
-    from scanmix.evaluate import right_ones, test_set_of
+    from scanmix.evaluate import right_ones
     from scanmix.experiments.significance import compare
 
     check_run(other)
-    test = test_set_of(run)
-    found = compare(right_ones(run, test), right_ones(other, test))
+    found = compare(right_ones(run, examples), right_ones(other, examples))
     rows = [
         [str(folder), percent(mean), percent(spread)]
         for folder, mean, spread in zip((run, other), found.mean, found.deviation, strict=True)

@@ -66,6 +66,8 @@ def reproduce(
 
     names = [name.strip() for text in only or () for name in text.split(",") if name.strip()]
     if "/" in table:
+        if data is not None or scale != "paper" or names:
+            raise UserError(f"{table} is one cell and names its data itself: leave out --data, --scale and --only")
         found, cell = find_cell(table, seeds, oracle=oracle)
         if explain:
             _explain(found, cell, table, root)
@@ -122,15 +124,19 @@ def _figure(name: str, runs: list[Path], out: Path) -> None:
 
 def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> None:
     """Print every setting of a cell with its origin, the paper's figure, and the lines that run it."""
-    from scanmix.experiments.explain import explained, paper_says
+    from scanmix.experiments import chosen_cells
+    from scanmix.experiments.explain import explained
+    from scanmix.experiments.paper import notes, paper_says
     from scanmix.experiments.running import Work
 
     rows = [[found.key, str(found.value), found.origin] for found in explained(table, cell)]
     print_table(path, ["setting", "value", "from"], rows, text_columns=3)
-    typer.echo(f"The paper: {paper_says(table, cell) or 'no figure for this cell'}.")
+    typer.echo(" ".join([f"The paper: {paper_says(table, cell) or 'no figure for this cell'}.", *notes(table)]))
     where = "" if root is None else f" --root {shlex.quote(str(root))}"
-    typer.echo(f"Run it: scanmix reproduce {path}{where}")
-    typer.echo(f"The same as: scanmix {shlex.join(Work(table, Path('results'), root=root).arguments(cell))}")
+    told = " --oracle" if table.oracle else ""
+    typer.echo(f"Run it: scanmix reproduce {path}{where}{told}")
+    trained = chosen_cells(table, [cell.method, cell.noise])[0]  # label-free: for the first column, whatever was named
+    typer.echo(f"The same as: scanmix {shlex.join(Work(table, Path('results'), root=root).arguments(trained))}")
 
 
 def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root: Path | None) -> None:
@@ -141,8 +147,12 @@ def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root:
     work = Work(table, out, jobs, root)
     cells = chosen_cells(table, only)
     waiting = [cell for cell in cells if (run := work.opened(cell)) is None or not run.finished]
-    with progress("measuring", None):
-        taken = estimates(work, waiting)
+    taken, missing = {}, ""
+    try:
+        with progress("measuring", None):
+            taken = estimates(work, waiting)
+    except UserError as error:  # without the data, what would be run can be told all the same
+        missing = str(error)
     for cell in cells:
         run, there = work.opened(cell), (work.folder / cell.name / "run.toml").is_file()
         if run is None:
@@ -154,6 +164,5 @@ def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root:
             state += f", {low / 60:.0f} to {high / 60:.0f} minutes on this machine"
         typer.echo(f"{cell.name}: {state}: scanmix {shlex.join(work.arguments(cell))}")
     low, high = (sum(pair[side] for pair in taken.values()) / 3600 / jobs for side in (0, 1))
-    typer.echo(
-        f"{len(waiting)} of {len(cells)} are to be run: {low:.1f} to {high:.1f} hours, {jobs} at once, measured here."
-    )
+    time = f"not measured: {missing}" if missing else f"{low:.1f} to {high:.1f} hours, {jobs} at once, measured here."
+    typer.echo(f"{len(waiting)} of {len(cells)} are to be run: {time}")

@@ -1,4 +1,4 @@
-"""One cell of a table in words: every setting and where it comes from, what the paper reports, how to run it."""
+"""One cell of a table in words: every setting and where it comes from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scanmix.config import RECIPES, dump, flatten, load_recipe, note_of
 from scanmix.data.readers import kind_of, name_of
-from scanmix.experiments.tables import Cell, ResultTable, published, short
+from scanmix.experiments.tables import Cell, ResultTable
 from scanmix.methods import METHODS
 from scanmix.runs import RunSettings, resolve
 
@@ -45,17 +45,6 @@ def explained(table: ResultTable, cell: Cell) -> list[Setting]:
             full = f"{name}.{key}"
             found.append(Setting(full, value, said.get(full, f"default: {note_of(cls, key)}")))
     return found
-
-
-def paper_says(table: ResultTable, cell: Cell) -> str:
-    """Return the paper's accuracy for a cell, in words; empty where it has none."""
-    if table.paper is None:
-        return ""
-    name, data = table.paper
-    found = published().get(name, {}).get(data, {}).get(cell.method, {})
-    column = short(cell.noise)
-    parts = [f"{what} {found[what][column]} %" for what in ("best", "last") if column in found.get(what, {})]
-    return f"{name}, {data}, {column}: {', '.join(parts)}" if parts else ""
 
 
 def origins(recipe: str | None) -> dict[str, str]:

@@ -8,13 +8,14 @@ import os
 import platform
 import shlex
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scanmix.config import read_toml
+from scanmix.experiments.paper import notes, on_same_data, printed
 from scanmix.experiments.significance import welch
-from scanmix.experiments.tables import ResultTable, published, short
+from scanmix.experiments.tables import ResultTable
 from scanmix.methods import METHODS
 from scanmix.pretrain.artifacts import write_aside
 from scanmix.runs import Run
@@ -83,24 +84,28 @@ def write_results(table: ResultTable, results: Sequence[Result], out: Path, jobs
     """Write `<table>.csv` and `<table>.md`, each whole or not at all; `seconds` is how long one waited for it."""
     seeds = f" --seeds {len(table.seeds)}" if len(table.seeds) > 1 else ""
     place = "" if out == Path("results") else f" --out {shlex.quote(str(out))}"
-    command = f"scanmix reproduce {table.name}{place} --jobs {jobs}{seeds}"
+    told = " --oracle" if table.oracle else ""
+    command = f"scanmix reproduce {table.name.removesuffix('-oracle')}{place} --jobs {jobs}{seeds}{told}"
     machine = f"{os.cpu_count()} CPUs ({platform.machine()}, {platform.system()})"
-    texts = {"csv": to_csv(results), "md": to_markdown(table, results, command, machine, seconds)}
+    texts = {"csv": to_csv(table, results), "md": to_markdown(table, results, command, machine, seconds)}
     for ending, text in texts.items():
         _write(out / f"{table.name}.{ending}", text)
 
 
-def to_csv(results: Sequence[Result]) -> str:
-    """Return one row per run; a stage that a run does not have is left empty."""
+def to_csv(table: ResultTable, results: Sequence[Result]) -> str:
+    """Return one row per run; a stage that a run does not have is left empty. Shares are 0..1, the paper's too."""
     stages = sorted({stage for result in results for stage in result.stages})
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     plain = ("method", "noise", "seed", "asked", "actual", "estimated", "best", "last", "last10", "seconds")
-    notes = ("recipe", "oracle", "version", "git", "torch")
-    rows.writerow([*plain, *stages, *notes])
+    origin = ("recipe", "oracle", "version", "git", "torch")
+    kinds = ("best", "last") if on_same_data(table) else ()
+    rows.writerow([*plain, *(f"paper_{kind}" for kind in kinds), *stages, *origin])
     for result in results:
-        values = [getattr(result, name) for name in plain] + [result.stages.get(stage) for stage in stages]
-        rows.writerow([_number(value) for value in values] + [str(getattr(result, name)) for name in notes])
+        paper = printed(table, result.method, result.noise)
+        shares = [paper[kind] / 100 if kind in paper else None for kind in kinds]
+        values = [getattr(result, name) for name in plain] + shares + [result.stages.get(stage) for stage in stages]
+        rows.writerow([_number(value) for value in values] + [str(getattr(result, name)) for name in origin])
     return text.getvalue()
 
 
@@ -109,19 +114,21 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
     expected = sum(1 if METHODS[method].label_free else len(table.noises) for method in table.methods)
     expected *= len(table.seeds)
     several = len(table.seeds) > 1
-    notes = [
+    remarks = [
         "Accuracy on the test images in percent: mean of the last ten epochs (best epoch in parentheses; chosen by "
         "the test images, so an upper bound). The best method of each column is bold."
     ]
     if several:
-        notes.append(f"Mean ± standard deviation over seeds 0 to {len(table.seeds) - 1}.")
+        remarks.append(
+            f"Mean ± standard deviation over seeds 0 to {len(table.seeds) - 1}, as far as they are finished."
+        )
     if any(result.label_free for result in results):
-        notes.append(
+        remarks.append(
             "¹ after matching clusters with true classes, which no other method is given. It learns without labels, "
-            "so it was trained once, and its result stands in every column."
+            f"so it was trained once{' for each seed' if several else ''}, and its result stands in every column."
         )
     if any(result.oracle for result in results):
-        notes.append("‡ oracle: the recipe holds a value chosen by someone who knew the noise.")
+        remarks.append("‡ oracle: the recipe holds a value chosen by someone who knew the noise.")
     data = ", ".join([table.source, *(f"{key}={value}" for key, value in table.load.items())])
     parts = [
         f"# {table.name}",
@@ -132,8 +139,8 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
         f"the runs add up to {sum(result.seconds for result in results):.0f} s, each on one thread.",
         "## Accuracy",
         _grid(table, results, lambda found, noise: _accuracy(table, results, found, noise)),
-        *notes,
-        *_beside_paper(table),
+        *remarks,
+        *_beside_paper(table, results),
         *_tests(table, results),
         "## Seconds",
         _grid(table, results, _seconds),
@@ -180,19 +187,36 @@ def _accuracy(table: ResultTable, results: Sequence[Result], found: Sequence[Res
     return shown + (" ‡" if any(result.oracle for result in found) else "")
 
 
-def _beside_paper(table: ResultTable) -> list[str]:
-    """What the paper reports for the same methods and noises."""
+def _beside_paper(table: ResultTable, results: Sequence[Result]) -> list[str]:
+    """What the paper reports for the same methods and noises, on the same data with ours minus it."""
     if table.paper is None:
         return []
+    rows = []
+    for method in table.methods:
+        columns = [(_find(results, method, noise), printed(table, method, noise)) for noise in table.noises]
+        rows.append([method, *(_printed(table, found, paper) for found, paper in columns)])
     name, data = table.paper
-    figures = published().get(name, {}).get(data, {})
-    rows = [
-        [method, *(str(figures.get(method, {}).get("best", {}).get(short(noise), "–")) for noise in table.noises)]
-        for method in table.methods
-    ]
-    same = table.source.partition(":")[0] == data
-    note = "Best epoch, as printed." if same else f"Best epoch, as printed, on {data}: other data, other network."
-    return [f"## The paper's {name}", _table(["method", *table.noises], rows), note]
+    note = "As printed: best epoch, after a slash mean of the last ten, where there is one"
+    note += (
+        "; in parentheses ours minus it, in points, bold from one point on. The paper has one run of each."
+        if on_same_data(table)
+        else f". On {data}: other data, other network."
+    )
+    return [f"## The paper's {name}", _table(["method", *table.noises], rows), note, *notes(table)]
+
+
+def _printed(table: ResultTable, found: Sequence[Result], paper: Mapping[str, float]) -> str:
+    """Show a printed cell, with our distance from it where that is a fair thing to say."""
+    shown = []
+    for kind, ours in (("best", "best"), ("last", "last10")):
+        if kind not in paper:
+            continue
+        text, values = str(paper[kind]), _known(getattr(result, ours) for result in found)
+        if values and on_same_data(table):
+            gap = 100 * statistics.fmean(values) - paper[kind]
+            text += f" (**{gap:+.1f}**)" if abs(gap) >= 1 else f" ({gap:+.1f})"
+        shown.append(text)
+    return " / ".join(shown) or "–"
 
 
 def _tests(table: ResultTable, results: Sequence[Result]) -> list[str]:
@@ -212,7 +236,7 @@ def _tests(table: ResultTable, results: Sequence[Result]) -> list[str]:
         rows.append([method, *shown])
     note = (
         "Points by which scanmix is ahead in the last ten epochs, and the p-value of Welch's t-test over "
-        f"{len(table.seeds)} seeds; of many such tests some are below 0.05 by chance."
+        "the finished seeds; of many such tests some are below 0.05 by chance."
     )
     return ["## scanmix against", _table(["method", *table.noises], rows), note]
 

@@ -20,9 +20,9 @@ from scanmix.data.examples import Examples
 from scanmix.data.readers import kind_of, load, name_of
 from scanmix.doctor.measure import Estimate, estimate
 from scanmix.experiments.explain import settings_of
-from scanmix.experiments.results import Result, read_result, write_results
+from scanmix.experiments.results import read_result, write_results
 from scanmix.experiments.store import append, row_of
-from scanmix.experiments.tables import Cell, ResultTable, chosen_cells, pretrains
+from scanmix.experiments.tables import Cell, ResultTable, chosen_cells, images_of, pretrains
 from scanmix.pretrain.artifacts import write_aside
 from scanmix.progress import Bar, Quiet
 from scanmix.runs import Run, open_run, resolve
@@ -107,24 +107,19 @@ class Work:
         wished = {"source": self.table.data(cell.noise), **self.table.load}
         return run if same and wished.items() <= data.items() else None
 
-    def results(self) -> list[Result]:
-        """Return every finished run of the table, row by row."""
-        order = sorted(chosen_cells(self.table), key=lambda cell: self.table.methods.index(cell.method))
-        return [read_result(run, cell.noise) for cell, run in self.finished(order)]
-
     def finished(self, cells: Sequence[Cell]) -> list[tuple[Cell, Run]]:
         """Return those of the cells that have a finished run, with it."""
         opened = ((cell, self.opened(cell)) for cell in cells)
         return [(cell, run) for cell, run in opened if run is not None and run.finished]
 
     def write(self) -> None:
-        """Write the table as far as it is finished, and the time it took."""
+        """Write the table as far as it is finished, row by row, the store of all runs, and the time it took."""
         seconds = self.earlier + time.monotonic() - self.began
         write_aside(self.folder / "seconds", lambda aside: aside.write_text(f"{seconds:.1f}\n"))
-        write_results(self.table, self.results(), self.out, self.jobs, seconds)
-        done = self.finished(chosen_cells(self.table))
-        rows = [row_of(self.table, read_result(run, cell.noise), run) for cell, run in done]
-        append(self.out / "store.jsonl", rows)
+        order = sorted(chosen_cells(self.table), key=lambda cell: self.table.methods.index(cell.method))
+        done = [(read_result(run, cell.noise), run) for cell, run in self.finished(order)]
+        write_results(self.table, [result for result, _ in done], self.out, self.jobs, seconds)
+        append(self.out / "store.jsonl", [row_of(self.table, result, run) for result, run in done])
 
 
 def run_table(
@@ -183,14 +178,14 @@ def run_table(
 def estimates(work: Work, cells: Sequence[Cell]) -> dict[Cell, tuple[float, float]]:
     """Return seconds, from and to, of each cell, by what an image costs here: measured once for a method and its data.
 
-    Label-free stages are counted for the first cell of a seed that has them: the others find them in the cache.
+    Label-free stages are counted for the first cell of a seed and data that has them: others find them in the cache.
 
     Raises:
         UserError: the data cannot be read.
     """
     measured: dict[tuple[str, str], Estimate] = {}
     found: dict[Cell, tuple[float, float]] = {}
-    paid: set[int] = set()
+    paid: set[tuple[str, int]] = set()
     for cell in cells:
         key = cell.method, work.table.data(cell.noise)
         if key not in measured:
@@ -198,11 +193,12 @@ def estimates(work: Work, cells: Sequence[Cell]) -> dict[Cell, tuple[float, floa
             settings = dataclasses.replace(settings_of(work.table, cell), threads=1)
             measured[key] = estimate(settings, train, 0 if test is None else len(test))
         low, high = measured[key].seconds
-        if pretrains(cell.method) and cell.seed in paid:
+        images = images_of(work.table, cell)
+        if pretrains(cell.method) and images in paid:
             for name in ("pre-training", "clustering"):
                 less, more = measured[key].stages.get(name, (0.0, 0.0))
                 low, high = low - less, high - more
-        paid |= {cell.seed} if pretrains(cell.method) else set()
+        paid |= {images} if pretrains(cell.method) else set()
         found[cell] = (low, high)
     return found
 
@@ -229,13 +225,14 @@ def is_finished(work: Work, cell: Cell) -> bool:
 def next_cell(work: Work, waiting: Sequence[Cell], running: Mapping[Cell, object]) -> Cell | None:
     """Return the first cell that may begin.
 
-    Label-free stages are computed once: of the cells of a seed that have them, the first begins alone, until its
-    first checkpoint tells that they are done and kept. Cells without such stages need not wait.
+    Label-free stages are computed once: of the cells of the same images that have them, the first begins alone, until
+    its first checkpoint tells that they are done and kept. Cells without such stages need not wait.
     """
     for cell in waiting:
         if not pretrains(cell.method):
             return cell
-        sharing = [other for other in running if other.seed == cell.seed and pretrains(other.method)]
+        images = images_of(work.table, cell)
+        sharing = [other for other in running if pretrains(other.method) and images_of(work.table, other) == images]
         if all(has_checkpoint(work.folder / other.name) for other in sharing):
             return cell
     return None

@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
 
-from scanmix.config import UserError, read_toml, recipe_names, unknown_name
+from scanmix.config import UserError, recipe_names, unknown_name
 from scanmix.data.readers import name_of
 from scanmix.methods import METHODS
 
@@ -51,7 +48,7 @@ class ResultTable:
     seeds: tuple[int, ...] = (0,)
     """Each seed draws the images kept of each class, the noise and the training anew."""
     paper: tuple[str, str] | None = None
-    """Table and data set of the paper whose figures stand beside ours."""
+    """Table and data set of the paper whose figures stand beside ours (`experiments/paper.py`)."""
     oracle: bool = False
     """Where a recipe was chosen for one noise (`cifar10/sym90/dividemix`) it is taken."""
 
@@ -71,12 +68,6 @@ def short(noise: str) -> str:
     if kind == "semantic":
         return value.partition(":")[0]
     return f"{SHORT[kind]}{round(100 * float(value))}" if kind in SHORT else "given"
-
-
-@cache
-def published() -> Mapping[str, Any]:
-    """Return table -> data -> method -> "best" or "last" -> column -> accuracy in percent, as printed in the paper."""
-    return read_toml(Path(__file__).with_name("published.toml"))
 
 
 FASHION = {"per_class": 500, "limit_test": 2000}
@@ -203,5 +194,10 @@ def chosen_cells(table: ResultTable, only: Sequence[str] = ()) -> list[Cell]:
 
 
 def pretrains(method: str) -> bool:
-    """Whether a method has label-free stages, which runs of one seed share."""
+    """Whether a method has label-free stages, which runs on the same images share."""
     return any(field.name == "pretrain" for field in dataclasses.fields(METHODS[method]))  # type: ignore[arg-type]
+
+
+def images_of(table: ResultTable, cell: Cell) -> tuple[str, int]:
+    """Return what tells the images of a cell: runs with the same share their label-free stages."""
+    return table.data(cell.noise), cell.seed
