@@ -80,6 +80,7 @@ def test_the_command_writes_and_says_it(runs: list[Path], tmp_path: Path) -> Non
 
 def test_two_runs_are_compared_on_the_data_that_is_named(runs: list[Path]) -> None:
     test = scanmix.load("digits")[1]
+    assert test is not None
     first, second = (right_ones(run, test).mean() for run in runs)
     said = CliRunner().invoke(app, ["evaluate", str(runs[0]), "--data", "digits", "--against", str(runs[1])]).output
     assert f"of {len(test)} images" in said and len(test) > 40
