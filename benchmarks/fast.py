@@ -122,8 +122,8 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
-        "| symmetric noise | way | accuracy | seconds | share of the default's |",
-        "| ---: | --- | ---: | ---: | ---: |",
+        "| symmetric noise | way | seeds | accuracy | seconds | share of the default's |",
+        "| ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for noise in NOISES:
         base = [row["seconds"] for row in rows if (row["noise"], row["way"]) == (noise, "default")]
@@ -134,7 +134,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
             seconds = [row["seconds"] for row in found]
             ratio = statistics.fmean(seconds) / statistics.fmean(base)
             accuracy = _spread([100 * row["last"] for row in found])
-            lines.append(f"| {noise:.0%} | {way} | {accuracy} | {_spread(seconds)} | {ratio:.2f} |")
+            lines.append(f"| {noise:.0%} | {way} | {len(found)} | {accuracy} | {_spread(seconds)} | {ratio:.2f} |")
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import scanmix
-from benchmarks import epochs, floors, growth, labels, neighbors, pictures, reference_loop, rows, stages
+from benchmarks import epochs, fast, floors, growth, labels, neighbors, pictures, reference_loop, rows, stages
 from benchmarks.__main__ import PARTS, main
 from benchmarks.made import Case, made_data, made_examples
 from benchmarks.pil_views import OPERATIONS, like, to_pixels
@@ -271,3 +271,21 @@ def test_parts_run_alone_and_wrong_names_are_told(
 
 
 ROW = rows.Row("a made row", Timing((1.0,)))
+
+
+def test_the_fast_recipes_are_compared_by_their_rows(tmp_path: Path) -> None:
+    """What is known is not run again; the page has means, spreads and shares of the default's seconds."""
+    made = [
+        {"data": "digits", "noise": 0.8, "seed": seed, "way": way, "last": last, "last10": last, "seconds": seconds}
+        for seed, way, last, seconds in (
+            (0, "default", 0.96, 40.0), (1, "default", 0.98, 60.0), (0, "fast", 0.95, 12.0), (0, "label-free", 0.9, 30.0),
+        )
+    ]  # fmt: skip
+    fast.write(made, tmp_path / "fast.csv")
+    assert fast.read(tmp_path / "fast.csv") == made
+    page = (tmp_path / "fast.md").read_text()
+    assert "| 80% | default | 2 | 97.0 ± 1.4 | 50.0 ± 14.1 | 1.00 |" in page
+    assert "| 80% | fast | 1 | 95.0 | 12.0 | 0.24 |" in page and "Label-free stages: 30.0 s." in page
+    left = fast.tasks("digits", 0, made)
+    assert left[0]["way"] == "label-free" and len(left) == 1 + 12 - 2
+    assert not any((task["noise"], task["way"]) == (0.8, "default") for task in left)
