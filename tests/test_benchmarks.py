@@ -278,7 +278,8 @@ def test_the_fast_recipes_are_compared_by_their_rows(tmp_path: Path) -> None:
     made = [
         {"data": "digits", "noise": 0.8, "seed": seed, "way": way, "last": last, "last10": last, "seconds": seconds}
         for seed, way, last, seconds in (
-            (0, "default", 0.96, 40.0), (1, "default", 0.98, 60.0), (0, "fast", 0.95, 12.0), (0, "label-free", 0.9, 30.0),
+            (0, "default", 0.96, 40.0), (1, "default", 0.98, 60.0), (0, "fast", 0.95, 12.0),
+            (0, "label-free", 0.9, 30.0),
         )
     ]  # fmt: skip
     fast.write(made, tmp_path / "fast.csv")
