@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import logging
 import os
@@ -125,8 +126,16 @@ def joined(processes: Processes, device: str, environment: Mapping[str, str] | N
         try:
             yield Place(fabric.global_rank, fabric.world_size, fabric.device)
         finally:
-            if own is not None:  # what torchrun and SLURM have opened serves the next training as well
-                distributed.destroy_process_group()
+            if own is None:  # what torchrun and SLURM have opened serves the next training as well
+                atexit.register(_leave)
+            else:
+                _leave()
+
+
+def _leave() -> None:
+    """Close the group: gloo's threads, which free what Python has made, must be gone before Python is."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 @contextmanager
