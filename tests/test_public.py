@@ -29,8 +29,8 @@ def test_each_public_name_is_there(name: str) -> None:
     assert getattr(scanmix, name) is not None
 
 
-def test_the_methods_are_those_of_the_papers_tables_and_its_theory() -> None:
-    assert set(scanmix.METHODS) == {
+def test_the_methods_of_the_ablation_and_the_theory_are_there() -> None:
+    assert set(scanmix.METHODS) >= {
         "cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmix", "exact_em",
     }  # fmt: skip
 

@@ -33,9 +33,7 @@ STAGES: dict[str, Any] = {
     "num_neighbors": 4,
 }
 SMALL = {"epochs": 4, "batch_size": 16}
-METHODS: dict[str, dict[str, Any]] = {
-    "cross_entropy": SMALL,
-    "mixup": SMALL,
+METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
     "dividemix": {**SMALL, "warmup": 2, "loss_memory": 2},
     "scan": STAGES,
     "scan_dividemix": {**STAGES, "dividemix": {**SMALL, "warmup": 2}},

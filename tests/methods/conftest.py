@@ -8,14 +8,19 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from scanmix.config import build
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.engine import Engine
-from scanmix.methods import Method
-from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.methods import METHODS, Method
+from scanmix.methods.co_teaching import CoTeaching
+from scanmix.methods.co_teaching_plus import CoTeachingPlus
+from scanmix.methods.decoupling import Decoupling
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.exact_em import ExactEM
-from scanmix.methods.mixup import MixUp
+from scanmix.methods.joint import Joint
+from scanmix.methods.loss_correction import Backward, Forward
+from scanmix.methods.pencil import Pencil
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
@@ -83,28 +88,25 @@ def tiny_scanmix(epochs: int, warmup: int = 1) -> ScanMix:
 
 
 def tiny_methods(epochs: int, warmup: int = 1) -> dict[str, Method]:
-    """Every method, small enough for seconds; whatever tuning may change is spelled out."""
-    return {
-        "cross_entropy": CrossEntropy(
-            epochs=epochs, batch_size=32, learning_rate=0.05, lr_drop="50%", momentum=0.9, weight_decay=5e-4
-        ),
-        "mixup": MixUp(
-            epochs=epochs,
-            batch_size=32,
-            learning_rate=0.05,
-            lr_drop="50%",
-            momentum=0.9,
-            weight_decay=5e-4,
-            mixup_alpha=1.0,
-        ),
+    """Every method, small enough for seconds: most need no more than the plain settings."""
+    special: dict[str, Method] = {
         "dividemix": tiny_dividemix(epochs, warmup),
         "scan": Scan(pretrain=FIRST, clustering=SECOND, num_neighbors=5),
         "scan_dividemix": ScanDivideMix(
             pretrain=FIRST, clustering=SECOND, num_neighbors=5, dividemix=tiny_dividemix(epochs, warmup)
         ),
         "scanmix": tiny_scanmix(epochs, warmup),
+        "forward": Forward(epochs=epochs, batch_size=32, learning_rate=0.05, estimation=1),
+        "backward": Backward(epochs=epochs, batch_size=32, learning_rate=0.05, estimation=1),
+        "decoupling": Decoupling(epochs=epochs, batch_size=32, learning_rate=0.05, warmup=1),
+        "co_teaching": CoTeaching(epochs=epochs, batch_size=32, learning_rate=0.05, gradual=2),
+        "co_teaching_plus": CoTeachingPlus(epochs=epochs, batch_size=32, learning_rate=0.05, gradual=2, alike=1),
+        "pencil": Pencil(epochs=epochs, batch_size=32, fixed=1, moving=2),
+        "joint": Joint(epochs=epochs, batch_size=32, joint=2, begin=0, remembered=1),
         "exact_em": ExactEM(epochs=epochs, steps=3, learning_rate=0.5, halvings=10),
     }
+    plain = {"epochs": epochs, "batch_size": 32, "learning_rate": 0.05}
+    return {name: special.get(name) or build(METHODS[name], plain, where=name) for name in METHODS}
 
 
 @pytest.fixture

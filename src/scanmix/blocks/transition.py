@@ -18,3 +18,19 @@ def transition_matrix(confusion: Tensor) -> Tensor:
     Shape: (C, C) -> (C, C).
     """
     return confusion / confusion.sum(1, keepdim=True).clamp(min=torch.finfo(confusion.dtype).tiny)
+
+
+def estimate_transition(probabilities: Tensor, quantile: float = 0.97) -> Tensor:
+    """Return T, T_ij = P(given j | true i), from what a network trained on the given labels predicts.
+
+    Patrini et al., CVPR 2017, section 3.3: row i is the prediction for the example that looks most like class i, which
+    is taken for one of it. Those above the quantile of p_i are set aside as outliers; with a quantile of 1 none is.
+    Shape: (N, C) -> (C, C), rows sum to 1.
+    """
+    rows = []
+    for belief in probabilities.T:
+        high = torch.quantile(belief, quantile) if quantile < 1 else belief.max()
+        allowed = belief.masked_fill(belief > high, -1.0)
+        rows.append(probabilities[allowed.argmax()])
+    found = torch.stack(rows).double()
+    return found / found.sum(1, keepdim=True)

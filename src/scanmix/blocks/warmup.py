@@ -6,7 +6,7 @@ Legend: B batch.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,14 +15,11 @@ from scanmix.blocks.losses import confidence_penalty
 from scanmix.engine import Meter
 from scanmix.networks.peer import Peer, guessing, learning
 
+Part: TypeAlias = Literal["head", "network"]
+
 
 def warm_up(
-    peer: Peer,
-    part: Literal["head", "network"],
-    seen: Iterable[tuple[Tensor, Tensor]],
-    rate: float,
-    confidence_weight: float,
-    meter: Meter,
+    peer: Peer, part: Part, seen: Iterable[tuple[Tensor, Tensor]], rate: float, confidence_weight: float, meter: Meter
 ) -> None:
     """Step through cross-entropy and, weighed, the confidence penalty (Pereyra et al. 2017), once for each batch.
 

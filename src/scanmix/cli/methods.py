@@ -2,76 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+import dataclasses
+from typing import Annotated
 
 import typer
 
 from scanmix.cli.shell import print_table
-from scanmix.config import unknown_name
+from scanmix.config import recipe_names, unknown_name
 
+PAGE = """# Methods
 
-class Description(NamedTuple):
-    """A method in one line of a table."""
+`scanmix methods` lists them; `scanmix methods scanmix` lists every setting of one with its default. All go through the
+same loop, views and network, and every one of them predicts with the network of its last epoch.
+[A method of your own](new-method.md) adds one. This page is what `scanmix methods --markdown` prints.
 
-    idea: str
-    paper: str
-    year: str
-    nets: str
-    labels: str
-    cost: str
-
-
-# Kept here and not in the methods' files: listing them must not import torch. A test compares the names.
-DESCRIPTIONS = {
-    "cross_entropy": Description(
-        "believes every label: the control", "-", "-", "1", "all, as given", "1"
-    ),
-    "mixup": Description(
-        "cross-entropy on mixed pairs of images", "Zhang et al., ICLR", "2018", "1", "all, as given", "1"
-    ),
-    "dividemix": Description(
-        "two networks; each tells the other which labels look wrong",
-        "Li et al., ICLR", "2020", "2", "the believed ones; the rest as unlabeled", "3-13",
-    ),
-    "scan": Description(
-        "clusters of images and their neighbors",
-        "Van Gansbeke et al., ECCV", "2020", "1", "none, only to name the clusters", "pre-training alone",
-    ),
-    "scan_dividemix": Description(
-        "DivideMix that starts from SCAN's weights",
-        "Sachdeva et al., Pattern Recognition (Table 6)", "2023", "2",
-        "the believed ones; the rest as unlabeled", "pre-training, then 3-13",
-    ),
-    "scanmix": Description(
-        "DivideMix and SCAN in turns: labels it believes, neighbors that agree",
-        "Sachdeva et al., Pattern Recognition", "2023", "2",
-        "the believed ones; the rest as unlabeled", "pre-training, then 7-17",
-    ),
-    "exact_em": Description(
-        "the EM of ScanMix's theory, all pairs of a few hundred images: to see it, not to use it",
-        "Sachdeva et al., Pattern Recognition (section 3.2)", "2023", "1", "all, as given", "14 and more",
-    ),
-}  # fmt: skip
+**State** is what one epoch hands to the next, and all that a checkpoint holds: networks with their momentum, and
+the fields named here. **Cost** counts passes through a network in one epoch; that of `cross_entropy` is 1. Where
+two numbers stand, the first is for a clean set of a fifth of the images, the second for all of them: an epoch is
+one pass over the images whose labels look right. Pre-training is not counted in it; it is done once for a set of
+images, seed and settings, and kept in the cache for every later run. **Told** are settings for which the paper's
+authors used what they knew of the noise; the defaults here do not, and a recipe that does is marked `oracle`.
+"""
 
 
 def methods(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="List the settings of this method.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/methods.md.")] = False,
 ) -> None:
     """List the methods, or the settings of one."""
+    from scanmix.methods import METHODS
+
+    if name is not None and name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    if markdown:
+        typer.echo("\n".join([PAGE, *(_section(key) for key in METHODS)]).strip())
+        return
     if name is None:
-        rows = [[key, *description] for key, description in DESCRIPTIONS.items()]
-        columns = ["method", "idea", "paper", "year", "nets", "labels used", "cost"]
+        rows = [[key, it.about.idea, it.about.paper, str(it.about.nets), it.about.labels, it.about.cost]
+                for key, it in METHODS.items()]  # fmt: skip
+        columns = ["method", "idea", "paper", "nets", "labels used", "cost"]
         print_table("Methods", columns, rows, text_columns=len(columns))
         typer.echo("Cost: passes through a network in one epoch, cross_entropy = 1; low where few labels look right.")
         typer.echo("Pre-training needs no label, is done once and shared by later runs.")
-        typer.echo("Settings of one: scanmix methods scanmix")
+        typer.echo("State, recipes and settings of one: scanmix methods scanmix")
         return
-    if name not in DESCRIPTIONS:
-        raise unknown_name("method", name, DESCRIPTIONS)
+    typer.echo(f"{name}: {METHODS[name].about.idea}\n")
+    typer.echo("\n".join(_facts(name)) + "\n")
+    print_table(f"Settings of {name}", ["--set", "default", "meaning"], _settings(METHODS[name]()), text_columns=3)
+
+
+def _section(name: str) -> str:
+    """One method on the page."""
     from scanmix.methods import METHODS
 
-    rows = _settings(METHODS[name]())
-    print_table(f"Settings of {name}", ["--set", "default", "meaning"], rows, text_columns=3)
+    about = METHODS[name].about
+    idea = about.idea[0].upper() + about.idea[1:]
+    return f"## {name}\n\n{idea}. {about.advice}\n\n" + "\n".join(_facts(name)) + "\n"
+
+
+def _facts(name: str) -> list[str]:
+    """What is kept, what it costs, where it is from."""
+    from scanmix.methods import METHODS
+
+    about = METHODS[name].about
+    state = ", ".join(f"`{field.name}`" for field in dataclasses.fields(METHODS[name].State))
+    recipes = ", ".join(recipe.split("/")[0] for recipe in recipe_names() if recipe.endswith(f"/any/{name}"))
+    told = [f"- Told: `{about.oracle}`".replace(", ", "`, `")] if about.oracle else []
+    return [
+        f"- Networks: {about.nets}; state: {state}",
+        f"- Cost: {about.cost}",
+        f"- Labels: {about.labels}",
+        *told,
+        f"- Recipes for: {recipes or 'what `cross_entropy` has'}",
+        f"- Paper: {about.paper}",
+    ]
 
 
 def _settings(values: object, prefix: str = "") -> list[list[str]]:

@@ -3,6 +3,7 @@
 Order: defaults of the dataclasses < recipe < command line. Errors say what, where, and the fix.
 """
 
+from scanmix.config.about import About
 from scanmix.config.durations import Duration, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
@@ -14,6 +15,7 @@ __all__ = [
     "RECIPES",
     "RECIPE_KEYS",
     "STRICT",
+    "About",
     "Batch",
     "Count",
     "DataError",

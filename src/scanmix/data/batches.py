@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from scanmix.config import epochs_of
 from scanmix.data.views import AnyViews
 
 View = Callable[[Tensor, Generator], Tensor]
@@ -62,6 +63,10 @@ class TrainingData:
     def everything(self) -> Tensor:
         """Return the indices of all examples. Shape: (N,)."""
         return torch.arange(len(self), device=self.labels.device)
+
+    def epochs_in(self, duration: int | str, batch_size: int, total: int) -> int:
+        """Return a duration in epochs, of `total`; a step of it is a batch."""
+        return epochs_of(duration, -(-len(self) // batch_size), total)
 
     def generators(self, stage: str, epoch: int, *purposes: str) -> tuple[Generator, ...]:
         """Return one fresh generator for each purpose."""

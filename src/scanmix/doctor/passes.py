@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scanmix.config import epochs_of
-from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.config import About, epochs_of
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.exact_em import ExactEM
-from scanmix.methods.mixup import MixUp
+from scanmix.methods.loss_correction import Backward, Forward
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
@@ -54,7 +53,7 @@ def stages(method: Any, count: int, clean: float) -> Stages:
 
     Measuring accuracy is not counted; see `evaluating`.
     """
-    counted = COUNTS[type(method)](method, count, clean)
+    counted = COUNTS.get(type(method), _steady)(method, count, clean)
     return {name: work for name, work in counted.items() if work != Work()}
 
 
@@ -66,20 +65,22 @@ def evaluating(method: Any, count: int, num_test: int) -> Work:
 
 def members(method: Any) -> int:
     """Return how many networks a method trains."""
-    return 2 if isinstance(method, DivideMix | ScanDivideMix | ScanMix) else 1
+    about: About = method.about
+    return about.nets
 
 
 def largest_batch(method: Any, count: int) -> int:
     """Return how many images the largest step with gradients holds, of `count` in all."""
-    views = [(1, count if isinstance(method, ExactEM) else getattr(method, "batch_size", 0))]
-    if members(method) == 2:  # two views of each labeled and of each unlabeled image
-        views = [(4, getattr(method, "dividemix", method).batch_size)]
+    size = count if isinstance(method, ExactEM) else getattr(getattr(method, "dividemix", method), "batch_size", 0)
+    views: list[tuple[int, int]] = [(method.about.rows, size)]
     views += [(2, getattr(method, name).batch_size) for name in ("pretrain", "clustering") if hasattr(method, name)]
     return max(many * min(count, size) for many, size in views)
 
 
-def _plain(method: CrossEntropy | MixUp, count: int, clean: float) -> Stages:
-    return {"training": Work(learn=count, weak=count) * method.epochs}
+def _steady(method: Any, count: int, clean: float) -> Stages:
+    """As the method says of itself, in every epoch."""
+    about = method.about
+    return {"training": Work(learn=about.learn, look=about.look, weak=about.views) * (count * method.epochs)}
 
 
 def _label_free(method: Scan | ScanDivideMix | ScanMix, count: int) -> Stages:
@@ -145,6 +146,14 @@ def _exact_em(method: ExactEM, count: int, clean: float) -> Stages:
     return {"training": Work(learn=method.steps * count, look=looks * count) * method.epochs}
 
 
+def _correction(method: Forward, count: int, clean: float) -> Stages:
+    """First without the labels held out, and with a look at all; then all."""
+    first = epochs_of(method.estimation, -(-count // method.batch_size), method.epochs)
+    learned = count - round(method.held_out * count)
+    before = Work(learn=learned, weak=learned, look=count) * first
+    return {"training": before + Work(learn=count, weak=count) * (method.epochs - first)}
+
+
 def _divided(method: DivideMix | ScanMix, count: int, clean: float, view: str, learners: int = 2) -> Work:
     """Both peers look at all images; each learner takes one division: two views of each labeled and unlabeled image.
 
@@ -169,12 +178,12 @@ def _epochs_in(method: DivideMix | ScanMix, duration: int | str, count: int) -> 
 
 
 COUNTS: dict[type, Callable[[Any, int, float], Stages]] = {
-    CrossEntropy: _plain,
-    MixUp: _plain,
     DivideMix: _dividemix,
     Scan: _scan,
     ScanDivideMix: _scan_dividemix,
     ScanMix: _scanmix,
     ExactEM: _exact_em,
+    Forward: _correction,
+    Backward: _correction,
 }
-"""One entry for each method."""
+"""Methods whose epochs are not all alike."""

@@ -6,12 +6,22 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
+from scanmix.config import About
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
+from scanmix.methods.bootstrap import Bootstrap
+from scanmix.methods.co_teaching import CoTeaching
+from scanmix.methods.co_teaching_plus import CoTeachingPlus
 from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.methods.decoupling import Decoupling
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.elr import ELR
 from scanmix.methods.exact_em import ExactEM
+from scanmix.methods.joint import Joint
+from scanmix.methods.loss_correction import Backward, Forward
+from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.mixup import MixUp
+from scanmix.methods.pencil import Pencil
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
@@ -31,6 +41,7 @@ class Method(Protocol):
 
     State: ClassVar[Any]
     label_free: ClassVar[bool]
+    about: ClassVar[About]
 
     @property
     def epochs(self) -> int:
@@ -48,10 +59,21 @@ class Method(Protocol):
 
 METHODS: dict[str, type[Method]] = {
     "cross_entropy": CrossEntropy,
-    "dividemix": DivideMix,
     "mixup": MixUp,
+    "bootstrap": Bootstrap,
+    "forward": Forward,
+    "backward": Backward,
+    "decoupling": Decoupling,
+    "co_teaching": CoTeaching,
+    "co_teaching_plus": CoTeachingPlus,
+    "mentornet": MentorNet,
+    "pencil": Pencil,
+    "joint": Joint,
+    "elr": ELR,
+    "dividemix": DivideMix,
     "scan": Scan,
     "scan_dividemix": ScanDivideMix,
     "scanmix": ScanMix,
     "exact_em": ExactEM,
 }
+"""Name -> class, roughly from the oldest to the newest."""

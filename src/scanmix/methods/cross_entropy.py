@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from scanmix.blocks.schedules import step_decay
-from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
-
-
-@dataclasses.dataclass
-class CrossEntropyState:
-    """One network."""
-
-    peers: list[Peer]
-    p_clean: Tensor | None = None  # always None: cross-entropy does not divide
+from scanmix.networks.peer import Networks, Predictor, classify, learning, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CrossEntropy:
     """Ordinary training; defaults are the shared CIFAR settings of DivideMix's comparison."""
 
-    State: ClassVar[type[CrossEntropyState]] = CrossEntropyState
+    State: ClassVar[type[Networks]] = Networks
     label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "believes every label: the control",
+        "Run it once, to know what the others are worth. With many wrong labels its accuracy rises, then falls\n"
+        "as it learns them by heart: compare best and last.",
+    )
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -39,16 +34,16 @@ class CrossEntropy:
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
 
-    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> CrossEntropyState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
         """Return one fresh network."""
         peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
-        return CrossEntropyState([peer])
+        return Networks([peer])
 
-    def epoch(self, state: CrossEntropyState, data: TrainingData, epoch: int) -> dict[str, float]:
+    def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
         """One pass over all examples with their given labels."""
         (peer,) = state.peers
         meter = Meter()
-        drop = epochs_of(self.lr_drop, -(-len(data) // self.batch_size), self.epochs)
+        drop = data.epochs_in(self.lr_drop, self.batch_size, self.epochs)
         rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws = data.generators("learn", epoch, "order", "views")
         with meter.timed("learn"), learning(peer):
@@ -59,6 +54,6 @@ class CrossEntropy:
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: CrossEntropyState) -> Predictor:
+    def predictor(self, state: Networks) -> Predictor:
         """Return the network itself."""
         return Predictor([classify(peer) for peer in state.peers])

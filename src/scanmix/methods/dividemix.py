@@ -15,7 +15,7 @@ from scanmix.blocks.memory import remember
 from scanmix.blocks.mixmatch import mixmatch
 from scanmix.blocks.schedules import linear_ramp, step_decay
 from scanmix.blocks.warmup import warm_up
-from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, labeled_views, paired
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
@@ -37,6 +37,15 @@ class DivideMix:
 
     State: ClassVar[type[DivideMixState]] = DivideMixState
     label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "two networks; each tells the other which labels look wrong",
+        "After a warm-up on all labels, each network sorts the labels by their loss; the *other* learns from\n"
+        "the ones that look right, and treats the rest as images without a label. Needs no pre-training. Take\n"
+        "it where few labels are wrong (up to a half, roughly) or time is short. It needs a warm-up that ends\n"
+        "before labels are learned by heart, and that is long enough to tell them apart.",
+        "Li et al., ICLR 2020", "the believed ones; the rest as unlabeled", nets=2, rows=4, passes="3 to 13",
+        oracle="clean_threshold, loss_memory, unlabeled_weight, confidence_weight",
+    )  # fmt: skip
 
     epochs: Count = 300  # E, warm-up included
     warmup: Duration = "10 epochs"  # cross-entropy on all given labels; 30 epochs for CIFAR-100
@@ -90,7 +99,7 @@ class DivideMix:
 
     def epochs_in(self, duration: int | str, data: TrainingData) -> int:
         """Return a duration in epochs of this data; a step is a batch of warm-up."""
-        return epochs_of(duration, -(-len(data) // (2 * self.batch_size)), self.epochs)
+        return data.epochs_in(duration, 2 * self.batch_size, self.epochs)
 
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the whole network on all given labels."""

@@ -6,7 +6,6 @@ All pairs of a few hundred images: to see what Eq. 5 and 6 and Lemmas 1 and 2 sa
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, ClassVar
 
 import torch
@@ -24,34 +23,33 @@ from scanmix.blocks.em import (
     log_posterior,
     log_probabilities,
 )
-from scanmix.config import STRICT, Count, Rate, UserError
+from scanmix.config import STRICT, About, Count, Rate, UserError
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, make_peer
-
-
-@dataclasses.dataclass
-class ExactEMState:
-    """One network: theta."""
-
-    peers: list[Peer]
-    p_clean: Tensor | None = None  # always None: the labels are taken for right
+from scanmix.networks.peer import Networks, Predictor, classify, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ExactEM:
     """An epoch is one E-step and one M-step; every gradient is that of all images, in plain view."""
 
-    State: ClassVar[type[ExactEMState]] = ExactEMState
+    State: ClassVar[type[Networks]] = Networks
     label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "the EM of ScanMix's theory, all pairs of a few hundred images: to see it, not to use it",
+        "The EM that the ScanMix paper starts from, before its approximations: every pair of up to 2,000\n"
+        "images, gradients of all of them at once. It believes every label and learns the wrong ones by heart.\n"
+        "Take it to see [what the theory says](theory.md), not to train a classifier.",
+        "Sachdeva et al., Pattern Recognition 2023, section 3.2", passes="14 and more",
+    )  # fmt: skip
 
     epochs: Count = 100  # E: turns of EM
     steps: Count = 10  # of gradient ascent in an M-step
     learning_rate: Rate = 1.0  # of a step that is not halved
     halvings: Annotated[int, Field(ge=0)] = 20  # of a step until Eq. 6 rises; 0 takes each as it is, and may lower it
 
-    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ExactEMState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
         """Return one fresh network.
 
         Raises:
@@ -62,9 +60,9 @@ class ExactEM:
                 f"exact_em holds every pair of images in memory, so it takes up to {MOST_EXAMPLES:,} images, "
                 f"not {len(data):,}; give fewer (--per-class 20), or take the method scanmix"
             )
-        return ExactEMState([make_peer(network, data, engine, "a")])
+        return Networks([make_peer(network, data, engine, "a")])
 
-    def epoch(self, state: ExactEMState, data: TrainingData, epoch: int) -> dict[str, float]:
+    def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
         """One turn of EM."""
         (peer,) = state.peers
         network = classify(peer).eval()  # batch norm as it started, and it stays so: p is one function of theta
@@ -95,6 +93,6 @@ class ExactEM:
         terms = in_metrics(em_terms(before, now, labels)) | {"elbo/moved": moved}
         return meter.results() | terms | {"rate/learn": step.rate}
 
-    def predictor(self, state: ExactEMState) -> Predictor:
+    def predictor(self, state: Networks) -> Predictor:
         """Return the network itself."""
         return Predictor([classify(peer) for peer in state.peers])

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.schedules import step_decay
-from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
-
-
-@dataclasses.dataclass
-class MixUpState:
-    """One network."""
-
-    peers: list[Peer]
-    p_clean: Tensor | None = None  # always None: MixUp does not divide
+from scanmix.networks.peer import Networks, Predictor, classify, learning, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MixUp:
     """Cross-entropy on mixtures; optimizer defaults as for cross-entropy, alpha as for noisy labels."""
 
-    State: ClassVar[type[MixUpState]] = MixUpState
+    State: ClassVar[type[Networks]] = Networks
     label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "cross-entropy on mixed pairs of images",
+        "Memorizes later than `cross_entropy`, for the same cost; does not say which labels are wrong.",
+        "Zhang et al., ICLR 2018",
+    )
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -41,16 +36,16 @@ class MixUp:
     weight_decay: Weight = 5e-4  # on all parameters
     mixup_alpha: Weight = 1.0  # alpha of Beta(alpha, alpha)
 
-    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MixUpState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
         """Return one fresh network."""
         peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
-        return MixUpState([peer])
+        return Networks([peer])
 
-    def epoch(self, state: MixUpState, data: TrainingData, epoch: int) -> dict[str, float]:
+    def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
         """One pass over all examples, each mixed with a random partner of its batch."""
         (peer,) = state.peers
         meter = Meter()
-        drop = epochs_of(self.lr_drop, -(-len(data) // self.batch_size), self.epochs)
+        drop = data.epochs_in(self.lr_drop, self.batch_size, self.epochs)
         rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         with meter.timed("learn"), learning(peer):
@@ -63,6 +58,6 @@ class MixUp:
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: MixUpState) -> Predictor:
+    def predictor(self, state: Networks) -> Predictor:
         """Return the network itself."""
         return Predictor([classify(peer) for peer in state.peers])

@@ -7,36 +7,34 @@ Legend: N examples, K neighbors, C classes.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
-from scanmix.config import STRICT, Count
+from scanmix.config import STRICT, About, Count
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, make_peer
+from scanmix.networks.peer import Networks, Predictor, classify, make_peer
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, load_into, name_clusters, pretrain
-
-
-@dataclasses.dataclass
-class ScanState:
-    """One network whose classifier is the clustering head."""
-
-    peers: list[Peer]
-    p_clean: Tensor | None = None  # always None: SCAN does not look at labels
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Scan:
     """All training happens in `start`; the loop has one epoch, which names the clusters."""
 
-    State: ClassVar[type[ScanState]] = ScanState
+    State: ClassVar[type[Networks]] = Networks
     label_free: ClassVar[bool] = True
+    about: ClassVar[About] = About(
+        "clusters of images and their neighbors",
+        "Clusters without labels: SimCLR, then neighbors that should fall into the same cluster. All training\n"
+        "happens before the first epoch. The given labels only name the clusters, so that a prediction is a\n"
+        "class. Its accuracy is measured after the best matching of clusters with *true* classes, which no\n"
+        "other method is given; every table says so. Take it to see how far images alone go.",
+        "Van Gansbeke et al., ECCV 2020", "none, only to name the clusters", rows=0, passes="pre-training alone",
+    )  # fmt: skip
     epochs: ClassVar[int] = 1
 
     pretrain: Pretraining = SimCLR()  # first stage: features
@@ -44,19 +42,19 @@ class Scan:
     num_neighbors: Count = 20  # K (section 4.2)
     include_self: bool = True  # the example counts among its neighbors (published code)
 
-    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ScanState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
         """Run or recall the label-free stages."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         peer = make_peer(network, data, engine, "a")
         load_into([peer], found)
-        return ScanState([peer])
+        return Networks([peer])
 
-    def epoch(self, state: ScanState, data: TrainingData, epoch: int) -> dict[str, float]:
+    def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
         """Put the rows of the head in the order of the classes that the given labels name."""
         (peer,) = state.peers
         name_clusters(peer, data)
         return {}
 
-    def predictor(self, state: ScanState) -> Predictor:
+    def predictor(self, state: Networks) -> Predictor:
         """Return the network itself."""
         return Predictor([classify(peer) for peer in state.peers])

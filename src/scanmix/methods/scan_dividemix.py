@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 
 from scanmix.blocks.warmup import warm_up
-from scanmix.config import STRICT, Count
+from scanmix.config import STRICT, About, Count
 from scanmix.data.batches import TrainingData, labeled_views
 from scanmix.engine import Engine, Meter
 from scanmix.methods.dividemix import DivideMix, DivideMixState
@@ -24,6 +24,14 @@ class ScanDivideMix:
 
     State: ClassVar[type[DivideMixState]] = DivideMixState
     label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "DivideMix that starts from SCAN's weights",
+        "DivideMix after SCAN, with a warm-up of the classifier alone. It is ScanMix without its clustering\n"
+        "loss: the control that says whether that loss earns its cost. The settings of DivideMix stand under\n"
+        "`dividemix.`.",
+        "Sachdeva et al., Pattern Recognition 2023, Table 6", "the believed ones; the rest as unlabeled",
+        nets=2, rows=4, passes="pre-training, then 3 to 13", oracle=DivideMix.about.oracle,
+    )  # fmt: skip
 
     pretrain: Pretraining = SimCLR()  # first stage: features
     clustering: Clustering = Clustering()  # second stage: clusters of neighbors

@@ -17,8 +17,8 @@ from scanmix.blocks.memory import remember
 from scanmix.blocks.mixmatch import mixmatch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
 from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.blocks.warmup import warm_up
-from scanmix.config import STRICT, Batch, Count, Duration, Rate, Share, Weight, epochs_of
+from scanmix.blocks.warmup import Part, warm_up
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches, labeled_views, paired
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
@@ -45,6 +45,12 @@ class ScanMix:
 
     State: ClassVar[type[ScanMixState]] = ScanMixState
     label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "DivideMix and SCAN in turns: labels it believes, neighbors that agree",
+        "As `scan_dividemix`, and every image, whatever its label, is drawn to a neighbor that seems to be of its\n"
+        "class. Take it where many labels are wrong; where few are, its controls can be better.",
+        "Sachdeva et al., Pattern Recognition 2023, Algorithm 1", "the believed ones; the rest as unlabeled", 2, rows=4,
+        passes="pre-training, 7 to 17", oracle="clean_threshold, loss_memory, confidence_weight")  # fmt: skip
     epochs: Count = 300  # E, section 4.2; warm-up included
     warmup: Duration = "10 epochs"  # WarmUp; 30 epochs for CIFAR-100 (code)
     pretrain: Pretraining = SimCLR()  # PreTrain, section 4.2
@@ -74,7 +80,7 @@ class ScanMix:
     mild_warmup: Duration = 0  # where noise is not severe the whole network then learns all labels (ours)
     warmup_view: Literal["weak", "strong"] = "strong"  # of the images in warm-up (code)
     vote_rounds: int = 0  # rounds of neighbor votes that clean the labels of WarmUp (ours, for small data)
-    warmup_part: Literal["head", "network"] = "head"  # what WarmUp trains (the paper does not say)
+    warmup_part: Part = "head"  # what WarmUp trains (the paper does not say)
     guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
     entropy_weight: Weight = 5.0  # lambda_e, Eq. 9: 5 in every published configuration, 2 in section 4.2
     cluster_batch_size: Batch = 128  # section 4.2
@@ -100,7 +106,7 @@ class ScanMix:
     def epoch(self, state: ScanMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """One turn of Algorithm 1's loop, or one epoch of its warm-up."""
         meter = Meter()
-        begin = self.epochs_in(self.warmup, data)
+        begin = data.epochs_in(self.warmup, 2 * self.batch_size, self.epochs)
         if epoch < begin:
             labels = voted_labels(state.candidates, data.labels, data.num_classes, self.vote_rounds)
             return self._warm_up(self.warmup_part, labels, self.warmup_rate, state, data, epoch, meter)
@@ -111,11 +117,11 @@ class ScanMix:
             losses = torch.stack([normalize_losses(belief.losses) for belief in beliefs])
             state.history = remember(state.history, losses, self.loss_memory)
             evidence = state.history.mean(0) if state.severe else losses
-            groups = data.labels if self.mixture == "class" else None
-            state.p_clean = state.peers[0].engine.agreed(clean_probabilities(evidence, groups))
+            p_clean = clean_probabilities(evidence, data.labels if self.mixture == "class" else None)
+            state.p_clean = state.peers[0].engine.agreed(p_clean)
         if state.severe is None:
             state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
-        begin += 0 if state.severe else self.epochs_in(self.mild_warmup, data)
+        begin += 0 if state.severe else data.epochs_in(self.mild_warmup, 2 * self.batch_size, self.epochs)
         if epoch < begin:
             return self._warm_up("network", data.labels, self.learning_rate, state, data, epoch, meter)
 
@@ -127,7 +133,8 @@ class ScanMix:
         agree = [agreeing(state.candidates, labels) for labels in compared]
 
         # M-step: minimize l_MLE, then l_CLU. No peer grades its own homework.
-        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
+        drop = data.epochs_in(self.lr_drop, 2 * self.batch_size, self.epochs)
+        rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
             for side in learners(state.peers, self.second_peer, self.average_decay):
@@ -141,14 +148,9 @@ class ScanMix:
         """Sum of the peers' logits (code; the paper has one network)."""
         return Predictor([classify(peer) for peer in state.peers])
 
-    def epochs_in(self, duration: int | str, data: TrainingData) -> int:
-        """Return a duration in epochs of this data; a step is a batch of warm-up."""
-        return epochs_of(duration, -(-len(data) // (2 * self.batch_size)), self.epochs)
-
     def _warm_up(
-        self, part: Literal["head", "network"], labels: Tensor, rate: float, state: ScanMixState, data: TrainingData,
-        epoch: int, meter: Meter,
-    ) -> dict[str, float]:  # fmt: skip
+        self, part: Part, labels: Tensor, rate: float, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter
+    ) -> dict[str, float]:
         """WarmUp(D, f): the classifier learns the labels, on features that no label has touched, or with them."""
         view = data.views.drawn(self.warmup_view)
         with meter.timed("warmup"):

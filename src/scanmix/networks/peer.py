@@ -71,6 +71,12 @@ class Peer(nn.Module):
             follow(follower, self, decay)
 
 
+def restart(peer: Peer, fresh: Peer) -> None:
+    """Begin anew in place, with the weights of a fresh peer and no momentum."""
+    peer.load_state_dict(fresh.state_dict())
+    peer.optimizer.state.clear()
+
+
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move every weight and running statistic to decay * its own + (1 - decay) * the network's; counts are copied."""
@@ -80,6 +86,14 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
             tensor.lerp_(theirs[name], 1 - decay)
         else:
             tensor.copy_(theirs[name])
+
+
+@dataclasses.dataclass
+class Networks:
+    """State of a method that keeps nothing but its networks and, where it divides, what they believe."""
+
+    peers: list[Peer]
+    p_clean: Tensor | None = None  # (P, N) of each label
 
 
 class Predictor(nn.Module):

@@ -17,6 +17,7 @@ from scanmix.config import (
     Table,
     UserError,
     build,
+    dotted_keys,
     dump,
     flatten,
     load_recipe,
@@ -37,6 +38,8 @@ OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
 """Folder of the recipes for data that has none of its own name."""
 
 
+CONTROL = "cross_entropy"
+"""Whose recipes serve the methods that have none of their own."""
 KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
 """What a method must have where each epoch sees other examples: nothing of theirs outlives it."""
 
@@ -112,7 +115,8 @@ def resolve(
 
     Overrides are nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand
     at the top, and keys may be dotted (`pretrain.epochs`). Without a `recipe` the first that is shipped of
-    `<data_name>/any/<method>` and `folder/any/<method>` (`vectors/any/<method>`) is taken, else the defaults.
+    `<data_name>/any/<method>` and `folder/any/<method>` (`vectors/any/<method>`) is taken; then those of
+    "cross_entropy", as far as the method has such settings; else the defaults.
     Without a `method` it is the recipe's, else "scanmix". The `kind` of the data decides which settings network
     and views have.
 
@@ -127,11 +131,7 @@ def resolve(
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     if recipe is None:
-        shipped = recipe_names()
-        recipe = next(
-            (name for base in (data_name, OWN_DATA[kind]) if (name := f"{base}/any/{method}") in shipped), None
-        )
-        table = load_recipe(recipe) if recipe else {}
+        recipe, table = _shipped(method, data_name, kind)
     if table.get("method", method) != method:
         raise UserError(f"recipe {recipe!r} is for method {table['method']!r}, not {method!r}; name the one that fits")
     oracle = bool(table.get("oracle", False))
@@ -140,7 +140,7 @@ def resolve(
     settings = build(METHODS[method], table.get("settings", {}), where=where)
     network = table.get("network", {})
     draw = build(Draw, table.get("draw", {}), where=where, prefix="draw.")
-    _check_draw(draw, dump(settings), where)
+    _check_draw(draw, method, dump(settings), where)
     return RunSettings(
         method=method,
         seed=seed,
@@ -156,10 +156,29 @@ def resolve(
     )
 
 
-def _check_draw(draw: Draw, settings: Table, where: str) -> None:
+def _shipped(method: str, data_name: str, kind: Kind) -> tuple[str | None, Table]:
+    """Return the recipe that is shipped for a method on this data, and what it says.
+
+    A method without one has network, views and budget of cross-entropy: it can be compared from its first day.
+    """
+    shipped = recipe_names()
+    for base in (data_name, OWN_DATA[kind]):
+        if (name := f"{base}/any/{method}") in shipped:
+            return name, load_recipe(name)
+        if (name := f"{base}/any/{CONTROL}") in shipped:
+            table = load_recipe(name) | {"method": method}
+            known = dotted_keys(METHODS[method])
+            settings = {key: value for key, value in table.get("settings", {}).items() if key in known}
+            return name, table | {"settings": settings}
+    return None, {}
+
+
+def _check_draw(draw: Draw, method: str, settings: Table, where: str) -> None:
     """What is kept of each example from epoch to epoch has no place where each epoch draws others."""
     if draw.per_epoch is None:
         return
+    if METHODS[method].about.remembers:
+        raise UserError(f"{where}: draw.per_epoch takes other examples in each epoch, but {method} keeps some of each")
     for key, value in flatten(settings).items():
         needed = KEPT_PER_EXAMPLE.get(key.rpartition(".")[2], value)
         if value != needed:

@@ -1,0 +1,64 @@
+"""Bootstrapping (Reed et al., ICLR workshop 2015): part of each label is what the network says. Legend: B batch."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic.dataclasses import dataclass
+
+from scanmix.blocks.losses import soft_cross_entropy
+from scanmix.blocks.robust import bootstrap_targets
+from scanmix.blocks.schedules import step_decay
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Networks, Predictor, classify, learning, make_peer
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Bootstrap:
+    """Hard bootstrapping, Eq. 7, by default; the optimizer is that of cross-entropy."""
+
+    State: ClassVar[type[Networks]] = Networks
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "cross-entropy to a blend of the label and the network's own answer",
+        "As cheap as `cross_entropy`, and seldom much better: what the network has memorized it then confirms.",
+        "Reed et al., ICLR workshop 2015",
+    )
+
+    epochs: Count = 300  # E
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.02  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters
+    answer: Literal["hard", "soft"] = "hard"  # the likeliest class (Eq. 7), or all that is predicted (Eq. 6)
+    trust: Share = 0.8  # beta, share of the given label (0.95 in the paper with soft answers)
+    detach: bool = False  # no gradient through soft answers (Arazo et al. 2019); with it Eq. 6 adds entropy
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
+        """Return one fresh network."""
+        return Networks([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
+
+    def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass over all examples."""
+        (peer,) = state.peers
+        meter = Meter()
+        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        order, draws = data.generators("learn", epoch, "order", "views")
+        with meter.timed("learn"), learning(peer):
+            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
+                said = logits.detach() if self.detach else logits
+                given = peer.gather(data.one_hot(index))
+                targets = bootstrap_targets(said, given, self.trust, hard=self.answer == "hard")
+                loss = soft_cross_entropy(logits, targets)
+                meter.add("learn", loss=loss)
+                peer.step(loss, rate)
+        return meter.results() | {"rate/learn": rate}
+
+    def predictor(self, state: Networks) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])

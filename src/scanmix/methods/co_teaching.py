@@ -1,0 +1,92 @@
+"""Co-teaching (Han et al., NeurIPS 2018), Algorithm 1. Legend: N examples, B batch, P = 2 peers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.divide import clean_probabilities, noise_rate
+from scanmix.blocks.schedules import linear_ramp, step_decay
+from scanmix.blocks.selection import small_loss
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer
+
+
+@dataclasses.dataclass
+class CoTeachingState:
+    """Two networks, and the share of the labels that they take for wrong."""
+
+    peers: list[Peer]
+    forget: float = 0.0  # tau, as estimated or as told
+    p_clean: Tensor | None = None  # (P, N) what each peer believes of each label; None if tau is told
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CoTeaching:
+    """Each network learns what the other finds easy; optimizer as for cross-entropy (the paper's is Adam)."""
+
+    State: ClassVar[type[CoTeachingState]] = CoTeachingState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "each of two networks picks the small losses of a batch for the other",
+        "Simple and steady up to a half of wrong labels. The paper is told the share of wrong labels; here it is\n"
+        "estimated from the losses, which comes out too low under heavy noise.",
+        "Han et al., NeurIPS 2018", "those of small loss", nets=2, learn=2, look=2, rows=2, oracle="forget_rate",
+    )  # fmt: skip
+
+    epochs: Count = 300  # E
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.02  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters
+    forget_rate: Share | None = None  # tau; estimated while it rises unless told (the paper: the rate of the noise)
+    gradual: Duration = "10 epochs"  # T_k: epochs over which the share left out rises from 0 to tau
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> CoTeachingState:
+        """Return two networks that differ by their initial weights."""
+        peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
+        return CoTeachingState(peers, self.forget_rate or 0.0)
+
+    def epoch(self, state: CoTeachingState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass over all examples; both networks see the same views."""
+        meter = Meter()
+        rising = data.epochs_in(self.gradual, self.batch_size, self.epochs)
+        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        left_out = state.forget * linear_ramp(epoch, rising)
+        order, draws = data.generators("learn", epoch, "order", "views")
+        with meter.timed("learn"), learning(*state.peers):
+            for index in map(state.peers[0].own, batches(data.everything, self.batch_size, order)):
+                views = data.views.weak(data.images[index], draws)
+                logits = [peer.gather(peer.classifier(peer.encoder(views))) for peer in state.peers]
+                labels = state.peers[0].gather(data.labels[index])
+                losses = [F.cross_entropy(row, labels, reduction="none") for row in logits]
+                for side, chosen in enumerate(self.choose(logits, losses, 1 - left_out, epoch)):
+                    if not len(chosen):
+                        continue
+                    loss = losses[side][chosen].mean()
+                    meter.add("learn", loss=loss)
+                    state.peers[side].step(loss, rate)
+        if self.forget_rate is None:
+            with meter.timed("examine"):
+                beliefs = torch.stack([examine(peer, data).losses for peer in state.peers])
+                state.p_clean = state.peers[0].engine.agreed(clean_probabilities(beliefs))
+                if epoch < rising:  # later the networks have begun to memorize, and see less noise than there is
+                    state.forget = noise_rate(state.p_clean, 0.5)
+        return meter.results() | {"rate/learn": rate, "left_out": left_out}
+
+    def choose(self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int) -> list[Tensor]:
+        """Return what each learns from: the small losses of the other. Shape: two (B, C), two (B,) -> two (K,)."""
+        return [small_loss(losses[1].detach(), share), small_loss(losses[0].detach(), share)]
+
+    def predictor(self, state: CoTeachingState) -> Predictor:
+        """Sum of the peers' logits."""
+        return Predictor([classify(peer) for peer in state.peers])

@@ -1,0 +1,38 @@
+"""Co-teaching+ (Yu et al., ICML 2019): Co-teaching where the networks disagree. Legend: B batch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.selection import small_loss
+from scanmix.config import STRICT, About, Count
+from scanmix.methods.co_teaching import CoTeaching
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CoTeachingPlus(CoTeaching):
+    """As the paper writes it: losses are of logits (the released code's second softmax bounds them), and where the
+    networks agree on a whole batch nothing is learned.
+    """
+
+    about: ClassVar[About] = About(
+        "Co-teaching where the two networks disagree",
+        "The networks stay different for longer. With many classes and much noise the disagreement is mostly about\n"
+        "wrong labels, and it falls behind `co_teaching`.",
+        "Yu et al., ICML 2019", "those of small loss", nets=2, learn=2, look=2, rows=2, oracle="forget_rate",
+    )  # fmt: skip
+
+    alike: Count = 20  # epochs of plain Co-teaching before (5 for CIFAR-100)
+
+    def choose(self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int) -> list[Tensor]:
+        """Return the small losses of the other among the rows on which predictions differ."""
+        if epoch < self.alike:
+            return super().choose(logits, losses, share, epoch)
+        differ = (logits[0].argmax(1) != logits[1].argmax(1)).nonzero().squeeze(1)
+        if not len(differ):
+            return [differ, differ]
+        first, second = (differ[small_loss(row[differ].detach(), share)] for row in losses)
+        return [second, first]

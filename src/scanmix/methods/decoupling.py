@@ -1,0 +1,66 @@
+"""Decoupling "when to update" from "how to update" (Malach and Shalev-Shwartz, NeurIPS 2017). Legend: B batch."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+
+from scanmix.blocks.schedules import step_decay
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Networks, Predictor, classify, learning, make_peer
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Decoupling:
+    """Two networks that learn where they disagree; optimizer as for cross-entropy."""
+
+    State: ClassVar[type[Networks]] = Networks
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "two networks that learn only where their predictions differ",
+        "It learns less as the networks come to agree, and so memorizes later; it removes no wrong label.",
+        "Malach and Shalev-Shwartz, NeurIPS 2017", nets=2, learn=2, rows=2,
+    )  # fmt: skip
+
+    epochs: Count = 300  # E
+    warmup: Duration = "3 epochs"  # in which both learn from every example
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.02  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters
+    least_share: Share = 0.1  # of the batch over which the loss is at least averaged: few rows make a small step
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
+        """Return two networks that differ by their initial weights."""
+        return Networks(
+            [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
+        )
+
+    def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass over all examples; both networks see the same views."""
+        meter = Meter()
+        everywhere = epoch < data.epochs_in(self.warmup, self.batch_size, self.epochs)
+        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        order, draws = data.generators("learn", epoch, "order", "views")
+        with meter.timed("learn"), learning(*state.peers):
+            for index in map(state.peers[0].own, batches(data.everything, self.batch_size, order)):
+                views = data.views.weak(data.images[index], draws)
+                a, b = (peer.gather(peer.classifier(peer.encoder(views))) for peer in state.peers)
+                labels = state.peers[0].gather(data.labels[index])
+                differ = (a.argmax(1) != b.argmax(1)) | everywhere
+                count = differ.sum().clamp(min=self.least_share * len(labels))
+                for peer, logits in zip(state.peers, (a, b), strict=True):
+                    loss = (differ * F.cross_entropy(logits, labels, reduction="none")).sum() / count
+                    meter.add("learn", loss=loss, differ=differ.float().mean())
+                    peer.step(loss, rate)
+        return meter.results() | {"rate/learn": rate}
+
+    def predictor(self, state: Networks) -> Predictor:
+        """Sum of the peers' logits."""
+        return Predictor([classify(peer) for peer in state.peers])

@@ -1,0 +1,79 @@
+"""ELR, early-learning regularization (Liu et al., NeurIPS 2020). Legend: N examples, B batch, C classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.robust import early_learning_term, running_targets
+from scanmix.blocks.schedules import step_decay
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
+
+
+@dataclasses.dataclass
+class ELRState:
+    """One network and what it used to say."""
+
+    peers: list[Peer]
+    targets: Tensor  # (N, C) running average of the predictions of each example
+    p_clean: Tensor | None = None  # always None: ELR does not divide
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ELR:
+    """Defaults are those of CIFAR-10 with symmetric noise, the optimizer that of cross-entropy."""
+
+    State: ClassVar[type[ELRState]] = ELRState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "one network held to what it predicted before it memorized labels",
+        "The best value at the cost of `cross_entropy`. It needs some epochs in which labels are learned and not\n"
+        "yet memorized; `regularization` is too strong where accuracy stays low and `learn/loss` falls below zero\n"
+        "all the time, too weak where accuracy falls in the end.",
+        "Liu et al., NeurIPS 2020", remembers=True, oracle="memory, regularization",
+    )  # fmt: skip
+
+    epochs: Count = 300  # E
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.02  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 1e-3  # on all parameters
+    memory: Share = 0.7  # beta: share of itself that a target keeps (0.9 for asymmetric noise and CIFAR-100)
+    regularization: Weight = 3.0  # lambda (1 for asymmetric noise, 7 for CIFAR-100)
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ELRState:
+        """Return one fresh network, and targets that say nothing yet."""
+        peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
+        return ELRState([peer], torch.zeros(len(data), data.num_classes, device=engine.device))
+
+    def epoch(self, state: ELRState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass over all examples; the target of each moves before it is used."""
+        (peer,) = state.peers
+        meter = Meter()
+        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        order, draws = data.generators("learn", epoch, "order", "views")
+        with meter.timed("learn"), learning(peer):
+            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
+                seen = peer.gather(index)
+                state.targets[seen] = running_targets(state.targets[seen], logits, self.memory)
+                fit = F.cross_entropy(logits, data.labels[seen])
+                term = early_learning_term(logits, state.targets[seen])
+                loss = fit + self.regularization * term  # below zero is as it should be
+                meter.add("learn", loss=loss, cross_entropy=fit, regularization=term)
+                peer.step(loss, rate)
+        return meter.results() | {"rate/learn": rate}
+
+    def predictor(self, state: ELRState) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])

@@ -1,0 +1,95 @@
+"""Joint optimization (Tanaka et al., CVPR 2018): labels become what the network has lately said of them.
+
+Legend: N examples, B batch, C classes, R epochs remembered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.losses import confidence_penalty, prior_penalty, soft_cross_entropy
+from scanmix.blocks.schedules import step_decay
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer, restart
+
+
+@dataclasses.dataclass
+class JointState:
+    """The network that learns, the one it begins anew from, and labels as they are now."""
+
+    peers: list[Peer]
+    fresh: list[Peer]  # initial weights of the second phase
+    targets: Tensor  # (N, C) soft labels
+    said: Tensor  # (R, N, C) predictions of the last epochs, epoch e in row e mod R
+    p_clean: Tensor | None = None  # always None: labels are replaced, not judged
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Joint:
+    """First phase with a high learning rate and labels that follow; then a new network on the labels that came out."""
+
+    State: ClassVar[type[JointState]] = JointState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "replaces all labels by averages of the network's predictions, then begins anew on them",
+        "Good under moderate noise if the learning rate of the first phase is high enough that nothing is memorized.\n"
+        "The uniform prior is wrong where classes differ much in size.",
+        "Tanaka et al., CVPR 2018", remembers=True, oracle="learning_rate, prior_weight, entropy_weight",
+    )  # fmt: skip
+
+    epochs: Count = 320  # E, both phases
+    joint: Duration = "62%"  # end of the first phase (epoch 200 of 320)
+    begin: Duration = "22%"  # first epoch after which labels are replaced (epoch 70 of 320)
+    remembered: Count = 10  # R
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.08  # of SGD in the first phase, constant and high
+    final_rate: Rate = 0.2  # of the second, divided by ten after each third of it
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 1e-4  # on all parameters
+    prior_weight: Weight = 1.2  # alpha, of KL(uniform || mean prediction) (0.8 for asymmetric noise)
+    entropy_weight: Weight = 0.8  # beta, of the entropy of each prediction (0.4 for asymmetric noise)
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> JointState:
+        """Return two fresh networks, the second waits, and labels as given."""
+        peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
+        given = data.one_hot(data.everything)
+        return JointState(peers[:1], peers[1:], given, given.new_zeros(self.remembered, *given.shape))
+
+    def epoch(self, state: JointState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass over all examples; in the first phase predictions are written down as they are made."""
+        (peer,) = state.peers
+        meter = Meter()
+        second = data.epochs_in(self.joint, self.batch_size, self.epochs)
+        third = max(1, (self.epochs - second) // 3)
+        rate = step_decay(self.final_rate, 0.1, epoch, (second + third, second + 2 * third))
+        rate = self.learning_rate if epoch < second else rate
+        if epoch == second:
+            restart(peer, state.fresh[0])
+        order, draws = data.generators("learn", epoch, "order", "views")
+        with meter.timed("learn"), learning(peer):
+            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
+                seen = peer.gather(index)
+                loss = fit = soft_cross_entropy(logits, state.targets[seen])
+                if epoch < second:
+                    state.said[epoch % self.remembered, seen] = logits.detach().softmax(1)
+                    entropy = -confidence_penalty(logits)
+                    loss = fit + self.prior_weight * prior_penalty(logits) + self.entropy_weight * entropy
+                meter.add("learn", loss=loss, fit=fit)
+                peer.step(loss, rate)
+        first = data.epochs_in(self.begin, self.batch_size, self.epochs)
+        if max(first, self.remembered - 1) <= epoch < second:  # never before all rows are filled
+            state.targets = state.said.mean(0)
+        changed = (state.targets.argmax(1) != data.labels).float().mean()
+        return meter.results() | {"rate/learn": rate, "changed": float(changed)}
+
+    def predictor(self, state: JointState) -> Predictor:
+        """Return the network that learns."""
+        return Predictor([classify(peer) for peer in state.peers])

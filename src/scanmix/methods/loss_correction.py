@@ -1,0 +1,143 @@
+"""Forward and backward correction (Patrini et al., CVPR 2017): the loss knows how labels go wrong.
+
+A first network learns the labels as they are and tells the transition matrix T; a second learns with the corrected
+loss. T is always estimated. Legend: N examples, B batch, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from scanmix.blocks.robust import backward_loss, forward_loss
+from scanmix.blocks.schedules import step_decay
+from scanmix.blocks.transition import estimate_transition
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer, restart, sweep
+
+
+@dataclasses.dataclass
+class CorrectionState:
+    """The network that learns, the one it begins anew from, and what is known of the noise."""
+
+    peers: list[Peer]
+    fresh: list[Peer]  # initial weights of the second network
+    best: Tensor  # (N, C) predictions at the lowest loss on labels held out so far
+    lowest: float = float("inf")  # that loss
+    transition: Tensor | None = None  # (C, C) T, once it is estimated
+    p_clean: Tensor | None = None  # always None: nothing is divided
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Forward:
+    """-log sum_i p_i T_iy; optimizer as for cross-entropy, each stage with a learning rate that falls."""
+
+    State: ClassVar[type[CorrectionState]] = CorrectionState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "predicts the wrong label on purpose: its loss knows how classes are confused",
+        "Take it where wrong labels follow the class (cats called dogs) and each class has images that are beyond\n"
+        "doubt. Half of the epochs go into the estimate. Under heavy symmetric noise the estimate is poor.",
+        "Patrini et al., CVPR 2017", remembers=True, passes="1.2",
+    )  # fmt: skip
+
+    epochs: Count = 300  # E, both stages
+    estimation: Duration = "50%"  # first stage; the second has the rest
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.02  # of SGD, at the begin of each stage
+    lr_drop: Duration = "25%"  # epochs into a stage after which it is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters
+    held_out: Share = 0.1  # share of the (noisy) labels by which the first stage picks its epoch
+    quantile: Share = 0.97  # of p_i, above which an example is no evidence of class i (1 for CIFAR-100)
+    identity: Share = 0.0  # a: T becomes a I + (1 - a) T, which is further from singular
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> CorrectionState:
+        """Return two fresh networks; the second waits."""
+        peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
+        return CorrectionState(peers[:1], peers[1:], torch.zeros(len(data), data.num_classes, device=engine.device))
+
+    def epoch(self, state: CorrectionState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass of the first stage, or of the second; between them T is estimated and the network begins anew."""
+        (peer,) = state.peers
+        meter = Meter()
+        begin = data.epochs_in(self.estimation, self.batch_size, self.epochs)
+        since = epoch if epoch < begin else epoch - begin
+        drop = data.epochs_in(self.lr_drop, self.batch_size, self.epochs)
+        rate = step_decay(self.learning_rate, 0.1, since, (drop,))
+        if epoch < begin:
+            self._observe(state, data, epoch, rate, meter)
+            return meter.results() | {"rate/learn": rate}
+        if epoch == begin:
+            found = estimate_transition(state.best, self.quantile)
+            state.transition = self.identity * torch.eye(data.num_classes).to(found) + (1 - self.identity) * found
+            restart(peer, state.fresh[0])
+        assert state.transition is not None
+        condition = float(torch.linalg.cond(state.transition))
+        order, draws = data.generators("learn", epoch, "order", "views")
+        with meter.timed("learn"):
+            self._learn(peer, data, data.everything, order, draws, rate, state.transition, meter)
+        return meter.results() | {"rate/learn": rate, "transition/condition": condition}
+
+    def predictor(self, state: CorrectionState) -> Predictor:
+        """Return the network that learns."""
+        return Predictor([classify(peer) for peer in state.peers])
+
+    def correct(self, logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
+        """Return the corrected loss of a batch."""
+        return forward_loss(logits, labels, transition.to(logits.dtype))
+
+    def _observe(self, state: CorrectionState, data: TrainingData, epoch: int, rate: float, meter: Meter) -> None:
+        """Cross-entropy on the labels that are not held out; these say whether the predictions are kept."""
+        (peer,) = state.peers
+        order, draws = data.generators("learn", epoch, "order", "views")
+        split = data.generator("learn", 0, "split")  # the same in every epoch
+        shuffled = torch.randperm(len(data), generator=split, device=split.device)
+        held, rest = shuffled.tensor_split([round(self.held_out * len(data))])
+        with meter.timed("learn"):
+            self._learn(peer, data, rest, order, draws, rate, None, meter)
+        with meter.timed("examine"):
+            logits = sweep(classify(peer), data, peer.engine)
+            judged = held if len(held) else rest
+            loss = float(F.cross_entropy(logits[judged], data.labels[judged]))
+            if loss < state.lowest:
+                state.lowest, state.best = loss, logits.softmax(1)
+
+    def _learn(
+        self, peer: Peer, data: TrainingData, among: Tensor, order: Generator, draws: Generator, rate: float,
+        transition: Tensor | None, meter: Meter,
+    ) -> None:  # fmt: skip
+        with learning(peer):
+            for index in map(peer.own, batches(among, self.batch_size, order)):
+                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
+                labels = peer.gather(data.labels[index])
+                if transition is None:
+                    loss = F.cross_entropy(logits, labels)
+                else:
+                    loss = self.correct(logits, labels, transition)
+                meter.add("learn", loss=loss)
+                peer.step(loss, rate)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Backward(Forward):
+    """sum_k (T^-1)_yk (-log p_k): unbiased, and unbounded from below where T is nearly singular."""
+
+    about: ClassVar[About] = About(
+        "weighs the losses of all classes so that wrong labels cancel on average",
+        "As `forward`, and less steady: the inverse of an estimated matrix makes large weights of both signs. Look at\n"
+        "`transition/condition`; where it is above ten or so, raise `identity`.",
+        "Patrini et al., CVPR 2017", remembers=True, passes="1.2",
+    )  # fmt: skip
+
+    def correct(self, logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
+        """Return the corrected loss of a batch."""
+        return backward_loss(logits, labels, torch.linalg.inv(transition).to(logits.dtype))

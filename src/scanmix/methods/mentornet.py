@@ -1,0 +1,89 @@
+"""MentorNet PD (Jiang et al., ICML 2018): a predefined curriculum in closed form. Legend: B batch.
+
+The paper fits a small network to this curriculum (PD), or to clean labels (DD); the first is the function it was fitted
+to, the second needs what nobody here has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.schedules import step_decay
+from scanmix.blocks.selection import percentile, weight_of_small_losses
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
+
+
+@dataclasses.dataclass
+class MentorNetState:
+    """One network, and the loss that counts as small."""
+
+    peers: list[Peer]
+    threshold: float | None = None  # running average of a percentile of the batch; None before the first
+    p_clean: Tensor | None = None  # always None: weights are of a batch
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MentorNet:
+    """Optimizer as for cross-entropy, curriculum as in the paper."""
+
+    State: ClassVar[type[MentorNetState]] = MentorNetState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "weights each loss by whether it is small for its time",
+        "Self-paced learning with a soft end. `quantile` is what the paper sets by the rate of noise: the share of\n"
+        "a batch that counts as small.",
+        "Jiang et al., ICML 2018", "those of small loss", oracle="quantile",
+    )  # fmt: skip
+
+    epochs: Count = 300  # E
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.02  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters, times the mean weight of the batch
+    quantile: Share = 0.75  # p: share of a batch whose losses are small (0.5 at 80 % noise, which the paper is told)
+    loss_decay: Share = 0.5  # share of itself that the threshold keeps with each batch
+    early_dropout: Share = 0.5  # share of examples that count nothing in the first 17 % of training, ...
+    dropout: Share = 0.05  # ... and later
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MentorNetState:
+        """Return one fresh network."""
+        return MentorNetState([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
+
+    def epoch(self, state: MentorNetState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass over all examples."""
+        (peer,) = state.peers
+        meter = Meter()
+        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        order, draws, drop = data.generators("learn", epoch, "order", "views", "dropout")
+        steps = list(batches(data.everything, self.batch_size, order))
+        with meter.timed("learn"), learning(peer):
+            for step, index in enumerate(map(peer.own, steps)):
+                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
+                losses = F.cross_entropy(logits, peer.gather(data.labels[index]), reduction="none")
+                progress = (epoch + step / len(steps)) / self.epochs
+                now = percentile(losses, self.quantile)
+                keep = 0.0 if state.threshold is None else self.loss_decay
+                state.threshold = keep * (state.threshold or 0.0) + (1 - keep) * now
+                weights = weight_of_small_losses(losses.detach(), state.threshold, progress)
+                share = self.early_dropout if progress < 0.17 else self.dropout
+                weights *= torch.rand(len(weights), generator=drop, device=weights.device) >= share
+                loss = (weights * losses).mean()
+                meter.add("learn", loss=loss, weight=weights.mean())
+                peer.optimizer.param_groups[0]["weight_decay"] = self.weight_decay * float(weights.mean())
+                peer.step(loss, rate)
+        return meter.results() | {"rate/learn": rate, "threshold": state.threshold or 0.0}
+
+    def predictor(self, state: MentorNetState) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])

@@ -1,0 +1,101 @@
+"""PENCIL (Yi and Wu, CVPR 2019): labels are parameters and learn as well. Legend: N examples, B batch, C classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.losses import confidence_penalty
+from scanmix.blocks.robust import divergence_from
+from scanmix.blocks.schedules import step_decay
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
+
+
+@dataclasses.dataclass
+class PencilState:
+    """One network, and the labels as it has changed them."""
+
+    peers: list[Peer]
+    label_logits: Tensor  # (N, C): y~; the label distribution is its softmax
+    p_clean: Tensor | None = None  # always None: labels are moved, not judged
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Pencil:
+    """Three stages: cross-entropy, labels and network together, network alone. Weights as the paper writes them."""
+
+    State: ClassVar[type[PencilState]] = PencilState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "moves the labels by gradients, as if they were weights",
+        "It has many settings, and the right ones depend on the noise; `label_rate` decides how far labels move. Look\n"
+        "at `changed`, the share of labels whose likeliest class is no longer the given one.",
+        "Yi and Wu, CVPR 2019", remembers=True, oracle="learning_rate, label_rate",
+    )  # fmt: skip
+
+    epochs: Count = 320  # E, all stages
+    fixed: Duration = "22%"  # end of the first stage, cross-entropy on the given labels (epoch 70 of 320)
+    moving: Duration = "62%"  # end of the second stage, in which labels move (epoch 200 of 320)
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.06  # of SGD in the first two stages; high, so that nothing is memorized
+    final_rate: Rate = 0.2  # in the third, divided by ten after each third of it
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 1e-4  # on all parameters
+    label_scale: Weight = 10.0  # K: given labels begin as K times one-hot
+    label_rate: Weight = 600.0  # lambda, learning rate of the labels
+    compatibility: Weight = 0.1  # alpha, of -log of what the distribution holds for the given label
+    entropy: Weight = 0.4  # beta, of the entropy of the prediction (the released code has alpha 0.4 and beta 0.1)
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> PencilState:
+        """Return one fresh network and the labels as given."""
+        peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
+        return PencilState([peer], self.label_scale * data.one_hot(data.everything))
+
+    def epoch(self, state: PencilState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass over all examples in one of the three stages."""
+        meter = Meter()
+        first, second = (data.epochs_in(end, self.batch_size, self.epochs) for end in (self.fixed, self.moving))
+        third = max(1, (self.epochs - second) // 3)
+        rate = step_decay(self.final_rate, 0.1, epoch, (second + third, second + 2 * third))
+        rate = self.learning_rate if epoch < second else rate
+        order, draws = data.generators("learn", epoch, "order", "views")
+        (peer,) = state.peers
+        with meter.timed("learn"), learning(peer):
+            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
+                seen = peer.gather(index)
+                labels, soft = data.labels[seen], state.label_logits[seen].requires_grad_()
+                if epoch < first:
+                    loss = F.cross_entropy(logits, labels)
+                else:
+                    loss = self.label_loss(logits, soft, labels, moving=epoch < second)
+                meter.add("learn", loss=loss)
+                peer.step(loss, rate)
+                if first <= epoch < second and soft.grad is not None:
+                    state.label_logits[seen] -= self.label_rate * soft.grad
+        changed = (state.label_logits.argmax(1) != data.labels).float().mean()
+        return meter.results() | {"rate/learn": rate, "changed": float(changed)}
+
+    def label_loss(self, logits: Tensor, soft: Tensor, labels: Tensor, *, moving: bool) -> Tensor:
+        """KL / C + alpha * compatibility + beta * H / C (Eq. 9) while labels move, and KL / C alone afterwards.
+
+        Shape: (B, C), (B, C), (B,) -> ().
+        """
+        classes = logits.shape[1]
+        divergence = divergence_from(logits, soft if moving else soft.detach()) / classes
+        if not moving:
+            return divergence
+        near_given = F.cross_entropy(soft, labels)
+        return divergence + self.compatibility * near_given - self.entropy * confidence_penalty(logits) / classes
+
+    def predictor(self, state: PencilState) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])
