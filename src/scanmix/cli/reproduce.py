@@ -24,7 +24,7 @@ TableName = Annotated[
     str,
     typer.Argument(
         metavar="TABLE",
-        help="table1 ... table6, fashion-small, digits-small or audit-digits; one cell, as "
+        help="table1 ... table6, zoo-small, fashion-small, digits-small or audit-digits; one cell, as "
         "table1/cifar100/sym90/scanmix; or figure3, figure4 and elbo, with run folders.",
     ),
 ]
