@@ -22,6 +22,7 @@ SMALL = {"epochs": 3, "batch_size": 16}
 METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
     "dividemix": {**SMALL, "warmup": 1},
     "scan": STAGES,
+    "c2d": {"pretrain": STAGES["pretrain"], "dividemix": {**SMALL, "warmup": 1}},
     "scan_dividemix": {**STAGES, "dividemix": {**SMALL, "warmup": 1}},
     "scanmix": {**STAGES, **SMALL, "warmup": 1, "cluster_batch_size": 40},
     "exact_em": {"epochs": 2, "steps": 2},

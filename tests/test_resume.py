@@ -36,6 +36,10 @@ SMALL = {"epochs": 4, "batch_size": 16}
 METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
     "dividemix": {**SMALL, "warmup": 2, "loss_memory": 2},
     "scan": STAGES,
+    "backward": {**SMALL, "identity": 0.5},  # the matrix of two epochs on 80 images is nearly singular
+    "c2d": {"pretrain": STAGES["pretrain"], "dividemix": {**SMALL, "warmup": 2}},
+    "d2l": {**SMALL, "begin": 0, "window": 1, "num_neighbors": 5},
+    "pes": {**SMALL, "warmup": 1, "refit": 1},
     "scan_dividemix": {**STAGES, "dividemix": {**SMALL, "warmup": 2}},
     "scanmix": {**STAGES, **SMALL, "warmup": 2, "cluster_batch_size": 40, "severe_noise": 0.1},
     "exact_em": {"epochs": 4, "steps": 2},

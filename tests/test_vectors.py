@@ -25,6 +25,7 @@ from scanmix.train import train
 STAGES = {"pretrain": {"epochs": 1}, "clustering": {"epochs": 1}, "num_neighbors": 5}
 SHORT: dict[str, dict[str, Any]] = {
     "scan": STAGES,
+    "c2d": {"pretrain": STAGES["pretrain"], "dividemix": {"epochs": 3, "warmup": 1}},
     "scan_dividemix": {**STAGES, "dividemix": {"epochs": 3, "warmup": 1}},
     "scanmix": {**STAGES, "epochs": 3, "warmup": 1, "mild_warmup": 0},
     "dividemix": {"epochs": 3, "warmup": 1},

@@ -28,6 +28,8 @@ STAGES = {"pretrain": {"epochs": 1}, "clustering": {"epochs": 1}, "num_neighbors
 METHODS: dict[str, dict[str, Any]] = {name: {"epochs": 3} for name in scanmix.METHODS} | {
     "dividemix": {"epochs": 4, "warmup": 2, "batch_size": 8},
     "scan": STAGES,
+    "c2d": {"pretrain": {"epochs": 1}, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8}},
+    "pes": {"epochs": 3, "warmup": 1},
     "scan_dividemix": {**STAGES, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8}},
     "scanmix": {**STAGES, "epochs": 4, "warmup": 1, "mild_warmup": 0, "batch_size": 8},
     "exact_em": {"epochs": 2, "steps": 2},

@@ -6,7 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanmix.blocks.selection import percentile, small_loss, weight_of_small_losses
+from scanmix.blocks.selection import (
+    class_weights,
+    moving_percentile,
+    percentile,
+    small_loss,
+    weight_of_small_losses,
+    wins_vote,
+)
 
 
 @given(st.lists(st.floats(0, 10, width=32), min_size=1, max_size=30), st.floats(0, 1))
@@ -40,3 +47,31 @@ def test_the_predefined_curriculum(progress: float, weights: list[float]) -> Non
 @given(st.lists(st.floats(0, 10, width=32), min_size=1, max_size=30), st.floats(0, 1))
 def test_percentiles_are_those_of_numpy(values: list[float], share: float) -> None:
     assert percentile(torch.tensor(values), share) == pytest.approx(float(np.quantile(values, share)), abs=1e-4)
+
+
+def test_a_label_that_wins_the_vote_of_its_neighbors() -> None:
+    """Slow version: count, weigh by rarity, compare."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (40,), generator=generator)
+    labels[:25] = 0  # class 0 is frequent, so its votes count less
+    neighbors = torch.stack([torch.randperm(40, generator=generator)[:7] for _ in range(40)])
+    for threshold in (1.0, 0.6):
+        wanted = []
+        for i in range(40):
+            votes = [0.0, 0.0, 0.0]
+            for j in neighbors[i].tolist():
+                votes[int(labels[j])] += 1 / int((labels == labels[j]).sum())
+            wanted.append(votes[int(labels[i])] >= threshold * max(votes) - 1e-7)
+        assert wins_vote(labels, neighbors, 3, threshold).tolist() == wanted
+    assert wins_vote(labels, neighbors, 3, 0.0).all()
+
+
+def test_class_weights() -> None:
+    labels = torch.tensor([0] * 8 + [1] * 4 + [3])
+    assert class_weights(labels, 4).tolist() == pytest.approx([13 / 3 / 8, 13 / 3 / 4, 0.0, 3.0])
+
+
+def test_the_moving_percentile_begins_where_the_first_batch_is() -> None:
+    first = moving_percentile(None, torch.tensor([1.0, 2.0, 3.0]), 0.5, 0.9)
+    assert first == 2.0
+    assert moving_percentile(first, torch.tensor([12.0]), 0.5, 0.9) == pytest.approx(3.0)

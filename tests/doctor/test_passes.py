@@ -29,6 +29,12 @@ SMALL: dict[str, dict[str, Any]] = {name: {"epochs": 3, "batch_size": 16} for na
     "scan": {
         "pretrain": {"epochs": 2, "batch_size": 16}, "clustering": {"epochs": 3, "batch_size": 12}, "num_neighbors": 4,
     },
+    "c2d": {
+        "pretrain": {"epochs": 2, "batch_size": 16}, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8},
+    },
+    "forward": {"epochs": 4, "batch_size": 16},
+    "m_correction": {"epochs": 4, "batch_size": 16, "begin": 2},
+    "pes": {"epochs": 4, "batch_size": 16, "warmup": 2, "refit": 2},
     "scan_dividemix": {
         "pretrain": {"epochs": 2, "batch_size": 64}, "clustering": {"epochs": 1, "batch_size": 16}, "num_neighbors": 4,
         "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8, "minimum_steps": 5},
@@ -96,8 +102,8 @@ def total(method: Any, clean: float) -> Work:
 STEADY = [name for name in METHODS if METHODS[name] not in COUNTS]
 
 
-@pytest.mark.parametrize("name", [*STEADY, "scan"])
-def test_methods_whose_epochs_are_alike(name: str, seen: Seen) -> None:
+@pytest.mark.parametrize("name", [*STEADY, "scan", "forward", "backward", "d2l", "m_correction", "ssr"])
+def test_methods_that_do_not_divide_their_batches(name: str, seen: Seen) -> None:
     assert total(run(name, {}), 0.5) == seen.work
 
 
@@ -114,6 +120,7 @@ FEW = {"clean_threshold": 1.0, "minimum_clean": 10}
     [
         ("dividemix", FEW, 0.2),
         ("dividemix", FEW | {"minimum_steps": 3}, 0.2),
+        ("c2d", {"dividemix": FEW}, 0.2),
         ("dividemix", FEW | {"warmup": 99}, 0.2),
         ("scan_dividemix", {"dividemix": FEW, "name_clusters": True}, 0.2),
         ("scan_dividemix", {"dividemix": FEW}, 0.2),

@@ -13,17 +13,23 @@ from scanmix.data.batches import TrainingData
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.engine import Engine
 from scanmix.methods import METHODS, Method
+from scanmix.methods.c2d import C2D
 from scanmix.methods.co_teaching import CoTeaching
 from scanmix.methods.co_teaching_plus import CoTeachingPlus
+from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.joint import Joint
 from scanmix.methods.loss_correction import Backward, Forward
+from scanmix.methods.m_correction import MCorrection
+from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.pencil import Pencil
+from scanmix.methods.pes import PES
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
+from scanmix.methods.ssr import SSR
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
@@ -103,6 +109,12 @@ def tiny_methods(epochs: int, warmup: int = 1) -> dict[str, Method]:
         "co_teaching_plus": CoTeachingPlus(epochs=epochs, batch_size=32, learning_rate=0.05, gradual=2, alike=1),
         "pencil": Pencil(epochs=epochs, batch_size=32, fixed=1, moving=2),
         "joint": Joint(epochs=epochs, batch_size=32, joint=2, begin=0, remembered=1),
+        "d2l": D2L(epochs=epochs, batch_size=32, learning_rate=0.05, begin=0, window=1),
+        "m_correction": MCorrection(epochs=epochs, batch_size=32, learning_rate=0.05, begin=1),
+        "mentormix": MentorMix(epochs=epochs, batch_size=32, learning_rate=0.05, burn_in=1),
+        "pes": PES(epochs=epochs, batch_size=32, learning_rate=0.05, warmup=1, refit=1),
+        "ssr": SSR(epochs=epochs, batch_size=32, learning_rate=0.05, num_neighbors=5),
+        "c2d": C2D(pretrain=FIRST, dividemix=tiny_dividemix(epochs, warmup)),
         "exact_em": ExactEM(epochs=epochs, steps=3, learning_rate=0.5, halvings=10),
     }
     plain = {"epochs": epochs, "batch_size": 32, "learning_rate": 0.05}

@@ -99,7 +99,13 @@ def mixup(
 
 def beta(alpha: float, generator: Generator) -> float:
     """One draw from Beta(alpha, alpha); alpha = 0 means no mixing, which is 1."""
+    return float(betas(alpha, 1, generator))
+
+
+def betas(alpha: float, count: int, generator: Generator) -> Tensor:
+    """So many draws from Beta(alpha, alpha); alpha = 0 means no mixing, which is 1. Shape: -> (count,)."""
     if alpha == 0:
-        return 1.0
+        return torch.ones(count, device=generator.device)
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-    return float(np.random.default_rng(int(seed)).beta(alpha, alpha))
+    drawn = np.random.default_rng(int(seed)).beta(alpha, alpha, count)
+    return torch.from_numpy(drawn).to(generator.device, torch.float32)

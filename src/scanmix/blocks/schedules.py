@@ -18,3 +18,9 @@ def step_decay(start: float, factor: float, epoch: int, milestones: tuple[int, .
 def linear_ramp(position: float, length: float) -> float:
     """0 at position 0, 1 from `length` on, straight between (the ramp of lambda_u); a length of 0 is no ramp."""
     return min(max(position / length, 0.0), 1.0) if length > 0 else 1.0
+
+
+def sigmoid_ramp(position: float, length: float) -> float:
+    """exp(-5 (1 - u)^2), u = position / length up to 1: from nearly 0 to 1 (Tarvainen and Valpola 2017)."""
+    done = min(max(position / length, 0.0), 1.0) if length > 0 else 1.0
+    return math.exp(-5 * (1 - done) ** 2)

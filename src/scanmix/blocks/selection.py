@@ -34,3 +34,33 @@ def weight_of_small_losses(losses: Tensor, threshold: float, progress: float) ->
 def percentile(losses: Tensor, share: float) -> float:
     """Return the loss below which this share of the batch lies, between neighbors in proportion. Shape: (B,)."""
     return float(torch.quantile(losses.detach().float(), share))
+
+
+def wins_vote(labels: Tensor, neighbors: Tensor, num_classes: int, threshold: float) -> Tensor:
+    """Whether each label has so large a share of the best vote, among its neighbors' labels (SSR, Feng et al. 2022).
+
+    A vote counts 1 / how often its class occurs: of equally many neighbors a rare class wins. One that has the best
+    vote always passes. Shape: (N,) int64, (N, K) int64 -> (N,) bool.
+    """
+    frequency = labels.bincount(minlength=num_classes).clamp(min=1).float()
+    votes = torch.zeros(len(labels), num_classes, device=labels.device)
+    votes.scatter_add_(1, labels[neighbors], torch.ones(neighbors.shape, device=labels.device))
+    votes /= frequency
+    own = votes.gather(1, labels.unsqueeze(1)).squeeze(1)
+    return own >= threshold * votes.amax(1)
+
+
+def class_weights(labels: Tensor, num_classes: int, most: float = 3.0) -> Tensor:
+    """Return mean count / count of each class among those that occur, at most `most`; 0 of one that does not.
+
+    PES (Bai et al., NeurIPS 2021). Shape: (N,) int64 -> (C,).
+    """
+    counts = labels.bincount(minlength=num_classes).float()
+    weights = counts[counts > 0].mean() / counts.clamp(min=1)
+    return torch.where(counts > 0, weights.clamp(max=most), 0.0)
+
+
+def moving_percentile(before: float | None, losses: Tensor, share: float, keep: float) -> float:
+    """Return keep * before + (1 - keep) * the percentile of this batch, or that alone at first. Shape: (B,)."""
+    now = percentile(losses, share)
+    return now if before is None else keep * before + (1 - keep) * now

@@ -132,7 +132,7 @@ def paired(clean: Tensor, size: int, generator: Generator, minimum_steps: int = 
     Shape: (N,) bool -> (B,), (B,) each.
     """
     labeled_set, unlabeled_set = clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1)
-    unlabeled = _forever(unlabeled_set, size, generator)
+    unlabeled = forever(unlabeled_set, size, generator)
     steps = 0
     while len(labeled_set):
         for labeled in batches(labeled_set, size, generator):
@@ -142,6 +142,7 @@ def paired(clean: Tensor, size: int, generator: Generator, minimum_steps: int = 
             return
 
 
-def _forever(index: Tensor, size: int, generator: Generator) -> Iterator[Tensor]:
+def forever(index: Tensor, size: int, generator: Generator) -> Iterator[Tensor]:
+    """Yield batches of passes over `index`, each in an order of its own, without end; nothing where it is empty."""
     while len(index):
         yield from batches(index, size, generator)

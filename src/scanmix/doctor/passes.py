@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from scanmix.config import About, epochs_of
+from scanmix.methods.c2d import C2D
+from scanmix.methods.d2l import D2L
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.loss_correction import Backward, Forward
+from scanmix.methods.m_correction import MCorrection
+from scanmix.methods.pes import PES
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
+from scanmix.methods.ssr import SSR
 from scanmix.pretrain.moco import MoCo
 from scanmix.pretrain.stages import Pretraining
 from scanmix.trajectory import is_due
@@ -154,6 +159,43 @@ def _correction(method: Forward, count: int, clean: float) -> Stages:
     return {"training": before + Work(learn=count, weak=count) * (method.epochs - first)}
 
 
+def _d2l(method: D2L, count: int, clean: float) -> Stages:
+    """As cross-entropy, and some batches of plain views."""
+    probed = method.probes * min(method.probe_size, count)
+    return {"training": Work(learn=count, weak=count, look=probed) * method.epochs}
+
+
+def _m_correction(method: MCorrection, count: int, clean: float) -> Stages:
+    """MixUp; from `begin` on a look before each batch, and from the epoch before it one at all examples."""
+    begin = epochs_of(method.begin, -(-count // method.batch_size), method.epochs)
+    judged = method.epochs - max(0, begin - 1)
+    corrected = method.epochs - max(1, begin)  # there is no mixture before the first epoch is over
+    plain = Work(learn=count, weak=count) * method.epochs
+    return {"training": plain + Work(look=count) * corrected + Work(look=count, weak=count) * judged}
+
+
+def _ssr(method: SSR, count: int, clean: float) -> Stages:
+    """A look at all, then two views in each step."""
+    rows = 2 * method.batch_size * max(1, count // method.batch_size)
+    return {"training": Work(look=count, learn=rows, strong=rows) * method.epochs}
+
+
+def _pes(method: PES, count: int, clean: float) -> Stages:
+    """Warm-up, a new head, then two looks at all and steps with two views; unlabeled ones are guessed for."""
+    first = min(method.epochs, epochs_of(method.warmup, -(-count // method.batch_size), method.epochs))
+    head = Work(look=count, weak=count) * (method.refit if first < method.epochs else 0)
+    few = round(method.batch_size * min(0.5, 1 - clean))
+    steps = max(1, count // method.batch_size)
+    turn = Work(look=2 * count + 2 * few * steps, learn=2 * method.batch_size * steps)
+    turn += Work(weak=2 * count + 2 * method.batch_size * steps)
+    return {"training": Work(learn=count, weak=count) * first + head + turn * (method.epochs - first)}
+
+
+def _c2d(method: C2D, count: int, clean: float) -> Stages:
+    first = {"pre-training": _features(method.pretrain, count) + Work(look=count)}
+    return first | _dividemix(method.dividemix, count, clean)
+
+
 def _divided(method: DivideMix | ScanMix, count: int, clean: float, view: str, learners: int = 2) -> Work:
     """Both peers look at all images; each learner takes one division: two views of each labeled and unlabeled image.
 
@@ -182,6 +224,11 @@ COUNTS: dict[type, Callable[[Any, int, float], Stages]] = {
     Scan: _scan,
     ScanDivideMix: _scan_dividemix,
     ScanMix: _scanmix,
+    C2D: _c2d,
+    D2L: _d2l,
+    MCorrection: _m_correction,
+    PES: _pes,
+    SSR: _ssr,
     ExactEM: _exact_em,
     Forward: _correction,
     Backward: _correction,

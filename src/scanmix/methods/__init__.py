@@ -10,21 +10,28 @@ from scanmix.config import About
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
 from scanmix.methods.bootstrap import Bootstrap
+from scanmix.methods.c2d import C2D
 from scanmix.methods.co_teaching import CoTeaching
 from scanmix.methods.co_teaching_plus import CoTeachingPlus
 from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.elr import ELR
+from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.joint import Joint
 from scanmix.methods.loss_correction import Backward, Forward
+from scanmix.methods.m_correction import MCorrection
+from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.pencil import Pencil
+from scanmix.methods.pes import PES
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
+from scanmix.methods.ssr import SSR
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor
 
@@ -67,10 +74,17 @@ METHODS: dict[str, type[Method]] = {
     "co_teaching": CoTeaching,
     "co_teaching_plus": CoTeachingPlus,
     "mentornet": MentorNet,
+    "d2l": D2L,
+    "m_correction": MCorrection,
     "pencil": Pencil,
     "joint": Joint,
+    "mentormix": MentorMix,
     "elr": ELR,
+    "elr_plus": ELRPlus,
+    "pes": PES,
+    "ssr": SSR,
     "dividemix": DivideMix,
+    "c2d": C2D,
     "scan": Scan,
     "scan_dividemix": ScanDivideMix,
     "scanmix": ScanMix,

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.schedules import step_decay
-from scanmix.blocks.selection import percentile, weight_of_small_losses
+from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
@@ -72,9 +72,7 @@ class MentorNet:
                 logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
                 losses = F.cross_entropy(logits, peer.gather(data.labels[index]), reduction="none")
                 progress = (epoch + step / len(steps)) / self.epochs
-                now = percentile(losses, self.quantile)
-                keep = 0.0 if state.threshold is None else self.loss_decay
-                state.threshold = keep * (state.threshold or 0.0) + (1 - keep) * now
+                state.threshold = moving_percentile(state.threshold, losses, self.quantile, self.loss_decay)
                 weights = weight_of_small_losses(losses.detach(), state.threshold, progress)
                 share = self.early_dropout if progress < 0.17 else self.dropout
                 weights *= torch.rand(len(weights), generator=drop, device=weights.device) >= share

@@ -1,0 +1,104 @@
+"""D2L, dimensionality-driven learning (Ma et al., ICML 2018). Legend: N examples, B batch.
+
+The local intrinsic dimensionality (LID) of features falls while classes are learned, and rises when wrong labels are.
+There the last epoch is taken back, and from then on part of each label is what the network says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import torch
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.dimensionality import intrinsic_dimensionality, turns
+from scanmix.blocks.losses import soft_cross_entropy
+from scanmix.blocks.robust import bootstrap_targets
+from scanmix.blocks.schedules import step_decay
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, guessing, learning, make_peer, restart
+
+
+@dataclasses.dataclass
+class D2LState:
+    """One network, itself an epoch ago, and the dimensionality so far."""
+
+    peers: list[Peer]
+    older: list[Peer]  # before the last epoch: where the turning point leads back to
+    lids: Tensor  # (epochs so far,) LID at the begin of each
+    turned: bool = False
+    p_clean: Tensor | None = None  # always None: labels are blended, not judged
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class D2L:
+    """Defaults are those of CIFAR-10, optimizer as for cross-entropy."""
+
+    State: ClassVar[type[D2LState]] = D2LState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "turns to its own answers when the dimensionality of its features begins to rise",
+        "Where nothing turns it is `cross_entropy`; under heavy noise it can confirm its own mistakes. `lid` and\n"
+        "`trust` in `metrics.jsonl` show which.",
+        "Ma et al., ICML 2018", passes="1",
+    )  # fmt: skip
+
+    epochs: Count = 120  # E
+    begin: Duration = "33%"  # no turning point before (epoch 40 of 120)
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.02  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters
+    window: Count = 5  # epochs whose mean and deviation tell a turn (two deviations above the mean)
+    num_neighbors: Count = 20  # k of the estimate
+    probe_size: Batch = 128  # images in each of its batches: the estimate depends on it
+    probes: Count = 10  # batches
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> D2LState:
+        """Return one fresh network, twice."""
+        peers = [make_peer(network, data, engine, "a", self.momentum, self.weight_decay) for _ in range(2)]
+        return D2LState(peers[:1], peers[1:], torch.zeros(0, device=engine.device))
+
+    def epoch(self, state: D2LState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """Look where dimensionality stands, go back an epoch if it has just turned, then one pass over all examples."""
+        (peer,), meter = state.peers, Meter()
+        with meter.timed("examine"):
+            lid = self._measure(peer, data, epoch)
+            state.lids = torch.cat([state.lids, state.lids.new_tensor([lid])])
+        begin = data.epochs_in(self.begin, self.batch_size, self.epochs)
+        if not state.turned and len(state.lids) > begin + self.window and turns(state.lids, self.window):
+            state.turned = True
+            restart(peer, state.older[0])
+        restart(state.older[0], peer)
+        trust = math.exp(-(epoch / self.epochs) * lid / float(state.lids.min())) if state.turned else 1.0
+        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        order, draws = data.generators("learn", epoch, "order", "views")
+        with meter.timed("learn"), learning(peer):
+            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
+                targets = bootstrap_targets(logits.detach(), peer.gather(data.one_hot(index)), trust, hard=True)
+                loss = soft_cross_entropy(logits, targets)
+                meter.add("learn", loss=loss)
+                peer.step(loss, rate)
+        return meter.results() | {"rate/learn": rate, "lid": lid, "trust": trust}
+
+    def predictor(self, state: D2LState) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])
+
+    def _measure(self, peer: Peer, data: TrainingData, epoch: int) -> float:
+        """Mean LID of a few batches of plain views; the last one again where it is no number."""
+        draw = data.generator("examine", epoch, "order")
+        found = []
+        with guessing(peer, batch_statistics=False):
+            for _ in range(self.probes):
+                index = torch.randperm(len(data), generator=draw, device=draw.device)[: self.probe_size]
+                found.append(intrinsic_dimensionality(peer.encoder(data.plain(index)), self.num_neighbors))
+        return float(peer.engine.agreed(torch.cat(found).mean()))

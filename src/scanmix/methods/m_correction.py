@@ -1,0 +1,117 @@
+"""M-correction (Arazo et al., ICML 2019), M-DYR-H: hard bootstrapping within MixUp. Legend: N examples, B batch.
+
+A Beta mixture on the losses says of each example how far its label is believed; the rest is what the network says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.beta_mixture import NoisyAt, fit_beta_mixture
+from scanmix.blocks.losses import prior_penalty, soft_cross_entropy
+from scanmix.blocks.mixmatch import mixup
+from scanmix.blocks.robust import NO_ZERO, bootstrap_targets
+from scanmix.blocks.schedules import step_decay
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, guessing, learning, make_peer
+
+
+@dataclasses.dataclass
+class MCorrectionState:
+    """One network and the mixture of the last epoch."""
+
+    peers: list[Peer]
+    noisy_at: Tensor | None = None  # P(wrong | loss) in steps of a hundredth of ...
+    low: float = 0.0  # ... the losses from here ...
+    high: float = 1.0  # ... to here
+    p_clean: Tensor | None = None  # (1, N) what the mixture says of each label
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MCorrection:
+    """The variant for light and moderate noise, the paper's main one; MD-DYR-SH for heavy noise is not here."""
+
+    State: ClassVar[type[MCorrectionState]] = MCorrectionState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "MixUp whose labels give way to the network's answer as far as their loss says they are wrong",
+        "One network for what DivideMix does with two. It needs a first phase in which MixUp keeps it from memorizing.",
+        "Arazo et al., ICML 2019", rows=1, passes="1 to 1.7",
+    )  # fmt: skip
+
+    epochs: Count = 300  # E
+    begin: Duration = "35%"  # epochs of plain MixUp before (105 of 300)
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.1  # of SGD
+    lr_drop: Duration = "33%"  # when the learning rate is divided by ten (epoch 100), ...
+    lr_second_drop: Duration = "83%"  # ... and again (epoch 250)
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 1e-4  # on all parameters
+    mixup_alpha: Weight = 32.0  # alpha of Beta(alpha, alpha)
+    prior_weight: Weight = 1.0  # eta, of KL(uniform || mean prediction)
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MCorrectionState:
+        """Return one fresh network."""
+        return MCorrectionState([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
+
+    def epoch(self, state: MCorrectionState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass of MixUp over all examples, with labels corrected once there is a mixture; then fit it anew."""
+        (peer,) = state.peers
+        meter = Meter()
+        drops = [data.epochs_in(drop, self.batch_size, self.epochs) for drop in (self.lr_drop, self.lr_second_drop)]
+        rate = step_decay(self.learning_rate, 0.1, epoch, (drops[0], drops[1]))
+        begin = data.epochs_in(self.begin, self.batch_size, self.epochs)
+        order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
+        with meter.timed("learn"):
+            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+                views, targets = data.views.weak(data.images[index], draws), data.one_hot(index)
+                if epoch >= begin and state.noisy_at is not None:
+                    targets = self._corrected(peer, views, targets, NoisyAt(state.noisy_at, state.low, state.high))
+                mixed, targets = mixup(views, targets, self.mixup_alpha, mix, dominant=False)
+                with learning(peer):
+                    logits = peer.gather(peer.classifier(peer.encoder(mixed)))
+                fit = soft_cross_entropy(logits, peer.gather(targets))
+                prior = prior_penalty(logits) if epoch >= begin else torch.zeros_like(fit)
+                loss = fit + self.prior_weight * prior
+                meter.add("learn", loss=loss, fit=fit, prior=prior)
+                peer.step(loss, rate)
+        if epoch + 1 >= begin:
+            with meter.timed("examine"):
+                self._judge(state, data, epoch)
+        return meter.results() | {"rate/learn": rate}
+
+    def predictor(self, state: MCorrectionState) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])
+
+    def _corrected(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> Tensor:
+        """(1 - w) y + w z, before anything is mixed (Eq. 9; one look at the views serves the loss and the answer z)."""
+        with guessing(peer, batch_statistics=False):
+            logits = peer.classifier(peer.encoder(views))
+        losses = -(targets * F.log_softmax(logits, 1)).sum(1)
+        wrong = noisy_at(losses).clamp(NO_ZERO, 1 - NO_ZERO).unsqueeze(1)
+        return bootstrap_targets(logits, targets, 1 - wrong, hard=True)
+
+    def _judge(self, state: MCorrectionState, data: TrainingData, epoch: int) -> None:
+        """Fit the mixture to the loss of every example in a random view, as they are seen when learned from."""
+        (peer,) = state.peers
+        draws = data.generator("examine", epoch, "views")
+        losses = torch.empty(len(data), device=data.labels.device)
+        with guessing(peer, batch_statistics=False):
+            for index in data.everything.split(self.batch_size):
+                logits = peer.classifier(peer.encoder(data.views.weak(data.images[index], draws)))
+                losses[index] = F.cross_entropy(logits, data.labels[index], reduction="none")
+        losses = peer.engine.agreed(losses)
+        found = fit_beta_mixture(losses)
+        table = found.table.to(losses.device)
+        state.noisy_at, state.low, state.high = table, found.low, found.high
+        state.p_clean = (1 - found._replace(table=table)(losses)).unsqueeze(0)

@@ -1,0 +1,118 @@
+"""MentorMix (Jiang et al., ICML 2020): MentorNet's weights choose the partners of MixUp. Legend: B batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from scanmix.blocks.mixmatch import betas
+from scanmix.blocks.schedules import step_decay
+from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, follow, guessing, learning, make_peer
+
+
+@dataclasses.dataclass
+class MentorMixState:
+    """The network that learns, its running average, and the losses that count as small."""
+
+    peers: list[Peer]
+    averages: list[Peer]  # one, which predicts
+    steps: int = 0  # so far
+    threshold: float | None = None  # of plain losses; None before the first batch
+    mixed_threshold: float | None = None  # of losses after MixUp
+    p_clean: Tensor | None = None  # always None: weights are of a batch
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class MentorMix:
+    """Weigh, draw partners by weight, mix, and weigh again if asked to."""
+
+    State: ClassVar[type[MentorMixState]] = MentorMixState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "MixUp with partners that look right, in which the trusted side dominates",
+        "Strong on labels from the web in the literature, if `quantile`, `mixup_alpha` and `second_weighting` fit the\n"
+        "rate of the noise. The running average of the weights predicts.",
+        "Jiang et al., ICML 2020", look=1, oracle="quantile, mixup_alpha, second_weighting",
+    )  # fmt: skip
+
+    epochs: Count = 300  # E
+    burn_in: Duration = "10%"  # epochs in which every example counts
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.1  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 2e-4  # on all parameters
+    quantile: Share = 0.7  # p: share of a batch whose losses are small
+    loss_decay: Share = 0.5  # share of itself that a threshold keeps with each batch
+    mixup_alpha: Weight = 2.0  # alpha of Beta(alpha, alpha)
+    second_weighting: bool = False  # weigh the mixed losses as well (for 60 % noise and more)
+    average_decay: Share = 0.9999  # share of itself that the average keeps in each step, in the end
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MentorMixState:
+        """Return one fresh network, and an average that begins as it is."""
+        peer, average = (make_peer(network, data, engine, "a", self.momentum, self.weight_decay) for _ in range(2))
+        return MentorMixState([peer], [average])
+
+    def epoch(self, state: MentorMixState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """One pass over all examples."""
+        (peer,), meter = state.peers, Meter()
+        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        everything_counts = epoch < data.epochs_in(self.burn_in, self.batch_size, self.epochs)
+        order, draws, partners, mix = data.generators("learn", epoch, "order", "views", "partners", "mixup")
+        with meter.timed("learn"):
+            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+                views, labels = data.views.weak(data.images[index], draws), data.one_hot(index)
+                with guessing(peer, batch_statistics=False):
+                    losses = _cross_entropies(peer.classifier(peer.encoder(views)), labels)
+                state.threshold = moving_percentile(
+                    state.threshold, peer.gather(losses), self.quantile, self.loss_decay
+                )
+                weights = torch.ones_like(losses) if everything_counts else self._weigh(losses, state.threshold)
+                mixed, targets = self._mix(views, labels, weights, partners, mix)
+                with learning(peer):
+                    after = _cross_entropies(peer.gather(peer.classifier(peer.encoder(mixed))), peer.gather(targets))
+                loss = after.mean()
+                if self.second_weighting and not everything_counts:
+                    state.mixed_threshold = moving_percentile(
+                        state.mixed_threshold, after, self.quantile, self.loss_decay
+                    )
+                    loss = (self._weigh(after.detach(), state.mixed_threshold) * after).mean()
+                meter.add("learn", loss=loss, weight=weights.mean())
+                peer.step(loss, rate)
+                state.steps += 1
+                follow(state.averages[0], peer, min(self.average_decay, (1 + state.steps) / (10 + state.steps)))
+        return meter.results() | {"rate/learn": rate, "threshold": state.threshold or 0.0}
+
+    def predictor(self, state: MentorMixState) -> Predictor:
+        """Return the running average."""
+        return Predictor([classify(peer) for peer in state.averages])
+
+    def _weigh(self, losses: Tensor, threshold: float) -> Tensor:
+        """Weigh by a threshold alone, as the authors allow: the middle of MentorNet's curriculum."""
+        return weight_of_small_losses(losses, threshold, 0.5)
+
+    def _mix(
+        self, views: Tensor, labels: Tensor, weights: Tensor, partners: Generator, mix: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Algorithm 1, steps 6 to 11: a share of its own for each row, the larger one for the side that is trusted."""
+        partner = torch.multinomial(weights.softmax(0), len(weights), replacement=True, generator=partners)
+        share = betas(self.mixup_alpha, len(weights), mix)
+        share = torch.maximum(share, 1 - share)
+        share = torch.where(weights < 0.5, 1 - share, share)
+        by_image = share.view(-1, *[1] * (views.ndim - 1))
+        return torch.lerp(views[partner], views, by_image), torch.lerp(labels[partner], labels, share.unsqueeze(1))
+
+
+def _cross_entropies(logits: Tensor, targets: Tensor) -> Tensor:
+    """Shape: (B, C), (B, C) -> (B,)."""
+    return -(targets * F.log_softmax(logits, 1)).sum(1)

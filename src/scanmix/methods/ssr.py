@@ -1,0 +1,92 @@
+"""SSR, sample selection and relabeling (Feng, Tzimiropoulos and Patras, BMVC 2022). Legend: N examples, B batch.
+
+One network, no warm-up, no pre-training. SSR+, which adds a consistency loss with two more heads, is not here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.losses import soft_cross_entropy
+from scanmix.blocks.mixmatch import mixup
+from scanmix.blocks.neighbors import nearest_neighbors
+from scanmix.blocks.schedules import cosine
+from scanmix.blocks.selection import wins_vote
+from scanmix.config import STRICT, About, Batch, Count, Rate, Share, Weight
+from scanmix.data.batches import TrainingData
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Networks, Predictor, classify, learning, make_peer, sweep
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SSR:
+    """Defaults are those of CIFAR-10 with half of the labels wrong or more."""
+
+    State: ClassVar[type[Networks]] = Networks
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "relabels what it is sure of, and learns from labels that a vote of their neighbors confirms",
+        "The strongest rival for its cost in the literature: one network and no pre-training. Its first votes are\n"
+        "those of random features, so it needs images that are alike where they are of one class.",
+        "Feng et al., BMVC 2022", "those that neighbors confirm; sure predictions in place of others",
+        rows=2, passes="2.3", oracle="relabel_threshold",
+    )  # fmt: skip
+
+    epochs: Count = 300  # E
+    batch_size: Batch = 128  # B; two views of each make 2B rows a step
+    learning_rate: Rate = 0.02  # of SGD, ...
+    final_rate: Rate = 0.0004  # ... which falls along a cosine to this
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters
+    relabel_threshold: Share = 0.8  # theta_r: a prediction above it replaces the label (0.9 at 20 % noise)
+    select_threshold: Share = 1.0  # theta_s: share of the best vote that a label must have; 1: it must win
+    num_neighbors: Count = 200  # k
+    mixup_alpha: Weight = 4.0  # alpha of MixUp's Beta(alpha, alpha)
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
+        """Return one fresh network."""
+        return Networks([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
+
+    def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
+        """Relabel, let neighbors vote, then N / B steps on what is left, each class equally often."""
+        (peer,) = state.peers
+        meter = Meter()
+        with meter.timed("examine"):
+            features = sweep(peer.encoder, data, peer.engine)
+            labels = self._relabel(peer.classifier(features).detach().softmax(1), data.labels)
+            neighbors = nearest_neighbors(features, min(self.num_neighbors, len(data) - 1))
+            chosen = wins_vote(labels, neighbors, data.num_classes, self.select_threshold)
+            chosen |= ~chosen.any()  # nothing is confirmed: all labels are taken as they are
+            state.p_clean = peer.engine.agreed((chosen & (labels == data.labels)).float().unsqueeze(0))
+            labels, chosen = peer.engine.agreed(labels), peer.engine.agreed(chosen)
+        steps = max(1, len(data) // self.batch_size)
+        order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
+        weights = chosen / labels[chosen].bincount(minlength=data.num_classes).clamp(min=1)[labels]
+        drawn = torch.multinomial(weights, steps * self.batch_size, replacement=True, generator=order)
+        with meter.timed("learn"), learning(peer):
+            for step, index in enumerate(map(peer.own, drawn.split(self.batch_size))):
+                rate = cosine(self.learning_rate, self.final_rate, (epoch + step / steps) / self.epochs)
+                views = torch.cat([data.views.strong(data.images[index], draws) for _ in range(2)])
+                targets = F.one_hot(labels[index].repeat(2), data.num_classes).float()
+                mixed, targets = mixup(views, targets, self.mixup_alpha, mix)
+                logits = peer.gather(peer.classifier(peer.encoder(mixed)))
+                loss = soft_cross_entropy(logits, peer.gather(targets))
+                meter.add("learn", loss=loss)
+                peer.step(loss, rate)
+        shares = {"chosen": float(chosen.float().mean()), "relabeled": float((labels != data.labels).float().mean())}
+        return meter.results() | {"rate/learn": rate} | shares
+
+    def predictor(self, state: Networks) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])
+
+    def _relabel(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """Return sure predictions, and the given label elsewhere. Shape: (N, C), (N,) -> (N,)."""
+        sure, predicted = probabilities.max(1)
+        return torch.where(sure > self.relabel_threshold, predicted, labels)
