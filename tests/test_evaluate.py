@@ -4,13 +4,15 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import scanmix
 from scanmix.checkpoint import Model
+from scanmix.cli import app
 from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN, Examples
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.evaluate import evaluate, evaluate_run
+from scanmix.evaluate import evaluate, evaluate_rog, evaluate_run
 from scanmix.networks.peer import Predictor
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.runs import Run
@@ -53,6 +55,41 @@ def test_a_case_worked_out_by_hand() -> None:
 
 def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
     assert evaluate(answering([2, 2, 2]), examples_of([0, 0, 1]))["confusion"] == [[0, 0, 2], [0, 0, 1], [0, 0, 0]]
+
+
+def test_the_head_of_rog_on_a_run(tmp_path: Path) -> None:
+    train_set, test = scanmix.load("digits", per_class=40, limit_test=200)
+    noisy = scanmix.add_noise(train_set, "symmetric", rate=0.3, seed=0)
+    scanmix.train(
+        noisy, test=test, method="cross_entropy", epochs=12, batch_size=32, network={"widths": [8, 16], "blocks": [1, 1]},
+        out=tmp_path / "run", threads=1, progress=False,
+    )  # fmt: skip
+    assert test is not None
+    found = evaluate_rog(tmp_path / "run", test)
+    assert found > 0.5 and evaluate_rog(tmp_path / "run", test) == found
+    said = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--rog"]).stdout
+    assert f"With RoG's head: {100 * found:.1f}" in said
+
+
+@pytest.mark.slow
+def test_the_head_of_rog_is_better_than_one_that_has_memorized(tmp_path: Path) -> None:
+    """The shipped recipe, half of the labels drawn anew: 78.6 % by the classifier, 84.2 % by RoG's head (seed 0)."""
+    train_set, test = scanmix.load("digits")
+    noisy = scanmix.add_noise(train_set, "symmetric", rate=0.5, seed=0)
+    run = scanmix.train(noisy, test=test, method="cross_entropy", out=tmp_path / "run", threads=1, progress=False)
+    assert run.last_accuracy is not None and test is not None
+    assert evaluate_rog(tmp_path / "run", test) > run.last_accuracy + 0.03
+
+
+def test_layers_are_the_last_blocks_and_the_features(tmp_path: Path) -> None:
+    train_set, _ = scanmix.load("digits", per_class=6)
+    network = {"widths": [4, 8], "blocks": [2, 2], "final_norm": True}
+    run = scanmix.train(train_set, method="co_teaching", epochs=1, network=network, threads=1, progress=False)
+    layers = run.model.layers(train_set)
+    assert [tuple(seen.shape) for seen in layers] == [(60, 4), (60, 8), (60, 8)] * 2
+    features = run.model.look(train_set).features
+    both = torch.cat([torch.nn.functional.normalize(layers[i], dim=1) for i in (2, 5)], 1)
+    assert torch.allclose(features, both, atol=1e-5)
 
 
 def test_true_labels_count_where_they_are_known() -> None:

@@ -31,12 +31,16 @@ from scanmix.engine import ALONE, Engine
 from scanmix.methods import METHODS
 from scanmix.networks.encoders import NetworkSettings, build_encoder, settings_class
 from scanmix.networks.peer import SWEEP_BATCH, Peer, Predictor, guessing
+from scanmix.networks.preact_resnet import PreActResNet
+from scanmix.networks.resnet import ResNet
 from scanmix.pretrain.artifacts import write_aside
 
 State = TypeVar("State")
 Payload = dict[str, Any]
 Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
 
+LAYERS = 3
+"""Places at which RoG looks at a network."""
 PLAIN = (Tensor, bool, int, float, type(None))
 
 
@@ -173,7 +177,7 @@ class Model:
         Raises:
             UserError: as `logits`.
         """
-        members = [cast(nn.Sequential, member) for member in self.predictor.members]
+        members = self._members()
 
         def both(views: Tensor) -> Tensor:
             features = [encoder(views) for encoder, _ in members]
@@ -182,6 +186,21 @@ class Model:
 
         features, logits = self._sweep(both, images).tensor_split([-len(self.class_names)], 2)
         return Seen(F.normalize(features, dim=2).flatten(1), logits.transpose(0, 1).contiguous())
+
+    def layers(self, images: Pixels) -> list[Tensor]:
+        """Features of each network at its last blocks, means over places, and last what its classifier stands on.
+
+        A network without blocks has that alone. Shape: (N, C, H, W) uint8 -> P x `LAYERS` times (N, D_l).
+        """
+        widths: list[int] = []
+
+        def all_of(views: Tensor) -> Tensor:
+            found = [seen for encoder, _ in self._members() for seen in _at_blocks(encoder, views)]
+            widths[:] = [seen.shape[1] for seen in found]
+            return torch.cat(found, 1)
+
+        together = self._sweep(all_of, images)
+        return list(together.split(widths, 1))
 
     def predict_proba(self, images: Pixels) -> np.ndarray:
         """Class probabilities. Shape: (N, C, H, W) uint8 -> (N, C) float32."""
@@ -202,6 +221,10 @@ class Model:
         if self.label_free:
             prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
         return (prediction == truth).double().mean().item()
+
+    def _members(self) -> list[nn.Sequential]:
+        """Encoder and classifier of each network."""
+        return [cast(nn.Sequential, member) for member in self.predictor.members]
 
     def _sweep(self, network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
         pixels, device = self._checked(images), self.views.mean.device
@@ -227,6 +250,17 @@ class Model:
                 f"not {pixels.dtype} of shape {tuple(pixels.shape)}"
             )
         return pixels
+
+
+def _at_blocks(encoder: nn.Module, views: Tensor) -> list[Tensor]:
+    """Means over places of what the last blocks give, and the features. Shape: (B, C, H, W) -> each (B, D_l)."""
+    found: list[Tensor] = []
+    blocks = list(encoder.stages)[-LAYERS:-1] if isinstance(encoder, PreActResNet | ResNet) else []
+    hooks = [block.register_forward_hook(lambda _, __, maps: found.append(maps.mean((2, 3)))) for block in blocks]
+    features = encoder(views)
+    for hook in hooks:
+        hook.remove()
+    return [*found, features]
 
 
 def truth_of(examples: Examples) -> Tensor:

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from scanmix.audit.finished import training_data
 from scanmix.blocks.clusters import match_clusters
+from scanmix.blocks.rog import fit_rog
 from scanmix.checkpoint import Model, truth_of
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
+from scanmix.engine import derived_seed
 from scanmix.runs import Run, open_run
 
 FIVE = 5
@@ -80,6 +83,25 @@ def evaluate_run(folder: str | Path) -> dict[str, Any]:
         UserError: the run is unfinished, or its test set cannot be loaded again as it was.
     """
     return evaluate(open_run(folder), test_set_of(folder))
+
+
+def evaluate_rog(folder: str | Path, examples: Examples) -> float:
+    """Accuracy (0..1) of RoG's head on the features of a finished run, fitted to the labels that the run was given.
+
+    Lee et al., ICML 2019. Nothing of the run changes.
+
+    Raises:
+        UserError: the run is unfinished, or its training data cannot be loaded again as it was.
+    """
+    run = open_run(folder)
+    if run.settings.source is None:
+        raise UserError(f"the training data of {folder} came from memory; RoG's head has to be fitted to it")
+    train_set = training_data(run)
+    generator = torch.Generator().manual_seed(derived_seed(run.settings.seed, "rog"))
+    head = fit_rog(run.model.layers(train_set), train_set.labels, len(train_set.class_names), generator)
+    examples = examples.without_foreign()
+    prediction = head.predict_proba(run.model.layers(examples)).argmax(1)
+    return (prediction == truth_of(examples)).double().mean().item()
 
 
 def right_ones(folder: str | Path, examples: Examples) -> np.ndarray:

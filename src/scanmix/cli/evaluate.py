@@ -26,6 +26,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="RUN", help="Another run, measured on the same data: is one better by chance?"),
     ] = None,
+    rog: Annotated[
+        bool, typer.Option("--rog", help="Also by RoG's robust head on the run's features, in place of its classifier.")
+    ] = False,
 ) -> None:
     """Measure a finished run on labeled images or vectors."""
     check_run(run)
@@ -48,6 +51,10 @@ def evaluate(
     print_table(f"{run} on {data or f'its test {many}'}", ["class", many, "found", "most often taken for"], rows)
     five = f", {percent(result['top5_accuracy'])} among the first five guesses" if "top5_accuracy" in result else ""
     typer.echo(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}{_how(result)}{five}.")
+    if rog:
+        from scanmix.evaluate import evaluate_rog
+
+        typer.echo(f"With RoG's head: {percent(evaluate_rog(run, examples))}.")
     if against is not None:
         _compare(run, against, examples)
 
