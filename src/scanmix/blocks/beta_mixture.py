@@ -30,7 +30,7 @@ def fit_beta_mixture(losses: Tensor, rounds: int = 10) -> NoisyAt:
     """Fit by EM with weighted moments, and tabulate the posterior of the component of larger mean.
 
     Losses outside their 5th and 95th percentile are left out, the rest is scaled to 0..1 by them. Beyond its largest
-    value the posterior stays there: a wide component of small losses would win the largest back (section 3.1). Where
+    value the posterior stays there: a wide component of small losses would win the largest back. Where
     all losses are alike every label is taken for right. Shape: (N,) -> P(wrong | loss).
     """
     losses = losses.detach().double().cpu()

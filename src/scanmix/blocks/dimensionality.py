@@ -10,7 +10,7 @@ SMALLEST = 1e-6
 
 
 def intrinsic_dimensionality(features: Tensor, k: int) -> Tensor:
-    """Return the maximum-likelihood LID at each example, from its k nearest others in the batch (Eq. 4).
+    """Return the maximum-likelihood LID at each example, from its k nearest others in the batch (Hill's estimator).
 
     -1 / mean_j log(r_j / r_k), r_j the distance to the j-th nearest. Shape: (B, D) -> (B,).
     """

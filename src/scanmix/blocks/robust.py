@@ -15,7 +15,7 @@ NO_ZERO = 1e-4
 def bootstrap_targets(logits: Tensor, targets: Tensor, trust: float | Tensor, *, hard: bool) -> Tensor:
     """Return trust * target + (1 - trust) * what the network says: its likeliest class, or all it predicts.
 
-    Reed et al., ICLR workshop 2015, Eq. 6 and 7. `trust` is one number, or one for each row, (B, 1).
+    Reed et al., ICLR workshop 2015, hard and soft. `trust` is one number, or one for each row, (B, 1).
     Shape: (B, C), (B, C) -> (B, C).
     """
     said = F.one_hot(logits.argmax(1), logits.shape[1]).to(targets.dtype) if hard else logits.softmax(1)
@@ -43,7 +43,7 @@ def backward_loss(logits: Tensor, labels: Tensor, inverse: Tensor) -> Tensor:
 def early_learning_term(logits: Tensor, remembered: Tensor) -> Tensor:
     """Mean of log(1 - <q, p>): the lower, the nearer p is to what was predicted before labels were memorized.
 
-    Liu et al., NeurIPS 2020, Eq. 6; `remembered` is q, which takes no gradient. Shape: (B, C), (B, C) -> ().
+    Liu et al., NeurIPS 2020; `remembered` is q, which takes no gradient. Shape: (B, C), (B, C) -> ().
     """
     probs = logits.softmax(1).clamp(NO_ZERO, 1 - NO_ZERO)
     return (1 - (remembered * probs).sum(1)).log().mean()
@@ -52,7 +52,7 @@ def early_learning_term(logits: Tensor, remembered: Tensor) -> Tensor:
 def running_targets(before: Tensor, logits: Tensor, keep: float) -> Tensor:
     """Return keep * q + (1 - keep) * p: the exponential average of predictions that ELR calls t.
 
-    Liu et al., NeurIPS 2020, section 4.3. Shape: (B, C), (B, C) -> (B, C).
+    Liu et al., NeurIPS 2020. Shape: (B, C), (B, C) -> (B, C).
     """
     probs = logits.detach().softmax(1).clamp(NO_ZERO, 1 - NO_ZERO)
     return keep * before + (1 - keep) * probs / probs.sum(1, keepdim=True)
@@ -61,7 +61,7 @@ def running_targets(before: Tensor, logits: Tensor, keep: float) -> Tensor:
 def divergence_from(logits: Tensor, label_logits: Tensor) -> Tensor:
     """Mean of KL(p || softmax(label_logits)), with gradients for both. Shape: (B, C), (B, C) -> ().
 
-    PENCIL (Yi and Wu, CVPR 2019, Eq. 6): the prediction stands first, so that far away labels move fastest.
+    PENCIL (Yi and Wu, CVPR 2019): the prediction stands first, so that far away labels move fastest.
     """
     log_probs = F.log_softmax(logits, 1)
     return (log_probs.exp() * (log_probs - F.log_softmax(label_logits, 1))).sum(1).mean()

@@ -28,7 +28,7 @@ class Gaussians(NamedTuple):
     """(D, D): the inverse of the covariance."""
 
     def logits(self, features: Tensor) -> Tensor:
-        """Return mu^T P x - mu^T P mu / 2 - log C (Eq. 2, equal priors). Shape: (N, D) -> (N, C)."""
+        """Return mu^T P x - mu^T P mu / 2 - log C, all classes as likely. Shape: (N, D) -> (N, C)."""
         toward = self.means @ self.precision
         constant = (toward * self.means).sum(1) / 2 + math.log(len(self.means))
         return features.double() @ toward.T - constant
@@ -68,7 +68,7 @@ def fit_rog(features: Sequence[Tensor], labels: Tensor, num_classes: int, genera
 
 
 def robust_gaussians(features: Tensor, labels: Tensor, num_classes: int, generator: Generator) -> Gaussians:
-    """Fit means and a shared covariance to the `KEPT` share of each class that lies closest together (Algorithm 1).
+    """Fit means and a shared covariance to the `KEPT` share of each class that lies closest together (minimum covariance determinant).
 
     A random share begins; then the nearest in Mahalanobis distance are taken in its place, once, which can only
     lower the determinant of the covariance. A class without examples gets the mean of all.
@@ -97,7 +97,7 @@ def _pooled(features: Tensor, members: Sequence[Tensor]) -> Gaussians:
 
 
 def shares_of_layers(log_probs: Tensor, labels: Tensor, generator: Generator) -> Tensor:
-    """Learn the weights of the layers by the likelihood of labels: Adam, 20 passes in batches of 50 (section 3.3).
+    """Learn the weights of the layers by the likelihood of labels: Adam, 20 passes in batches of 50.
 
     Shape: (L, N, C), (N,) -> (L,).
     """

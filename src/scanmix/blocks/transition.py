@@ -23,7 +23,7 @@ def transition_matrix(confusion: Tensor) -> Tensor:
 def estimate_transition(probabilities: Tensor, quantile: float = 0.97) -> Tensor:
     """Return T, T_ij = P(given j | true i), from what a network trained on the given labels predicts.
 
-    Patrini et al., CVPR 2017, section 3.3: row i is the prediction for the example that looks most like class i, which
+    Patrini et al., CVPR 2017, Theorem 3: row i is the prediction for the example that looks most like class i, which
     is taken for one of it. Those above the quantile of p_i are set aside as outliers; with a quantile of 1 none is.
     Shape: (N, C) -> (C, C), rows sum to 1.
     """

@@ -18,7 +18,7 @@ from scanmix.networks.peer import Networks, Predictor, classify, learning, make_
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Bootstrap:
-    """Hard bootstrapping, Eq. 7, by default; the optimizer is that of cross-entropy."""
+    """Hard bootstrapping by default; the optimizer is that of cross-entropy."""
 
     State: ClassVar[type[Networks]] = Networks
     label_free: ClassVar[bool] = False
@@ -34,9 +34,9 @@ class Bootstrap:
     lr_drop: Duration = "50%"  # when the learning rate is divided by ten
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
-    answer: Literal["hard", "soft"] = "hard"  # the likeliest class (Eq. 7), or all that is predicted (Eq. 6)
+    answer: Literal["hard", "soft"] = "hard"  # the likeliest class, or all that is predicted
     trust: Share = 0.8  # beta, share of the given label (0.95 in the paper with soft answers)
-    detach: bool = False  # no gradient through soft answers (Arazo et al. 2019); with it Eq. 6 adds entropy
+    detach: bool = False  # no gradient through soft answers (Arazo et al. 2019); with one, entropy falls too
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
         """Return one fresh network."""

@@ -94,7 +94,7 @@ class MCorrection:
         return Predictor([classify(peer) for peer in state.peers])
 
     def _corrected(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> Tensor:
-        """(1 - w) y + w z, before anything is mixed (Eq. 9; one look at the views serves the loss and the answer z)."""
+        """(1 - w) y + w z, before anything is mixed (one look at the views serves the loss and the answer z)."""
         with guessing(peer, batch_statistics=False):
             logits = peer.classifier(peer.encoder(views))
         losses = -(targets * F.log_softmax(logits, 1)).sum(1)

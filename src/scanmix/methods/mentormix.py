@@ -104,7 +104,7 @@ class MentorMix:
     def _mix(
         self, views: Tensor, labels: Tensor, weights: Tensor, partners: Generator, mix: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Algorithm 1, steps 6 to 11: a share of its own for each row, the larger one for the side that is trusted."""
+        """Draw a partner and a share for each row, the larger share for the side that is trusted (Algorithm 1)."""
         partner = torch.multinomial(weights.softmax(0), len(weights), replacement=True, generator=partners)
         share = betas(self.mixup_alpha, len(weights), mix)
         share = torch.maximum(share, 1 - share)

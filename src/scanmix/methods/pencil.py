@@ -85,7 +85,7 @@ class Pencil:
         return meter.results() | {"rate/learn": rate, "changed": float(changed)}
 
     def label_loss(self, logits: Tensor, soft: Tensor, labels: Tensor, *, moving: bool) -> Tensor:
-        """KL / C + alpha * compatibility + beta * H / C (Eq. 9) while labels move, and KL / C alone afterwards.
+        """KL / C + alpha * compatibility + beta * H / C while labels move, and KL / C alone afterwards.
 
         Shape: (B, C), (B, C), (B,) -> ().
         """
