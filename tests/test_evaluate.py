@@ -61,8 +61,8 @@ def test_the_head_of_rog_on_a_run(tmp_path: Path) -> None:
     train_set, test = scanmix.load("digits", per_class=40, limit_test=200)
     noisy = scanmix.add_noise(train_set, "symmetric", rate=0.3, seed=0)
     scanmix.train(
-        noisy, test=test, method="cross_entropy", epochs=12, batch_size=32, network={"widths": [8, 16], "blocks": [1, 1]},
-        out=tmp_path / "run", threads=1, progress=False,
+        noisy, test=test, method="cross_entropy", epochs=12, batch_size=32, out=tmp_path / "run", threads=1,
+        network={"widths": [8, 16], "blocks": [1, 1]}, progress=False,
     )  # fmt: skip
     assert test is not None
     found = evaluate_rog(tmp_path / "run", test)

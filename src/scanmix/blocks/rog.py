@@ -68,7 +68,7 @@ def fit_rog(features: Sequence[Tensor], labels: Tensor, num_classes: int, genera
 
 
 def robust_gaussians(features: Tensor, labels: Tensor, num_classes: int, generator: Generator) -> Gaussians:
-    """Fit means and a shared covariance to the `KEPT` share of each class that lies closest together (minimum covariance determinant).
+    """Fit means and a shared covariance to the `KEPT` share of each class that lies closest together (MCD).
 
     A random share begins; then the nearest in Mahalanobis distance are taken in its place, once, which can only
     lower the determinant of the covariance. A class without examples gets the mean of all.
