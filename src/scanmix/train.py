@@ -273,7 +273,8 @@ def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tupl
     if run.folder is not None and len(run.metrics) < done:
         raise UserError(f"{run.folder}/metrics.jsonl lacks epochs before {done}; delete it all and train again")
     run.keep_epochs(done)
-    return unpack(method.State, payload, lambda: make_peer(untrained(network), data, engine, "restored")), done
+    heads = getattr(method, "heads", None)
+    return unpack(method.State, payload, lambda: make_peer(untrained(network), data, engine, "", heads=heads)), done
 
 
 def _model(run: Run, method: Method, state: State, data: TrainingData, engine: Engine) -> Model:

@@ -102,7 +102,7 @@ def total(method: Any, clean: float) -> Work:
 STEADY = [name for name in METHODS if METHODS[name] not in COUNTS]
 
 
-@pytest.mark.parametrize("name", [*STEADY, "scan", "forward", "backward", "d2l", "m_correction", "ssr"])
+@pytest.mark.parametrize("name", [*STEADY, "scan", "forward", "backward", "d2l", "m_correction", "ssr", "ssr_plus"])
 def test_methods_that_do_not_divide_their_batches(name: str, seen: Seen) -> None:
     assert total(run(name, {}), 0.5) == seen.work
 

@@ -29,7 +29,7 @@ from scanmix.methods.pes import PES
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
-from scanmix.methods.ssr import SSR
+from scanmix.methods.ssr import SSR, SSRPlus
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
@@ -114,6 +114,7 @@ def tiny_methods(epochs: int, warmup: int = 1) -> dict[str, Method]:
         "mentormix": MentorMix(epochs=epochs, batch_size=32, learning_rate=0.05, burn_in=1),
         "pes": PES(epochs=epochs, batch_size=32, learning_rate=0.05, warmup=1, refit=1),
         "ssr": SSR(epochs=epochs, batch_size=32, learning_rate=0.05, num_neighbors=5),
+        "ssr_plus": SSRPlus(epochs=epochs, batch_size=32, learning_rate=0.05, num_neighbors=5),
         "c2d": C2D(pretrain=FIRST, dividemix=tiny_dividemix(epochs, warmup)),
         "exact_em": ExactEM(epochs=epochs, steps=3, learning_rate=0.5, halvings=10),
     }

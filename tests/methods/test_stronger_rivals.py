@@ -22,7 +22,7 @@ from scanmix.methods.m_correction import MCorrection
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.pes import PES
-from scanmix.methods.ssr import SSR
+from scanmix.methods.ssr import SSR, SSRPlus
 from scanmix.networks.peer import classify, sweep
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.simclr import SimCLR
@@ -218,6 +218,29 @@ def test_ssr_draws_each_class_equally_often(data: TrainingData, network: Network
         patch.setattr("scanmix.methods.ssr.mixup", lambda x, t, *_: (counts.add_(t.sum(0)), (x, t))[1])
         run(method, uneven, network)
     assert float(counts.max() / counts.min()) < 1.4
+
+
+def test_the_consistency_loss_of_ssr_plus(
+    data: TrainingData, network: Network
+) -> None:
+    plain: dict[str, Any] = {"epochs": 1, "batch_size": 32, "num_neighbors": 5, "weight_decay": 0.0}
+    method = SSRPlus(**plain)
+    state = method.start(data, network, Engine())
+    peer = state.peers[0]
+    before = {name: weights(module) for name, module in peer.heads.items()}
+    images, draws = iter([torch.arange(32)]), torch.Generator().manual_seed(0)
+    peer.train()
+    found = method.consistency(peer, data, images, draws)
+    assert isinstance(found, Tensor) and -1 <= found.item() <= 1
+    again = torch.Generator().manual_seed(0)
+    strong, weak = data.views.strong(data.images[:32], again), data.views.weak(data.images[:32], again)
+    one = peer.heads["predictor"](peer.heads["projector"](peer.encoder(strong)))
+    other = peer.heads["projector"](peer.encoder(weak)).detach()
+    slow = -sum(float((a @ b / (a.norm() * b.norm())).detach()) for a, b in zip(one, other, strict=True)) / 32
+    assert found.item() == pytest.approx(slow, abs=1e-4)
+    method.epoch(state, data, 0)
+    assert all(not near(before[name], weights(module)) for name, module in peer.heads.items()), "they learn"
+    assert SSR(**plain).start(data, network, Engine()).peers[0].heads.keys() == set()
 
 
 def test_c2d_is_dividemix_where_nothing_is_pretrained(data: TrainingData, network: Network) -> None:

@@ -21,7 +21,7 @@ from scanmix.methods.pes import PES
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
-from scanmix.methods.ssr import SSR
+from scanmix.methods.ssr import SSR, SSRPlus
 from scanmix.pretrain.moco import MoCo
 from scanmix.pretrain.stages import Pretraining
 from scanmix.trajectory import is_due
@@ -175,9 +175,12 @@ def _m_correction(method: MCorrection, count: int, clean: float) -> Stages:
 
 
 def _ssr(method: SSR, count: int, clean: float) -> Stages:
-    """A look at all, then two views in each step."""
-    rows = 2 * method.batch_size * max(1, count // method.batch_size)
-    return {"training": Work(look=count, learn=rows, strong=rows) * method.epochs}
+    """A look at all, then two views in each step; SSR+ with as many other images, twice."""
+    rows = method.batch_size * max(1, count // method.batch_size)
+    epoch = Work(look=count, learn=2 * rows, strong=2 * rows)
+    if isinstance(method, SSRPlus):
+        epoch += Work(look=rows, learn=rows, strong=rows, weak=rows)
+    return {"training": epoch * method.epochs}
 
 
 def _pes(method: PES, count: int, clean: float) -> Stages:
@@ -229,6 +232,7 @@ COUNTS: dict[type, Callable[[Any, int, float], Stages]] = {
     MCorrection: _m_correction,
     PES: _pes,
     SSR: _ssr,
+    SSRPlus: _ssr,
     ExactEM: _exact_em,
     Forward: _correction,
     Backward: _correction,

@@ -31,7 +31,7 @@ from scanmix.methods.pes import PES
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
-from scanmix.methods.ssr import SSR
+from scanmix.methods.ssr import SSR, SSRPlus
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor
 
@@ -83,6 +83,7 @@ METHODS: dict[str, type[Method]] = {
     "elr_plus": ELRPlus,
     "pes": PES,
     "ssr": SSR,
+    "ssr_plus": SSRPlus,
     "dividemix": DivideMix,
     "c2d": C2D,
     "scan": Scan,

@@ -1,16 +1,17 @@
 """SSR, sample selection and relabeling (Feng, Tzimiropoulos and Patras, BMVC 2022). Legend: N examples, B batch.
 
-One network, no warm-up, no pre-training. SSR+, which adds a consistency loss with two more heads, is not here.
+One network, no warm-up, no pre-training. SSR+ adds a consistency loss, of all images and without labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Generator, Tensor, nn
 
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
@@ -18,10 +19,10 @@ from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.schedules import cosine
 from scanmix.blocks.selection import wins_vote
 from scanmix.config import STRICT, About, Batch, Count, Rate, Share, Weight
-from scanmix.data.batches import TrainingData
+from scanmix.data.batches import TrainingData, forever
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Networks, Predictor, classify, learning, make_peer, sweep
+from scanmix.networks.peer import Heads, Networks, Peer, Predictor, classify, learning, make_peer, sweep
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -30,6 +31,7 @@ class SSR:
 
     State: ClassVar[type[Networks]] = Networks
     label_free: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
         "relabels what it is sure of, and learns from labels that a vote of their neighbors confirms",
         "The strongest rival for its cost in the literature: one network and no pre-training. Its first votes are\n"
@@ -51,7 +53,7 @@ class SSR:
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
         """Return one fresh network."""
-        return Networks([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
+        return Networks([make_peer(network, data, engine, "a", self.momentum, self.weight_decay, type(self).heads)])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
         """Relabel, let neighbors vote, then N / B steps on what is left, each class equally often."""
@@ -69,6 +71,7 @@ class SSR:
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         weights = chosen / labels[chosen].bincount(minlength=data.num_classes).clamp(min=1)[labels]
         drawn = torch.multinomial(weights, steps * self.batch_size, replacement=True, generator=order)
+        anything = forever(data.everything, self.batch_size, order)
         with meter.timed("learn"), learning(peer):
             for step, index in enumerate(map(peer.own, drawn.split(self.batch_size))):
                 rate = cosine(self.learning_rate, self.final_rate, (epoch + step / steps) / self.epochs)
@@ -76,11 +79,18 @@ class SSR:
                 targets = F.one_hot(labels[index].repeat(2), data.num_classes).float()
                 mixed, targets = mixup(views, targets, self.mixup_alpha, mix)
                 logits = peer.gather(peer.classifier(peer.encoder(mixed)))
-                loss = soft_cross_entropy(logits, peer.gather(targets))
-                meter.add("learn", loss=loss)
+                fit = soft_cross_entropy(logits, peer.gather(targets))
+                loss = fit + self.consistency(peer, data, anything, draws)
+                meter.add("learn", loss=loss, fit=fit)
                 peer.step(loss, rate)
         shares = {"chosen": float(chosen.float().mean()), "relabeled": float((labels != data.labels).float().mean())}
         return meter.results() | {"rate/learn": rate} | shares
+
+    def consistency(
+        self, peer: Peer, data: TrainingData, anything: Iterator[Tensor], draws: Generator
+    ) -> Tensor | float:
+        """Nothing: SSR+ has it."""
+        return 0.0
 
     def predictor(self, state: Networks) -> Predictor:
         """Return the network itself."""
@@ -90,3 +100,38 @@ class SSR:
         """Return sure predictions, and the given label elsewhere. Shape: (N, C), (N,) -> (N,)."""
         sure, predicted = probabilities.max(1)
         return torch.where(sure > self.relabel_threshold, predicted, labels)
+
+
+def _two_heads(num_features: int) -> dict[str, nn.Module]:
+    """SimSiam's: one projects, the other predicts the projection of another view from it."""
+
+    def perceptron(inputs: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(inputs, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 128))
+
+    return {"projector": perceptron(num_features), "predictor": perceptron(128)}
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SSRPlus(SSR):
+    """SSR, and every image, whatever its label, is to look alike in a strong and in a weak view."""
+
+    heads: ClassVar[Heads | None] = staticmethod(_two_heads)
+    about: ClassVar[About] = About(
+        "SSR, and a consistency loss of strong and weak views of all images",
+        "As `ssr`, for half as much again; the more labels are wrong, the more it can add.",
+        "Feng et al., BMVC 2022", "those that neighbors confirm; sure predictions in place of others",
+        rows=3, passes="3.7", oracle="relabel_threshold",
+    )  # fmt: skip
+
+    consistency_weight: Weight = 1.0  # of the consistency loss
+
+    def consistency(
+        self, peer: Peer, data: TrainingData, anything: Iterator[Tensor], draws: Generator
+    ) -> Tensor | float:
+        """-cos(predictor(projector(strong view)), projector(weak view)), without a gradient through the second."""
+        images = data.images[peer.own(next(anything))]
+        projector, predictor = peer.heads["projector"], peer.heads["predictor"]
+        ahead = predictor(projector(peer.gather(peer.encoder(data.views.strong(images, draws)))))
+        with torch.no_grad():
+            wanted = projector(peer.gather(peer.encoder(data.views.weak(images, draws))))
+        return -self.consistency_weight * F.cosine_similarity(ahead, wanted).mean()

@@ -9,9 +9,9 @@ import copy
 import dataclasses
 import functools
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,8 @@ from scanmix.engine import ALONE, Engine
 from scanmix.networks.encoders import Encoder, NetworkSettings, equip, first_encoder
 
 SWEEP_BATCH = 512
+Heads: TypeAlias = Callable[[int], dict[str, nn.Module]]
+"""Number of features -> fresh heads of a method's own, by name."""
 
 
 class Peer(nn.Module):
@@ -33,14 +35,15 @@ class Peer(nn.Module):
 
     def __init__(
         self, encoder: nn.Module, num_features: int, num_classes: int, *, engine: Engine, momentum: float,
-        weight_decay: float,
+        weight_decay: float, heads: Heads | None = None,
     ) -> None:  # fmt: skip
-        """Attach fresh linear heads to `encoder`."""
+        """Attach fresh linear heads to `encoder`, and those that a method has of its own."""
         super().__init__()
         self.engine = engine
         self.encoder = encoder
         self.classifier = nn.Linear(num_features, num_classes)
         self.clusterer = nn.Linear(num_features, num_classes)
+        self.heads = nn.ModuleDict(heads(num_features) if heads else {})
         self.to(engine.device)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay)
         self.followers: list[tuple[Peer, float]] = []
@@ -176,13 +179,14 @@ def make_peer(
     name: str,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
-) -> Peer:  # fmt: skip
+    heads: Heads | None = None,
+) -> Peer:
     """Return a freshly initialized peer; its weights depend on the engine's seed and on `name` alone."""
     with _initialized_by(engine, name):
         encoder = equip(first_encoder(settings, data.images.shape[1]), engine)
         return Peer(
             encoder, encoder.num_features, data.num_classes, engine=engine, momentum=momentum,
-            weight_decay=weight_decay,
+            weight_decay=weight_decay, heads=heads,
         )  # fmt: skip
 
 
