@@ -220,9 +220,7 @@ def test_ssr_draws_each_class_equally_often(data: TrainingData, network: Network
     assert float(counts.max() / counts.min()) < 1.4
 
 
-def test_the_consistency_loss_of_ssr_plus(
-    data: TrainingData, network: Network
-) -> None:
+def test_the_consistency_loss_of_ssr_plus(data: TrainingData, network: Network) -> None:
     plain: dict[str, Any] = {"epochs": 1, "batch_size": 32, "num_neighbors": 5, "weight_decay": 0.0}
     method = SSRPlus(**plain)
     state = method.start(data, network, Engine())
