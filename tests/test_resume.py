@@ -39,7 +39,8 @@ METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
     "backward": {**SMALL, "identity": 0.5},  # the matrix of two epochs on 80 images is nearly singular
     "c2d": {"pretrain": STAGES["pretrain"], "dividemix": {**SMALL, "warmup": 2}},
     "d2l": {**SMALL, "begin": 0, "window": 1, "num_neighbors": 5},
-    "pes": {**SMALL, "warmup": 1, "refit": 1},
+    "pes": {**SMALL, "warmup": 1, "refit_stage": 1, "refit_head": 1},
+    "pes_semi": {**SMALL, "warmup": 1, "refit": 1},
     "scan_dividemix": {**STAGES, "dividemix": {**SMALL, "warmup": 2}},
     "scanmix": {**STAGES, **SMALL, "warmup": 2, "cluster_batch_size": 40, "severe_noise": 0.1},
     "exact_em": {"epochs": 4, "steps": 2},

@@ -30,6 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {name: {"epochs": 3} for name in scanmix.ME
     "scan": STAGES,
     "c2d": {"pretrain": {"epochs": 1}, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8}},
     "pes": {"epochs": 3, "warmup": 1},
+    "pes_semi": {"epochs": 3, "warmup": 1},
     "scan_dividemix": {**STAGES, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8}},
     "scanmix": {**STAGES, "epochs": 4, "warmup": 1, "mild_warmup": 0, "batch_size": 8},
     "exact_em": {"epochs": 2, "steps": 2},

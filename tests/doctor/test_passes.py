@@ -34,7 +34,9 @@ SMALL: dict[str, dict[str, Any]] = {name: {"epochs": 3, "batch_size": 16} for na
     },
     "forward": {"epochs": 4, "batch_size": 16},
     "m_correction": {"epochs": 4, "batch_size": 16, "begin": 2},
-    "pes": {"epochs": 4, "batch_size": 16, "warmup": 2, "refit": 2},
+    "m_correction_sh": {"epochs": 4, "batch_size": 16, "begin": 2},
+    "pes": {"epochs": 4, "batch_size": 16, "warmup": 2, "refit_stage": 3, "refit_head": 2},
+    "pes_semi": {"epochs": 4, "batch_size": 16, "warmup": 2, "refit": 2},
     "scan_dividemix": {
         "pretrain": {"epochs": 2, "batch_size": 64}, "clustering": {"epochs": 1, "batch_size": 16}, "num_neighbors": 4,
         "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8, "minimum_steps": 5},

@@ -22,10 +22,11 @@ from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.joint import Joint
 from scanmix.methods.loss_correction import Backward, Forward
-from scanmix.methods.m_correction import MCorrection
+from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
+from scanmix.methods.pes_semi import PESSemi
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
@@ -112,7 +113,9 @@ def tiny_methods(epochs: int, warmup: int = 1) -> dict[str, Method]:
         "d2l": D2L(epochs=epochs, batch_size=32, learning_rate=0.05, begin=0, window=1),
         "m_correction": MCorrection(epochs=epochs, batch_size=32, learning_rate=0.05, begin=1),
         "mentormix": MentorMix(epochs=epochs, batch_size=32, learning_rate=0.05, burn_in=1),
-        "pes": PES(epochs=epochs, batch_size=32, learning_rate=0.05, warmup=1, refit=1),
+        "m_correction_sh": MCorrectionSH(epochs=epochs, batch_size=32, learning_rate=0.05, begin=1),
+        "pes": PES(epochs=epochs, batch_size=32, learning_rate=0.05, warmup=1, refit_stage=1, refit_head=1),
+        "pes_semi": PESSemi(epochs=epochs, batch_size=32, learning_rate=0.05, warmup=1, refit=1),
         "ssr": SSR(epochs=epochs, batch_size=32, learning_rate=0.05, num_neighbors=5),
         "ssr_plus": SSRPlus(epochs=epochs, batch_size=32, learning_rate=0.05, num_neighbors=5),
         "c2d": C2D(pretrain=FIRST, dividemix=tiny_dividemix(epochs, warmup)),

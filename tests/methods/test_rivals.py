@@ -25,44 +25,26 @@ from scanmix.methods.loss_correction import Backward, Forward
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.pencil import Pencil
 from scanmix.networks.peer import classify, examine, sweep
-from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.runs import resolve
-
-Network = PreActResNetSettings
-KIND = torch.arange(64) % 4
-
-
-def run(method: Method, data: TrainingData, network: Network, epochs: int | None = None) -> Any:
-    state = method.start(data, network, Engine())
-    for epoch in range(method.epochs if epochs is None else epochs):
-        method.epoch(state, data, epoch)
-    return state
-
-
-def weights(state: Any, side: int = 0) -> list[Tensor]:
-    return [value.detach().clone() for value in state.peers[side].parameters()]
-
-
-def same(first: list[Tensor], second: list[Tensor]) -> bool:
-    return all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+from tests.methods.tiny import KIND, Network, near, run, weights
 
 
 @pytest.mark.parametrize("answer", ["hard", "soft"])
 def test_bootstrapping_that_trusts_labels_is_cross_entropy(answer: Any, data: TrainingData, network: Network) -> None:
     plain: dict[str, Any] = {"epochs": 2, "batch_size": 32, "learning_rate": 0.05}
-    wanted = weights(run(CrossEntropy(**plain), data, network))
-    full = weights(run(Bootstrap(**plain, answer=answer, trust=1.0), data, network))
+    wanted = weights(run(CrossEntropy(**plain), data, network).peers[0])
+    full = weights(run(Bootstrap(**plain, answer=answer, trust=1.0), data, network).peers[0])
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(full, wanted, strict=True))
-    less = weights(run(Bootstrap(**plain, answer=answer, trust=0.5), data, network))
+    less = weights(run(Bootstrap(**plain, answer=answer, trust=0.5), data, network).peers[0])
     assert not all(torch.allclose(one, other, atol=1e-3) for one, other in zip(less, wanted, strict=True))
 
 
 def test_a_detached_answer_has_another_gradient(data: TrainingData, network: Network) -> None:
     through, cut = (
-        weights(run(Bootstrap(epochs=1, batch_size=32, answer="soft", detach=detach), data, network))
+        weights(run(Bootstrap(epochs=1, batch_size=32, answer="soft", detach=detach), data, network).peers[0])
         for detach in (False, True)
     )
-    assert not same(through, cut)
+    assert not near(through, cut)
 
 
 @pytest.mark.parametrize("kind", [Forward, Backward])
@@ -74,7 +56,7 @@ def test_labels_held_out_teach_nothing_in_the_first_stage(
     other = data.labels.clone()
     other[held] = (other[held] + 1) % 4
     changed = dataclasses.replace(data, labels=other)
-    assert same(weights(run(method, data, network, 2)), weights(run(method, changed, network, 2)))
+    assert near(weights(run(method, data, network, 2).peers[0]), weights(run(method, changed, network, 2).peers[0]))
 
 
 def test_the_second_stage_begins_anew(data: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +66,7 @@ def test_the_second_stage_begins_anew(data: TrainingData, network: Network, monk
     fresh = [value.detach().clone() for value in state.fresh[0].parameters()]
     monkeypatch.setattr(Forward, "_learn", lambda *_: None)
     method.epoch(state, data, 2)
-    assert same(weights(state), fresh) and not state.peers[0].optimizer.state
+    assert near(weights(state.peers[0]), fresh) and not state.peers[0].optimizer.state
     found: Any = state.transition
     assert found.shape == (4, 4)
 
@@ -116,11 +98,11 @@ def test_networks_that_agree_learn_nothing_by_decoupling(data: TrainingData, net
     state.peers[1].load_state_dict(state.peers[0].state_dict())
     for peer in state.peers:
         peer.optimizer.state.clear()
-    before = weights(state)
+    before = weights(state.peers[0])
     assert method.epoch(state, data, 2)["learn/differ"] == 0
-    assert same(before, weights(state))
+    assert near(before, weights(state.peers[0]))
     method.epoch(state, data, 0)  # in warm-up both learn from all
-    assert not same(before, weights(state))
+    assert not near(before, weights(state.peers[0]))
 
 
 def test_each_is_taught_by_the_other() -> None:
@@ -252,7 +234,7 @@ def test_the_second_phase_of_joint_begins_anew(data: TrainingData, network: Netw
     fresh.targets = state.targets.clone()
     method.epoch(state, data, 2)
     method.epoch(fresh, data, 2)
-    assert same(weights(state), weights(fresh))
+    assert near(weights(state.peers[0]), weights(fresh.peers[0]))
 
 
 def test_the_targets_of_elr_after_one_epoch(data: TrainingData, network: Network) -> None:
@@ -262,9 +244,9 @@ def test_the_targets_of_elr_after_one_epoch(data: TrainingData, network: Network
 
 def test_elr_without_its_term_is_cross_entropy(data: TrainingData, network: Network) -> None:
     plain: dict[str, Any] = {"epochs": 2, "batch_size": 32, "weight_decay": 1e-3}
-    assert same(
-        weights(run(ELR(**plain, regularization=0.0), data, network)),
-        weights(run(CrossEntropy(**plain), data, network)),
+    assert near(
+        weights(run(ELR(**plain, regularization=0.0), data, network).peers[0]),
+        weights(run(CrossEntropy(**plain), data, network).peers[0]),
     )
 
 

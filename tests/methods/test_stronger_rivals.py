@@ -18,32 +18,13 @@ from scanmix.methods.c2d import C2D
 from scanmix.methods.d2l import D2L
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.elr_plus import ELRPlus
-from scanmix.methods.m_correction import MCorrection
+from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mixup import MixUp
-from scanmix.methods.pes import PES
 from scanmix.methods.ssr import SSR, SSRPlus
 from scanmix.networks.peer import classify, sweep
-from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.simclr import SimCLR
-
-Network = PreActResNetSettings
-KIND = torch.arange(64) % 4
-
-
-def run(method: Method, data: TrainingData, network: Network, epochs: int | None = None) -> Any:
-    state = method.start(data, network, Engine())
-    for epoch in range(method.epochs if epochs is None else epochs):
-        method.epoch(state, data, epoch)
-    return state
-
-
-def weights(peer: Any) -> list[Tensor]:
-    return [value.detach().clone() for value in peer.parameters()]
-
-
-def near(first: list[Tensor], second: list[Tensor], atol: float = 0.0) -> bool:
-    return all(torch.allclose(one, other, atol=atol, rtol=0) for one, other in zip(first, second, strict=True))
+from tests.methods.tiny import KIND, Network, near, run, weights
 
 
 def test_before_its_mixture_m_correction_is_mixup(data: TrainingData, network: Network) -> None:
@@ -63,7 +44,7 @@ def test_m_correction_finds_wrong_labels(data: TrainingData, network: Network) -
 
 
 def test_labels_of_m_correction_are_blended_by_what_the_mixture_says(data: TrainingData, network: Network) -> None:
-    method = MCorrection(epochs=4, batch_size=16, begin=1)
+    method = MCorrection(epochs=4, batch_size=16, begin=1, mixup_alpha=0.0)  # images are not mixed
     state = run(method, data, network, 2)
     peer, images = state.peers[0], data.plain(slice(0, 8))
     given = data.one_hot(torch.arange(8))
@@ -73,13 +54,35 @@ def test_labels_of_m_correction_are_blended_by_what_the_mixture_says(data: Train
     peer.train()
     noisy = NoisyAt(state.noisy_at, state.low, state.high)
     before = {name: value.clone() for name, value in peer.state_dict().items()}
-    found = method._corrected(peer, images, given, noisy)
+    same, found = method.mix(peer, images, given, noisy, 0, *_generators(1))
     assert all(torch.equal(value, peer.state_dict()[name]) for name, value in before.items()), "statistics stay"
+    assert torch.equal(same, images)
     for i in range(8):
         loss = float(F.cross_entropy(logits[i : i + 1], data.labels[i : i + 1]))
         wrong = min(max(float(noisy(torch.tensor([loss]))), 1e-4), 1 - 1e-4)
         wanted = (1 - wrong) * given[i] + wrong * F.one_hot(logits[i].argmax(), 4)
         assert torch.allclose(found[i], wanted, atol=1e-5)
+
+
+def test_images_of_m_correction_sh_count_as_their_labels_are_believed(data: TrainingData, network: Network) -> None:
+    """By hand: first labels as given and images by trust; later answers, the softer the earlier, half of each."""
+    method = MCorrectionSH(epochs=100, batch_size=16, cooling=0.1, coldest=0.2)
+    peer, images = method.start(data, network, Engine()).peers[0], data.plain(slice(0, 8))
+    given, noisy = data.one_hot(torch.arange(8)), NoisyAt(torch.linspace(0.1, 0.9, 100), 0.5, 2.5)
+    logits, trust = method.judge(peer, images, given, noisy)
+    assert float(trust.max() - trust.min()) > 0.05
+    for since, temperature in ((0, None), (5, 1.0), (10, 0.6), (15, 0.2), (40, 0.2)):
+        mixed, targets = method.mix(peer, images, given, noisy, since, *_generators(1))
+        partner = torch.randperm(8, generator=_generators(1)[0])
+        for i, j in enumerate(partner.tolist()):
+            share = trust[i] / (trust[i] + trust[j])
+            assert torch.allclose(mixed[i], share * images[i] + (1 - share) * images[j], atol=1e-5)
+            if temperature is None:
+                own = targets[i, given[i].argmax()]
+                assert torch.allclose(targets[i], own * given[i] + (1 - own) * given[j], atol=1e-6) or i == j
+                continue
+            corrected = [trust[k] * given[k] + (1 - trust[k]) * (logits[k] / temperature).softmax(0) for k in (i, j)]
+            assert torch.allclose(targets[i], (corrected[0] + corrected[1]) / 2, atol=1e-5)
 
 
 def test_partners_of_mentormix_are_drawn_by_weight_and_the_trusted_side_dominates() -> None:
@@ -168,26 +171,6 @@ def test_d2l_goes_back_by_one_epoch_when_dimensionality_turns(
 def noted(peer: Any, into: list[list[Tensor]]) -> Any:
     into.append(weights(peer))
     return contextlib.nullcontext()
-
-
-def test_pes_renews_the_head_alone(data: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = PES(epochs=4, warmup=2, refit=3, refit_rate=0.01, batch_size=16)
-    state = run(method, data, network, 2)
-    before, head = weights(state.peers[0].encoder), weights(state.peers[0].classifier)
-    monkeypatch.setattr(PES, "_learn", lambda *_: None)
-    method.epoch(state, data, 2)
-    assert near(before, weights(state.peers[0].encoder)) and not near(head, weights(state.peers[0].classifier), 1e-3)
-    assert not near(weights(state.fresh[0].classifier), weights(state.peers[0].classifier), 1e-3)
-    agreed = state.p_clean[0] > 0
-    assert 0 < int(agreed.sum()) < 64
-
-
-def test_pes_learns_from_labels_it_agrees_with(data: TrainingData, network: Network) -> None:
-    method = PES(epochs=30, warmup=15, batch_size=16, refit_rate=0.01, learning_rate=0.05, unlabeled_weight=1.0)
-    state = run(method, data, network)
-    right = data.labels == KIND
-    agreed = state.p_clean[0] > 0
-    assert float(right[agreed].float().mean()) > 0.85
 
 
 def test_ssr_relabels_what_it_is_sure_of() -> None:

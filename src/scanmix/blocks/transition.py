@@ -20,17 +20,19 @@ def transition_matrix(confusion: Tensor) -> Tensor:
     return confusion / confusion.sum(1, keepdim=True).clamp(min=torch.finfo(confusion.dtype).tiny)
 
 
-def estimate_transition(probabilities: Tensor, quantile: float = 0.97) -> Tensor:
+def estimate_transition(probabilities: Tensor, quantile: float = 0.97, *, spoil: bool = False) -> Tensor:
     """Return T, T_ij = P(given j | true i), from what a network trained on the given labels predicts.
 
     Patrini et al., CVPR 2017, Theorem 3: row i is the prediction for the example that looks most like class i, which
     is taken for one of it. Those above the quantile of p_i are set aside as outliers; with a quantile of 1 none is.
+    With `spoil` their p_i is zero for all later classes as well, as in the published code, which changes rows of T.
     Shape: (N, C) -> (C, C), rows sum to 1.
     """
-    rows = []
+    probabilities, rows = probabilities.clone(), []
     for belief in probabilities.T:
         high = torch.quantile(belief, quantile) if quantile < 1 else belief.max()
-        allowed = belief.masked_fill(belief > high, -1.0)
-        rows.append(probabilities[allowed.argmax()])
+        rows.append(probabilities[belief.masked_fill(belief > high, -1.0).argmax()].clone())
+        if spoil:
+            belief[belief > high] = 0.0
     found = torch.stack(rows).double()
     return found / found.sum(1, keepdim=True)

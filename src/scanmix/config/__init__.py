@@ -7,7 +7,7 @@ from scanmix.config.about import About
 from scanmix.config.durations import Duration, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
-from scanmix.config.models import STRICT, Batch, Count, Rate, Share, Weight, build, defaults, dump
+from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
 from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
 
@@ -19,6 +19,7 @@ __all__ = [
     "Batch",
     "Count",
     "DataError",
+    "Fidelity",
     "Rate",
     "Share",
     "Weight",

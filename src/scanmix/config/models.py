@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -23,6 +23,8 @@ Batch = Annotated[int, Field(ge=2)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Fidelity = Literal["paper", "released"]
+"""The maths as written, or with what the published code does otherwise; each field of that type says what."""
 
 Model = TypeVar("Model")
 

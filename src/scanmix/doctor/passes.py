@@ -16,8 +16,9 @@ from scanmix.methods.d2l import D2L
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.loss_correction import Backward, Forward
-from scanmix.methods.m_correction import MCorrection
+from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.pes import PES
+from scanmix.methods.pes_semi import PESSemi
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
@@ -184,6 +185,16 @@ def _ssr(method: SSR, count: int, clean: float) -> Stages:
 
 
 def _pes(method: PES, count: int, clean: float) -> Stages:
+    """Warm-up, new last parts, then two looks at all and a step for each label that is predicted."""
+    first = min(method.epochs, epochs_of(method.warmup, -(-count // method.batch_size), method.epochs))
+    refit = Work(learn=count, weak=count) * method.refit_stage + Work(look=count, weak=count) * method.refit_head
+    agreed = max(1, round(clean * count))
+    turn = Work(look=2 * count, learn=agreed, weak=2 * count + agreed)
+    before = Work(learn=count, weak=count) * first + refit * (first < method.epochs)
+    return {"training": before + turn * (method.epochs - first)}
+
+
+def _pes_semi(method: PESSemi, count: int, clean: float) -> Stages:
     """Warm-up, a new head, then two looks at all and steps with two views; unlabeled ones are guessed for."""
     first = min(method.epochs, epochs_of(method.warmup, -(-count // method.batch_size), method.epochs))
     head = Work(look=count, weak=count) * (method.refit if first < method.epochs else 0)
@@ -230,7 +241,9 @@ COUNTS: dict[type, Callable[[Any, int, float], Stages]] = {
     C2D: _c2d,
     D2L: _d2l,
     MCorrection: _m_correction,
+    MCorrectionSH: _m_correction,
     PES: _pes,
+    PESSemi: _pes_semi,
     SSR: _ssr,
     SSRPlus: _ssr,
     ExactEM: _exact_em,

@@ -22,12 +22,13 @@ from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.joint import Joint
 from scanmix.methods.loss_correction import Backward, Forward
-from scanmix.methods.m_correction import MCorrection
+from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
+from scanmix.methods.pes_semi import PESSemi
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
@@ -76,12 +77,14 @@ METHODS: dict[str, type[Method]] = {
     "mentornet": MentorNet,
     "d2l": D2L,
     "m_correction": MCorrection,
+    "m_correction_sh": MCorrectionSH,
     "pencil": Pencil,
     "joint": Joint,
     "mentormix": MentorMix,
     "elr": ELR,
     "elr_plus": ELRPlus,
     "pes": PES,
+    "pes_semi": PESSemi,
     "ssr": SSR,
     "ssr_plus": SSRPlus,
     "dividemix": DivideMix,

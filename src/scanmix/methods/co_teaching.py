@@ -68,7 +68,7 @@ class CoTeaching:
                 views = data.views.weak(data.images[index], draws)
                 logits = [peer.gather(peer.classifier(peer.encoder(views))) for peer in state.peers]
                 labels = state.peers[0].gather(data.labels[index])
-                losses = [F.cross_entropy(row, labels, reduction="none") for row in logits]
+                losses = [self.losses(row, labels, epoch) for row in logits]
                 for side, chosen in enumerate(self.choose(logits, losses, 1 - left_out, epoch)):
                     if not len(chosen):
                         continue
@@ -82,6 +82,10 @@ class CoTeaching:
                 if epoch < rising:  # later the networks have begun to memorize, and see less noise than there is
                     state.forget = noise_rate(state.p_clean, 0.5)
         return meter.results() | {"rate/learn": rate, "left_out": left_out}
+
+    def losses(self, logits: Tensor, labels: Tensor, epoch: int) -> Tensor:
+        """Return what examples are chosen by and learned from. Shape: (B, C), (B,) -> (B,)."""
+        return F.cross_entropy(logits, labels, reduction="none")
 
     def choose(self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int) -> list[Tensor]:
         """Return what each learns from: the small losses of the other. Shape: two (B, C), two (B,) -> two (K,)."""

@@ -8,15 +8,13 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.selection import small_loss
-from scanmix.config import STRICT, About, Count
+from scanmix.config import STRICT, About, Count, Fidelity
 from scanmix.methods.co_teaching import CoTeaching
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CoTeachingPlus(CoTeaching):
-    """As the paper writes it: losses are of logits (the released code's second softmax bounds them), and where the
-    networks agree on a whole batch nothing is learned.
-    """
+    """Where the networks agree on a whole batch nothing is learned."""
 
     about: ClassVar[About] = About(
         "Co-teaching where the two networks disagree",
@@ -26,6 +24,12 @@ class CoTeachingPlus(CoTeaching):
     )  # fmt: skip
 
     alike: Count = 20  # epochs of plain Co-teaching before (5 for CIFAR-100)
+    fidelity: Fidelity = "paper"  # "released": then cross-entropy is of probabilities, a softmax after the softmax
+
+    def losses(self, logits: Tensor, labels: Tensor, epoch: int) -> Tensor:
+        """Return cross-entropies. Shape: (B, C), (B,) -> (B,)."""
+        twice = self.fidelity == "released" and epoch >= self.alike
+        return super().losses(logits.softmax(1) if twice else logits, labels, epoch)
 
     def choose(self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int) -> list[Tensor]:
         """Return the small losses of the other among the rows on which predictions differ."""

@@ -18,7 +18,7 @@ from scanmix.blocks.dimensionality import intrinsic_dimensionality, turns
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.robust import bootstrap_targets
 from scanmix.blocks.schedules import step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
@@ -60,6 +60,7 @@ class D2L:
     num_neighbors: Count = 20  # k of the estimate
     probe_size: Batch = 128  # images in each of its batches: the estimate depends on it
     probes: Count = 10  # batches
+    fidelity: Fidelity = "paper"  # "released": nothing is taken back, for the epoch before was overwritten by the last
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> D2LState:
         """Return one fresh network, twice."""
@@ -75,7 +76,8 @@ class D2L:
         begin = data.epochs_in(self.begin, self.batch_size, self.epochs)
         if not state.turned and len(state.lids) > begin + self.window and turns(state.lids, self.window):
             state.turned = True
-            restart(peer, state.older[0])
+            if self.fidelity == "paper":
+                restart(peer, state.older[0])
         restart(state.older[0], peer)
         trust = math.exp(-(epoch / self.epochs) * lid / float(state.lids.min())) if state.turned else 1.0
         rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))

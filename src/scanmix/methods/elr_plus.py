@@ -17,7 +17,7 @@ from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.robust import early_learning_term, running_targets
 from scanmix.blocks.schedules import sigmoid_ramp, step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
@@ -59,12 +59,13 @@ class ELRPlus:
     mixup_alpha: Weight = 1.0  # alpha of MixUp's Beta(alpha, alpha)
     average_decay: Share = 0.997  # gamma: share of itself that an average keeps in each step, in the end
     average_ramp: Duration = "50%"  # over which that rises from nearly 0 (40,000 steps)
+    fidelity: Fidelity = "paper"  # "released": averages begin elsewhere, and look with statistics of the batch
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ELRPlusState:
         """Return two networks that differ by their initial weights, and averages that begin as they are."""
         peers, averages = (
-            [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
-            for _ in range(2)
+            [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in names]
+            for names in ("ab", "ab" if self.fidelity == "paper" else "cd")
         )
         targets = torch.zeros(2, len(data), data.num_classes, device=engine.device)
         return ELRPlusState(peers, averages, targets)
@@ -89,7 +90,7 @@ class ELRPlus:
         steps = list(batches(data.everything, self.batch_size, order))
         for step, index in enumerate(map(peer.own, steps)):
             views, targets = data.views.weak(data.images[index], draws), state.targets[side]
-            with guessing(other, batch_statistics=False):
+            with guessing(other, batch_statistics=self.fidelity == "released"):
                 said = other.classifier(other.encoder(views))
             seen = peer.gather(index)
             targets[seen] = running_targets(targets[seen], peer.gather(said), self.memory)

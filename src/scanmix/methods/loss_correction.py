@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from scanmix.blocks.robust import backward_loss, forward_loss
 from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.transition import estimate_transition
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
@@ -59,6 +59,7 @@ class Forward:
     held_out: Share = 0.1  # share of the (noisy) labels by which the first stage picks its epoch
     quantile: Share = 0.97  # of p_i, above which an example is no evidence of class i (1 for CIFAR-100)
     identity: Share = 0.0  # a: T becomes a I + (1 - a) T, which is further from singular
+    fidelity: Fidelity = "paper"  # "released": outliers of a class are zero for later classes, which changes T
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> CorrectionState:
         """Return two fresh networks; the second waits."""
@@ -77,7 +78,7 @@ class Forward:
             self._observe(state, data, epoch, rate, meter)
             return meter.results() | {"rate/learn": rate}
         if epoch == begin:
-            found = estimate_transition(state.best, self.quantile)
+            found = estimate_transition(state.best, self.quantile, spoil=self.fidelity == "released")
             state.transition = self.identity * torch.eye(data.num_classes).to(found) + (1 - self.identity) * found
             restart(peer, state.fresh[0])
         assert state.transition is not None

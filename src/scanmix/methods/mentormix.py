@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from scanmix.blocks.mixmatch import betas
 from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
@@ -57,11 +57,15 @@ class MentorMix:
     mixup_alpha: Weight = 2.0  # alpha of Beta(alpha, alpha)
     second_weighting: bool = False  # weigh the mixed losses as well (for 60 % noise and more)
     average_decay: Share = 0.9999  # share of itself that the average keeps in each step, in the end
+    fidelity: Fidelity = "paper"  # "released": thresholds begin at 0; no weight decay with a second weighting
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MentorMixState:
         """Return one fresh network, and an average that begins as it is."""
-        peer, average = (make_peer(network, data, engine, "a", self.momentum, self.weight_decay) for _ in range(2))
-        return MentorMixState([peer], [average])
+        decay, threshold = self.weight_decay, None
+        if self.fidelity == "released":
+            decay, threshold = 0.0 if self.second_weighting else decay, 0.0
+        peer, average = (make_peer(network, data, engine, "a", self.momentum, decay) for _ in range(2))
+        return MentorMixState([peer], [average], 0, threshold, threshold)
 
     def epoch(self, state: MentorMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """One pass over all examples."""

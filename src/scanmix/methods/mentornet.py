@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
@@ -55,10 +55,12 @@ class MentorNet:
     loss_decay: Share = 0.5  # share of itself that the threshold keeps with each batch
     early_dropout: Share = 0.5  # share of examples that count nothing in the first 17 % of training, ...
     dropout: Share = 0.05  # ... and later
+    fidelity: Fidelity = "paper"  # "released": the average begins at 0, where no loss is small, not at the first batch
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MentorNetState:
         """Return one fresh network."""
-        return MentorNetState([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
+        peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
+        return MentorNetState([peer], None if self.fidelity == "paper" else 0.0)
 
     def epoch(self, state: MentorNetState, data: TrainingData, epoch: int) -> dict[str, float]:
         """One pass over all examples."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from scanmix.blocks.losses import confidence_penalty
 from scanmix.blocks.robust import divergence_from
 from scanmix.blocks.schedules import step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
@@ -53,6 +53,7 @@ class Pencil:
     label_rate: Weight = 600.0  # lambda, learning rate of the labels
     compatibility: Weight = 0.1  # alpha, of -log of what the distribution holds for the given label
     entropy: Weight = 0.4  # beta, of the entropy of the prediction (the released code has alpha 0.4 and beta 0.1)
+    fidelity: Fidelity = "paper"  # "released": compatibility has a second softmax; the third stage stops a third in
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> PencilState:
         """Return one fresh network and the labels as given."""
@@ -65,6 +66,8 @@ class Pencil:
         first, second = (data.epochs_in(end, self.batch_size, self.epochs) for end in (self.fixed, self.moving))
         third = max(1, (self.epochs - second) // 3)
         rate = step_decay(self.final_rate, 0.1, epoch, (second + third, second + 2 * third))
+        if self.fidelity == "released" and epoch >= second + third:
+            rate = 0.0
         rate = self.learning_rate if epoch < second else rate
         order, draws = data.generators("learn", epoch, "order", "views")
         (peer,) = state.peers
@@ -93,7 +96,7 @@ class Pencil:
         divergence = divergence_from(logits, soft if moving else soft.detach()) / classes
         if not moving:
             return divergence
-        near_given = F.cross_entropy(soft, labels)
+        near_given = F.cross_entropy(soft.softmax(1) if self.fidelity == "released" else soft, labels)
         return divergence + self.compatibility * near_given - self.entropy * confidence_penalty(logits) / classes
 
     def predictor(self, state: PencilState) -> Predictor:

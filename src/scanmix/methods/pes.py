@@ -1,7 +1,7 @@
-"""PES, progressive early stopping (Bai et al., NeurIPS 2021), its semi-supervised form. Legend: N examples, B batch.
+"""PES, progressive early stopping (Bai et al., NeurIPS 2021). Legend: N examples, B batch.
 
-Later layers memorize first. So the head, which is last, is learned anew on features that are stopped early; from then
-on labels that the network agrees with are labels, and the rest are images without one.
+Later layers memorize first. So training stops early, the last stage and the head begin anew on features that stay as
+they are, then the head alone; from then on only labels that the network agrees with are learned.
 """
 
 from __future__ import annotations
@@ -9,70 +9,65 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
-from scanmix.blocks.losses import probability_mse
-from scanmix.blocks.mixmatch import mixup, sharpen
-from scanmix.blocks.schedules import cosine, linear_ramp
+from scanmix.blocks.early_stopping import agrees, late, renew
+from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import class_weights
 from scanmix.blocks.warmup import warm_up
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
-from scanmix.data.batches import TrainingData, forever, labeled_views
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, batches, labeled_views
 from scanmix.engine import Engine, Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, guessing, learning, make_peer
+from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
 
 
 @dataclasses.dataclass
 class PESState:
-    """One network, and the head that it is given when training is stopped for the first time."""
+    """One network, and another whose last parts it is given when training is stopped."""
 
     peers: list[Peer]
-    fresh: list[Peer]  # its classifier is the new head
+    fresh: list[Peer]
     p_clean: Tensor | None = None  # (1, N) 1 where the label is that predicted
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PES:
-    """PES-semi with the head as the only part that is renewed, as for CIFAR-10."""
+    """Two stops, as for CIFAR-10; optimizer as in the paper, the last epoch counts."""
 
     State: ClassVar[type[PESState]] = PESState
     label_free: ClassVar[bool] = False
     about: ClassVar[About] = About(
-        "stops early, learns a new head, and goes on with the labels that it agrees with",
-        "Simple and strong up to 80 % in the literature. Everything depends on `warmup` being over before labels are\n"
-        "memorized.",
-        "Bai et al., NeurIPS 2021", "those predicted; the rest as unlabeled", rows=2, passes="1, then 3",
-        oracle="unlabeled_weight",
+        "stops early, learns the last layers anew, and goes on with the labels that it agrees with",
+        "The plain form: nothing is made of the other images. `pes_semi` does more with them, for more passes.",
+        "Bai et al., NeurIPS 2021", "those predicted", passes="1, then 0.9 to 1.7",
     )  # fmt: skip
 
-    epochs: Count = 300  # E
-    warmup: Duration = "20 epochs"  # T1, on all labels (35 for CIFAR-100)
-    refit: Count = 5  # T2: passes in which the new head alone is learned, at the begin of the epoch after
-    refit_rate: Rate = 1e-4  # of Adam in them
-    batch_size: Batch = 128  # B, labeled and unlabeled images together; two views of each make 2B rows a step
-    learning_rate: Rate = 0.02  # of SGD, ...
-    final_rate: Rate = 2e-4  # ... which falls along a cosine to this
+    epochs: Count = 200  # E
+    warmup: Duration = "25 epochs"  # T1, on all labels (30 for CIFAR-100)
+    refit_stage: Count = 7  # T2: passes in which the last stage and the head alone are learned, after the last of these
+    refit_head: Count = 5  # T3: then passes of the head alone
+    refit_rate: Rate = 1e-4  # of Adam in both
+    batch_size: Batch = 128  # B
+    learning_rate: Rate = 0.1  # of SGD
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten (epoch 100 of 200), ...
+    lr_second_drop: Duration = "75%"  # ... and again (150)
     momentum: Share = 0.9  # of SGD
-    weight_decay: Weight = 5e-4  # on all parameters
-    sharpen_temperature: Rate = 0.5  # T
-    mixup_alpha: Weight = 4.0  # alpha of Beta(alpha, alpha), ...
-    late_alpha: Weight = 0.75  # ... and in the second half of training
-    unlabeled_weight: Weight = 15.0  # lambda_u (5, 15, 25 at 20, 50, 80 %, which the paper is told)
-    unlabeled_ramp: Weight = 16.0  # epochs over which it grows from 0
+    weight_decay: Weight = 1e-4  # on all parameters
+    fidelity: Fidelity = "paper"  # "released": SGD was built before and never moves what was renewed
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> PESState:
-        """Return one fresh network, and another whose head will be used."""
+        """Return one fresh network, and another whose last stage and head will be used."""
         peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
         return PESState(peers[:1], peers[1:])
 
     def epoch(self, state: PESState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """Warm up; or, the head once renewed, divide by agreement and learn from both parts."""
-        (peer,), meter = state.peers, Meter()
-        rate = cosine(self.learning_rate, self.final_rate, epoch / self.epochs)
+        """Warm up; or, the last parts once renewed, learn the labels that are predicted, rare classes as much."""
+        (peer,), (fresh,), meter = state.peers, state.fresh, Meter()
+        drops = [data.epochs_in(drop, self.batch_size, self.epochs) for drop in (self.lr_drop, self.lr_second_drop)]
+        rate = step_decay(self.learning_rate, 0.1, epoch, (drops[0], drops[1]))
         begin = data.epochs_in(self.warmup, self.batch_size, self.epochs)
         if epoch < begin:
             seen = labeled_views(data, data.views.weak, data.labels, self.batch_size, "warmup", epoch, peer.own)
@@ -81,80 +76,25 @@ class PES:
             return meter.results() | {"rate/warmup": rate}
         if epoch == begin:
             with meter.timed("refit"):
-                self._renew_head(state, data, meter)
+                renew(peer, fresh, "last stage", self.refit_stage, self.refit_rate, self.batch_size, data, meter)
+                renew(peer, fresh, "head", self.refit_head, self.refit_rate, self.batch_size, data, meter)
+        late(peer, "last stage").requires_grad_(self.fidelity == "paper")
         with meter.timed("examine"):
-            agree = self._said_twice(peer, data, epoch).argmax(1) == data.labels
-            state.p_clean = peer.engine.agreed(agree.float().unsqueeze(0))
-        with meter.timed("learn"):
-            self._learn(peer, state.p_clean[0] > 0, data, epoch, epoch - begin, rate, meter)
+            state.p_clean = peer.engine.agreed(agrees(peer, data, epoch).float().unsqueeze(0))
+        agreed = state.p_clean[0].nonzero().squeeze(1)
+        if len(agreed) < 2:  # as good as nothing: all labels are taken as they are
+            agreed = data.everything
+        weights = class_weights(data.labels[agreed], data.num_classes, most=float("inf"))
+        order, draws = data.generators("learn", epoch, "order", "views")
+        with meter.timed("learn"), learning(peer):
+            for index in map(peer.own, batches(agreed, self.batch_size, order)):
+                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
+                labels = peer.gather(data.labels[index])
+                loss = F.cross_entropy(logits, labels, weights)
+                meter.add("learn", loss=loss)
+                peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}
 
     def predictor(self, state: PESState) -> Predictor:
         """Return the network itself."""
         return Predictor([classify(peer) for peer in state.peers])
-
-    def _renew_head(self, state: PESState, data: TrainingData, meter: Meter) -> None:
-        """Put a fresh head on and teach it alone; SGD then goes on with it (the released code trains the old one)."""
-        (peer,) = state.peers
-        peer.classifier.load_state_dict(state.fresh[0].classifier.state_dict())
-        peer.optimizer.state.clear()
-        adam = torch.optim.Adam(peer.classifier.parameters(), lr=self.refit_rate)
-        for number in range(self.refit):
-            seen = labeled_views(data, data.views.weak, data.labels, self.batch_size, "refit", number, peer.own)
-            for views, labels in seen:
-                with guessing(peer, batch_statistics=True):
-                    features = peer.encoder(views)
-                loss = F.cross_entropy(peer.gather(peer.classifier(features)), peer.gather(labels))
-                meter.add("refit", loss=loss)
-                adam.zero_grad()
-                peer.engine.backward(loss, peer)
-                adam.step()
-
-    def _said_twice(self, peer: Peer, data: TrainingData, epoch: int) -> Tensor:
-        """Return the mean prediction of two random views of each example. Shape: -> (N, C)."""
-        draws, network = data.generator("examine", epoch, "views"), classify(peer)
-        with guessing(peer, batch_statistics=False):
-            return torch.cat([self._mean_of_two(network, data, index, draws) for index in data.everything.split(512)])
-
-    def _mean_of_two(self, network: nn.Module, data: TrainingData, index: Tensor, draws: torch.Generator) -> Tensor:
-        views = [data.views.weak(data.images[index], draws) for _ in range(2)]
-        found: Tensor = torch.stack([network(view).softmax(1) for view in views]).mean(0)
-        return found
-
-    def _learn(
-        self, peer: Peer, agree: Tensor, data: TrainingData, epoch: int, since: int, rate: float, meter: Meter
-    ) -> None:
-        """MixMatch on N / B batches, of which the unlabeled have their share, at most a half."""
-        order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
-        labeled, unlabeled = agree.nonzero().squeeze(1), (~agree).nonzero().squeeze(1)
-        if not len(labeled):  # nothing is agreed on: all labels are taken as they are
-            labeled, unlabeled = unlabeled, labeled
-        few = round(self.batch_size * min(0.5, len(unlabeled) / len(data)))
-        weights = class_weights(data.labels[labeled], data.num_classes)
-        alpha = self.mixup_alpha if epoch < self.epochs // 2 else self.late_alpha
-        steps = max(1, len(data) // self.batch_size)
-        known, unknown = forever(labeled, self.batch_size - few, order), forever(unlabeled, few, order)
-        for step in range(steps):
-            x = peer.own(next(known))
-            u = peer.own(next(unknown)) if few else unlabeled[:0]
-            views = [data.views.weak(data.images[index], draws) for index in (x, x, u, u)]
-            targets = [data.one_hot(x)] * 2 + [self._guess(peer, views[2:])] * 2
-            mixed, soft = mixup(torch.cat(views), torch.cat(targets), alpha, mix)
-            with learning(peer):
-                logits = peer.classifier(peer.encoder(mixed))
-            count = 2 * len(x)
-            of_x, of_u = (peer.gather(part) for part in (logits[:count], logits[count:]))
-            fit = -(weights * peer.gather(soft[:count]) * F.log_softmax(of_x, 1)).sum(1).mean()
-            gap = probability_mse(of_u, peer.gather(soft[count:])) if len(of_u) else fit.new_zeros(())
-            weight = self.unlabeled_weight * linear_ramp(since + step / steps, self.unlabeled_ramp)
-            loss = fit + weight * gap
-            meter.add("learn", loss=loss, labeled=fit, unlabeled=gap)
-            peer.step(loss, rate)
-
-    def _guess(self, peer: Peer, views: list[Tensor]) -> Tensor:
-        """Return the sharpened mean prediction of two views. Shape: twice (B, C, H, W) -> (B, C)."""
-        if not len(views[0]):
-            return views[0].new_zeros(0, peer.classifier.out_features)
-        with guessing(peer, batch_statistics=False):
-            said = torch.stack([peer.classifier(peer.encoder(view)).softmax(1) for view in views]).mean(0)
-        return sharpen(said, self.sharpen_temperature)

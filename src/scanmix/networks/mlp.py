@@ -37,6 +37,10 @@ class Mlp(nn.Module):
             inputs = width
         self.layers = nn.Sequential(*layers)
 
+    def last_stage(self) -> list[nn.Module]:
+        """Return the last layer and its batch norm."""
+        return list(self.layers)[-3:]
+
     def forward(self, vectors: Tensor) -> Tensor:
         """Return the features that the heads stand on."""
         features: Tensor = self.layers(vectors)

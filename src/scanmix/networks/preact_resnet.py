@@ -83,7 +83,12 @@ class PreActResNet(nn.Module):
         self.stages = nn.Sequential(*stages)
         final = (nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) if settings.final_norm else ()
         self.final = nn.Sequential(*final)
+        self.last_blocks = settings.blocks[-1]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU and GPU
+
+    def last_stage(self) -> list[nn.Module]:
+        """Return the blocks of the last stage, and what stands between them and the pool."""
+        return [*list(self.stages)[-self.last_blocks :], self.final]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features."""

@@ -99,11 +99,16 @@ class ResNet(nn.Module):
                 stages.append(Block(inputs, width, stride, bottleneck=settings.bottleneck))
                 inputs = EXPANSION * width if settings.bottleneck else width
         self.stages = nn.Sequential(*stages)
+        self.last_blocks = settings.blocks[-1]
         self.num_features = inputs
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU and GPU
+
+    def last_stage(self) -> list[nn.Module]:
+        """Return the blocks of the last stage."""
+        return list(self.stages)[-self.last_blocks :]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return pooled features."""

@@ -1,0 +1,134 @@
+"""PES-semi (Bai et al., NeurIPS 2021): progressive early stopping, then MixMatch. Legend: N examples, B batch.
+
+The head, which is last and memorizes first, is learned anew on features that are stopped early; from then on labels
+that the network agrees with are labels, and the rest are images without one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from scanmix.blocks.early_stopping import agrees, late, renew
+from scanmix.blocks.losses import probability_mse
+from scanmix.blocks.mixmatch import mixup, sharpen
+from scanmix.blocks.schedules import cosine, linear_ramp
+from scanmix.blocks.selection import class_weights
+from scanmix.blocks.warmup import warm_up
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
+from scanmix.data.batches import TrainingData, forever, labeled_views
+from scanmix.engine import Engine, Meter
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.peer import Peer, Predictor, classify, guessing, learning, make_peer
+
+
+@dataclasses.dataclass
+class PESSemiState:
+    """One network, and the head that it is given when training is stopped for the first time."""
+
+    peers: list[Peer]
+    fresh: list[Peer]  # its classifier is the new head
+    p_clean: Tensor | None = None  # (1, N) 1 where the label is that predicted
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PESSemi:
+    """The head is the only part that is renewed, as for CIFAR-10."""
+
+    State: ClassVar[type[PESSemiState]] = PESSemiState
+    label_free: ClassVar[bool] = False
+    about: ClassVar[About] = About(
+        "stops early, learns a new head, and goes on with the labels that it agrees with",
+        "Simple and strong up to 80 % in the literature. Everything depends on `warmup` being over before labels are\n"
+        "memorized.",
+        "Bai et al., NeurIPS 2021", "those predicted; the rest as unlabeled", rows=2, passes="1, then 3",
+        oracle="unlabeled_weight",
+    )  # fmt: skip
+
+    epochs: Count = 300  # E
+    warmup: Duration = "20 epochs"  # T1, on all labels (35 for CIFAR-100)
+    refit: Count = 5  # T2: passes in which the new head alone is learned, at the begin of the epoch after
+    refit_rate: Rate = 1e-4  # of Adam in them
+    batch_size: Batch = 128  # B, labeled and unlabeled images together; two views of each make 2B rows a step
+    learning_rate: Rate = 0.02  # of SGD, ...
+    final_rate: Rate = 2e-4  # ... which falls along a cosine to this
+    momentum: Share = 0.9  # of SGD
+    weight_decay: Weight = 5e-4  # on all parameters
+    sharpen_temperature: Rate = 0.5  # T
+    mixup_alpha: Weight = 4.0  # alpha of Beta(alpha, alpha), ...
+    late_alpha: Weight = 0.75  # ... and in the second half of training
+    unlabeled_weight: Weight = 15.0  # lambda_u (5, 15, 25 at 20, 50, 80 %, which the paper is told)
+    unlabeled_ramp: Weight = 16.0  # epochs over which it grows from 0
+    fidelity: Fidelity = "paper"  # "released": SGD was built before the head was renewed, and never moves the new one
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> PESSemiState:
+        """Return one fresh network, and another whose head will be used."""
+        peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
+        return PESSemiState(peers[:1], peers[1:])
+
+    def epoch(self, state: PESSemiState, data: TrainingData, epoch: int) -> dict[str, float]:
+        """Warm up; or, the head once renewed, divide by agreement and learn from both parts."""
+        (peer,), meter = state.peers, Meter()
+        rate = cosine(self.learning_rate, self.final_rate, epoch / self.epochs)
+        begin = data.epochs_in(self.warmup, self.batch_size, self.epochs)
+        if epoch < begin:
+            seen = labeled_views(data, data.views.weak, data.labels, self.batch_size, "warmup", epoch, peer.own)
+            with meter.timed("warmup"):
+                warm_up(peer, "network", seen, rate, 0.0, meter)
+            return meter.results() | {"rate/warmup": rate}
+        if epoch == begin:
+            with meter.timed("refit"):
+                renew(peer, state.fresh[0], "head", self.refit, self.refit_rate, self.batch_size, data, meter)
+        late(peer, "head").requires_grad_(self.fidelity == "paper")
+        with meter.timed("examine"):
+            state.p_clean = peer.engine.agreed(agrees(peer, data, epoch).float().unsqueeze(0))
+        with meter.timed("learn"):
+            self._learn(peer, state.p_clean[0] > 0, data, epoch, epoch - begin, rate, meter)
+        return meter.results() | {"rate/learn": rate}
+
+    def predictor(self, state: PESSemiState) -> Predictor:
+        """Return the network itself."""
+        return Predictor([classify(peer) for peer in state.peers])
+
+    def _learn(
+        self, peer: Peer, agree: Tensor, data: TrainingData, epoch: int, since: int, rate: float, meter: Meter
+    ) -> None:
+        """MixMatch on N / B batches, of which the unlabeled have their share, at most a half."""
+        order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
+        labeled, unlabeled = agree.nonzero().squeeze(1), (~agree).nonzero().squeeze(1)
+        if not len(labeled):  # nothing is agreed on: all labels are taken as they are
+            labeled, unlabeled = unlabeled, labeled
+        few = round(self.batch_size * min(0.5, len(unlabeled) / len(data)))
+        weights = class_weights(data.labels[labeled], data.num_classes)
+        alpha = self.mixup_alpha if epoch < self.epochs // 2 else self.late_alpha
+        steps = max(1, len(data) // self.batch_size)
+        known, unknown = forever(labeled, self.batch_size - few, order), forever(unlabeled, few, order)
+        for step in range(steps):
+            x = peer.own(next(known))
+            u = peer.own(next(unknown)) if few else unlabeled[:0]
+            views = [data.views.weak(data.images[index], draws) for index in (x, x, u, u)]
+            targets = [data.one_hot(x)] * 2 + [self._guess(peer, views[2:])] * 2
+            mixed, soft = mixup(torch.cat(views), torch.cat(targets), alpha, mix)
+            with learning(peer):
+                logits = peer.classifier(peer.encoder(mixed))
+            count = 2 * len(x)
+            of_x, of_u = (peer.gather(part) for part in (logits[:count], logits[count:]))
+            fit = -(weights * peer.gather(soft[:count]) * F.log_softmax(of_x, 1)).sum(1).mean()
+            gap = probability_mse(of_u, peer.gather(soft[count:])) if len(of_u) else fit.new_zeros(())
+            weight = self.unlabeled_weight * linear_ramp(since + step / steps, self.unlabeled_ramp)
+            loss = fit + weight * gap
+            meter.add("learn", loss=loss, labeled=fit, unlabeled=gap)
+            peer.step(loss, rate)
+
+    def _guess(self, peer: Peer, views: list[Tensor]) -> Tensor:
+        """Return the sharpened mean prediction of two views. Shape: twice (B, C, H, W) -> (B, C)."""
+        if not len(views[0]):
+            return views[0].new_zeros(0, peer.classifier.out_features)
+        with guessing(peer, batch_statistics=False):
+            said = torch.stack([peer.classifier(peer.encoder(view)).softmax(1) for view in views]).mean(0)
+        return sharpen(said, self.sharpen_temperature)
