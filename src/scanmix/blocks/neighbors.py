@@ -58,17 +58,31 @@ def search(unit: Tensor, asking: Tensor, among: Tensor, found: Tensor) -> None:
     Shape: (N, D) unit rows, positions (A,) and (M,) in rising order with M > k, and (N, k) int64.
     """
     k, groups = found.shape[1], -(-len(among) // WIDTH)
-    columns = [unit[among[place::groups]].T for place in range(groups)]
-    width = columns[0].shape[1]
+    columns = [unit[among[place::groups]] for place in range(groups)]
+    width = len(columns[0])
     high = min(CHUNK, max(1, COMPARED // (groups * width)), len(asking))
     similarity = torch.full((groups, high, width), float("-inf"), device=unit.device)
     high_tide = torch.empty(high, width, device=unit.device)
     for rows in asking.split(high):
         block, largest, queries = similarity[:, : len(rows)], high_tide[: len(rows)], unit[rows]
         for number, (part, others) in enumerate(zip(block, columns, strict=True)):
-            torch.mm(queries, others, out=part[:, : others.shape[1]])
+            _multiply(queries, others, part[:, : len(others)])
             torch.maximum(largest if number else part, part, out=largest)
         found[rows] = among[_nearest(block, largest, rows, among, k)]
+
+
+def _multiply(queries: Tensor, others: Tensor, out: Tensor) -> None:
+    """Write queries @ others.T. Shape: (B, D), (M, D) -> (B, M).
+
+    On processors as a convolution of images of one row: PyTorch's matrix product does not use all that some can do
+    (AMD's with AVX-512: 105 against 230 GFLOP/s), and oneDNN's convolution does. PyTorch takes that from 16 images on.
+    """
+    if out.device.type != "cpu":
+        torch.mm(queries, others.T, out=out)
+        return
+    images = F.pad(queries, (0, 0, 0, -len(queries) % 16)).view(16, 1, -1, queries.shape[1]).permute(0, 3, 1, 2)
+    found = F.conv2d(images, others.view(*others.shape, 1, 1)).permute(0, 2, 3, 1)
+    out.copy_(found.reshape(-1, len(others))[: len(out)])
 
 
 def _nearest(similarity: Tensor, largest: Tensor, rows: Tensor, among: Tensor, k: int) -> Tensor:

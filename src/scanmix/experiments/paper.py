@@ -15,7 +15,7 @@ from scanmix.experiments.tables import Cell, ResultTable, short
 def published() -> Mapping[str, Any]:
     """Return table -> data -> method -> "best" or "last" -> column -> accuracy in percent; and `notes`, the same way.
 
-    Of Table 4 also `top5`, `ilsvrc12` and `ilsvrc12_top5`.
+    Of Table 4 also `top5`, `ilsvrc12` and `ilsvrc12_top5`; of Table 2, where the figure is after RoG, `rog`.
     """
     return read_toml(Path(__file__).with_name("published.toml"))
 
