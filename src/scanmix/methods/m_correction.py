@@ -93,7 +93,7 @@ class MCorrection:
                 peer.step(loss, rate)
         if epoch + 1 >= begin:
             with meter.timed("examine"):
-                self._judge(state, data, epoch)
+                self._fit_mixture(state, data, epoch)
         return meter.results() | {"rate/learn": rate}
 
     def predictor(self, state: MCorrectionState) -> Predictor:
@@ -104,18 +104,18 @@ class MCorrection:
         self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator
     ) -> tuple[Tensor, Tensor]:
         """Labels (1 - w) y + w z, then MixUp. Shape: (B, ...), (B, C) -> the same."""
-        logits, trust = self.judge(peer, views, targets, noisy_at)
+        logits, trust = self.believe(peer, views, targets, noisy_at)
         corrected = bootstrap_targets(logits, targets, trust, hard=True)
         return mixup(views, corrected, self.mixup_alpha, mix, dominant=False)
 
-    def judge(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> tuple[Tensor, Tensor]:
+    def believe(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> tuple[Tensor, Tensor]:
         """One look serves what the network says and 1 - w, how far each label is believed. Shape: (B, C), (B, 1)."""
         with guessing(peer, batch_statistics=False):
             logits = peer.classifier(peer.encoder(views))
         losses = -(targets * F.log_softmax(logits, 1)).sum(1)
         return logits, 1 - noisy_at(losses).clamp(NO_ZERO, 1 - NO_ZERO).unsqueeze(1)
 
-    def _judge(self, state: MCorrectionState, data: TrainingData, epoch: int) -> None:
+    def _fit_mixture(self, state: MCorrectionState, data: TrainingData, epoch: int) -> None:
         """Fit the mixture to the loss of every example in a random view, as they are seen when learned from."""
         (peer,) = state.peers
         draws = data.generator("examine", epoch, "views")
@@ -151,7 +151,7 @@ class MCorrectionSH(MCorrection):
         self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator
     ) -> tuple[Tensor, Tensor]:
         """Images by how far their labels are believed; labels as given and by chance, later corrected and halved."""
-        logits, trust = self.judge(peer, views, targets, noisy_at)
+        logits, trust = self.believe(peer, views, targets, noisy_at)
         partner = torch.randperm(len(views), generator=mix, device=mix.device)
         share = trust / (trust + trust[partner])
         mixed = torch.lerp(views[partner], views, share.view(-1, *[1] * (views.ndim - 1)))

@@ -6,7 +6,6 @@ that the network agrees with are labels, and the rest are images without one.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import torch
@@ -23,24 +22,16 @@ from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, forever, labeled_views
 from scanmix.engine import Engine, Meter
+from scanmix.methods.pes import PESState
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.peer import Peer, Predictor, classify, guessing, learning, make_peer
-
-
-@dataclasses.dataclass
-class PESSemiState:
-    """One network, and the head that it is given when training is stopped for the first time."""
-
-    peers: list[Peer]
-    fresh: list[Peer]  # its classifier is the new head
-    p_clean: Tensor | None = None  # (1, N) 1 where the label is that predicted
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PESSemi:
     """The head is the only part that is renewed, as for CIFAR-10."""
 
-    State: ClassVar[type[PESSemiState]] = PESSemiState
+    State: ClassVar[type[PESState]] = PESState
     label_free: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "stops early, learns a new head, and goes on with the labels that it agrees with",
@@ -66,12 +57,12 @@ class PESSemi:
     unlabeled_ramp: Weight = 16.0  # epochs over which it grows from 0
     fidelity: Fidelity = "paper"  # "released": SGD was built before the head was renewed, and never moves the new one
 
-    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> PESSemiState:
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> PESState:
         """Return one fresh network, and another whose head will be used."""
         peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
-        return PESSemiState(peers[:1], peers[1:])
+        return PESState(peers[:1], peers[1:])
 
-    def epoch(self, state: PESSemiState, data: TrainingData, epoch: int) -> dict[str, float]:
+    def epoch(self, state: PESState, data: TrainingData, epoch: int) -> dict[str, float]:
         """Warm up; or, the head once renewed, divide by agreement and learn from both parts."""
         (peer,), meter = state.peers, Meter()
         rate = cosine(self.learning_rate, self.final_rate, epoch / self.epochs)
@@ -91,7 +82,7 @@ class PESSemi:
             self._learn(peer, state.p_clean[0] > 0, data, epoch, epoch - begin, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: PESSemiState) -> Predictor:
+    def predictor(self, state: PESState) -> Predictor:
         """Return the network itself."""
         return Predictor([classify(peer) for peer in state.peers])
 
