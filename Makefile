@@ -30,7 +30,7 @@ types: .venv/dev.stamp  ## mypy --strict
 docs: .venv/docs.stamp  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/bench.stamp  ## speed beside yardsticks measured in the same run, into results/speed.md (25 minutes, an idle machine)
+bench: .venv/bench.stamp  ## speed beside yardsticks measured in the same run, into results/speed.md (15 minutes of an idle machine)
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove the .venv and everything built
