@@ -96,7 +96,7 @@ TABLES: dict[str, ResultTable] = {
         ),
         ResultTable(
             name="table2-small", source="fashion-mnist", load=FASHION, paper=("table2", "cifar10"),
-            methods=("cross_entropy", "dividemix", "scanmix"),
+            methods=("cross_entropy", "ssr", "dividemix", "scanmix"),
             noises=tuple(f"semantic:{network}:0.35" for network in ("densenet", "resnet", "vgg")),
         ),
         ResultTable(
