@@ -35,7 +35,13 @@ def notes(table: ResultTable) -> list[str]:
         return []
     name, data = table.paper
     found: list[str] = published()["notes"].get(name, {}).get(data, [])
-    return found
+    rows = {method: kinds["rog"] for method, kinds in published().get(name, {}).get(data, {}).items() if "rog" in kinds}
+    if not rows:
+        return found
+    columns = ", ".join(next(iter(rows.values())))
+    figures = "; ".join(f"{method} {', '.join(map(str, row.values()))}" for method, row in rows.items())
+    after = f"With RoG on top, by `scanmix evaluate RUN --rog`: {figures} ({columns})."
+    return [*found, f"{after} The paper has no figure of these without it."]
 
 
 def on_same_data(table: ResultTable) -> bool:
