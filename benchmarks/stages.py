@@ -19,7 +19,9 @@ EVERY = 0.001
 REST = "Python and the rest"
 STAGES = {
     "scanmix/data/views.py": "views",
-    "scanmix/data/operations.py": "views",
+    "scanmix/data/augmentations.py": "views",
+    "scanmix/data/distortions.py": "views",
+    "scanmix/data/looks.py": "views",
     "scanmix/blocks/divide.py": "mixture",
     "scanmix/blocks/neighbors.py": "neighbors",
     "scanmix/blocks/losses.py": "losses and MixUp",

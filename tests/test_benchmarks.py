@@ -25,7 +25,7 @@ from scanmix.blocks.losses import nt_xent_one_way, scan_loss, semi_supervised_lo
 from scanmix.blocks.mixmatch import sharpen
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.config import UserError
-from scanmix.data.operations import AUGMENTATIONS
+from scanmix.data.augmentations import AUGMENTATIONS, augment
 from scanmix.data.views import Views, ViewSettings, make_views
 from scanmix.doctor import passes
 from scanmix.engine import Engine
@@ -162,10 +162,10 @@ def test_views_of_one_image_are_those_of_a_batch(channels: int) -> None:
 @pytest.mark.parametrize("place", range(len(AUGMENTATIONS)))
 def test_strong_operations_are_those_of_the_batch(place: int) -> None:
     images = made_examples(4, (3, 32, 32)).images
-    (batched, *limits), (one, *theirs) = AUGMENTATIONS[place], OPERATIONS[place]
+    (_, *limits, _), (one, *theirs) = AUGMENTATIONS[place], OPERATIONS[place]
     assert limits == theirs
     amount = limits[0] + 0.7 * (limits[1] - limits[0])
-    expected = batched(images.float(), torch.full((4,), float(amount)))
+    expected = augment(images, torch.full((4, 1), place), torch.full((4, 1), 0.7))
     found = [np.asarray(one(Image.fromarray(pixels), amount)) for pixels in to_pixels(images)]
     difference = (torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() - expected).abs()
     assert float(difference.mean()) < 1  # of 255: roundings

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Generator, Tensor
 
 from scanmix.config import UserError
 from scanmix.data import views
-from scanmix.data.operations import cutout, random_augment
+from scanmix.data.augmentations import augment, cutout, draw_augmentations, draw_holes
 from scanmix.data.views import Views, ViewSettings
 
 CROP_ONLY = ViewSettings(jitter_probability=0, grayscale_probability=0)
@@ -154,9 +155,23 @@ def test_strong_is_its_steps_in_order() -> None:
     images = random_images(3, 16, 16)
     chosen = make(images, flip=False)
     generator = seeded()
-    augmented = random_augment(images.float(), 4, generator)
-    expected = cutout(chosen.plain(augmented), 8, generator)
+    augmented = augment(images, *draw_augmentations(len(images), 4, generator))
+    expected = cutout(chosen.plain(augmented), *draw_holes(len(images), 8, 16, 16, generator))
     assert torch.equal(chosen.strong(images, seeded()), expected)
+
+
+@pytest.mark.parametrize("settings", [ViewSettings(), ViewSettings(crop=9)])
+@pytest.mark.parametrize("size", [(12, 12), (12, 15)])
+@pytest.mark.parametrize("kind", ["weak", "strong"])
+def test_several_looks_at_once_are_those_taken_in_turn(
+    kind: Literal["weak", "strong"], size: tuple[int, int], settings: ViewSettings
+) -> None:
+    images = random_images(3, *size)
+    view = make(images, settings).drawn(kind)
+    parts, draws, again = [images[:5], images[:5], images[:0], images[3:]], seeded(), seeded()
+    at_once = view(torch.cat(parts), draws, [len(part) for part in parts])
+    assert torch.equal(at_once, torch.cat([view(part, again) for part in parts]))
+    assert torch.equal(draws.get_state(), again.get_state())
 
 
 def test_boxes_have_the_asked_areas_and_aspects_and_lie_inside() -> None:

@@ -1,6 +1,6 @@
 """ScanMix against Algorithm 1: who learns from whom, in which order, and what is decided when."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from scanmix.blocks.losses import semi_supervised_loss
 from scanmix.blocks.mixmatch import Mixed, mixmatch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor
 from scanmix.data.batches import TrainingData
+from scanmix.data.looks import View
 from scanmix.engine import Engine
 from scanmix.methods.scanmix import ScanMix, ScanMixState
 from scanmix.networks.peer import Belief, Peer, sweep
@@ -122,12 +123,12 @@ def recorder(started: tuple[ScanMixState, TrainingData], monkeypatch: pytest.Mon
         seen.partners.append(draw_neighbor(candidates, allowed, generator))
         return seen.partners[-1]
 
-    def view(name: str) -> Callable[[Tensor, Generator], Tensor]:
-        def recorded(images: Tensor, generator: Generator) -> Tensor:
+    def view(name: str) -> View:
+        def recorded(images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
             seen.views[name] += 1
             plain = data.views.plain(images)
             if seen.stage == "cluster":
-                seen.cluster_images.append(indices(plain))
+                seen.cluster_images += map(indices, plain.split(list(parts or [len(images)])))
             return plain
 
         return recorded

@@ -1,17 +1,17 @@
 """What ScanMix starts from, what its warm-up moves, and the fields that select a variant."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 import scanmix.methods.scanmix as module
 from scanmix.blocks.clusters import match_clusters
 from scanmix.blocks.divide import clean_probabilities
 from scanmix.data.batches import TrainingData
+from scanmix.data.looks import View
 from scanmix.data.views import Views
 from scanmix.engine import Engine
 from scanmix.methods.scanmix import ScanMix, ScanMixState
@@ -81,7 +81,7 @@ def test_the_view_of_warm_up_is_a_field(
     asked: list[str] = []
     drawn = Views.drawn
 
-    def spy(views: Views, kind: Literal["weak", "strong"]) -> Callable[[Tensor, Generator], Tensor]:
+    def spy(views: Views, kind: Literal["weak", "strong"]) -> View:
         asked.append(kind)
         return drawn(views, kind)
 

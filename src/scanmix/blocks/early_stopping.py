@@ -66,7 +66,7 @@ def agrees(peer: Peer, data: TrainingData, epoch: int) -> Tensor:
     draws, network = data.generator("examine", epoch, "views"), classify(peer)
 
     def mean_of_two(index: Tensor) -> Tensor:
-        views = [data.views.weak(data.images[index], draws) for _ in range(2)]
+        views = data.looks(data.views.weak, (index, index), draws)
         return torch.stack([network(view).softmax(1) for view in views]).mean(0)
 
     with guessing(peer, batch_statistics=False):

@@ -5,6 +5,7 @@ Legend: B batch, V views of each image, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,8 +51,8 @@ def guess(view_probs: Tensor, temperature: float) -> Tensor:
 def mixmatch(
     peer: Peer,
     other: Peer,
-    labeled: list[Tensor],
-    unlabeled: list[Tensor],
+    labeled: Sequence[Tensor],
+    unlabeled: Sequence[Tensor],
     labels: Tensor,
     p_clean: Tensor,
     temperature: float,
@@ -74,7 +75,7 @@ def mixmatch(
     targets = [target] * num_views
     if len(own_unlabeled):
         with guessing(other, batch_statistics=False):
-            others = other.classifier(other.encoder(torch.cat(unlabeled))).softmax(1)
+            others = other.classifier(other.encoder(torch.cat([*unlabeled]))).softmax(1)
         by_view = torch.cat([own_unlabeled, others]).view(2 * num_views, -1, own.shape[1])
         targets += [guess(by_view, temperature)] * num_views
     mixed_inputs, mixed_targets = mixup(inputs, torch.cat(targets), alpha, generator)
@@ -93,7 +94,7 @@ def mixup(
     if dominant:
         weight = max(weight, 1 - weight)
     partner = torch.randperm(len(inputs), generator=generator, device=generator.device)
-    mixed_inputs = torch.lerp(inputs[partner], inputs, weight)
+    mixed_inputs = torch.lerp(inputs.index_select(0, partner), inputs, weight)
     return mixed_inputs, torch.lerp(targets[partner], targets, weight)
 
 

@@ -6,7 +6,7 @@ Legend: N examples, B batch. A batch is a tensor of indices: views and labels ar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from scanmix.config import epochs_of
+from scanmix.data.looks import View
 from scanmix.data.views import AnyViews
-
-View = Callable[[Tensor, Generator], Tensor]
-"""Images (B, C, H, W) uint8 and draws -> what a network sees of them."""
 
 
 class AnyImages(Protocol):
@@ -58,6 +56,12 @@ class TrainingData:
     def plain(self, index: Tensor | slice) -> Tensor:
         """Return plain views of these examples. Shape: (B,) -> (B, C, H, W)."""
         return self.views.plain(self.images[index])
+
+    def looks(self, view: View, batches: Sequence[Tensor], draws: Generator) -> tuple[Tensor, ...]:
+        """Return a view of each of these batches, made at once and drawn in turn. Shape: (B,) -> (B, C, H, W) each."""
+        sizes = [len(batch) for batch in batches]
+        views: tuple[Tensor, ...] = view(self.images[torch.cat(list(batches))], draws, sizes).split(sizes)
+        return views
 
     @property
     def everything(self) -> Tensor:

@@ -7,7 +7,7 @@ images carries vectors; its views are plain rows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from scanmix.config import STRICT
+from scanmix.data.looks import View, in_turn
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -54,19 +55,21 @@ class FeatureViews:
         """Standardize, nothing else. Shape: (B, D, 1, 1) -> (B, D)."""
         return (vectors.flatten(1) - self.mean) / self.std
 
-    def weak(self, vectors: Tensor, generator: Generator) -> Tensor:
+    def weak(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
         """A little noise, a few features left out. Shape: (B, D, 1, 1) -> (B, D)."""
-        return disturb(self.plain(vectors), self.settings.weak_noise, self.settings.weak_dropout, generator)
+        s = self.settings
+        return disturb(self.plain(images), s.weak_noise, s.weak_dropout, generator, parts)
 
-    def strong(self, vectors: Tensor, generator: Generator) -> Tensor:
+    def strong(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
         """More of both. Shape: (B, D, 1, 1) -> (B, D)."""
-        return disturb(self.plain(vectors), self.settings.strong_noise, self.settings.strong_dropout, generator)
+        s = self.settings
+        return disturb(self.plain(images), s.strong_noise, s.strong_dropout, generator, parts)
 
     def contrastive(self, vectors: Tensor, generator: Generator) -> Tensor:
         """The strong view. Shape: (B, D, 1, 1) -> (B, D)."""
         return self.strong(vectors, generator)
 
-    def drawn(self, kind: Literal["weak", "strong"]) -> Callable[[Tensor, Generator], Tensor]:
+    def drawn(self, kind: Literal["weak", "strong"]) -> View:
         """Return the weak or the strong view, for settings that choose."""
         return self.weak if kind == "weak" else self.strong
 
@@ -111,8 +114,15 @@ def feature_spread(vectors: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), torch.where(still, 0.0, std).float()
 
 
-def disturb(rows: Tensor, noise: float, dropout: float, generator: Generator) -> Tensor:
+def disturb(
+    rows: Tensor, noise: float, dropout: float, generator: Generator, parts: Sequence[int] | None = None
+) -> Tensor:  # fmt: skip
     """Add Gaussian noise of this deviation, then set each value to 0 with probability `dropout`. Shape: (B, D)."""
-    added = torch.randn(rows.shape, generator=generator, device=generator.device)
-    kept = torch.rand(rows.shape, generator=generator, device=generator.device) >= dropout
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        size, device = (count, rows.shape[1]), generator.device
+        added = torch.randn(size, generator=generator, device=device)
+        return added, torch.rand(size, generator=generator, device=device) >= dropout
+
+    added, kept = in_turn(draw, parts, len(rows))
     return (rows + noise * added) * kept

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -18,9 +18,11 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from scanmix.config import STRICT, UserError
+from scanmix.data.augmentations import augment, cutout, draw_augmentations, draw_holes
+from scanmix.data.distortions import color_jitter, gaussian_blur, grayscale
 from scanmix.data.examples import Kind
 from scanmix.data.feature_views import FeatureViews, FeatureViewSettings, make_feature_views
-from scanmix.data.operations import color_jitter, cutout, gaussian_blur, grayscale, random_augment
+from scanmix.data.looks import View, in_turn
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -77,38 +79,51 @@ class Views:
             images = center(images, self.settings.crop)
         return self._normalized(images)
 
-    def weak(self, images: Tensor, generator: Generator) -> Tensor:
+    def weak(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
         """Shifted crop of the zero-padded image, flipped by half. Shape: (B, C, H, W)."""
         padding, crop = self.settings.crop_padding, self.settings.crop
         if padding is None:
             padding = images.shape[-1] // 8 if crop is None else 0
-        mirrored = self._mirrored(len(images), generator)
-        return self._normalized(shift(images, padding, mirrored, generator, crop))
+        room = shift_room(images, padding, crop)
 
-    def strong(self, images: Tensor, generator: Generator) -> Tensor:
+        def draw(count: int) -> tuple[Tensor, Tensor]:
+            return self._mirrored(count, generator), draw_offsets(count, room, generator)
+
+        mirrored, offsets = in_turn(draw, parts, len(images))
+        return self._normalized(shift(images, padding, mirrored, offsets, crop))
+
+    def strong(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
         """Flip, (crop), RandAugment, normalize, Cutout, in the order of the ScanMix code. Shape: (B, C, H, W)."""
-        crop = self.settings.crop
-        if crop is None:
-            images = self._flipped(images, generator)
-        else:
-            images = shift(images, 0, self._mirrored(len(images), generator), generator, crop)
-        augmented = random_augment(images, self.settings.strong_operations, generator)
-        hole = self.settings.cutout or max(1, images.shape[-1] // 2)
-        return cutout(self._normalized(augmented), hole, generator)
+        s, crop = self.settings, self.settings.crop
+        height, width = images.shape[2:] if crop is None else (crop, crop)
+        hole, room = s.cutout or max(1, width // 2), shift_room(images, 0, crop)
+
+        def draw(count: int) -> tuple[Tensor, ...]:
+            return (
+                self._mirrored(count, generator),
+                draw_offsets(count, room, generator),
+                *draw_augmentations(count, s.strong_operations, generator),
+                *draw_holes(count, hole, height, width, generator),
+            )
+
+        mirrored, offsets, choices, shares, half, center = in_turn(draw, parts, len(images))
+        images = self._flipped(images, mirrored) if crop is None else shift(images, 0, mirrored, offsets, crop)
+        return cutout(self._normalized(augment(images, choices, shares)), half, center)
 
     def contrastive(self, images: Tensor, generator: Generator) -> Tensor:
         """SimCLR's view: random resized crop, flip, color jitter, gray, (blur). Shape: (B, C, H, W)."""
         s = self.settings
         boxes = random_boxes(len(images), s.contrast_scale, s.contrast_ratio, generator)
         angles = (2 * torch.rand(len(images), generator=generator, device=generator.device) - 1) * s.contrast_rotation
-        view = resized_crop(self._flipped(images, generator).float() / 255, boxes, angles.deg2rad(), s.crop)
-        view = color_jitter(view, *s.jitter, generator=generator, apply_probability=s.jitter_probability)
-        view = grayscale(view, s.grayscale_probability, generator)
+        flipped = self._flipped(images, self._mirrored(len(images), generator))
+        view = resized_crop(flipped.float().div_(255), boxes, angles.deg2rad(), s.crop)
+        color_jitter(view, *s.jitter, generator=generator, apply_probability=s.jitter_probability)
+        grayscale(view, s.grayscale_probability, generator)
         if s.blur_probability > 0:
             view = _some_blurred(view, s.blur_probability, generator)
-        return (view - self.mean) / self.std
+        return view.sub_(self.mean).div_(self.std)
 
-    def drawn(self, kind: Literal["weak", "strong"]) -> Callable[[Tensor, Generator], Tensor]:
+    def drawn(self, kind: Literal["weak", "strong"]) -> View:
         """Return the weak or the strong view, for settings that choose."""
         return self.weak if kind == "weak" else self.strong
 
@@ -145,11 +160,8 @@ class Views:
             return torch.zeros(count, dtype=torch.bool, device=generator.device)
         return torch.rand(count, generator=generator, device=generator.device) < 0.5
 
-    def _flipped(self, images: Tensor, generator: Generator) -> Tensor:
-        if not self.flip:
-            return images
-        mirrored = self._mirrored(len(images), generator)
-        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    def _flipped(self, images: Tensor, mirrored: Tensor) -> Tensor:
+        return mirror(images, mirrored) if self.flip else images
 
 
 AnyViews: TypeAlias = Views | FeatureViews
@@ -192,27 +204,47 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), std.float().clamp(min=1e-3)
 
 
-def shift(images: Tensor, padding: int, mirrored: Tensor, generator: Generator, side: int | None = None) -> Tensor:
-    """Flip the images that are `mirrored` (B,), then crop each, zero-padded, at its own place.
+def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Flip the images that are `mirrored` (B,). Shape: (B, C, H, W) -> same."""
+    place = torch.arange(len(images), device=images.device)
+    return torch.cat([images, images.flip(-1)]).index_select(0, place + len(images) * mirrored)
 
-    Shape: (B, C, H, W) -> (B, C, side, side); as large as the images where there is no `side`.
+
+def shift_room(images: Tensor, padding: int, side: int | None) -> tuple[int, int]:
+    """Return in how many rows and columns a crop of padded images may begin, less one.
 
     Raises:
         UserError: the images are smaller than the crop.
     """
-    count, channels, *size = images.shape
-    high, wide = (length + 2 * padding for length in size)
-    height, width = size if side is None else (side, side)
-    if min(high - height, wide - width) < 0:
-        raise UserError(f"views.crop = {side} is more than the images have ({size[1]}x{size[0]} pixels)")
+    height, width = images.shape[2:]
+    high, wide = (0, 0) if side is None else (height - side, width - side)
+    if min(high, wide) + 2 * padding < 0:
+        raise UserError(f"views.crop = {side} is more than the images have ({width}x{height} pixels)")
+    return high + 2 * padding, wide + 2 * padding
+
+
+def draw_offsets(count: int, room: tuple[int, int], generator: Generator) -> Tensor:
+    """Draw where a crop begins, as `room` allows; nothing is drawn where there is none. Shape: -> (B, 2)."""
+    device, (high, wide) = generator.device, room
+    if high == wide == 0:
+        return torch.zeros(count, 2, dtype=torch.long, device=device)
     # The same draw for both directions where both have as much room, as all square images have.
-    room = torch.tensor([high - height, wide - width], device=generator.device).view(2, 1, 1) + 1
-    if high - height == wide - width:
-        offsets = torch.randint(0, int(room[0]), (2, count, 1), generator=generator, device=generator.device)
-    else:
-        offsets = (torch.rand(2, count, 1, generator=generator, device=generator.device) * room).long()
-    rows = offsets[0] + torch.arange(height, device=images.device)  # (B, H)
-    columns = offsets[1] + torch.arange(width, device=images.device)  # (B, W)
+    if high == wide:
+        return torch.randint(0, high + 1, (2, count), generator=generator, device=device).T
+    draws = torch.rand(2, count, generator=generator, device=device)
+    return (draws * (torch.tensor([[high], [wide]], device=device) + 1)).long().T
+
+
+def shift(images: Tensor, padding: int, mirrored: Tensor, offsets: Tensor, side: int | None = None) -> Tensor:
+    """Flip the images that are `mirrored` (B,), then crop each, zero-padded, at its own place (B, 2).
+
+    Shape: (B, C, H, W) -> (B, C, side, side); as large as the images where there is no `side`.
+    """
+    count, channels, *size = images.shape
+    wide = size[1] + 2 * padding
+    height, width = size if side is None else (side, side)
+    rows = offsets[:, :1] + torch.arange(height, device=images.device)  # (B, H)
+    columns = offsets[:, 1:] + torch.arange(width, device=images.device)  # (B, W)
     columns = torch.where(mirrored.unsqueeze(1), wide - 1 - columns, columns)
     source = (rows.unsqueeze(2) * wide + columns.unsqueeze(1)).view(count, 1, height * width)
     picked = F.pad(images, (padding,) * 4).flatten(2).gather(2, source.expand(-1, channels, -1))
@@ -256,21 +288,19 @@ def resized_crop(images: Tensor, boxes: Tensor, angles: Tensor, side: int | None
     Outside the image its border is repeated. `boxes` (B, 4) are shares of the image, `angles` (B,) radians.
     Shape: (B, C, H, W) -> (B, C, side, side); as large as the images where there is no `side`.
     """
-    left, top, width, height = boxes.unbind(1)
-    cos, sin = angles.cos(), angles.sin()
-    theta = torch.stack(  # output coordinates in [-1, 1] -> input coordinates in [-1, 1]
-        [
-            torch.stack([width * cos, -width * sin, 2 * left + width - 1], 1),
-            torch.stack([height * sin, height * cos, 2 * top + height - 1], 1),
-        ],
-        1,
-    )
-    size = list(images.shape) if side is None else [*images.shape[:2], side, side]
-    grid = F.affine_grid(theta, size, align_corners=False)
+    height, width = images.shape[2:] if side is None else (side, side)
+    left, top, wide, high = boxes.view(-1, 4, 1, 1).unbind(1)
+    cos, sin = angles.view(-1, 1, 1).cos(), angles.view(-1, 1, 1).sin()
+    # Positions in -1..1 of the output and, times the box, of the input.
+    across = (torch.arange(width, device=images.device) * 2 + 1) / width - 1
+    down = ((torch.arange(height, device=images.device) * 2 + 1) / height - 1).unsqueeze(1)
+    x = (wide * cos * across - wide * sin * down).add_(2 * left + wide - 1)
+    y = (high * sin * across + high * cos * down).add_(2 * top + high - 1)
+    grid = torch.stack([x, y], dim=-1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _some_blurred(images: Tensor, probability: float, generator: Generator) -> Tensor:
     draw = torch.rand(2, len(images), generator=generator, device=generator.device)
     blurred = gaussian_blur(images, 0.1 + 1.9 * draw[1])  # sigma U(0.1, 2): MoCo-v2
-    return torch.where((draw[0] < probability).view(-1, 1, 1, 1), blurred, images)
+    return images.lerp_(blurred, (draw[0] < probability).float().view(-1, 1, 1, 1))

@@ -124,9 +124,8 @@ class DivideMix:
         clean = divide(p_clean, self.clean_threshold, self.minimum_clean)
         pairs = [map(peer.own, pair) for pair in paired(clean, self.batch_size, order, self.minimum_steps)]
         for step, (labeled, unlabeled) in enumerate(pairs):
-            x = [data.views.weak(data.images[labeled], draws) for _ in range(2)]
-            u = [data.views.weak(data.images[unlabeled], draws) for _ in range(2)]
-            y, p = data.one_hot(labeled), p_clean[labeled]
+            views = data.looks(data.views.weak, (labeled, labeled, unlabeled, unlabeled), draws)
+            x, u, y, p = views[:2], views[2:], data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
             since = epoch + step / len(pairs) - self.epochs_in(self.warmup, data)
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)

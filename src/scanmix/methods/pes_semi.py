@@ -6,6 +6,7 @@ that the network agrees with are labels, and the rest are images without one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -102,7 +103,7 @@ class PESSemi:
         for step in range(steps):
             x = peer.own(next(known))
             u = peer.own(next(unknown)) if few else unlabeled[:0]
-            views = [data.views.weak(data.images[index], draws) for index in (x, x, u, u)]
+            views = data.looks(data.views.weak, (x, x, u, u), draws)
             targets = [data.one_hot(x)] * 2 + [self._guess(peer, views[2:])] * 2
             mixed, soft = mixup(torch.cat(views), torch.cat(targets), alpha, mix)
             with learning(peer):
@@ -116,7 +117,7 @@ class PESSemi:
             meter.add("learn", loss=loss, labeled=fit, unlabeled=gap)
             peer.step(loss, rate)
 
-    def _guess(self, peer: Peer, views: list[Tensor]) -> Tensor:
+    def _guess(self, peer: Peer, views: Sequence[Tensor]) -> Tensor:
         """Return the sharpened mean prediction of two views. Shape: twice (B, C, H, W) -> (B, C)."""
         if not len(views[0]):
             return views[0].new_zeros(0, peer.classifier.out_features)

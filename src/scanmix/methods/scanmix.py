@@ -172,8 +172,8 @@ class ScanMix:
         divided = divide(p_clean, self.clean_threshold, self.minimum_clean)
         pairs = [map(peer.own, pair) for pair in paired(divided, self.batch_size, order, self.minimum_steps)]
         for step, (labeled, unlabeled) in enumerate(pairs):
-            x, u = ([view(data.images[index], draws) for _ in range(2)] for index in (labeled, unlabeled))
-            y, p = data.one_hot(labeled), p_clean[labeled]
+            views = data.looks(view, (labeled, labeled, unlabeled, unlabeled), draws)
+            x, u, y, p = views[:2], views[2:], data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
             weight = self.unlabeled_weight * linear_ramp(since + step / len(pairs), self.unlabeled_ramp)
             with learning(peer):
@@ -192,9 +192,9 @@ class ScanMix:
         order, draws, pick = data.generators(f"cluster {side}", epoch, "order", "views", "neighbors")
         partner = draw_neighbor(state.candidates, agree, pick)
         for index in map(peer.own, batches(data.everything, self.cluster_batch_size, order, drop_last=True)):
+            anchors, neighbors = data.looks(view, (index, partner[index]), draws)
             with learning(peer):
-                anchor = head(peer.encoder(view(data.images[index], draws)))
-                neighbor = head(peer.encoder(view(data.images[partner[index]], draws)))
+                anchor, neighbor = head(peer.encoder(anchors)), head(peer.encoder(neighbors))
             loss, consistency, entropy = scan_loss(peer.gather(anchor), peer.gather(neighbor), self.entropy_weight)
             meter.add("cluster", total=loss, consistency=consistency, entropy=entropy)
             peer.step(loss, rate)

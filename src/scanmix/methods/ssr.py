@@ -75,7 +75,7 @@ class SSR:
         with meter.timed("learn"), learning(peer):
             for step, index in enumerate(map(peer.own, drawn.split(self.batch_size))):
                 rate = cosine(self.learning_rate, self.final_rate, (epoch + step / steps) / self.epochs)
-                views = torch.cat([data.views.strong(data.images[index], draws) for _ in range(2)])
+                views = torch.cat(data.looks(data.views.strong, (index, index), draws))
                 targets = F.one_hot(labels[index].repeat(2), data.num_classes).float()
                 mixed, targets = mixup(views, targets, self.mixup_alpha, mix)
                 logits = peer.gather(peer.classifier(peer.encoder(mixed)))

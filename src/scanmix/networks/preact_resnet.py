@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from scanmix.config import STRICT
+from scanmix.networks.pointwise import PointwiseConv
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -54,7 +55,7 @@ class PreActBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.shortcut = nn.Identity() if same else PointwiseConv(inputs, outputs, stride)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Add the residual to the activated input."""

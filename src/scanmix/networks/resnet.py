@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from scanmix.config import STRICT
+from scanmix.networks.pointwise import PointwiseConv
 
 Positive = Annotated[int, Field(ge=1)]
 EXPANSION = 4
@@ -64,9 +65,7 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(after) for _, after, _, _ in plan)
         same = stride == 1 and inputs == outputs
         self.shortcut = (
-            nn.Identity()
-            if same
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            nn.Identity() if same else nn.Sequential(PointwiseConv(inputs, outputs, stride), nn.BatchNorm2d(outputs))
         )
 
     def forward(self, inputs: Tensor) -> Tensor:

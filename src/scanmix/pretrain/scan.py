@@ -59,9 +59,8 @@ def cluster(
         with learning(peer):
             order = data.generator("scan", epoch, "order")
             for index in map(engine.own, batches(data.everything, settings.batch_size, order, drop_last=True)):
-                anchor = peer.clusterer(peer.encoder(data.views.strong(data.images[index], draws)))
-                neighbor = peer.clusterer(peer.encoder(data.views.strong(data.images[partner[index]], draws)))
-                anchor, neighbor = engine.gather(anchor), engine.gather(neighbor)
+                seen = data.looks(data.views.strong, (index, partner[index]), draws)
+                anchor, neighbor = (engine.gather(peer.clusterer(peer.encoder(view))) for view in seen)
                 loss, consistency, entropy = scan_loss(anchor, neighbor, settings.entropy_weight)
                 meter.add("scan", total=loss, consistency=consistency, entropy=entropy)
                 optimizer.zero_grad(set_to_none=True)
