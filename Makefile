@@ -30,8 +30,8 @@ types: .venv/dev.stamp  ## mypy --strict
 docs: .venv/docs.stamp  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: .venv/bench.stamp  ## speed beside yardsticks measured in the same run, into results/speed.md (15 minutes of an idle machine)
-	$(BIN)/python -m benchmarks
+bench: .venv-timm/bench.stamp  ## speed beside yardsticks measured in the same run, into results/speed.md (an idle machine, 15 minutes or more)
+	.venv-timm/bin/python -m benchmarks
 
 clean:  ## remove the .venv and everything built
 	rm -rf .venv .venv-timm build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
@@ -66,7 +66,7 @@ help:  ## this list
 	$(PIP_INSTALL) -e '.[docs]'
 	@touch $@ .venv/run.stamp
 
-.venv/bench.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing scanmix and its yardsticks into .venv (a minute or two, once)"
-	$(PIP_INSTALL) -e '.[bench]'
+.venv-timm/bench.stamp: .venv-timm/dev.stamp
+	@echo "Installing the yardsticks of the benchmarks into .venv-timm (a minute, once)"
+	.venv-timm/bin/python -m pip install -qq -c .venv-timm/constraints.txt -e '.[bench]'
 	@touch $@

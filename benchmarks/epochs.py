@@ -12,7 +12,9 @@ from torch import Tensor
 
 from benchmarks import reference_loop as reference
 from benchmarks.made import LARGE, SMALL, Case, made_data
-from benchmarks.pil_views import like, to_pixels
+from benchmarks.one_by_one import picture_views
+from benchmarks.pil_views import to_pixels
+from benchmarks.plain_network import PlainPreActResNet
 from benchmarks.reference_loop import Net, ReferenceData
 from benchmarks.rows import Row
 from benchmarks.timing import Contestant, interleave
@@ -22,6 +24,7 @@ from scanmix.engine import Engine
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.scanmix import ScanMix, ScanMixState
 from scanmix.networks.peer import make_encoder
+from scanmix.networks.preact_resnet import PreActResNet
 from scanmix.pretrain.scan import Clustering, cluster
 from scanmix.pretrain.simclr import Projector, SimCLR, simclr
 from scanmix.progress import Bar, progress
@@ -84,7 +87,8 @@ def prepare(case: Case) -> Ground:
     engine = Engine(seed=0)
     data = made_data(case, engine)
     assert isinstance(data.views, Views)
-    plain = ReferenceData(to_pixels(data.images[:]), data.labels, data.num_classes, like(data.views, case.shape[2]))
+    views, _ = picture_views(data.views, case.shape[2])
+    plain = ReferenceData(to_pixels(data.images[:]), data.labels, data.num_classes, views)
     state = scanmix("strong").start(data, case.network, engine)
     return Ground(case, engine, data, plain, state)
 
@@ -176,7 +180,9 @@ def simclr_pair(ground: Ground) -> Pair:
 
     def theirs(data: ReferenceData) -> Contestant:
         def begin() -> Callable[[], Tensor]:
-            encoder = make_encoder(ground.case.network, ground.case.shape[0], ground.engine, "encoder")
+            ours = make_encoder(ground.case.network, ground.case.shape[0], ground.engine, "encoder")
+            assert isinstance(ours, PreActResNet)
+            encoder = PlainPreActResNet(ours)
             projector = Projector(encoder.num_features, settings.projection_size)
             size, temperature = settings.batch_size, settings.contrast_temperature
             return lambda: reference.simclr_epoch(encoder, projector, data, size, temperature, settings.symmetric)

@@ -1,7 +1,7 @@
-"""Views of one image at a time, through Pillow and NumPy: how torchvision's transforms do it on images of Pillow.
+"""Views of one image at a time, through Pillow and NumPy alone.
 
-torchvision itself is no dependency. Its transforms are thin wrappers over the calls below; what it spends on top
-(draws by torch, a copy in `Normalize`) is left out, which makes this yardstick harder to beat, not easier.
+torchvision's transforms are wrappers over the calls below; what it spends on top (draws by torch, copies in `ToTensor`
+and `Normalize`) is left out, which makes this yardstick harder to beat.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class PlainView:
 class WeakView:
     """Random crop of the padded picture, flip."""
 
-    plain: PlainView
+    plain: View
     padding: int
     flip: bool
 
@@ -56,7 +56,7 @@ class WeakView:
 class StrongView:
     """Flip, operations drawn with replacement, Cutout."""
 
-    plain: PlainView
+    plain: View
     operations: int
     hole: int
     flip: bool
@@ -77,7 +77,7 @@ class StrongView:
 class ContrastiveView:
     """Random resized crop, flip, color jitter, gray."""
 
-    plain: PlainView
+    plain: View
     settings: ViewSettings
     flip: bool
 

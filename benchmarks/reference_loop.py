@@ -1,10 +1,10 @@
 """ScanMix's epoch, and those of its relatives, as published code is built: the yardstick.
 
 Images are transformed one by one by the loaders of PyTorch, with worker processes if that is quicker here; every guess
-is a forward of its own; the losses are written example by example; the two networks take their turns. The network, the
-batch sizes, the number of images and the weights at the beginning are those of scanmix, and nothing is slower than it
-would be in such code. Nothing here comes from `scanmix.blocks` or `scanmix.methods`: a yardstick stays as it is when
-they become faster.
+is a forward of its own; the losses are written example by example; the two networks take their turns, with channels
+first (`plain_network`). The network, the batch sizes, the number of images and the weights at the beginning are those
+of scanmix, and nothing is slower than it would be in such code. Nothing here comes from `scanmix.blocks` or
+`scanmix.methods`: a yardstick stays as it is when they become faster.
 
 Legend: N examples, B batch, C classes, K neighbors.
 """
@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.pil_views import PictureViews, View
+from benchmarks.plain_network import PlainPreActResNet
 from scanmix.networks.peer import Peer
+from scanmix.networks.preact_resnet import PreActResNet
 
 SWEEP_BATCH = 512
 """As in scanmix's sweeps."""
@@ -51,8 +53,9 @@ class Net:
     """A network of scanmix's, with an optimizer of its own."""
 
     def __init__(self, peer: Peer) -> None:
-        peer = copy.deepcopy(peer)
-        self.encoder, self.classifier, self.clusterer = peer.encoder, peer.classifier, peer.clusterer
+        assert isinstance(peer.encoder, PreActResNet)
+        self.encoder = PlainPreActResNet(peer.encoder)
+        self.classifier, self.clusterer = copy.deepcopy(peer.classifier), copy.deepcopy(peer.clusterer)
         self.parts = nn.ModuleList([self.encoder, self.classifier, self.clusterer])
         self.optimizer = torch.optim.SGD(self.parts.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
 

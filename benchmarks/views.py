@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from benchmarks.made import made_examples
+from benchmarks.one_by_one import picture_views
 from benchmarks.pil_views import View, like, to_pixels
 from benchmarks.rows import Row
-from benchmarks.timing import interleave, ready
+from benchmarks.timing import Timing, interleave, ready
 from scanmix.data.views import Views, ViewSettings, make_views
 from scanmix.progress import Bar, progress
 
+Batched: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
+
+KINDS = ("weak", "strong", "contrastive")
 BATCH, SIDE = 512, 32
 ROUNDS = 5
 """Batches in one timed go."""
@@ -26,29 +33,33 @@ def rows(bar: Bar) -> list[Row]:
     images = made_examples(BATCH, (3, SIDE, SIDE)).images
     views = make_views(ViewSettings(), images, flip=True)
     assert isinstance(views, Views)
-    single, pixels = like(views, SIDE), to_pixels(images)
-    draws = torch.Generator().manual_seed(0)
-    kinds: dict[str, tuple[Callable[[Tensor, torch.Generator], Tensor], View]] = {
-        "weak": (views.weak, single.weak),
-        "strong": (views.strong, single.strong),
-        "contrastive": (views.contrastive, single.contrastive),
-    }
+    pixels, draws = to_pixels(images), torch.Generator().manual_seed(0)
+    published, maker = picture_views(views, SIDE)
+    singles = {maker: published, "Pillow": like(views, SIDE)}
     found = []
-    with progress("views", 2 * REPEATS * len(kinds), bar) as steps:
-        for name, (batched, one) in kinds.items():
-
-            def together(view: Callable[[Tensor, torch.Generator], Tensor] = batched) -> None:
-                for _ in range(ROUNDS):
-                    view(images, draws)
-
-            def apart(view: View = one) -> None:
-                for _ in range(ROUNDS):
-                    torch.stack([view(Image.fromarray(picture)) for picture in pixels])
-
-            together()
-            times = interleave({name: ready(together), f"{name}, one by one": ready(apart)}, REPEATS, steps)
-            mine, theirs = times.values()
-            count = ROUNDS * BATCH
-            note = f"{count / mine.best:,.0f} against {count / theirs.best:,.0f} images/s, one process each"
-            found.append(Row(f"{name} views, {count:,} of 32x32x3", mine, "one by one, Pillow", theirs, note))
+    with progress("views", REPEATS * len(KINDS) * (1 + len(singles)), bar) as steps:
+        for kind in KINDS:
+            batched: Batched = getattr(views, kind)
+            batched(images, draws)
+            contestants = {kind: ready(partial(together, batched, images, draws))}
+            for name, single in singles.items():
+                contestants[f"{kind}, one by one, {name}"] = ready(partial(apart, getattr(single, kind), pixels))
+            mine, *theirs = interleave(contestants, REPEATS, steps).values()
+            found += [beside(kind, mine, name, other) for name, other in zip(singles, theirs, strict=True)]
     return found
+
+
+def together(view: Batched, images: Tensor, draws: torch.Generator) -> None:
+    for _ in range(ROUNDS):
+        view(images, draws)
+
+
+def apart(view: View, pixels: np.ndarray) -> None:
+    for _ in range(ROUNDS):
+        torch.stack([view(Image.fromarray(picture)) for picture in pixels])
+
+
+def beside(kind: str, mine: Timing, name: str, theirs: Timing) -> Row:
+    count = ROUNDS * BATCH
+    note = f"{count / mine.best:,.0f} against {count / theirs.best:,.0f} images/s, one process each"
+    return Row(f"{kind} views, {count:,} of 32x32x3", mine, f"one by one, {name}", theirs, note)

@@ -19,6 +19,7 @@ from benchmarks import epochs, fast, floors, growth, labels, neighbors, pictures
 from benchmarks.__main__ import PARTS, main
 from benchmarks.made import Case, made_data, made_examples
 from benchmarks.pil_views import OPERATIONS, like, to_pixels
+from benchmarks.plain_network import PlainPreActResNet
 from benchmarks.timing import Timing, interleave, ready
 from scanmix.blocks.divide import clean_probability
 from scanmix.blocks.losses import nt_xent_one_way, scan_loss, semi_supervised_loss
@@ -54,15 +55,18 @@ def halved(monkeypatch: pytest.MonkeyPatch) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> Counter[str]:
     """Images through encoders with and without gradients, and steps of optimizers."""
     found: Counter[str] = Counter()
-    forward = PreActResNet.forward
+    forwards: dict[type[nn.Module], Callable[..., Tensor]] = {
+        network: network.forward for network in (PreActResNet, PlainPreActResNet)
+    }
 
-    def noted(self: PreActResNet, images: Tensor) -> Tensor:
+    def noted(self: nn.Module, images: Tensor) -> Tensor:
         found["learn" if torch.is_grad_enabled() else "look"] += len(images)
-        return forward(self, images)
+        return forwards[type(self)](self, images)
 
     handle = register_optimizer_step_post_hook(lambda *_: found.update(steps=1))
     with monkeypatch.context() as patch:
-        patch.setattr(PreActResNet, "forward", noted)
+        for network in forwards:
+            patch.setattr(network, "forward", noted)
         work()
     handle.remove()
     return found
@@ -169,6 +173,16 @@ def test_strong_operations_are_those_of_the_batch(place: int) -> None:
     found = [np.asarray(one(Image.fromarray(pixels), amount)) for pixels in to_pixels(images)]
     difference = (torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() - expected).abs()
     assert float(difference.mean()) < 1  # of 255: roundings
+
+
+def test_the_plain_network_is_the_same_with_channels_first(ground: epochs.Ground) -> None:
+    encoder = ground.state.peers[0].encoder
+    assert isinstance(encoder, PreActResNet)
+    images, plain = ground.data.plain(slice(0, 32)), PlainPreActResNet(encoder)
+    for mode in (True, False):
+        torch.testing.assert_close(plain.train(mode)(images), encoder.train(mode)(images), rtol=1e-4, atol=1e-5)
+    kept = [part.weight for part in plain.modules() if isinstance(part, nn.Conv2d) and part.kernel_size[0] > 1]
+    assert all(weight.is_contiguous() for weight in kept)
 
 
 def test_contestants_take_turns_and_prepare_untimed() -> None:

@@ -73,9 +73,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
     for kind in ("weak", "strong", "contrastive"):
         view = getattr(Views, kind)
 
-        def looked(self: Views, images: Tensor, draws: torch.Generator, kind: str = kind, view: Any = view) -> Tensor:
+        def looked(self: Views, images: Tensor, *more: Any, kind: str = kind, view: Any = view) -> Tensor:
             counts[kind] += len(images)
-            seen: Tensor = view(self, images, draws)
+            seen: Tensor = view(self, images, *more)
             return seen
 
         monkeypatch.setattr(Views, kind, looked)

@@ -1,7 +1,7 @@
 """The clustering stage: neighbors of one class end up in one cluster, and no label is read."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -65,9 +65,9 @@ def test_anchors_and_neighbors_are_strong_views_of_the_right_images(
     partners: list[Tensor] = []
     strong = data.views.strong
 
-    def recorded_view(batch: Tensor, generator: torch.Generator) -> Tensor:
-        seen.append(batch[:, 0, 0, 0].long())
-        return strong(batch, generator)
+    def recorded_view(batch: Tensor, generator: torch.Generator, parts: Sequence[int]) -> Tensor:
+        seen.extend(batch[:, 0, 0, 0].long().split(list(parts)))
+        return strong(batch, generator, parts)
 
     def recorded_draw(candidates: Tensor, allowed: Tensor, generator: torch.Generator) -> Tensor:
         assert bool(allowed.all()), "no filter in this stage"

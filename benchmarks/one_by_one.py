@@ -1,0 +1,43 @@
+"""Views of one image at a time by torchvision's transforms, as published code has them; by Pillow where it is not.
+
+`make bench` has an environment with torchvision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+
+from benchmarks import pil_views
+from benchmarks.pil_views import PictureViews, StrongView
+from scanmix.data.views import Views
+
+
+def picture_views(views: Views, side: int) -> tuple[PictureViews, str]:
+    """Return torchvision's views where it is installed, else Pillow's; and the name of what makes them."""
+    if importlib.util.find_spec("torchvision") is None:
+        return pil_views.like(views, side), "Pillow"
+    return by_torchvision(views, side), "torchvision"
+
+
+def by_torchvision(views: Views, side: int) -> PictureViews:
+    """Return the views of one image that draw as the batched `views` of images of this side do."""
+    from torchvision import transforms
+
+    s, by_pillow = views.settings, pil_views.like(views, side)
+    plain = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(views.mean.flatten().tolist(), views.std.flatten().tolist())]
+    )
+    flip = [transforms.RandomHorizontalFlip()] if views.flip else []
+    padding = side // 8 if s.crop_padding is None else s.crop_padding
+    jitter = transforms.RandomApply([transforms.ColorJitter(*s.jitter)], s.jitter_probability)
+    crop = transforms.RandomResizedCrop(side, s.contrast_scale, s.contrast_ratio)
+    assert isinstance(by_pillow.strong, StrongView)
+    return PictureViews(
+        plain=plain,
+        weak=transforms.Compose([transforms.RandomCrop(side, padding), *flip, plain]),
+        strong=dataclasses.replace(by_pillow.strong, plain=plain),  # SCAN's operations are Pillow's
+        contrastive=transforms.Compose(
+            [crop, *flip, jitter, transforms.RandomGrayscale(s.grayscale_probability), plain]
+        ),
+    )
