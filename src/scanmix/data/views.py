@@ -106,9 +106,9 @@ class Views:
                 *draw_holes(count, hole, height, width, generator),
             )
 
-        mirrored, offsets, choices, shares, half, center = in_turn(draw, parts, len(images))
+        mirrored, offsets, choices, shares, half, middle = in_turn(draw, parts, len(images))
         images = self._flipped(images, mirrored) if crop is None else shift(images, 0, mirrored, offsets, crop)
-        return cutout(self._normalized(augment(images, choices, shares)), half, center)
+        return cutout(self._normalized(augment(images, choices, shares)), half, middle)
 
     def contrastive(self, images: Tensor, generator: Generator) -> Tensor:
         """SimCLR's view: random resized crop, flip, color jitter, gray, (blur). Shape: (B, C, H, W)."""
