@@ -26,6 +26,7 @@ from benchmarks.stages import shares
 from benchmarks.timing import Timing, interleave
 from scanmix.doctor.passes import Work, stages
 from scanmix.networks.peer import Peer, classify
+from scanmix.networks.pointwise import PointwiseConv
 from scanmix.progress import Bar, progress
 
 BATCH = 64
@@ -133,7 +134,11 @@ def convolutions(encoder: nn.Module, images: Tensor) -> Counter[Layer]:
 
 def measure(layer: Layer, seconds: float = 0.3) -> Spent:
     """Time one convolution for a while; the quickest pass counts."""
-    part = nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding, bias=False)
+    part: nn.Conv2d
+    if layer.kernel == 1:
+        part = PointwiseConv(layer.inputs, layer.outputs, layer.stride)
+    else:
+        part = nn.Conv2d(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding, bias=False)
     part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in the network
     images = torch.randn(BATCH, layer.inputs, layer.side, layer.side).contiguous(memory_format=torch.channels_last)
     images.requires_grad_(not layer.first)

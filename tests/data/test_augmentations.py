@@ -183,9 +183,10 @@ def test_augment_of_small_batches_and_no_operation(batch: int) -> None:
     assert torch.equal(drawn_and_applied(images, 0, seeded()), images.float())
 
 
-def test_constant_images_stay_finite() -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_constant_images_stay_finite(channels: int) -> None:
     for level in (0, 128, 255):
-        images = torch.full((200, 3, 8, 8), level, dtype=torch.uint8)
+        images = torch.full((200, channels, 8, 8), level, dtype=torch.uint8)
         result = drawn_and_applied(images, 4, seeded())
         assert result.isfinite().all() and result.min() >= 0 and result.max() <= 255
 

@@ -75,7 +75,7 @@ def mixmatch(
     targets = [target] * num_views
     if len(own_unlabeled):
         with guessing(other, batch_statistics=False):
-            others = other.classifier(other.encoder(torch.cat([*unlabeled]))).softmax(1)
+            others = other.classifier(other.encoder(inputs[num_views * count :])).softmax(1)
         by_view = torch.cat([own_unlabeled, others]).view(2 * num_views, -1, own.shape[1])
         targets += [guess(by_view, temperature)] * num_views
     mixed_inputs, mixed_targets = mixup(inputs, torch.cat(targets), alpha, generator)

@@ -215,6 +215,7 @@ def augment(images: Tensor, choices: Tensor, shares: Tensor) -> Tensor:
     amounts = (low + shares * (high - low)).to(images.device)
     # Geometry comes last, so that one call moves all of its images.
     kinds = sorted(range(len(AUGMENTATIONS)), key=lambda kind: AUGMENTATIONS[kind].geometric)
+    operations = [AUGMENTATIONS[kind] for kind in kinds]
     rank = torch.tensor(kinds, device=choices.device).argsort()
     order = rank[choices].argsort(dim=0, stable=True).to(images.device)
     # The sizes of all groups of all rounds come to the host at once: one wait, however many rounds.
@@ -225,7 +226,7 @@ def augment(images: Tensor, choices: Tensor, shares: Tensor) -> Tensor:
     for amount, sequence, split in zip(amounts.T, order.T, sizes, strict=True):
         torch.index_select(pixels, 0, place[sequence], out=spare)
         pixels, spare = spare, pixels
-        _change([AUGMENTATIONS[kind] for kind in kinds], pixels, amount[sequence], split)
+        _change(operations, pixels, amount[sequence], split)
         place = sequence.argsort()
     return torch.index_select(pixels, 0, place, out=spare)
 
