@@ -9,7 +9,7 @@ import dataclasses
 import importlib.util
 
 from benchmarks import pil_views
-from benchmarks.pil_views import PictureViews, StrongView
+from benchmarks.pil_views import PictureViews, StrongView, WeakView
 from scanmix.data.views import Views
 
 
@@ -29,13 +29,12 @@ def by_torchvision(views: Views, side: int) -> PictureViews:
         [transforms.ToTensor(), transforms.Normalize(views.mean.flatten().tolist(), views.std.flatten().tolist())]
     )
     flip = [transforms.RandomHorizontalFlip()] if views.flip else []
-    padding = side // 8 if s.crop_padding is None else s.crop_padding
     jitter = transforms.RandomApply([transforms.ColorJitter(*s.jitter)], s.jitter_probability)
     crop = transforms.RandomResizedCrop(side, s.contrast_scale, s.contrast_ratio)
-    assert isinstance(by_pillow.strong, StrongView)
+    assert isinstance(by_pillow.weak, WeakView) and isinstance(by_pillow.strong, StrongView)
     return PictureViews(
         plain=plain,
-        weak=transforms.Compose([transforms.RandomCrop(side, padding), *flip, plain]),
+        weak=transforms.Compose([transforms.RandomCrop(side, by_pillow.weak.padding), *flip, plain]),
         strong=dataclasses.replace(by_pillow.strong, plain=plain),  # SCAN's operations are Pillow's
         contrastive=transforms.Compose(
             [crop, *flip, jitter, transforms.RandomGrayscale(s.grayscale_probability), plain]

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 
-def _per_image(values: Tensor) -> Tensor:
+def per_image(values: Tensor) -> Tensor:
     """Shape: (B,) -> (B, 1, 1, 1), to stand beside a batch of images."""
     return values.view(-1, 1, 1, 1)
 
@@ -57,13 +57,13 @@ def equalize(images: Tensor, _: Tensor) -> None:
 
 def solarize(images: Tensor, threshold: Tensor) -> None:
     """Invert the pixels at or above the threshold (0..256)."""
-    bright = images.clone().ge_(_per_image(threshold))  # 0 or 1, but no bool: that is slow to multiply with
+    bright = images.clone().ge_(per_image(threshold))  # 0 or 1, but no bool: that is slow to multiply with
     images.add_((255 - 2 * images).mul_(bright))
 
 
 def posterize(images: Tensor, bits: Tensor) -> None:
     """Keep the highest `bits` bits; a fraction of a bit is cut off."""
-    step = torch.exp2(8 - _per_image(bits.floor()))
+    step = torch.exp2(8 - per_image(bits.floor()))
     images.div_(step).floor_().mul_(step)
 
 
@@ -71,7 +71,7 @@ def posterize(images: Tensor, bits: Tensor) -> None:
 
 
 def _blend(images: Tensor, poorer: Tensor, factor: Tensor) -> None:
-    images.sub_(poorer).mul_(_per_image(factor)).add_(poorer).floor_().clamp_(0, 255)
+    images.sub_(poorer).mul_(per_image(factor)).add_(poorer).floor_().clamp_(0, 255)
 
 
 def _gray_levels(images: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def contrast(images: Tensor, factor: Tensor) -> None:
 
 def brightness(images: Tensor, factor: Tensor) -> None:
     """Blend with black."""
-    images.mul_(_per_image(factor)).floor_().clamp_(0, 255)
+    images.mul_(per_image(factor)).floor_().clamp_(0, 255)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> None:

@@ -16,13 +16,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from scanmix.data.augmentations import per_image
+
 AT_ONCE = 128
 """Images whose intermediate results are held at once: a cache has room for those, and memory is slow."""
-
-
-def _per_image(values: Tensor) -> Tensor:
-    """Shape: (B,) -> (B, 1, 1, 1), to stand beside a batch of images."""
-    return values.view(-1, 1, 1, 1)
 
 
 def _uniform(low: float, high: float, count: int, generator: Generator, device: torch.device) -> Tensor:
@@ -34,7 +31,7 @@ def _uniform(low: float, high: float, count: int, generator: Generator, device: 
 def _some(count: int, probability: float, generator: Generator, device: torch.device) -> Tensor:
     """Return 1 for an image with `probability`, else 0. Shape: -> (B, 1, 1, 1) float32, to choose by `lerp`."""
     # Numbers, for on a CPU it is twenty times quicker to compute with them than to choose by a mask.
-    return _per_image((_uniform(0, 1, count, generator, device) < probability).float())
+    return per_image((_uniform(0, 1, count, generator, device) < probability).float())
 
 
 def _luma(images: Tensor) -> Tensor:
@@ -88,7 +85,7 @@ def color_jitter(
 
     def factors(strength: float) -> Tensor:
         draws = _uniform(max(0.0, 1 - strength), 1 + strength, len(images), generator, images.device)
-        return _per_image(draws)
+        return per_image(draws)
 
     strengths, color = [factors(brightness), factors(contrast)], []
     if images.shape[1] == 3:
@@ -134,6 +131,6 @@ def gaussian_blur(images: Tensor, sigma: Tensor, max_sigma: float = 2.0) -> Tens
         padded = functional.pad(images, padding, mode="replicate")
         blurred = torch.zeros_like(images)
         for tap, weight in enumerate(weights.unbind(dim=1)):
-            blurred.addcmul_(padded.narrow(dim, tap, images.shape[dim]), _per_image(weight))
+            blurred.addcmul_(padded.narrow(dim, tap, images.shape[dim]), per_image(weight))
         images = blurred
     return images
