@@ -11,6 +11,8 @@ from benchmarks.one_by_one import picture_views
 from benchmarks.pil_views import to_pixels
 from scanmix.data.views import Views, ViewSettings, make_views
 
+pytest.importorskip("torchvision", reason="its own environment: make test-timm")
+
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_torchvision_looks_as_the_batched_views_do(channels: int) -> None:
