@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from benchmarks.pil_views import to_pixels
 from benchmarks.plain_network import PlainPreActResNet
 from benchmarks.reference_loop import Net, ReferenceData
 from benchmarks.rows import Row
-from benchmarks.timing import Contestant, interleave
+from benchmarks.timing import Contestant, Timing, interleave
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import Views
 from scanmix.engine import Engine
@@ -31,17 +31,17 @@ from scanmix.progress import Bar, progress
 
 REPEATS = {LARGE.name: 2, SMALL.name: 3}
 WORKERS = (0, 2)
-"""Worker processes that the reference loop tries; the better stands in the table."""
+"""Worker processes that the reference loop tries; what is better for ScanMix's epoch is kept for the others."""
 
 ViewName = Literal["weak", "strong"]
+SecondPeer = Literal["trained", "average"]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One kind of epoch: what scanmix does, and what the reference does with so many worker processes."""
+class Race:
+    """One kind of epoch: what scanmix does, in a way or two, and what the reference does with its data."""
 
-    name: str
-    ours: Contestant
+    ours: dict[str, Contestant]
     theirs: Callable[[ReferenceData], Contestant]
 
 
@@ -64,22 +64,35 @@ def rows(bar: Bar) -> list[Row]:
 def compare(case: Case, repeats: int, bar: Bar) -> list[Row]:
     """Time every kind of epoch with one network, `repeats` times (two at least) in turns with the reference loop."""
     ground = prepare(case)
-    kinds = list(pairs(ground))
-    with progress(case.name, len(kinds) * (len(WORKERS) - 1 + 2 * repeats), bar) as steps:
-        return [compared(pair, ground, repeats, steps) for pair in kinds]
+    kinds = list(races(ground))
+    goes = len(WORKERS) - 1 + repeats * sum(len(race.ours) + 1 for race in kinds)
+    found: list[Row] = []
+    workers: tuple[int, ...] = WORKERS
+    with progress(case.name, goes, bar) as steps:
+        for race in kinds:
+            tried = {count: race.theirs(dataclasses.replace(ground.plain, workers=count)) for count in workers}
+            best, ours, theirs = compared(race.ours, tried, repeats, steps)
+            yardstick = f"reference loop, {best} worker processes"
+            note = f"{case.count:,} images"
+            found += [Row(f"{name}: {case.name}", timing, yardstick, theirs, note) for name, timing in ours.items()]
+            workers = (best,)
+    return found
 
 
-def compared(pair: Pair, ground: Ground, repeats: int, steps: Bar) -> Row:
-    """Time one kind of epoch; the reference goes on with the number of worker processes that was quicker at first."""
-    tried = {
-        f"reference loop, {workers} worker processes": pair.theirs(dataclasses.replace(ground.plain, workers=workers))
-        for workers in WORKERS
-    }
-    first = interleave({pair.name: pair.ours} | tried, 1, steps)
-    better = min(tried, key=lambda name: first[name].best)
-    rest = interleave({pair.name: pair.ours, better: tried[better]}, repeats - 1, steps)
-    mine, theirs = (first[name] + rest[name] for name in (pair.name, better))
-    return Row(f"{pair.name}: {ground.case.name}", mine, better, theirs, f"{ground.case.count:,} images")
+def compared(
+    ours: Mapping[str, Contestant], tried: Mapping[int, Contestant], repeats: int, steps: Bar
+) -> tuple[int, dict[str, Timing], Timing]:
+    """Time what scanmix does beside what the reference does with so many worker processes.
+
+    All take a turn; of the reference, only the quicker goes on. Returns its number of processes, and both times.
+    """
+    named = {f"reference loop, {workers} worker processes": workers for workers in tried}
+    rivals = {name: tried[workers] for name, workers in named.items()}
+    first = interleave({**ours, **rivals}, 1, steps)
+    better = min(rivals, key=lambda name: first[name].best)
+    rest = interleave({**ours, better: rivals[better]}, repeats - 1, steps)
+    times = {name: first[name] + rest[name] for name in (*ours, better)}
+    return named[better], {name: times[name] for name in ours}, times[better]
 
 
 def prepare(case: Case) -> Ground:
@@ -101,42 +114,46 @@ def scanmix(view: ViewName, **changed: Any) -> ScanMix:
     )  # fmt: skip
 
 
-def pairs(ground: Ground) -> Iterator[Pair]:
+def races(ground: Ground) -> Iterator[Race]:
     """Return every kind of epoch."""
-    yield scanmix_pair(ground, "strong")
-    yield scanmix_pair(ground, "weak")
-    yield scanmix_pair(ground, "strong", second_peer="average")
-    yield dividemix_pair(ground)
-    yield warm_up_pair(ground)
-    yield head_warm_up_pair(ground)
-    yield scan_pair(ground)
-    yield simclr_pair(ground)
+    yield scanmix_race(ground, "strong", ("trained", "average"))
+    yield scanmix_race(ground, "weak", ("trained",))
+    yield dividemix_race(ground)
+    yield warm_up_race(ground)
+    yield head_warm_up_race(ground)
+    yield scan_race(ground)
+    yield simclr_race(ground)
 
 
-def scanmix_pair(ground: Ground, view: ViewName, second_peer: Literal["trained", "average"] = "trained") -> Pair:
+def scanmix_race(ground: Ground, view: ViewName, second_peers: tuple[SecondPeer, ...]) -> Race:
     """The reference always trains both peers."""
-    method = scanmix(view, second_peer=second_peer)
-    severe = view == "strong"
+    severe, published = view == "strong", scanmix(view)
     start = dataclasses.replace(ground.state, severe=severe)
 
     def theirs(data: ReferenceData) -> Contestant:
-        return fresh(ground, lambda nets: reference.scanmix_epoch(nets, data, start.candidates, method, severe))
+        return fresh(ground, lambda nets: reference.scanmix_epoch(nets, data, start.candidates, published, severe))
 
-    fewer = ", second peer averaged" if second_peer == "average" else ""
-    return Pair(f"ScanMix epoch, {view} views{fewer}", ours(start, method, ground.data), theirs)
+    names = {"trained": "", "average": ", second peer averaged"}
+    return Race(
+        {
+            f"ScanMix epoch, {view} views{names[how]}": ours(start, scanmix(view, second_peer=how), ground.data)
+            for how in second_peers
+        },
+        theirs,
+    )
 
 
-def dividemix_pair(ground: Ground) -> Pair:
+def dividemix_race(ground: Ground) -> Race:
     method = DivideMix(epochs=1, warmup=0)
     start = DivideMix.State(ground.state.peers, ground.state.history)
 
     def theirs(data: ReferenceData) -> Contestant:
         return fresh(ground, lambda nets: reference.dividemix_epoch(nets, data, method))
 
-    return Pair("DivideMix epoch", ours(start, method, ground.data), theirs)
+    return Race({"DivideMix epoch": ours(start, method, ground.data)}, theirs)
 
 
-def warm_up_pair(ground: Ground) -> Pair:
+def warm_up_race(ground: Ground) -> Race:
     method = DivideMix(epochs=1, warmup=1)
     start = DivideMix.State(ground.state.peers, ground.state.history)
     size, rate = 2 * method.batch_size, method.warmup_rate
@@ -144,20 +161,20 @@ def warm_up_pair(ground: Ground) -> Pair:
     def theirs(data: ReferenceData) -> Contestant:
         return fresh(ground, lambda nets: reference.warm_up_epoch(nets, data, size, rate))
 
-    return Pair("warm-up epoch, whole network, weak views", ours(start, method, ground.data), theirs)
+    return Race({"warm-up epoch, whole network, weak views": ours(start, method, ground.data)}, theirs)
 
 
-def head_warm_up_pair(ground: Ground) -> Pair:
+def head_warm_up_race(ground: Ground) -> Race:
     method = dataclasses.replace(scanmix("strong"), warmup=1)
     size, rate = 2 * method.batch_size, method.warmup_rate
 
     def theirs(data: ReferenceData) -> Contestant:
         return fresh(ground, lambda nets: reference.head_warm_up_epoch(nets, data, size, rate))
 
-    return Pair("warm-up epoch, head alone, strong views", ours(ground.state, method, ground.data), theirs)
+    return Race({"warm-up epoch, head alone, strong views": ours(ground.state, method, ground.data)}, theirs)
 
 
-def scan_pair(ground: Ground) -> Pair:
+def scan_race(ground: Ground) -> Race:
     settings, candidates = Clustering(epochs=1), ground.state.candidates
 
     def begin() -> Callable[[], object]:
@@ -168,10 +185,10 @@ def scan_pair(ground: Ground) -> Pair:
         size, rate = settings.batch_size, settings.learning_rate
         return fresh(ground, lambda nets: reference.scan_epoch(nets[0], data, candidates, size, rate))
 
-    return Pair("SCAN epoch, strong views", begin, theirs)
+    return Race({"SCAN epoch, strong views": begin}, theirs)
 
 
-def simclr_pair(ground: Ground) -> Pair:
+def simclr_race(ground: Ground) -> Race:
     settings = SimCLR(epochs=1, batch_size=min(512, ground.case.count))
 
     def begin() -> Callable[[], object]:
@@ -189,7 +206,7 @@ def simclr_pair(ground: Ground) -> Pair:
 
         return begin
 
-    return Pair("SimCLR epoch and its sweep, contrastive views", begin, theirs)
+    return Race({"SimCLR epoch and its sweep, contrastive views": begin}, theirs)
 
 
 def ours(start: Any, method: Any, data: TrainingData) -> Contestant:
