@@ -36,7 +36,7 @@ class Case:
 _FASHION = resolve("scanmix", "fashion-mnist")
 SMALL = Case("small network, 28x28x1", 5000, (1, 28, 28), _FASHION.network, _FASHION.views)
 """The network and the views of the Fashion-MNIST recipes."""
-LARGE = Case("PreAct-ResNet-18, 32x32x3", 192, (3, 32, 32), PreActResNetSettings(), ViewSettings())
+LARGE = Case("PreAct-ResNet-18, 32x32x3", 128, (3, 32, 32), PreActResNetSettings(), ViewSettings())
 """The paper's for CIFAR."""
 
 

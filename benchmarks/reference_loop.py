@@ -107,14 +107,13 @@ class Pairs(Dataset[Any]):
         return self.view(first), self.view(second)
 
 
-def scanmix_epoch(nets: tuple[Net, Net], data: ReferenceData, candidates: Tensor, settings: Any, strong: bool) -> None:
-    """Losses and mixtures of both, semi-supervised learning of both, clustering of both. `settings`: of `ScanMix`."""
-    view = data.views.strong if strong else data.views.weak
+def scanmix_epoch(nets: tuple[Net, Net], data: ReferenceData, candidates: Tensor, settings: Any) -> None:
+    """The epoch for severe noise, strong views: losses and mixtures, semi-supervised learning, clustering of both."""
+    view, rate = data.views.strong, settings.severe_cluster_rate
     found = [sweep(net, data) for net in nets]
     p_clean = [clean_probability(losses) for losses, _ in found]
     for side in (0, 1):
         learn(nets[side], nets[1 - side], p_clean[1 - side], data, view, settings)
-    rate = settings.severe_cluster_rate if strong else settings.cluster_rate
     for side in (0, 1):
         predictions = found[1 - side][1]
         allowed = predictions[candidates] == predictions.unsqueeze(1)
