@@ -17,7 +17,7 @@ from scanmix.progress import Bar, progress
 COUNT, SIZE, K = 50_000, 128, 20
 MANY, ASKED = 1_000_000, 1000
 """So many examples are searched in cells, and so many of them exactly, to see what was found."""
-REPEATS = 2
+REPEATS = 3
 
 
 def rows(bar: Bar) -> list[Row]:
