@@ -30,7 +30,7 @@ types: .venv/dev.stamp  ## mypy --strict
 docs: .venv/docs.stamp  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: .venv-timm/bench.stamp  ## speed beside yardsticks measured in the same run, into results/speed.md (an idle machine, 15 minutes or more)
+bench: .venv-timm/bench.stamp  ## speed beside yardsticks measured in the same run, into results/speed.md (an idle machine, 15 to 25 minutes)
 	.venv-timm/bin/python -m benchmarks
 
 clean:  ## remove the .venv and everything built

@@ -33,7 +33,7 @@ PROGRAM = """
 from pathlib import Path
 from scanmix.experiments import run_table
 from tests.test_experiments import SMALL, TINY
-long = TINY | {"cross_entropy": ("epochs=60", *TINY["cross_entropy"][1:])}
+long = TINY | {"cross_entropy": ("epochs=30", *TINY["cross_entropy"][1:])}
 failures = run_table(SMALL, Path("out"), 1, long, say=print)
 raise SystemExit(failures)
 """
@@ -164,7 +164,7 @@ def test_a_killed_table_goes_on_and_leaves_no_process(tmp_path: Path, stop: sign
     scan = runs / "scan-symmetric-0.2-seed0"
     before = {path: path.stat().st_mtime_ns for path in scan.rglob("*") if path.is_file()}
     begun = cut.read_text()
-    assert (scan / "model" / "model.json").exists() and 3 <= begun.count("\n") < 60
+    assert (scan / "model" / "model.json").exists() and 3 <= begun.count("\n") < 30
 
     done = subprocess.run(program, capture_output=True, text=True)
     assert "Traceback" not in done.stderr, done.stderr
@@ -172,7 +172,7 @@ def test_a_killed_table_goes_on_and_leaves_no_process(tmp_path: Path, stop: sign
     assert said == ["cross_entropy-symmetric-0.2-seed0", "cross_entropy-asymmetric-0.4-seed0"]
     assert {path: path.stat().st_mtime_ns for path in scan.rglob("*") if path.is_file()} == before
     kept = begun.splitlines()[:2]
-    assert cut.read_text().splitlines()[:2] == kept and cut.read_text().count("\n") == 60
+    assert cut.read_text().splitlines()[:2] == kept and cut.read_text().count("\n") == 30
     assert "3 of 3 runs are finished" in (tmp_path / "out" / "tiny.md").read_text()
 
 

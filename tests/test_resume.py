@@ -1,7 +1,8 @@
 """A run killed by SIGKILL at any moment, and gone on with, ends with the bits of one that was never killed.
 
-Run as a script this file is the victim: it forks a training that kills itself at the n-th event, an event being
-the end of an optimizer step, a file about to be flushed, or a file just renamed into place.
+Run as a script this file is the victim: for each line it reads, a method and a folder, it forks trainings that kill
+themselves at the n-th event, an event being the end of an optimizer step, a file about to be flushed, or a file just
+renamed into place.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,6 @@ def kill_at(event: int) -> None:
 
 def torment(method: str, folder: Path) -> None:
     """Train whole once; then for each chosen moment train, be killed there, resume."""
-    # Imported before the forks: once, not forty times.
-    for module in ("scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo"):
-        importlib.import_module(module)
 
     def whole() -> None:
         events: list[str] = []
@@ -157,12 +155,21 @@ def without_seconds(path: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if not key.startswith("seconds/")} for line in lines]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_killed_run_ends_with_the_bits_of_a_whole_one(method: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def victim() -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
-    command = [sys.executable, __file__, method, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, __file__]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_run_ends_with_the_bits_of_a_whole_one(
+    method: str, victim: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    assert victim.stdin and victim.stdout
+    print(json.dumps([method, str(tmp_path)]), file=victim.stdin, flush=True)
+    assert victim.stdout.readline() == "ended\n"
     whole, cuts = tmp_path / "whole", sorted(tmp_path.glob("cut-*"))
     assert len(cuts) > CUTS
     kept = [
@@ -283,5 +290,18 @@ def test_resume_of_no_run(tmp_path: Path) -> None:
         resume(tmp_path)
 
 
+def main() -> None:
+    # Imported before the forks: once, not a thousand times.
+    for module in ("scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo"):
+        importlib.import_module(module)
+    for line in sys.stdin:
+        method, folder = json.loads(line)
+        try:
+            forked(partial(torment, method, Path(folder)))
+            print("ended", flush=True)
+        except SystemExit as failure:
+            print(failure, flush=True)
+
+
 if __name__ == "__main__":
-    torment(sys.argv[1], Path(sys.argv[2]))
+    main()
