@@ -66,32 +66,28 @@ def compare(case: Case, repeats: int, bar: Bar) -> list[Row]:
     kinds = list(races(ground))
     goes = len(WORKERS) - 1 + repeats * sum(len(race.ours) + 1 for race in kinds)
     found: list[Row] = []
-    workers: tuple[int, ...] = WORKERS
+    plain = {f"reference loop, {n} worker processes": dataclasses.replace(ground.plain, workers=n) for n in WORKERS}
     with progress(case.name, goes, bar) as steps:
         for race in kinds:
-            tried = {count: race.theirs(dataclasses.replace(ground.plain, workers=count)) for count in workers}
-            best, ours, theirs = compared(race.ours, tried, repeats, steps)
-            yardstick = f"reference loop, {best} worker processes"
+            tried = {name: race.theirs(data) for name, data in plain.items()}
+            better, times = compared(race.ours, tried, repeats, steps)
             note = f"{case.count:,} images"
-            found += [Row(f"{name}: {case.name}", timing, yardstick, theirs, note) for name, timing in ours.items()]
-            workers = (best,)
+            found += [Row(f"{name}: {case.name}", times[name], better, times[better], note) for name in race.ours]
+            plain = {better: plain[better]}
     return found
 
 
 def compared(
-    ours: Mapping[str, Contestant], tried: Mapping[int, Contestant], repeats: int, steps: Bar
-) -> tuple[int, dict[str, Timing], Timing]:
-    """Time what scanmix does beside what the reference does with so many worker processes.
+    ours: Mapping[str, Contestant], tried: Mapping[str, Contestant], repeats: int, steps: Bar
+) -> tuple[str, dict[str, Timing]]:
+    """Time what scanmix does beside what was tried of the reference.
 
-    All take a turn; of the reference, only the quicker goes on. Returns its number of processes, and both times.
+    All take a turn; of the reference, only the quicker goes on. Returns which, and the times of all that went on.
     """
-    named = {f"reference loop, {workers} worker processes": workers for workers in tried}
-    rivals = {name: tried[workers] for name, workers in named.items()}
-    first = interleave({**ours, **rivals}, 1, steps)
-    better = min(rivals, key=lambda name: first[name].best)
-    rest = interleave({**ours, better: rivals[better]}, repeats - 1, steps)
-    times = {name: first[name] + rest[name] for name in (*ours, better)}
-    return named[better], {name: times[name] for name in ours}, times[better]
+    first = interleave({**ours, **tried}, 1, steps)
+    better = min(tried, key=lambda name: first[name].best)
+    rest = interleave({**ours, better: tried[better]}, repeats - 1, steps)
+    return better, {name: first[name] + seconds for name, seconds in rest.items()}
 
 
 def prepare(case: Case) -> Ground:
