@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_aside
 
 DATA: dict[str, dict[str, Any]] = {"digits": {}, "fashion-mnist": {"per_class": 500, "limit_test": 2000}}
 NOISES = (0.2, 0.5, 0.8, 0.9)

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.timing import Timing
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_aside
 
 HEADINGS = ("what", "scanmix", "yardstick", "its seconds", "times as fast", "note")
 ABOUT = """Seconds are the least of the repeats, with how much longer the worst took. "Times as fast" is the yardstick's

@@ -28,12 +28,12 @@ from scanmix.config import UserError, build, dump
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.engine import ALONE, Engine
+from scanmix.files import write_aside, write_text
 from scanmix.methods import METHODS
 from scanmix.networks.encoders import NetworkSettings, build_encoder, settings_class
 from scanmix.networks.peer import SWEEP_BATCH, Peer, Predictor, guessing
 from scanmix.networks.preact_resnet import PreActResNet
 from scanmix.networks.resnet import ResNet
-from scanmix.pretrain.artifacts import write_aside
 
 State = TypeVar("State")
 Payload = dict[str, Any]
@@ -285,7 +285,7 @@ def save_model(model: Model, folder: Path) -> None:
     }
     write_aside(folder / "model.safetensors", lambda aside: save_file(weights, aside))
     text = json.dumps(about, indent=2) + "\n"
-    write_aside(folder / "model.json", lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(folder / "model.json", text)
 
 
 def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:

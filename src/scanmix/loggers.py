@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from scanmix.config import UserError, flatten, unknown_name
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_text
 from scanmix.runs import Line, Run
 
 
@@ -287,4 +287,4 @@ def _write_note(run: Run, name: str, id: str, epoch: int) -> None:
         return
     path, text = _note_of(run.folder, name), json.dumps({"id": id, "epoch": epoch}) + "\n"
     path.parent.mkdir(exist_ok=True)
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(path, text)

@@ -16,7 +16,7 @@ from torch import Tensor
 from scanmix.blocks.divide import noise_rate
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_aside
 
 SNAPSHOTS = 20
 """About so many in a run: enough for a curve, and a sweep in every epoch would cost a fast method a third."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import scanmix.pretrain.artifacts as module
 from scanmix.engine import Engine
-from scanmix.pretrain.artifacts import Tensors, cached, content_key, resumable, write_aside
+from scanmix.pretrain.artifacts import Tensors, cached, content_key, resumable
 
 
 def test_a_key_is_its_parts_and_not_their_order() -> None:
@@ -72,52 +72,6 @@ def test_unfinished_work_goes_when_the_result_is_there_and_stays_when_it_is_not(
     assert [path.suffix for path in tmp_path.iterdir()] == [".unfinished"]
     cached(Engine(cache=tmp_path), "stage", "key", compute)
     assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
-
-
-def test_write_aside_replaces_a_file_whole(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    write_aside(path, lambda aside: aside.write_text("first"))
-    write_aside(path, lambda aside: aside.write_text("second"))
-    assert path.read_text() == "second"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_write_aside_never_leaves_half_a_file(tmp_path: Path, error: type[BaseException]) -> None:
-    def half(aside: Path) -> None:
-        aside.write_text("ha")
-        raise error
-
-    path = tmp_path / "file"
-    with pytest.raises(error):
-        write_aside(path, half)
-    assert not list(tmp_path.iterdir())
-    path.write_text("old")
-    with pytest.raises(error):
-        write_aside(path, half)
-    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def write(aside: Path) -> None:
-        aside.write_text("new")
-        assert path.read_text() == "old"
-        assert aside != path and aside.parent == path.parent, "a rename must not cross file systems"
-
-    write_aside(path, write)
-    assert path.read_text() == "new"
-
-
-def test_whoever_reads_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
-    """The new file takes the place of the old by a rename; nothing is written into a file that has readers."""
-    path = tmp_path / "file"
-    path.write_text("old")
-    with path.open() as reader:
-        write_aside(path, lambda aside: aside.write_text("new"))
-        assert reader.read() == "old"
 
 
 class Cut(Exception):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from scanmix.audit.evidence import Evidence
 from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_aside, write_text
 
 TENSORS = ("labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "pictures")
 """Whole numbers take 32 bits on the disk and 64 in memory."""
@@ -33,7 +33,7 @@ def save_evidence(folder: Path, evidence: Evidence) -> None:
     names = {"class_names": evidence.class_names, "ids": evidence.ids, "paths": evidence.paths}
     write_aside(folder / "evidence.safetensors", lambda aside: save_file(tensors, aside))
     text = json.dumps(names) + "\n"
-    write_aside(folder / "evidence.json", lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(folder / "evidence.json", text)
 
 
 def has_evidence(folder: Path) -> bool:

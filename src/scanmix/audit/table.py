@@ -19,7 +19,7 @@ from scanmix.blocks.doubt import Rate
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
 from scanmix.data.records import load_pyarrow
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_aside, write_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +115,7 @@ class Audit(Mapping[str, np.ndarray]):
     def to_json(self, path: str | Path) -> None:
         """Write `summary` as JSON, atomically."""
         text = json.dumps(self.summary(), indent=2) + "\n"
-        write_aside(Path(path), lambda aside: aside.write_text(text, encoding="utf-8"))
+        write_text(Path(path), text)
 
     def to_pandas(self) -> Any:  # pandas has no types of its own
         """Return all columns as a data frame.

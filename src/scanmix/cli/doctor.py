@@ -171,9 +171,9 @@ def _span(low: float, high: float) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    from scanmix.pretrain.artifacts import write_aside
+    from scanmix.files import write_text
 
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 @contextmanager

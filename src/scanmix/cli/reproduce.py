@@ -109,7 +109,7 @@ def _audit(out: Path, seeds: int) -> None:
 def _figure(name: str, runs: list[Path], out: Path) -> None:
     """Draw a figure of the paper, or of its theory, from runs, and say what it shows."""
     from scanmix.experiments import figures
-    from scanmix.pretrain.artifacts import write_aside
+    from scanmix.files import write_text
 
     if not 1 <= len(runs) <= 2:
         raise UserError(f"{name} is drawn from one or two run folders: scanmix reproduce {name} RUN RUN")
@@ -117,7 +117,7 @@ def _figure(name: str, runs: list[Path], out: Path) -> None:
     drawn = draw(runs)
     path = out if out.suffix == ".svg" else out / f"{name}.svg"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, lambda aside: aside.write_text(drawn.svg, encoding="utf-8"))
+    write_text(path, drawn.svg)
     typer.echo(drawn.caption)
     typer.echo(f"Written: {path}")
 

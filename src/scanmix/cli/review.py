@@ -35,8 +35,8 @@ def review(
     check_run(run)
     if static is not None:
         check_writable(static)
-    from scanmix.review import CORRECTED, serve, write_static
-    from scanmix.review.lock import only_one
+    from scanmix.files import held
+    from scanmix.review import CORRECTED, LOCK, serve, write_static
     from scanmix.review.server import listen
     from scanmix.runs import open_run
 
@@ -49,7 +49,7 @@ def review(
         typer.echo(f"{static}: the {count} most doubtful labels, to be looked at without this program")
         return
     socket, token, url = listen(port)
-    with socket, only_one(run, url):
+    with socket, held(run, f"review at {url}", LOCK, "use that page or stop it first"):
         page = _review_of(opened, run, name)
         page.decisions.take_over()
         typer.echo(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import warnings
 from collections.abc import Sequence
@@ -37,9 +38,9 @@ class Commands(TyperGroup):
             except UserError as error:
                 sentence = str(error)
             except OSError as error:
-                if error.filename is None:  # a closed pipe: typer knows what to do
+                if error.errno == errno.EPIPE:  # typer knows what to do
                     raise
-                sentence = f"{error.filename}: {error.strerror}"
+                sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         typer.echo(f"Error: {sentence}", err=True)
         raise typer.Exit(2)
 

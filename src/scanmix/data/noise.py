@@ -7,7 +7,6 @@ the selections of a seed are nested over rates. N examples, C classes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from scanmix.data.examples import JSON, Examples, NoiseReport, changed_share, me
 from scanmix.data.instance_noise import instance_dependent
 from scanmix.data.mappings import ASYMMETRIC
 from scanmix.data.npy import read_array
+from scanmix.files import write_text
 
 DRAWN = ("symmetric", "symmetric-exclusive", "asymmetric", "instance")
 """Kinds that need nothing but a rate and a seed."""
@@ -222,12 +222,7 @@ def save_noise(examples: Examples, path: str | Path) -> None:
         "closed_noise": changed.nonzero().flatten().tolist(),
         "open_noise": foreign.nonzero().flatten().tolist(),
     }
-    try:
-        aside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-        aside.write_text(json.dumps(content), encoding="utf-8")
-        aside.replace(path)  # whole or not at all
-    except OSError as error:
-        raise UserError(f"the noise file {path} cannot be written: {error.strerror or error}.") from None
+    write_text(Path(path), json.dumps(content))
 
 
 def load_noise(examples: Examples, path: str | Path) -> Examples:

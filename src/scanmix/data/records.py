@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scanmix.config import DataError, UserError
+from scanmix.files import replacing, writing
 
 Record = Mapping[str, Any]
 Row = Sequence[str | float]
@@ -32,15 +32,11 @@ def new_table(path: Path, columns: Mapping[str, type[str] | type[float]]) -> Ite
     A cell is text or a number, as `columns` says; CSV shows six decimals.
 
     Raises:
-        UserError: `path` ends in .parquet and pyarrow is missing.
+        UserError: `path` ends in .parquet and pyarrow is missing; or it cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with (_parquet_writer if _is_parquet(path) else _csv_writer)(aside, columns) as write:
-            yield write
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    opened = _parquet_writer if _is_parquet(path) else _csv_writer
+    with replacing(path) as aside, writing(path), opened(aside, columns) as write:
+        yield write
 
 
 def _is_parquet(path: Path) -> bool:

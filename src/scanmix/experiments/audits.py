@@ -23,8 +23,8 @@ from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers import load
+from scanmix.files import write_aside, write_text
 from scanmix.interop import cross_validated
-from scanmix.pretrain.artifacts import write_aside
 from scanmix.progress import Bar, Quiet
 from scanmix.train import train
 
@@ -174,9 +174,9 @@ def _write(out: Path, scores: Sequence[Score], seeds: int) -> None:
     """Write the page and, for programs, one line for each score."""
     names = [field.name for field in dataclasses.fields(Score)]
     lines = [",".join(names), *(",".join(str(getattr(score, name)) for name in names) for score in scores)]
-    write_aside(out / "audit.csv", lambda aside: aside.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    write_text(out / "audit.csv", "\n".join(lines) + "\n")
     text = _page(scores, seeds)
-    write_aside(out / "audit.md", lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(out / "audit.md", text)
 
 
 def _page(scores: Sequence[Score], seeds: int) -> str:

@@ -16,8 +16,8 @@ from scanmix.config import read_toml
 from scanmix.experiments.paper import notes, on_same_data, printed
 from scanmix.experiments.significance import welch
 from scanmix.experiments.tables import ResultTable
+from scanmix.files import write_text
 from scanmix.methods import METHODS
-from scanmix.pretrain.artifacts import write_aside
 from scanmix.runs import Run
 
 PARTS = ("seconds/start", "seconds/epoch", "seconds/evaluate")
@@ -288,4 +288,4 @@ def _short(commit: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(path, text)

@@ -23,7 +23,7 @@ from scanmix.experiments.explain import settings_of
 from scanmix.experiments.results import read_result, write_results
 from scanmix.experiments.store import append, row_of
 from scanmix.experiments.tables import Cell, ResultTable, chosen_cells, images_of, pretrains
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_aside
 from scanmix.progress import Bar, Quiet
 from scanmix.runs import Run, open_run, resolve
 

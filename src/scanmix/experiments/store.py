@@ -10,7 +10,7 @@ from typing import Any
 from scanmix.config import UserError
 from scanmix.experiments.results import Result
 from scanmix.experiments.tables import ResultTable
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_text
 from scanmix.runs import Run
 
 Row = Mapping[str, Any]
@@ -52,7 +52,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
     if new:
         text = "".join(json.dumps(row) + "\n" for row in [*known, *new])
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+        write_text(path, text)
 
 
 def _key(row: Row) -> tuple[Any, ...]:

@@ -15,7 +15,6 @@ from scanmix.data.readers import load
 from scanmix.data.readers.open_set import add_open_set
 from scanmix.data.store import default_cache
 from scanmix.noises.semantic import LABELLERS, semantic_labels
-from scanmix.pretrain.artifacts import write_aside
 from scanmix.progress import Bar, Quiet
 
 Kind = Literal[
@@ -98,7 +97,7 @@ def _semantic(examples: Examples, network: str, rate: float, seed: int, bar: Bar
     if not path.exists():
         made = semantic_labels(examples, network, rate, seed, bar)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(path, lambda aside: save_noise(made.put_on(examples), aside))
+        save_noise(made.put_on(examples), path)
     return load_noise(examples, path)
 
 

@@ -10,7 +10,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from scanmix.engine import Engine
+from scanmix.files import write_aside
 
 FORMAT = 1
 """Part of every key: raised when a stage's maths changes, so that no stale result is found."""
@@ -78,15 +78,3 @@ def resumable(
 def _content(path: Path | None) -> bytes:
     """All of a file; nothing where there is none."""
     return path.read_bytes() if path is not None and path.exists() else b""
-
-
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a file beside `path`, flush it to the disk, then rename: `path` is old or new, never half."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        write(aside)
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_text
 from scanmix.progress import progress
 from scanmix.report import curves, labels, sheet
 from scanmix.report.command import changed_settings, difference, train_command
@@ -34,7 +34,7 @@ def write_report(
     with progress("report", len(folders) * STEPS) as bar:
         page = render([gather(each, bar) for each in folders], epochs)
     path = Path(folder) / "report.html" if out is None else Path(out)
-    write_aside(path, lambda aside: aside.write_text(page, encoding="utf-8"))
+    write_text(path, page)
     return path
 
 

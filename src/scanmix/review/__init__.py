@@ -1,7 +1,7 @@
 """A local page on which a person looks at doubtful labels and decides: one process, no account, no network."""
 
 from scanmix.review.decisions import CORRECTED, Decisions
-from scanmix.review.server import Review, make_app, serve
+from scanmix.review.server import LOCK, Review, make_app, serve
 from scanmix.review.static import write_static
 
-__all__ = ["CORRECTED", "Decisions", "Review", "make_app", "serve", "write_static"]
+__all__ = ["CORRECTED", "LOCK", "Decisions", "Review", "make_app", "serve", "write_static"]

@@ -19,7 +19,7 @@ import numpy as np
 
 from scanmix.audit import Audit
 from scanmix.config import UserError
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_aside
 
 LOG, CORRECTED = "review-log.jsonl", "corrected.csv"
 CHOICES = ("", "keep", "accept", "relabel", "exclude", "unsure")

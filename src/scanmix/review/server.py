@@ -27,6 +27,8 @@ from scanmix.review.thumbnails import SIDES, Thumbnails
 
 Asked = TypeVar("Asked")
 HOST = "127.0.0.1"
+LOCK = "review.lock"
+"""There is one server, and one writer, for a run."""
 PAGE = Path(__file__).parent / "page"
 FILES = ("index.html", "review.css", "source.js", "draw.js", "grid.js", "review.js")
 HEADERS = {

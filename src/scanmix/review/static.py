@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scanmix.pretrain.artifacts import write_aside
+from scanmix.files import write_text
 from scanmix.review.rows import detail, table
 from scanmix.review.server import PAGE, Review
 
@@ -35,7 +35,7 @@ def write_static(review: Review, path: Path) -> int:
     text = re.sub(
         r'<script defer src="([\w.]+)"></script>', lambda found: f"<script>\n{_page(found[1])}</script>", text
     )
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     return count
 
 

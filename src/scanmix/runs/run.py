@@ -19,8 +19,8 @@ import tomli_w
 from scanmix.checkpoint import Model, Pixels, load_model
 from scanmix.config import Table, UserError, build, dump, flatten, read_toml, unknown_name
 from scanmix.data.examples import Examples, changed_share
+from scanmix.files import write_text
 from scanmix.methods import METHODS
-from scanmix.pretrain.artifacts import write_aside
 from scanmix.runs.settings import RunSettings
 from scanmix.runs.versions import versions
 from scanmix.trajectory import Snapshot
@@ -156,7 +156,7 @@ class Run:
         if self.folder is not None:
             text = "".join(json.dumps(line) + "\n" for line in self.metrics)
             path = self.folder / "metrics.jsonl"
-            write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+            write_text(path, text)
 
 
 def describe(examples: Examples) -> Table:
@@ -190,7 +190,7 @@ def create_run(settings: RunSettings, examples: Examples, folder: Path | None) -
         text = tomli_w.dumps(table)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_aside(folder / "run.toml", lambda aside: aside.write_text(text, encoding="utf-8"))
+            write_text(folder / "run.toml", text)
         except OSError as error:
             raise UserError(f"the run folder {folder} cannot be written: {error.strerror}") from None
     return Run(settings, about, [], folder=folder)

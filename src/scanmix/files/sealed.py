@@ -1,0 +1,71 @@
+"""JSON files that carry a SHA-256 of their content: damage and changes by hand are noticed when they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+
+from scanmix.files.atomic import write_text
+from scanmix.files.told import reading
+
+Model = TypeVar("Model")
+SEAL = "sha256"
+
+
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """Write a JSON object and, as its key `sha256`, the hash of all else.
+
+    Raises:
+        CannotWrite: as `write_aside`.
+    """
+    write_text(path, json.dumps({**content, SEAL: _hash(_canonical(content))}, indent=indent) + "\n")
+
+
+def read_json(path: Path, model: type[Model], fix: str = "") -> Model:
+    """Read a JSON object into a pydantic dataclass or another type that pydantic knows.
+
+    A file of an earlier version has no hash: it is checked by the model alone.
+
+    Args:
+        path: the file.
+        model: what it must hold.
+        fix: what to do about a damaged one.
+
+    Raises:
+        UserError: it cannot be read, does not hold what `model` says, or is not as it was written.
+    """
+    with reading(path, fix):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        seal = content.pop(SEAL, None) if isinstance(content, dict) else None
+        text = _canonical(content)
+        if seal not in (None, _hash(text)):
+            raise ValueError("its checksum is another than when it was written")
+        return checked(model, text)
+
+
+def checked(model: type[Model], text: str) -> Model:
+    """Return what a JSON text holds as a `model`, types strict.
+
+    Raises:
+        ValueError: it holds something else; says in a few words where.
+    """
+    try:
+        return pydantic.TypeAdapter(model).validate_json(text, strict=True)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+
+
+def _canonical(content: Any) -> str:
+    """The same text for the same content, whatever the order of its keys."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,100 @@
+"""Tensors on disk with a checksum: safetensors for results, `torch.save` for what training goes on from.
+
+Nothing is ever unpickled: safetensors, and `torch.load(weights_only=True)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scanmix.files.atomic import write_aside
+from scanmix.files.sealed import SEAL
+from scanmix.files.told import reading
+
+Tensors = dict[str, Tensor]
+CHUNK = 1 << 26
+"""Bytes that are hashed together."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors, their SHA-256 in its metadata.
+
+    Raises:
+        CannotWrite: as `write_aside`.
+    """
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_aside(path, lambda aside: save_file(stored, aside, metadata={SEAL: digest(stored)}))
+
+
+def read_tensors(path: Path, fix: str = "", device: str | torch.device = "cpu") -> Tensors:
+    """Read safetensors; a file of an earlier version has no checksum and is taken as it is.
+
+    Raises:
+        UserError: it cannot be read, or is not as it was written.
+    """
+    with reading(path, fix):
+        with safe_open(path, framework="pt") as file:
+            seal = (file.metadata() or {}).get(SEAL)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if seal not in (None, digest(tensors)):
+            raise ValueError("its checksum is another than when it was written")
+        return {name: tensor.to(device) for name, tensor in tensors.items()}
+
+
+def write_state(path: Path, content: Mapping[str, Any]) -> None:
+    """Write nested tensors and numbers with `torch.save`, which keeps a checksum (CRC-32) of every part.
+
+    Raises:
+        CannotWrite: as `write_aside`.
+    """
+
+    def write(aside: Path) -> None:
+        with aside.open("wb") as file:  # a file of Python's: its errors say what went wrong
+            torch.save(dict(content), file)
+
+    write_aside(path, write)
+
+
+def read_state(path: Path, device: str | torch.device = "cpu", fix: str = "") -> Any:
+    """Read what `write_state` wrote, once its checksums hold.
+
+    Raises:
+        UserError: it cannot be read, or is not as it was written.
+    """
+    with reading(path, fix):
+        content = path.read_bytes()
+        return parse_state(content, device)
+
+
+def parse_state(content: bytes, device: str | torch.device = "cpu") -> Any:
+    """Return what a file of `write_state` holds.
+
+    Raises:
+        Exception: any, where it is damaged; call it in a block of `reading`.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as parts:
+        if (broken := parts.testzip()) is not None:
+            raise ValueError(f"the checksum of its part {broken} is another than when it was written")
+    return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes, whatever the order."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+        for start in range(0, len(flat), CHUNK):
+            found.update(flat[start : start + CHUNK])
+    return found.hexdigest()
