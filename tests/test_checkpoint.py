@@ -1,5 +1,8 @@
 import dataclasses
+import errno
+import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scanmix.checkpoint import Model, load_checkpoint, load_model, pack, save_checkpoint, save_model, unpack
+from scanmix.checkpoint import has_checkpoint, load_checkpoint, pack, save_checkpoint, unpack
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.engine import Engine
+from scanmix.files import CannotWrite
+from scanmix.model import Model, load_model, save_model
 from scanmix.networks.peer import Peer, Predictor, classify
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 
@@ -134,16 +139,84 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_old_checkpoint_stays_until_the_new_one_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, "same", 1, state_of(0))
 
-    def full_disk(content: Any, path: Path) -> None:
-        path.write_bytes(b"half of it")
-        raise OSError("no space left")
+    def full_disk(content: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        save_checkpoint(tmp_path, "same", 2, state_of(0))
-    saved = load_checkpoint(tmp_path, "same", CPU)
-    assert saved is not None and saved[0] == 1
-    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["last.pt"]
+    for _ in range(2):
+        with pytest.raises(CannotWrite, match=r"last\.pt cannot be written: No space left on device; free some space"):
+            save_checkpoint(tmp_path, "same", 2, state_of(0))
+        assert has_checkpoint(tmp_path)
+        saved = load_checkpoint(tmp_path, "same", CPU)
+        assert saved is not None and saved[0] == 1
+        assert len(list((tmp_path / "checkpoint").iterdir())) == 1
+
+
+def flipped(path: Path, byte: int, bit: int = 4) -> None:
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        save_checkpoint(tmp_path, "same", epoch, state_of(epoch))
+    last = tmp_path / "checkpoint" / "last.pt"
+    flipped(last, last.read_bytes().index(state_of(3).table.numpy().tobytes()))
+    with pytest.warns(UserWarning, match=r"last\.pt is damaged .*checksum.*; the training goes on from .*, epoch 2"):
+        saved = load_checkpoint(tmp_path, "same", CPU)
+    assert saved is not None and saved[0] == 2
+    assert torch.equal(saved[1]["table"], state_of(2).table)
+    (tmp_path / "checkpoint" / "before.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"last\.pt is damaged .*; delete the folder"):
+        load_checkpoint(tmp_path, "same", CPU)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, "same", 1, state_of(0))
+    path, draw = tmp_path / "checkpoint" / "last.pt", random.Random(0)
+    whole, right = path.read_bytes(), load_checkpoint(tmp_path, "same", CPU)
+    refused = 0
+    for _ in range(300):
+        path.write_bytes(whole)
+        flipped(path, draw.randrange(len(whole)), draw.randrange(8))
+        try:
+            assert same(load_checkpoint(tmp_path, "same", CPU), right)  # padding between the parts
+        except UserError:
+            refused += 1
+    assert refused > 60  # most of so small a file is padding
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"peers": [{"weights": {}, "optimizer": {}}]},
+        {"peers": [3], "table": 1},
+        {"table": torch.zeros(1), "another": 1},
+        {},
+    ],
+)
+def test_a_whole_checkpoint_of_something_else_is_told(state: Any) -> None:
+    with pytest.raises(UserError, match="does not hold what the method needs"):
+        unpack(Everything, state, make_peer)
+
+
+@pytest.mark.parametrize("epoch", ["1", -1, None])
+def test_a_checkpoint_without_an_epoch_is_told(tmp_path: Path, epoch: Any) -> None:
+    save_checkpoint(tmp_path, "same", epoch, state_of(0))
+    with pytest.raises(UserError, match="is damaged"):
+        load_checkpoint(tmp_path, "same", CPU)
 
 
 def test_logits_are_those_of_each_image_alone() -> None:
@@ -210,6 +283,8 @@ def test_a_missing_model_is_told(tmp_path: Path) -> None:
         ("model.json", "{"),
         ("model.json", "{}"),
         ("model.json", '{"network": {"widths": "wide"}}'),
+        ("model.json", "[1, 2]"),
+        ("model.json", "[" * 20_000),
         ("model.safetensors", "weights"),
     ],
 )
@@ -217,6 +292,56 @@ def test_a_damaged_model_is_told(tmp_path: Path, file: str, content: str) -> Non
     save_model(model_of(), tmp_path)
     (tmp_path / "model" / file).write_text(content)
     with pytest.raises(UserError, match="model"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("size", [-1, 4]), ("size", "wide"), ("channels", 1e400), ("channels", 10**30), ("network", []),
+        ("network", {"widths": [10**12]}), ("class_names", [1, 2, 3]), ("members", 10**9), ("method", "none"),
+        ("kind", "sound"), ("views", {"mean": [0.5, 0.5], "std": [1.0]}), ("more", 1),
+    ],
+)  # fmt: skip
+def test_a_description_with_something_else_in_it_is_told(tmp_path: Path, key: str, value: Any) -> None:
+    """As an earlier version would have written it, without a checksum."""
+    save_model(model_of(), tmp_path)
+    path = tmp_path / "model" / "model.json"
+    about = json.loads(path.read_text())
+    del about["sha256"]
+    path.write_text(json.dumps(about))
+    assert load_model(tmp_path).class_names == CLASSES
+    path.write_text(json.dumps({**about, key: value}))
+    with pytest.raises(UserError, match=r"model\.json|model\.safetensors") as told:
+        load_model(tmp_path)
+    assert len(str(told.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_flipped_bit_in_a_model_is_noticed(tmp_path: Path, name: str) -> None:
+    save_model(model_of(), tmp_path)
+    path, draw = tmp_path / "model" / name, random.Random(0)
+    whole, right = path.read_bytes(), load_model(tmp_path)
+    refused = 0
+    for _ in range(200):
+        path.write_bytes(whole)
+        flipped(path, draw.randrange(len(whole)), draw.randrange(8))
+        try:
+            found = load_model(tmp_path)
+        except UserError:
+            refused += 1
+        else:
+            assert same(dict(found.predictor.state_dict()), dict(right.predictor.state_dict()))
+            assert (found.class_names, found.size, found.method) == (right.class_names, right.size, right.method)
+    assert refused > 190
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    model = model_of()
+    with torch.no_grad():
+        next(model.predictor.parameters()).view(-1)[0] = torch.nan
+    save_model(model, tmp_path)
+    with pytest.raises(UserError, match=r"model\.safetensors has weights that are not numbers \(.*\); delete"):
         load_model(tmp_path)
 
 

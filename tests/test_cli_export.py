@@ -58,7 +58,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", ["onnx", "safetensors"])
 def test_an_exported_folder_predicts_the_same_table(run: Path, pictures: Path, kind: str) -> None:
     result = say("export", run, "--out", "new/out", "--format", kind)
-    assert f"Wrote new/out: README.md, model.json, model.{kind}." in result.stdout
+    assert f"Wrote new/out: README.md, SHA256SUMS, model.json, model.{kind}." in result.stdout
     assert ("Checked on 200 training images: probabilities differ by" in result.stdout) == (kind == "onnx")
     say("predict", "new/out", pictures, "--top", 3, "--out", "out.csv")
     say("predict", run, pictures, "--top", 3, "--out", "run.csv")
@@ -99,7 +99,10 @@ def test_export_says_what_is_wrong(run: Path) -> None:
     say("export", run, "--out", "out")
     assert "out is no run folder: it has no run.toml" in say("export", "out", "--out", "again", code=2).stderr
     Path("out/model.onnx").write_bytes(b"cut")
-    assert "out/model.onnx cannot be read" in say("predict", "out", "-", code=2, stdin=b"a.png").stderr
+    assert (
+        "out/model.onnx is damaged and cannot be read (its checksum"
+        in say("predict", "out", "-", code=2, stdin=b"a.png").stderr
+    )
     assert sorted(os.listdir()) == ["empty", "out"]
 
 

@@ -17,12 +17,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import scanmix
-from scanmix.checkpoint import load_model
 from scanmix.cli import app
 from scanmix.cli.demo import demonstrate
 from scanmix.config import Table
 from scanmix.data.decoding import find_pictures
 from scanmix.data.readers.pictures import read_pictures
+from scanmix.model import load_model
 
 SMALL: Table = {"network": {"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2}}
 NETWORK = ["--set", "network.widths=[8,16]", "--set", "network.blocks=[1,1]", "--set", "network.stem_stride=2"]

@@ -145,7 +145,7 @@ def test_predict_says_what_is_no_array_of_these_features(run: Path) -> None:
 @pytest.mark.parametrize("kind", ["onnx", "safetensors"])
 def test_an_exported_folder_predicts_the_same_table(run: Path, kind: str) -> None:
     result = say("export", run, "--out", "out", "--format", kind)
-    assert f"Wrote out: README.md, model.json, model.{kind}." in result.stdout
+    assert f"Wrote out: README.md, SHA256SUMS, model.json, model.{kind}." in result.stdout
     assert ("Checked on 120 training vectors: probabilities differ" in result.stdout) == (kind == "onnx")
     assert "Next: scanmix predict out new.npy" in result.stdout
     vectors, labels = clouds(300, seed=4)

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import scanmix
-from scanmix.checkpoint import Model
 from scanmix.cli import app
 from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN, Examples
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.evaluate import evaluate, evaluate_rog, evaluate_run
+from scanmix.model import Model
 from scanmix.networks.peer import Predictor
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.runs import Run

@@ -15,6 +15,7 @@ from scanmix.cli import app
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import load
+from scanmix.files import parse_json
 from scanmix.loggers import LOGGERS, Logger, check_loggers, hyperparameters
 from scanmix.runs import Run, open_run
 from scanmix.train import resume, train
@@ -155,7 +156,7 @@ def test_a_named_logger_goes_on_in_its_own_run(
     resume(tmp_path, progress=False, loggers=["mlflow"])
     assert named.steps == [[1, 2], [3]]  # epoch 2 was made again, to the same numbers, and is not sent again
     assert [ear.id for ear in named.opened] == ["run-1", "run-1"]
-    assert json.loads((tmp_path / "loggers/mlflow.json").read_text()) == {"id": "run-1", "epoch": 3}
+    assert parse_json((tmp_path / "loggers/mlflow.json").read_text()) == {"id": "run-1", "epoch": 3}
 
 
 def test_a_named_logger_is_sent_what_it_lacks(

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import scanmix
-from scanmix.checkpoint import Model
 from scanmix.data.examples import Examples
 from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.model import Model
 from scanmix.train import train
 
 STAGES: dict[str, Any] = {

@@ -143,7 +143,13 @@ def settings_of(**more: Any) -> RunSettings:
 
 
 def test_run_toml_brings_the_same_settings_back(tmp_path: Path) -> None:
-    source = {"train": {"load": {"source": "digits"}, "split": "train", "steps": [{"noise": {"mapping": {"1": 2}}}]}}
+    source = {
+        "train": {
+            "load": {"source": "digits"},
+            "split": "train",
+            "steps": [{"noise": {"kind": "asymmetric", "mapping": {"1": 2}}}],
+        }
+    }
     settings = settings_of(source=source, fingerprint="f00", test_fingerprint="ba4")
     create_run(settings, examples_of(), tmp_path / "new" / "run")
     run = open_run(tmp_path / "new" / "run")

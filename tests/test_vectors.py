@@ -11,13 +11,13 @@ from sklearn.datasets import make_classification
 from typer.testing import CliRunner, Result
 
 import scanmix
-from scanmix.checkpoint import load_model
 from scanmix.cli import app
 from scanmix.config import UserError, recipe_names
 from scanmix.data.examples import Examples
 from scanmix.data.feature_views import FeatureViewSettings
 from scanmix.data.readers.vectors import to_vectors
 from scanmix.methods import METHODS
+from scanmix.model import load_model
 from scanmix.networks.mlp import MlpSettings
 from scanmix.runs import open_run, resolve
 from scanmix.train import train

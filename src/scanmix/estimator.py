@@ -21,12 +21,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from scanmix.audit import Audit
-from scanmix.checkpoint import load_model, save_model
 from scanmix.config import UserError, build, dump
 from scanmix.data.arrays import WHITES, find_white, to_images
 from scanmix.data.decoding import decode_pictures, readable
 from scanmix.data.examples import Examples
 from scanmix.data.readers.pictures import read_pictures
+from scanmix.model import load_model, save_model
 from scanmix.runs import Run, RunSettings
 from scanmix.train import train
 

@@ -14,11 +14,11 @@ import torch
 from scanmix.audit.finished import training_data
 from scanmix.blocks.clusters import match_clusters
 from scanmix.blocks.rog import fit_rog
-from scanmix.checkpoint import Model, truth_of
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.engine import derived_seed
+from scanmix.model import Model, truth_of
 from scanmix.runs import Run, open_run
 
 FIVE = 5

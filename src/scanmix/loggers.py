@@ -6,7 +6,6 @@ A logger listens, and no more: nothing of a run depends on it, and one that fail
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import time
 import warnings
@@ -15,8 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from scanmix.config import UserError, flatten, unknown_name
-from scanmix.files import write_text
+import pydantic.dataclasses
+
+from scanmix.config import STRICT, UserError, flatten, unknown_name
+from scanmix.files import read_json, write_json
 from scanmix.runs import Line, Run
 
 
@@ -270,6 +271,14 @@ def _title(run: Run) -> str:
     return f"{run.about['name']}-{run.settings.method}-{run.settings.seed}"
 
 
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class _Note:
+    """What a run remembers of a logger: the logger's own id of the run, and the last epoch it was sent."""
+
+    id: str | None
+    epoch: int
+
+
 def _note_of(folder: Path, name: str) -> Path:
     return folder / "loggers" / f"{name}.json"
 
@@ -278,13 +287,13 @@ def _read_note(run: Run, name: str) -> tuple[str | None, int]:
     """The logger's own id of a run, and the last epoch it was sent."""
     if run.folder is None or not (path := _note_of(run.folder, name)).is_file():
         return None, 0
-    note = json.loads(path.read_text(encoding="utf-8"))
-    return note["id"], note["epoch"]
+    note = read_json(path, _Note, "delete it, and the logger is sent the whole run again")
+    return note.id, note.epoch
 
 
 def _write_note(run: Run, name: str, id: str, epoch: int) -> None:
     if run.folder is None:
         return
-    path, text = _note_of(run.folder, name), json.dumps({"id": id, "epoch": epoch}) + "\n"
+    path = _note_of(run.folder, name)
     path.parent.mkdir(exist_ok=True)
-    write_text(path, text)
+    write_json(path, {"id": id, "epoch": epoch})

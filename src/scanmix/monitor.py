@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 
 from scanmix.blocks.em import em_terms, in_metrics, log_probabilities
-from scanmix.checkpoint import Model
 from scanmix.data.examples import Examples
 from scanmix.engine import Engine
+from scanmix.model import Model
 
 
 def bound_monitor(model: Model, examples: Examples, size: int | None, engine: Engine) -> Callable[[], dict[str, float]]:

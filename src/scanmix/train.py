@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,7 @@ import torch
 from torch import Tensor
 
 from scanmix.audit import collect, save_evidence
-from scanmix.checkpoint import (
-    Model,
-    Seen,
-    has_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    save_model,
-    share_checkpoint,
-    unpack,
-)
+from scanmix.checkpoint import load_checkpoint, save_checkpoint, share_checkpoint, unpack
 from scanmix.config import UserError, build
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
@@ -38,12 +29,14 @@ from scanmix.data.views import make_views
 from scanmix.engine import ALONE, BatchNorm, Diverged, Engine, Parallel, Precision
 from scanmix.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.methods import Method, State
+from scanmix.model import Model, Seen, save_model
 from scanmix.monitor import bound_monitor
 from scanmix.networks.encoders import untrained
 from scanmix.networks.peer import make_peer
 from scanmix.processes import Place, Processes, choose_processes, is_first, launched, limited_threads
 from scanmix.progress import Bar, watched_stages
-from scanmix.runs import Line, Run, RunSettings, describe, open_or_create, open_run, resolve, source_of
+from scanmix.runs import Line, Run, RunSettings, describe, open_or_create, open_run, resolve, source_of, writer
+from scanmix.stops import explained, lost
 from scanmix.trajectory import Snapshot, division, is_due, save_snapshot, take_snapshot
 from scanmix.workers import gathered
 
@@ -82,7 +75,7 @@ def train(
         UserError: settings, data and folder do not fit together, or a loss stopped being a number.
     """
     check_loggers(loggers, None if out is None else Path(out))
-    _check_fit(examples, test)
+    check_call(examples, test, seed, threads)
     asked = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
     how = build(Processes, asked, where="scanmix.train")
     settings = resolve(
@@ -95,8 +88,10 @@ def train(
         test_fingerprint=test.fingerprint() if test else "",
         processes=choose_processes(devices, nodes, how),
     )
-    run = open_or_create(settings, examples, None if out is None or not is_first(nodes) else Path(out))
-    return _start(run, examples, test, cache, progress, loggers)
+    folder = None if out is None or not is_first(nodes) else Path(out)
+    with writer(folder, "in training"):
+        run = open_or_create(settings, examples, folder)
+        return _start(run, examples, test, cache, progress, loggers)
 
 
 def resume(
@@ -116,6 +111,24 @@ def resume(
     if run.finished:
         catch_up(run, loggers)
         return run
+    before = run.settings.processes
+    if launched() is None:
+        devices, nodes = devices or before.devices, nodes or before.nodes
+    processes = choose_processes(devices, nodes, before)
+    first = is_first(processes.nodes)
+    with writer(Path(folder) if first else None, "in training"):
+        run = open_run(folder)  # another process may have gone on with it in between
+        run.settings = dataclasses.replace(run.settings, processes=processes)
+        examples, test = _reloaded(run, folder)
+        return _start(run if first else Run(run.settings, run.about, []), examples, test, cache, progress, loggers)
+
+
+def _reloaded(run: Run, folder: str | Path) -> tuple[Examples, Examples | None]:
+    """Load the training and test data of a run again.
+
+    Raises:
+        UserError: it came from memory, or is not what it was.
+    """
     source = run.settings.source
     if source is None:
         raise UserError(
@@ -126,14 +139,7 @@ def resume(
     found = (examples.fingerprint(), test.fingerprint() if test else "")
     if found != (run.settings.fingerprint, run.settings.test_fingerprint):
         raise UserError(f"the data of {folder} is not what it was when the run began; bring it back or train anew")
-    before = run.settings.processes
-    if launched() is None:
-        devices, nodes = devices or before.devices, nodes or before.nodes
-    processes = choose_processes(devices, nodes, before)
-    run.settings = dataclasses.replace(run.settings, processes=processes)
-    if not is_first(processes.nodes):
-        run = Run(run.settings, run.about, [])
-    return _start(run, examples, test, cache, progress, loggers)
+    return examples, test
 
 
 def take_part(
@@ -151,7 +157,7 @@ def _start(
     if run.finished and launched() is None and run.settings.processes.nodes == 1:
         catch_up(run, loggers)
         return run  # elsewhere, others wait to be told so
-    explain = functools.partial(_lost, run)
+    explain = functools.partial(lost, run)
     first = is_first(run.settings.processes.nodes)
     place = gathered(run.settings, examples, test, explain)
     return _finish(run, examples, test, cache, progress if first else False, loggers if first else (), place)
@@ -165,7 +171,7 @@ def _finish(
     method, settings = run.settings.build_method(), run.settings
     with (
         limited_threads(settings.threads, settings.processes),
-        _explained(run),
+        explained(run),
         watched_stages(settings.method, method.epochs, progress) as (bar, tick),
         place as (rank, world, device),
     ):
@@ -194,11 +200,12 @@ def _finish(
         )
         with logged(run, loggers) as log:
             model, seen = _run_epochs(run, method, engine, data, examples, test, bar, log)
-    run.adopt(dataclasses.replace(model, engine=ALONE), examples)
-    if run.folder is not None:
-        save_evidence(run.folder, collect(seen, examples))
-        run.audit().to_csv(run.folder / "labels.csv")
-        save_model(model, run.folder)
+    with explained(run):
+        run.adopt(dataclasses.replace(model, engine=ALONE), examples)
+        if run.folder is not None:
+            save_evidence(run.folder, collect(seen, examples))
+            run.audit().to_csv(run.folder / "labels.csv")
+            save_model(model, run.folder)
     return run
 
 
@@ -257,8 +264,6 @@ def _keep(run: Run, snapshot: Snapshot) -> None:
 
 def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tuple[State, int]:
     """Return the last saved state and its number of epochs, or start and save that: it may take hours."""
-    for leftover in run.folder.rglob("*.part") if run.folder else ():  # of a process that was killed
-        leftover.unlink()
     saved = load_checkpoint(run.folder, run.settings.identity(), engine.device) if run.folder else None
     saved = share_checkpoint(saved, engine)
     network = run.settings.network
@@ -292,7 +297,23 @@ def _model(run: Run, method: Method, state: State, data: TrainingData, engine: E
     )
 
 
-def _check_fit(examples: Examples, test: Examples | None) -> None:
+def check_call(examples: Examples, test: Examples | None, seed: int, threads: int | None) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        UserError: says which argument is wrong, and what is expected.
+    """
+    for what, given in (("examples", examples), ("test", test)):
+        if not isinstance(given, Examples) and (what, given) != ("test", None):
+            raise UserError(
+                f"{what} must be Examples, not {type(given).__name__}; scanmix.load returns a pair of them: "
+                "train_set, test_set = scanmix.load(...)"
+            )
+    for what, number, least in (("seed", seed, 0), ("threads", 1 if threads is None else threads, 1)):
+        if not isinstance(number, int) or isinstance(number, bool) or not least <= number < 2**63:
+            raise UserError(f"{what} = {number!r}: a whole number of at least {least} is expected")
+    if test is not None and len(test) == 0:
+        raise UserError(f"the test set {test.name!r} is empty; leave test out, or give some images")
     if len(examples) < 2 or examples.num_classes < 2:
         has = f"{len(examples)} images of {examples.num_classes} classes"
         raise UserError(f"{examples.name!r} has {has}; it needs at least two of each")
@@ -319,32 +340,3 @@ def _check_weights(state: State, engine: Engine) -> None:
 
 def _note(run: Run) -> str:
     return "" if run.last_accuracy is None else f"accuracy {run.last_accuracy:.1%}"
-
-
-@contextmanager
-def _explained(run: Run) -> Iterator[None]:
-    """Say where a run stopped, and what is left of it."""
-    try:
-        yield
-    except Diverged as error:
-        raise Diverged(_sentence(run, str(error))) from error
-    except KeyboardInterrupt:
-        if run.folder is None:
-            raise
-        raise KeyboardInterrupt(
-            f"stopped after {len(run.metrics)} epochs; `scanmix resume {run.folder}` goes on"
-        ) from None
-
-
-def _lost(run: Run, what: str) -> str:
-    """Say how to go on after a process was lost."""
-    goes_on = run.folder is not None and has_checkpoint(run.folder)
-    return _sentence(run, what) + (f"; `scanmix resume {run.folder}` goes on" if goes_on else "")
-
-
-def _sentence(run: Run, what: str) -> str:
-    """Say where a run was when `what` happened, and what is left of it."""
-    done, saved = len(run.metrics), run.folder and has_checkpoint(run.folder)
-    where = f"in epoch {done + 1}" if done or saved else "at the start"
-    kept = f"the last good checkpoint (epoch {done}) is in {run.folder}" if saved else "there is no checkpoint"
-    return f"{run.settings.method} stopped {where}: {what} ({kept})"

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scanmix.blocks.divide import noise_rate
-from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.files import write_aside
+from scanmix.files import reading, writing
+from scanmix.files.tensors import read_tensors, write_tensors
 
 SNAPSHOTS = 20
 """About so many in a run: enough for a curve, and a sweep in every epoch would cost a fast method a third."""
@@ -52,11 +50,11 @@ def take_snapshot(logits: Tensor, labels: Tensor, epoch: int, p_clean: Tensor | 
 
 def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Keep a snapshot in `folder`/trajectory, a file of its own."""
-    (folder / "trajectory").mkdir(exist_ok=True)
+    with writing(folder / "trajectory"):
+        (folder / "trajectory").mkdir(exist_ok=True)
     tensors = {"losses": snapshot.losses, "predictions": snapshot.predictions}
     tensors |= {} if snapshot.p_clean is None else {"p_clean": snapshot.p_clean}
-    path = folder / "trajectory" / f"{snapshot.epoch:05d}.safetensors"
-    write_aside(path, lambda aside: save_file(tensors, aside))
+    write_tensors(folder / "trajectory" / f"{snapshot.epoch:05d}.safetensors", tensors)
 
 
 def load_trajectory(folder: Path, epochs: int) -> list[Snapshot]:
@@ -65,18 +63,32 @@ def load_trajectory(folder: Path, epochs: int) -> list[Snapshot]:
     Raises:
         UserError: a file is damaged.
     """
-    found = []
+    found: list[Snapshot] = []
     for path in sorted((folder / "trajectory").glob("*.safetensors")):
-        try:
-            tensors = load_file(path)
+        fix = "delete it, and that epoch is missing from the curves"
+        tensors = read_tensors(path, fix)
+        with reading(path, fix):
             snapshot = Snapshot(int(path.stem), tensors["losses"], tensors["predictions"], tensors.get("p_clean"))
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            raise UserError(
-                f"{path} is damaged ({error}); delete it, and that epoch is missing from the curves"
-            ) from None
+            _check(snapshot, found[0] if found else snapshot)
         if snapshot.epoch <= epochs:
             found.append(snapshot)
     return found
+
+
+def _check(snapshot: Snapshot, first: Snapshot) -> None:
+    """All snapshots of a run are of the same networks and examples.
+
+    Raises:
+        ValueError: this one is not.
+    """
+    for name in ("losses", "predictions", "p_clean"):
+        tensor = getattr(snapshot, name)
+        if tensor is None:
+            continue
+        if tensor.ndim != 2 or tensor.shape != first.losses.shape:
+            raise ValueError(f"{name} of shape {tuple(tensor.shape)}, not {tuple(first.losses.shape)}")
+        if tensor.is_floating_point() == (name == "predictions"):
+            raise ValueError(f"{name} of {tensor.dtype}")
 
 
 def division(p_clean: Tensor, threshold: float, examples: Examples) -> dict[str, float]:

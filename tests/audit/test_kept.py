@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from torch import Tensor
 import scanmix
 from scanmix.audit import Evidence, evidence_of, save_evidence
 from scanmix.audit.kept import load_evidence
-from scanmix.checkpoint import Model
 from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN
+from scanmix.files import parse_json
+from scanmix.model import Model
 from scanmix.runs import Run, open_run
 from scanmix.train import train
 
@@ -149,6 +151,16 @@ def change(name: str, value: torch.Tensor | None) -> Edit:
     return edit
 
 
+def rename(key: str, value: Any) -> Edit:
+    """As a file of an earlier version would have it, which has no checksum."""
+
+    def edit(folder: Path) -> None:
+        names = parse_json((folder / "evidence.json").read_text())
+        (folder / "evidence.json").write_text(json.dumps({**names, key: value}))
+
+    return edit
+
+
 def cut(name: str, to: int) -> Edit:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:to])
 
@@ -169,14 +181,37 @@ def cut(name: str, to: int) -> Edit:
         change("neighbors", torch.tensor(0, dtype=torch.int32)),
         change("pictures", torch.zeros(11, dtype=torch.int32)),
         change("predictions", torch.zeros(12, dtype=torch.int32)),
+        change("predictions", torch.zeros(1, 12)),
+        change("probs", torch.full((12, 3), torch.nan)),
+        change("probs", torch.zeros(12, 3, dtype=torch.int32)),
+        rename("ids", [3] * 12),
+        rename("ids", ["a"] * 12),
+        rename("paths", 5),
+        rename("class_names", {"a": 1}),
     ],
 )
 def test_damage_is_one_sentence(damage: Edit, tmp_path: Path) -> None:
     save_evidence(tmp_path, large(12, 3))
     damage(tmp_path / "evidence")
-    with pytest.raises(UserError, match=r"evidence is damaged \(.*\); delete it") as told:
+    with pytest.raises(
+        UserError, match=r"evidence\.\w+(: no such file| is damaged and cannot be read \(.*\)); delete .*evidence,"
+    ) as told:
         load_evidence(tmp_path)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["evidence.json", "evidence.safetensors"])
+def test_a_flipped_bit_is_noticed(name: str, tmp_path: Path) -> None:
+    kept = large(12, 3)
+    save_evidence(tmp_path, kept)
+    path = tmp_path / "evidence" / name
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), 5):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        with suppress(UserError):
+            assert_same(load_evidence(tmp_path), kept)  # white space, or the word before the checksum
 
 
 def test_one_look_gives_what_two_gave(photos: Path) -> None:

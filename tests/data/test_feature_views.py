@@ -1,6 +1,8 @@
 """Views of feature vectors: standardized rows, noise, features left out."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -8,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from scanmix.data.feature_views import FeatureViews, FeatureViewSettings, disturb, feature_statistics
+from scanmix.config import UserError
+from scanmix.data.feature_views import FeatureViews, FeatureViewSettings, disturb, feature_statistics, given_statistics
 from scanmix.data.views import make_views
 
 
@@ -98,3 +101,22 @@ def test_measured_settings_make_the_same_views_of_other_vectors() -> None:
     assert torch.equal(again.plain(vectors()), views.plain(vectors()))
     assert views.strong_settings() != make(FeatureViewSettings(strong_noise=0.1)).strong_settings()
     assert views.contrastive_settings() == make(FeatureViewSettings(weak_noise=0.2)).contrastive_settings()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ((0.5, 0.5), (1.0,), "views.mean has 2 numbers; there must be 3, or one for all"),
+        ((0.5,), (1.0,) * 4, "views.std has 4 numbers; there must be 3, or one for all"),
+        ((0.5,), (0.0,), "views.std = [0.0]: numbers above 0 are expected"),
+        ((math.nan,), (1.0,), "views.mean = [nan]: finite numbers are expected"),
+    ],
+)
+def test_statistics_that_do_not_fit_are_refused(mean: Sequence[float], std: Sequence[float], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        given_statistics(mean, std, 3)
+
+
+def test_one_number_stands_for_all_channels() -> None:
+    mean, std = given_statistics((0.5,), (0.1, 0.2, 0.3), 3)
+    assert (len(mean), len(std)) == (1, 3)

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import scanmix
-from scanmix.checkpoint import load_model
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.export import onnx_file
 from scanmix.export.classifier import OnnxClassifier, load_classifier, load_onnx
 from scanmix.export.folder import export_onnx, export_safetensors
+from scanmix.model import load_model
 
 SMALL = {"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2, "final_norm": True}
 
@@ -78,7 +78,7 @@ def test_names_size_and_channels_lie_in_the_file_and_beside_it(exported: Path) -
     (given,), (result,) = model.session.get_inputs(), model.session.get_outputs()
     assert (given.name, given.type, given.shape) == (beside["input"], "tensor(uint8)", ["N", 1, 8, 8])
     assert (result.name, result.shape) == (beside["output"], ["N", 10])
-    assert sorted(os.listdir(exported)) == ["README.md", "model.json", "model.onnx"]
+    assert sorted(os.listdir(exported)) == ["README.md", "SHA256SUMS", "model.json", "model.onnx"]
 
 
 def test_other_images_than_those_of_the_training_are_refused(exported: Path) -> None:
@@ -89,7 +89,7 @@ def test_other_images_than_those_of_the_training_are_refused(exported: Path) -> 
 
 def test_safetensors_are_the_model_folder(digits_run: Path, tmp_path: Path) -> None:
     export_safetensors(digits_run, tmp_path / "out")
-    assert sorted(os.listdir(tmp_path / "out")) == ["README.md", "model.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["README.md", "SHA256SUMS", "model.json", "model.safetensors"]
     for name in ("model.json", "model.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (digits_run / "model" / name).read_bytes()
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
@@ -152,7 +152,7 @@ def test_a_damaged_file_is_told(exported: Path, tmp_path: Path) -> None:
     whole = (exported / "model.onnx").read_bytes()
     for content in (b"", b"no model", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"model\.onnx cannot be read"):
+        with pytest.raises(UserError, match=r"model\.onnx is damaged and cannot be read"):
             load_onnx(path)
     graph = onnx.load_from_string(whole)
     del graph.metadata_props[:]

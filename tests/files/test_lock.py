@@ -12,25 +12,26 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from scanmix.files import held
-with held(Path(sys.argv[1]), "training"):
+with held(Path(sys.argv[1]), "in training"):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_the_second_is_told_who_holds_it_and_since_when(tmp_path: Path) -> None:
-    with held(tmp_path, "training"):
-        who = rf"in use: training, process {os.getpid()} on .+, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d.*; use that page"
+    with held(tmp_path, "in training"):
+        since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d.*"
+        who = rf"is in training already: process {os.getpid()}, on .+ {since}; use that page"
         with pytest.raises(UserError, match=who), held(tmp_path, "audit", busy="use that page"):
             raise AssertionError("two at once")
         assert (tmp_path / LOCK).stat().st_mode & 0o077 == 0  # the token is nobody else's
     assert not list(tmp_path.iterdir())
-    with held(tmp_path, "training"):
+    with held(tmp_path, "in training"):
         pass
 
 
 def test_two_locks_of_one_folder_do_not_meet(tmp_path: Path) -> None:
-    with held(tmp_path, "training"), held(tmp_path, "review", "review.lock"):
+    with held(tmp_path, "in training"), held(tmp_path, "under review", "review.lock"):
         assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -45,16 +46,16 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
         holder.kill()
     assert f"process {holder.pid}" in (tmp_path / LOCK).read_text()  # a stale line
     with held(tmp_path, "mine"):
-        assert f"mine, process {os.getpid()}" in (tmp_path / LOCK).read_text()
+        assert f"mine already: process {os.getpid()}, on" in (tmp_path / LOCK).read_text()
 
 
 def test_a_failing_block_lets_go(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), held(tmp_path, "training"):
+    with pytest.raises(ZeroDivisionError), held(tmp_path, "in training"):
         raise ZeroDivisionError
-    with held(tmp_path, "training"):
+    with held(tmp_path, "in training"):
         pass
 
 
 def test_where_nothing_can_be_written_nobody_is_kept_out(tmp_path: Path) -> None:
-    with held(tmp_path / "not there", "training"), held(tmp_path / "not there", "training"):
+    with held(tmp_path / "not there", "in training"), held(tmp_path / "not there", "in training"):
         pass

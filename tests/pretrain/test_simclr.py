@@ -9,9 +9,9 @@ from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.schedules import cosine
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Diverged, Engine
+from scanmix.files.tensors import Tensors
 from scanmix.networks.peer import make_encoder, sweep
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
-from scanmix.pretrain.artifacts import Tensors
 from scanmix.pretrain.simclr import Projector, SimCLR, simclr
 
 SMALL = PreActResNetSettings(widths=(8, 16), blocks=(1, 1))

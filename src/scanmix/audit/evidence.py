@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
-from scanmix.checkpoint import Seen
 from scanmix.data.duplicates import exact_groups
 from scanmix.data.examples import Examples
+from scanmix.model import Seen
 from scanmix.trajectory import Snapshot
 
 NEIGHBORS = 10

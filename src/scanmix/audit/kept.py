@@ -5,17 +5,16 @@ Nothing here is ever unpickled: safetensors and JSON. Legend: N examples, C clas
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from scanmix.audit.evidence import Evidence
-from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN
-from scanmix.files import write_aside, write_text
+from scanmix.files import parse_json, reading, write_json, writing
+from scanmix.files.tensors import read_tensors, write_tensors
 
 TENSORS = ("labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "pictures")
 """Whole numbers take 32 bits on the disk and 64 in memory."""
@@ -25,15 +24,18 @@ def save_evidence(folder: Path, evidence: Evidence) -> None:
     """Write evidence to `folder`/evidence, but for what the run keeps elsewhere: snapshots, and what follows from them.
 
     About 64 + 2 C bytes for each of N examples, their names not counted.
+
+    Raises:
+        CannotWrite: as `write_aside`.
     """
     folder = folder / "evidence"
-    folder.mkdir(exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
     found = {name: tensor for name in TENSORS if (tensor := getattr(evidence, name)) is not None}
     tensors = {name: tensor.int() if tensor.dtype == torch.int64 else tensor for name, tensor in found.items()}
     names = {"class_names": evidence.class_names, "ids": evidence.ids, "paths": evidence.paths}
-    write_aside(folder / "evidence.safetensors", lambda aside: save_file(tensors, aside))
-    text = json.dumps(names) + "\n"
-    write_text(folder / "evidence.json", text)
+    write_tensors(folder / "evidence.safetensors", tensors)
+    write_json(folder / "evidence.json", names)
 
 
 def has_evidence(folder: Path) -> bool:
@@ -48,28 +50,40 @@ def load_evidence(folder: Path) -> Evidence:
         UserError: a file is missing or damaged.
     """
     folder = folder / "evidence"
-    try:
-        names = json.loads((folder / "evidence.json").read_text(encoding="utf-8"))
-        found = load_file(folder / "evidence.safetensors")
+    fix = f"delete {folder}, and labels are judged from the images again, if all are there"
+    with reading(folder / "evidence.json", fix):
+        content = parse_json((folder / "evidence.json").read_text(encoding="utf-8"))
+        names = {key: _texts(content, key) for key in ("class_names", "ids")}
+        paths = None if content["paths"] is None else _texts(content, "paths")
+    path = folder / "evidence.safetensors"
+    found = read_tensors(path, fix)
+    with reading(path, fix):
         tensors = {name: tensor.long() if tensor.dtype == torch.int32 else tensor for name, tensor in found.items()}
         evidence = Evidence(
             labels=tensors["labels"],
             probs=tensors["probs"],
             predictions=tensors["predictions"],
-            class_names=tuple(names["class_names"]),
-            ids=tuple(names["ids"]),
-            paths=None if names["paths"] is None else tuple(names["paths"]),
+            class_names=names["class_names"],
+            ids=names["ids"],
+            paths=paths,
             true_labels=tensors.get("true_labels"),
             neighbors=tensors.get("neighbors"),
             similarity=tensors.get("similarity"),
             pictures=tensors.get("pictures"),
         )
         _check(evidence)
-    except (LookupError, TypeError, ValueError, OSError, SafetensorError) as error:
-        raise UserError(
-            f"{folder} is damaged ({error}); delete it, and labels are judged from the images again, if all are there"
-        ) from None
     return evidence
+
+
+def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Texts, which need not be UTF-8: pydantic takes no others.
+
+    Raises:
+        KeyError, TypeError, ValueError: there are none under that key.
+    """
+    if not all(isinstance(text, str) for text in content[key]):
+        raise ValueError(f"{key} that are no texts")
+    return tuple(content[key])
 
 
 def _check(evidence: Evidence) -> None:
@@ -79,6 +93,8 @@ def _check(evidence: Evidence) -> None:
         ValueError: they do not.
     """
     count, classes = len(evidence.ids), len(evidence.class_names)
+    if len(set(evidence.ids)) < count or len(set(evidence.class_names)) < classes:
+        raise ValueError("a name stands twice")
     if evidence.paths is not None and len(evidence.paths) != count:
         raise ValueError(f"{count} ids and {len(evidence.paths)} paths")
     below = {"labels": classes, "true_labels": classes, "predictions": classes, "neighbors": count, "pictures": count}
@@ -91,6 +107,10 @@ def _check(evidence: Evidence) -> None:
         }  # fmt: skip
         if tuple(tensor.shape) != pairs.get(name, (count,)):
             raise ValueError(f"{name} of shape {tuple(tensor.shape)} for {count} ids of {classes} classes")
+        if tensor.is_floating_point() == (name in below):
+            raise ValueError(f"{name} of {tensor.dtype}")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{name} that are no numbers")
         least = FOREIGN if name == "true_labels" else 0
         if name in below and tensor.numel() and not least <= int(tensor.min()) <= int(tensor.max()) < below[name]:
             raise ValueError(f"{name} outside of {least}..{below[name] - 1}")

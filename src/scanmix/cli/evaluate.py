@@ -32,9 +32,9 @@ def evaluate(
 ) -> None:
     """Measure a finished run on labeled images or vectors."""
     check_run(run)
-    from scanmix.checkpoint import load_model
     from scanmix.evaluate import evaluate as measure
     from scanmix.evaluate import test_set_of
+    from scanmix.model import load_model
 
     model = load_model(run)
     examples = test_set_of(run) if data is None else load_labeled(model, data, root)

@@ -49,7 +49,7 @@ def review(
         typer.echo(f"{static}: the {count} most doubtful labels, to be looked at without this program")
         return
     socket, token, url = listen(port)
-    with socket, held(run, f"review at {url}", LOCK, "use that page or stop it first"):
+    with socket, held(run, "under review", LOCK, url, "use that page or stop it first"):
         page = _review_of(opened, run, name)
         page.decisions.take_over()
         typer.echo(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")

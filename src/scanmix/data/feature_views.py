@@ -7,6 +7,7 @@ images carries vectors; its views are plain rows.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from scanmix.config import STRICT
+from scanmix.config import STRICT, UserError
 from scanmix.data.looks import View, in_turn
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -87,6 +88,22 @@ class FeatureViews:
         return dataclasses.replace(self.settings, mean=tuple(self.mean.tolist()), std=tuple(self.std.tolist()))
 
 
+def given_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation as they were set: of each channel, or one for all. Shape: -> (C,) or (1,) each.
+
+    Raises:
+        UserError: their number is another, or they are no numbers to divide by.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise UserError(f"views.{name} has {len(values)} numbers; there must be {channels}, or one for all")
+        if not all(math.isfinite(value) for value in values):
+            raise UserError(f"views.{name} = {list(values)}: finite numbers are expected")
+    if min(std) <= 0:
+        raise UserError(f"views.std = {list(std)}: numbers above 0 are expected")
+    return torch.tensor(mean), torch.tensor(std)
+
+
 def make_feature_views(
     settings: FeatureViewSettings, vectors: Tensor, device: torch.device | None = None
 ) -> FeatureViews:
@@ -94,7 +111,7 @@ def make_feature_views(
     if settings.mean is None or settings.std is None:
         mean, std = feature_statistics(vectors.flatten(1))
     else:
-        mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
+        mean, std = given_statistics(settings.mean, settings.std, vectors.shape[1])
     device = vectors.device if device is None else device
     return FeatureViews(settings, mean=mean.to(device), std=std.to(device))
 

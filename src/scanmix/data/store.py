@@ -6,21 +6,28 @@ Legend: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import pydantic.dataclasses
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError
+from scanmix.config import STRICT, UserError
+from scanmix.data.decoding import threaded
 from scanmix.data.npy import MAPPED, stays_on_disk
+from scanmix.files import CannotWrite, read_json, reading, remove_leftovers, replacing, write_json, writing
 
+CHUNK = 1 << 26
+"""Bytes that are checked together."""
+OURS = r"[0-9a-f]{20}\.(?:npy|json)"
+"""What files of the cache of images are called."""
 Outcome = np.ndarray | str
 """A decoded image (C, H, W) uint8, or why there is none."""
 
@@ -32,6 +39,16 @@ class Decoded(NamedTuple):
     """(M, C, H, W) uint8, in the order of the files."""
     failed: dict[int, str]
     """Position of a file -> reason."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class About:
+    """What lies beside a file of decoded images."""
+
+    failed: dict[str, str]
+    """Position of a file -> reason."""
+    pixels: str
+    """SHA-256 of all bytes of the images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,20 +102,56 @@ def gather(outcomes: Iterable[Outcome], paths: Sequence[Path], shape: tuple[int,
     size = len(paths) * math.prod(shape)
     if not stays_on_disk(size):
         return _in_memory(outcomes, len(paths), shape)
-    folder = default_cache() / "images"
-    path = folder / f"{_key(paths, shape)}.npy"
-    if not path.exists():
+    path = default_cache() / "images" / f"{_key(paths, shape)}.npy"
+    stored = _stored(path, len(paths), shape)
+    if stored is None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(path.parent, [OURS])
             _write(path, outcomes, len(paths), shape)
-        except OSError as error:
+        except (OSError, CannotWrite) as error:
+            why = error.strerror if isinstance(error, OSError) else error
             raise UserError(
-                f"{path} cannot be written: {error.strerror}. It needs {size / 1e9:.1f} GB: let SCANMIX_CACHE name a "
-                "folder with so much room, or decode smaller images with --size"
+                f"{path} cannot be written: {why}. It needs {size / 1e9:.1f} GB: let SCANMIX_CACHE name a folder with "
+                "so much room, or decode smaller images with --size"
             ) from None
-    failed = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    mapped = np.load(path, mmap_mode=MAPPED)
-    return Decoded(torch.from_numpy(mapped), {int(place): why for place, why in failed.items()})
+        stored = _opened(path, len(paths), shape)
+    return stored
+
+
+def _stored(path: Path, count: int, shape: tuple[int, int, int]) -> Decoded | None:
+    """Open what was decoded before; None where there is nothing, or it is damaged, which is told."""
+    if not path.exists():
+        return None
+    try:
+        with reading(path):
+            digest = hashlib.sha256()
+            about = read_json(path.with_suffix(".json"), About)
+            mapped = np.load(path, mmap_mode=MAPPED)
+            rows = max(1, CHUNK // max(1, math.prod(mapped.shape[1:])))
+            starts = range(0, len(mapped), rows)
+            for part in threaded(lambda start: mapped[start : start + rows].tobytes(), starts, "checking images"):
+                digest.update(part)
+            if digest.hexdigest() != about.pixels:
+                raise ValueError("its checksum is another than when it was written")
+        return _opened(path, count, shape)
+    except UserError as error:
+        warnings.warn(f"{error}; the images are decoded again", stacklevel=3)
+        return None
+
+
+def _opened(path: Path, count: int, shape: tuple[int, int, int]) -> Decoded:
+    """Map the file of the images that could be decoded.
+
+    Raises:
+        UserError: it holds other images than these.
+    """
+    with reading(path):
+        failed = {int(place): why for place, why in read_json(path.with_suffix(".json"), About).failed.items()}
+        mapped = np.load(path, mmap_mode=MAPPED)
+        if mapped.dtype != np.uint8 or mapped.shape != (count - len(failed), *shape):
+            raise ValueError(f"it holds {mapped.dtype} of {mapped.shape}")
+        return Decoded(torch.from_numpy(mapped), failed)
 
 
 def _in_memory(outcomes: Iterable[Outcome], count: int, shape: tuple[int, int, int]) -> Decoded:
@@ -114,26 +167,20 @@ def _in_memory(outcomes: Iterable[Outcome], count: int, shape: tuple[int, int, i
 
 def _write(path: Path, outcomes: Iterable[Outcome], count: int, shape: tuple[int, int, int]) -> None:
     """Write the array aside while the files are decoded, then what failed, and rename the array last."""
-    failed: dict[int, str] = {}
-    aside, beside = (path.with_name(f"{path.name}.{os.getpid()}.{end}") for end in ("part", "json.part"))
-    try:
-        with aside.open("wb") as file:
+    failed: dict[str, str] = {}
+    digest = hashlib.sha256()
+    with replacing(path) as aside:
+        with writing(path), aside.open("wb") as file:
             _write_header(file, (count, *shape))
             for place, outcome in enumerate(outcomes):
                 if isinstance(outcome, str):
-                    failed[place] = outcome
+                    failed[str(place)] = outcome
                 else:
                     file.write(outcome.data)
+                    digest.update(outcome.data)
             file.seek(0)  # the header has room for any number of rows: its length stays
             _write_header(file, (count - len(failed), *shape))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.write_text(json.dumps(failed), encoding="utf-8")
-        beside.replace(path.with_suffix(".json"))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-        beside.unlink(missing_ok=True)
+        write_json(path.with_suffix(".json"), {"failed": failed, "pixels": digest.hexdigest()})
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:

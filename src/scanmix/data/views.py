@@ -21,7 +21,7 @@ from scanmix.config import STRICT, UserError
 from scanmix.data.augmentations import augment, cutout, draw_augmentations, draw_holes
 from scanmix.data.distortions import color_jitter, gaussian_blur, grayscale
 from scanmix.data.examples import Kind
-from scanmix.data.feature_views import FeatureViews, FeatureViewSettings, make_feature_views
+from scanmix.data.feature_views import FeatureViews, FeatureViewSettings, given_statistics, make_feature_views
 from scanmix.data.looks import View, in_turn
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -184,7 +184,7 @@ def make_views(
     if settings.mean is None or settings.std is None:
         mean, std = channel_statistics(images)
     else:
-        mean, std = torch.tensor(settings.mean), torch.tensor(settings.std)
+        mean, std = given_statistics(settings.mean, settings.std, images.shape[1])
     keep_class = flip if settings.flip is None else settings.flip
     device = images.device if device is None else device
     return Views(settings, mean=mean.to(device), std=std.to(device), flip=keep_class)

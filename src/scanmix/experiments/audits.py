@@ -6,7 +6,6 @@ Legend: N examples, C classes.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import statistics
 import time
@@ -23,7 +22,7 @@ from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers import load
-from scanmix.files import write_aside, write_text
+from scanmix.files import checked, held, reading, write_text, writing
 from scanmix.interop import cross_validated
 from scanmix.progress import Bar, Quiet
 from scanmix.train import train
@@ -77,22 +76,31 @@ def run_audits(
         overrides: settings laid on the recipe of each method.
 
     Raises:
-        UserError: cleanlab is missing.
+        UserError: cleanlab is missing, a part that was kept is damaged, or another process measures here.
     """
     _need_cleanlab()
     kept = out / "runs" / NAME
-    kept.mkdir(parents=True, exist_ok=True)
+    with writing(kept):
+        kept.mkdir(parents=True, exist_ok=True)
     cells = [(seed, rate) for seed in range(seeds) for rate in rates]
+    with held(kept, "being reproduced", "table.lock"):
+        return _run_cells(out, cells, seeds, folds, bar or Quiet(), overrides or {})
+
+
+def _run_cells(
+    out: Path, cells: Sequence[tuple[int, float]], seeds: int, folds: int, bar: Bar, overrides: Overrides
+) -> list[Score]:
+    """Measure what is not kept yet, and write the page after each part."""
     scores: list[Score] = []
     for done, (seed, rate) in enumerate(cells):
-        (bar or Quiet()).set(done, len(cells), f"{rate:.0%}, seed {seed}")
-        path = kept / f"symmetric-{rate}-seed{seed}.json"
+        bar.set(done, len(cells), f"{rate:.0%}, seed {seed}")
+        path = out / "runs" / NAME / f"symmetric-{rate}-seed{seed}.json"
         if path.is_file():
-            scores += [Score(**score) for score in json.loads(path.read_text(encoding="utf-8"))]
+            with reading(path, "delete it, and this part is measured again"):
+                scores += checked(list[Score], path.read_text(encoding="utf-8"))
             continue
-        found = list(_score_all(rate, seed, folds, overrides or {}))
-        text = json.dumps([dataclasses.asdict(score) for score in found], indent=2)
-        write_aside(path, functools.partial(Path.write_text, data=text, encoding="utf-8"))
+        found = list(_score_all(rate, seed, folds, overrides))
+        write_text(path, json.dumps([dataclasses.asdict(score) for score in found], indent=2))
         scores += found
         _write(out, scores, seeds)
     _write(out, scores, seeds)

@@ -23,7 +23,7 @@ from scanmix.experiments.explain import settings_of
 from scanmix.experiments.results import read_result, write_results
 from scanmix.experiments.store import append, row_of
 from scanmix.experiments.tables import Cell, ResultTable, chosen_cells, images_of, pretrains
-from scanmix.files import write_aside
+from scanmix.files import held, write_text, writing
 from scanmix.progress import Bar, Quiet
 from scanmix.runs import Run, open_run, resolve
 
@@ -115,7 +115,7 @@ class Work:
     def write(self) -> None:
         """Write the table as far as it is finished, row by row, the store of all runs, and the time it took."""
         seconds = self.earlier + time.monotonic() - self.began
-        write_aside(self.folder / "seconds", lambda aside: aside.write_text(f"{seconds:.1f}\n"))
+        write_text(self.folder / "seconds", f"{seconds:.1f}\n")
         order = sorted(chosen_cells(self.table), key=lambda cell: self.table.methods.index(cell.method))
         done = [(read_result(run, cell.noise), run) for cell, run in self.finished(order)]
         write_results(self.table, [result for result, _ in done], self.out, self.jobs, seconds)
@@ -142,7 +142,7 @@ def run_table(
     Returns: what is wrong with each cell that failed, by name. The others were not held up by it.
 
     Raises:
-        UserError: the data cannot be read, or a setting or a name in `only` is wrong.
+        UserError: the data cannot be read, a setting or a name in `only` is wrong, or another process runs this table.
     """
     work = Work(table, out, jobs, root, overrides or {})
     cells, bar = chosen_cells(table, only), bar or Quiet()
@@ -151,14 +151,23 @@ def run_table(
     waiting = [cell for cell in cells if not is_finished(work, cell)]
     if waiting:  # missing data are told once, and not by every cell
         load_data(table, waiting[0].noise, root)
-    work.folder.mkdir(parents=True, exist_ok=True)
+    with writing(work.folder):
+        work.folder.mkdir(parents=True, exist_ok=True)
+    with held(work.folder, "being reproduced", "table.lock"):
+        return _run_cells(work, cells, waiting, bar, say)
+
+
+def _run_cells(
+    work: Work, cells: Sequence[Cell], waiting: list[Cell], bar: Bar, say: Callable[[str], None]
+) -> dict[str, str]:
+    """Train what is waiting; return what failed."""
     work.earlier = _seconds_before(work.folder / "seconds")
     work.write()
     failures: dict[str, str] = {}
     running: dict[Cell, subprocess.Popen[bytes]] = {}
     try:
         while waiting or running:
-            while len(running) < jobs and (ready := next_cell(work, waiting, running)):
+            while len(running) < work.jobs and (ready := next_cell(work, waiting, running)):
                 waiting.remove(ready)
                 running[ready] = start_cell(work, ready)
             bar.set(len(cells) - len(waiting) - len(running), len(cells), ", ".join(cell.name for cell in running))
@@ -240,7 +249,8 @@ def next_cell(work: Work, waiting: Sequence[Cell], running: Mapping[Cell, object
 
 def start_cell(work: Work, cell: Cell) -> subprocess.Popen[bytes]:
     """Begin, or go on with, the training of one cell in a process of its own."""
-    with (work.folder / f"{cell.name}.log").open("wb") as log:
+    path = work.folder / f"{cell.name}.log"
+    with writing(path), path.open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-c", CHILD, *work.arguments(cell)],
             stdin=subprocess.PIPE,

@@ -10,10 +10,12 @@ from typing import Any
 from scanmix.config import UserError
 from scanmix.experiments.results import Result
 from scanmix.experiments.tables import ResultTable
-from scanmix.files import write_text
+from scanmix.files import checked, held, reading, write_text, writing
 from scanmix.runs import Run
 
 Row = Mapping[str, Any]
+PATIENCE = 30.0
+"""Seconds to wait for another table that is writing."""
 
 
 def row_of(table: ResultTable, result: Result, run: Run) -> Row:
@@ -35,24 +37,32 @@ def read_store(path: Path) -> list[Row]:
     """
     if not path.is_file():
         return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            raise UserError(f"{path}, line {number} is no JSON; mend or delete that line") from None
+    rows: list[Row] = []
+    with reading(path):
+        for number, line in enumerate(path.read_bytes().decode().splitlines(), start=1):
+            try:
+                rows.append(checked(dict[str, Any], line))
+            except ValueError:
+                raise UserError(f"{path}, line {number} is no JSON object; mend or delete that line") from None
     return rows
 
 
 def append(path: Path, rows: Iterable[Row]) -> None:
-    """Add the rows that are not there yet: a run is known by its table, method, noise, seed and settings."""
-    known = read_store(path)
-    seen = {_key(row) for row in known}
-    new = [row for row in rows if _key(row) not in seen]
-    if new:
-        text = "".join(json.dumps(row) + "\n" for row in [*known, *new])
+    """Add the rows that are not there yet: a run is known by its table, method, noise, seed and settings.
+
+    Several tables may write to one store: they wait for each other.
+
+    Raises:
+        UserError: the store is damaged, or another process does not let go of it; CannotWrite: as `write_aside`.
+    """
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
+    with held(path.parent, "writing its store", "store.lock", patience=PATIENCE):
+        known = read_store(path)
+        seen = {_key(row) for row in known}
+        new = [row for row in rows if _key(row) not in seen]
+        if new:
+            write_text(path, "".join(json.dumps(row) + "\n" for row in [*known, *new]))
 
 
 def _key(row: Row) -> tuple[Any, ...]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scanmix.checkpoint import Model
 from scanmix.config import read_toml
 from scanmix.export.classifier import DTYPES, INPUTS, ONNX_FILE, OUTPUT, input_shape
 from scanmix.export.onnx_file import OPSET, Agreement
+from scanmix.model import Model
 from scanmix.runs import Run
 
 MOST_NAMES = 100
@@ -76,7 +76,7 @@ def safetensors_use(model: Model) -> str:
 
 ```python
 import numpy as np
-from scanmix.checkpoint import load_model
+from scanmix.model import load_model
 
 model = load_model(".")
 {name} = np.zeros({(1, *input_shape(model))}, np.{DTYPES[model.kind]})  # yours: any number of them

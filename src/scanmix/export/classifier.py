@@ -9,11 +9,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
+import pydantic.dataclasses
 
-from scanmix.config import UserError
+from scanmix.config import STRICT, Count, UserError
+from scanmix.files import checked, reading
+from scanmix.files.sums import check_sum
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -59,6 +62,20 @@ def input_shape(model: Classifier) -> tuple[int, ...]:
     return (model.channels,) if model.kind == "vector" else (model.channels, *model.size)
 
 
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class About:
+    """What the metadata of an exported file say."""
+
+    class_names: list[str]
+    channels: Count
+    size: tuple[Count, Count]
+    kind: Literal["image", "vector"] = "image"
+    """Files of before there were others do not say."""
+
+
+ABOUT = frozenset(About.__dataclass_fields__)
+
+
 @dataclass(frozen=True, eq=False)
 class OnnxClassifier:
     """An exported file, run by onnxruntime on the CPU."""
@@ -100,8 +117,8 @@ def load_classifier(folder: Path, device: str = "auto") -> Classifier:
         if device not in ("auto", "cpu"):
             raise UserError(f"{folder / ONNX_FILE} runs on the CPU; leave --device out")
         return load_onnx(folder / ONNX_FILE)
-    from scanmix.checkpoint import load_model
     from scanmix.engine import find_device
+    from scanmix.model import load_model
 
     return load_model(folder, find_device(device))
 
@@ -116,14 +133,12 @@ def load_onnx(path: Path) -> OnnxClassifier:
         import onnxruntime
     except ImportError:
         raise UserError(f"{path} needs onnxruntime; install it with: pip install 'scanmix[onnx]'") from None
-    try:
+    check_sum(path)
+    with reading(path):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors share no base class
-        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    about: dict[str, Any] = session.get_modelmeta().custom_metadata_map
+    told: dict[str, str] = session.get_modelmeta().custom_metadata_map
     try:
-        names, (height, width) = tuple(json.loads(about["class_names"])), json.loads(about["size"])
-        kind: Kind = json.loads(about.get("kind", '"image"'))  # files of before there were others do not say
-        return OnnxClassifier(session, names, int(about["channels"]), (height, width), kind)
-    except (KeyError, TypeError, ValueError):
+        about = checked(About, json.dumps({name: json.loads(told[name]) for name in ABOUT if name in told}))
+    except (ValueError, RecursionError):
         raise UserError(f"{path} was not written by scanmix: it names no classes, channels and size") from None
+    return OnnxClassifier(session, tuple(about.class_names), about.channels, about.size, about.kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,8 @@ from scanmix.config import UserError
 from scanmix.export.card import made_with, model_card, onnx_use, safetensors_use
 from scanmix.export.classifier import INPUTS, ONNX_FILE, OUTPUT
 from scanmix.export.onnx_file import OPSET, Agreement, about, check_onnx, require_onnx, write_onnx
+from scanmix.files import aside_of, held, remove_leftovers, write_text, writing
+from scanmix.files.sums import write_sums
 from scanmix.runs import open_run
 
 MODEL_FILES = ("model.safetensors", "model.json")
@@ -27,14 +29,12 @@ def export_onnx(run_folder: Path, out: Path) -> Agreement:
     require_onnx()
     run = open_run(run_folder)
     model = run.model
-    with _new_folder(out) as folder:
+    with held(run_folder, "being exported"), _new_folder(out) as folder:
         write_onnx(model, folder / ONNX_FILE)
         agreement = check_onnx(run, folder / ONNX_FILE)
         description = {**about(model), "input": INPUTS[model.kind], "output": OUTPUT, "opset": OPSET}
-        (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        (folder / "README.md").write_text(
-            model_card(run, made_with(run_folder), onnx_use(model, agreement)), encoding="utf-8"
-        )
+        write_text(folder / "model.json", json.dumps(description, indent=2) + "\n")
+        write_text(folder / "README.md", model_card(run, made_with(run_folder), onnx_use(model, agreement)))
     return agreement
 
 
@@ -46,25 +46,27 @@ def export_safetensors(run_folder: Path, out: Path) -> None:
     """
     run = open_run(run_folder)
     model = run.model
-    with _new_folder(out) as folder:
+    with held(run_folder, "being exported"), _new_folder(out) as folder:
         for name in MODEL_FILES:
             shutil.copyfile(run_folder / "model" / name, folder / name)
-        (folder / "README.md").write_text(
-            model_card(run, made_with(run_folder), safetensors_use(model)), encoding="utf-8"
-        )
+        write_text(folder / "README.md", model_card(run, made_with(run_folder), safetensors_use(model)))
 
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """Hand out a folder that becomes `out` when the block ends, and is gone if it fails."""
+    """Hand out a folder that becomes `out` when the block ends, and is gone if it fails.
+
+    The hashes of its files are written last, as `sha256sum -c SHA256SUMS` reads them.
+    """
     if out.exists():
         raise UserError(f"{out} is there already; choose another --out")
-    aside = out.absolute().with_name(f".{out.name}.{os.getpid()}")
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        aside.rename(out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    aside = aside_of(out.absolute())
+    with writing(out):
+        try:
+            remove_leftovers(aside.parent, [re.escape(out.name)])
+            aside.mkdir(parents=True)
+            yield aside
+            write_sums(aside)
+            aside.rename(out)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scanmix.checkpoint import Model
 from scanmix.config import UserError
 from scanmix.data.readers import reload
 from scanmix.export.classifier import INPUTS, OUTPUT, input_shape, load_onnx
+from scanmix.model import Model
 from scanmix.networks.peer import guessing
 from scanmix.runs import Run
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scanmix.files.told import writing
@@ -42,7 +42,8 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             aside.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what is told
+            aside.unlink(missing_ok=True)
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
@@ -62,6 +63,24 @@ def write_text(path: Path, text: str) -> None:
         CannotWrite: as `write_aside`.
     """
     write_aside(path, lambda aside: aside.write_bytes(text.encode()))
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to the end of a file and flush it to the disk; where that fails, the file is left as it was.
+
+    Raises:
+        CannotWrite: a full disk, a limit, or no right to write.
+    """
+    with writing(path), path.open("ab") as file:
+        before = file.tell()
+        try:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                os.truncate(path, before)
+            raise
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:

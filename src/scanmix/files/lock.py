@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -15,12 +16,16 @@ from typing import IO
 from scanmix.config import UserError
 
 LOCK = "run.lock"
+PAUSE = 0.05
 UNKNOWN = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 """What a file system answers that knows no locks."""
 
 
 @contextmanager
-def held(folder: Path, work: str, name: str = LOCK, busy: str = "wait for it or stop it") -> Iterator[None]:
+def held(
+    folder: Path, work: str, name: str = LOCK, at: str = "", busy: str = "wait for it or stop it",
+    patience: float = 0.0,
+) -> Iterator[None]:  # fmt: skip
     """Hold the lock of an existing folder while the block runs; that of a dead process stops nobody.
 
     The lock is advisory: it keeps out those who ask for it. Where the file system knows no locks, or the folder
@@ -28,15 +33,17 @@ def held(folder: Path, work: str, name: str = LOCK, busy: str = "wait for it or 
 
     Args:
         folder: what is locked.
-        work: what is done with it, "training", for whoever is refused.
+        work: what is done with it, "in training", for whoever is refused.
         name: of the file that holds the lock; who holds it stands in it, for its owner's eyes.
+        at: where the holder is to be found.
         busy: what the refused one can do.
+        patience: seconds to wait for a holder that is soon done.
 
     Raises:
         UserError: a living process holds it; says which, since when and for what.
     """
     path = folder / name
-    file = _locked(path, folder, busy)
+    file = _locked(path, folder, busy, time.monotonic() + patience)
     if file is None:
         yield
         return
@@ -44,7 +51,8 @@ def held(folder: Path, work: str, name: str = LOCK, busy: str = "wait for it or 
         since = datetime.now().astimezone().isoformat(" ", "seconds")
         with suppress(OSError):  # a full disk: the lock holds all the same
             file.truncate(0)
-            file.write(f"{work}, process {os.getpid()} on {platform.node()}, since {since}\n")
+            place = f" at {at}" if at else ""
+            file.write(f"{work} already: process {os.getpid()}{place}, on {platform.node()} since {since}\n")
             file.flush()
         try:
             yield
@@ -53,7 +61,7 @@ def held(folder: Path, work: str, name: str = LOCK, busy: str = "wait for it or 
                 path.unlink(missing_ok=True)
 
 
-def _locked(path: Path, folder: Path, busy: str) -> IO[str] | None:
+def _locked(path: Path, folder: Path, busy: str, until: float) -> IO[str] | None:
     """Open and lock a file; None where it cannot be opened for writing."""
     while True:
         try:
@@ -63,10 +71,14 @@ def _locked(path: Path, folder: Path, busy: str) -> IO[str] | None:
         if not _taken(file):
             with file:
                 file.seek(0)
-                raise UserError(f"{folder} is in use: {file.read().strip() or 'by another process'}; {busy}")
-        if _is_there(file, path):
+                holder = file.read().strip() or "in use by another process"
+            if time.monotonic() >= until:
+                raise UserError(f"{folder} is {holder}; {busy}")
+            time.sleep(PAUSE)
+        elif _is_there(file, path):
             return file
-        file.close()  # its last holder has just removed it
+        else:
+            file.close()  # its last holder has just removed it
 
 
 def _private(path: str, flags: int) -> int:

@@ -15,6 +15,8 @@ from scanmix.files.told import reading
 
 Model = TypeVar("Model")
 SEAL = "sha256"
+MOST_SHOWN = 60
+"""Letters of what was found in place of what was expected."""
 
 
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
@@ -29,8 +31,6 @@ def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None
 def read_json(path: Path, model: type[Model], fix: str = "") -> Model:
     """Read a JSON object into a pydantic dataclass or another type that pydantic knows.
 
-    A file of an earlier version has no hash: it is checked by the model alone.
-
     Args:
         path: the file.
         model: what it must hold.
@@ -40,12 +40,20 @@ def read_json(path: Path, model: type[Model], fix: str = "") -> Model:
         UserError: it cannot be read, does not hold what `model` says, or is not as it was written.
     """
     with reading(path, fix):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        seal = content.pop(SEAL, None) if isinstance(content, dict) else None
-        text = _canonical(content)
-        if seal not in (None, _hash(text)):
-            raise ValueError("its checksum is another than when it was written")
-        return checked(model, text)
+        return checked(model, _canonical(parse_json(path.read_text(encoding="utf-8"))))
+
+
+def parse_json(text: str) -> Any:
+    """Return what `write_json` wrote, without the hash, which must fit where there is one; in a block of `reading`.
+
+    Raises:
+        ValueError, RecursionError: it is damaged.
+    """
+    content = json.loads(text)
+    seal = content.pop(SEAL, None) if isinstance(content, dict) else None
+    if seal not in (None, _hash(_canonical(content))):
+        raise ValueError("its checksum is another than when it was written")
+    return content
 
 
 def checked(model: type[Model], text: str) -> Model:
@@ -59,7 +67,9 @@ def checked(model: type[Model], text: str) -> Model:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from None
+        found = repr(first["input"])
+        wrong = first["msg"] + (f", not {found}" if len(found) < MOST_SHOWN else "")
+        raise ValueError(f"{place}: {wrong}" if place else wrong) from None
 
 
 def _canonical(content: Any) -> str:

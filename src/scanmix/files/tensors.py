@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from scanmix.files.atomic import write_aside
@@ -33,7 +33,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         CannotWrite: as `write_aside`.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_aside(path, lambda aside: save_file(stored, aside, metadata={SEAL: digest(stored)}))
+    content = save(stored, metadata={SEAL: digest(stored)})
+    write_aside(path, lambda aside: aside.write_bytes(content))  # save_file has temporary files of its own
 
 
 def read_tensors(path: Path, fix: str = "", device: str | torch.device = "cpu") -> Tensors:
@@ -43,12 +44,20 @@ def read_tensors(path: Path, fix: str = "", device: str | torch.device = "cpu") 
         UserError: it cannot be read, or is not as it was written.
     """
     with reading(path, fix):
-        with safe_open(path, framework="pt") as file:
-            seal = (file.metadata() or {}).get(SEAL)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        if seal not in (None, digest(tensors)):
-            raise ValueError("its checksum is another than when it was written")
-        return {name: tensor.to(device) for name, tensor in tensors.items()}
+        return {name: tensor.to(device) for name, tensor in parse_tensors(path.read_bytes()).items()}
+
+
+def parse_tensors(content: bytes) -> Tensors:
+    """Return what a file of `write_tensors` holds; call it in a block of `reading`.
+
+    Raises:
+        Exception: any, where it is damaged.
+    """
+    tensors = load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # as the format is laid down
+    if header.get("__metadata__", {}).get(SEAL) not in (None, digest(tensors)):
+        raise ValueError("its checksum is another than when it was written")
+    return tensors
 
 
 def write_state(path: Path, content: Mapping[str, Any]) -> None:
@@ -72,15 +81,14 @@ def read_state(path: Path, device: str | torch.device = "cpu", fix: str = "") ->
         UserError: it cannot be read, or is not as it was written.
     """
     with reading(path, fix):
-        content = path.read_bytes()
-        return parse_state(content, device)
+        return parse_state(path.read_bytes(), device)
 
 
 def parse_state(content: bytes, device: str | torch.device = "cpu") -> Any:
-    """Return what a file of `write_state` holds.
+    """Return what a file of `write_state` holds; call it in a block of `reading`.
 
     Raises:
-        Exception: any, where it is damaged; call it in a block of `reading`.
+        Exception: any, where it is damaged.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as parts:
         if (broken := parts.testzip()) is not None:
@@ -94,7 +102,6 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        flat = memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
-        for start in range(0, len(flat), CHUNK):
-            found.update(flat[start : start + CHUNK])
+        for part in tensor.reshape(-1).view(torch.uint8).split(CHUNK) if tensor.numel() else ():
+            found.update(part.numpy().data)
     return found.hexdigest()

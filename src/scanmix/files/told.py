@@ -44,7 +44,7 @@ def reading(path: str | Path, fix: str = "", error: type[UserError] = UserError)
     """Read and parse one file in the block: whatever that raises becomes one sentence with its path.
 
     Only what looks at the content of the file belongs in the block, since every failure is blamed on the file. A
-    `UserError` raised there passes.
+    `UserError` raised there passes, with the path before it.
 
     Args:
         path: the file; a pipe or a device is refused before it is opened.
@@ -58,16 +58,18 @@ def reading(path: str | Path, fix: str = "", error: type[UserError] = UserError)
     try:
         check_regular(path)
         yield
-    except UserError:
-        raise
+    except UserError as failure:
+        if str(path) in str(failure):
+            raise
+        raise error(f"{path}: {failure}") from failure
     except FileNotFoundError:
-        raise error(f"{path}: no such file") from None
+        raise error(f"{path}: no such file{hint}") from None
     except OSError as failure:
         raise error(f"{path} cannot be read: {failure.strerror or failure}{hint}") from failure
     except MemoryError as failure:
         raise error(f"{path} asks for more memory than there is{hint}") from failure
     except Exception as failure:  # parsers raise whatever they like on damaged content
-        raise error(f"{path} is damaged ({_in_words(failure)}){hint}") from failure
+        raise error(f"{path} is damaged and cannot be read ({_in_words(failure)}){hint}") from failure
 
 
 @contextmanager

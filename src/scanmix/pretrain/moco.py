@@ -21,10 +21,14 @@ from scanmix.blocks.schedules import cosine
 from scanmix.config import STRICT, Batch, Count, Rate, UserError, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
+from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder
 from scanmix.networks.peer import learning, sweep
-from scanmix.pretrain.artifacts import Tensors, resumable
+from scanmix.pretrain.artifacts import resumable
 from scanmix.pretrain.simclr import make_projector
+
+TITLE = "Pre-training (MoCo)"
+"""Of the stage, to whoever watches it."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -124,10 +128,10 @@ def moco(settings: MoCo, encoder: Encoder, data: TrainingData, engine: Engine, u
                 optimizer.step()
                 queue.add(keys)
         note = f"loss {meter.results()['moco/loss']:.3f}"
-        engine.tick("Pre-training (MoCo)", epoch + 1, settings.epochs, note)
+        engine.tick(TITLE, epoch + 1, settings.epochs, note)
 
     state = {"query": query, "key": key, "queue": queue, "optimizer": optimizer}
-    resumable(engine, unfinished, state, settings.epochs, run_epoch)
+    resumable(engine, unfinished, state, settings.epochs, run_epoch, TITLE)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     if settings.neighbors_of == "encoder":
         return {**weights, "embedding": F.normalize(sweep(encoder, data, engine), dim=1)}

@@ -19,8 +19,12 @@ from scanmix.blocks.neighbors import draw_neighbor
 from scanmix.config import STRICT
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
+from scanmix.files.tensors import Tensors
 from scanmix.networks.peer import Peer, learning
-from scanmix.pretrain.artifacts import Tensors, resumable
+from scanmix.pretrain.artifacts import resumable
+
+TITLE = "Clustering (SCAN)"
+"""Of the stage, to whoever watches it."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -67,7 +71,7 @@ def cluster(
                 engine.backward(loss, parts)
                 optimizer.step()
         note = f"consistency {meter.results()['scan/consistency']:.3f}"
-        engine.tick("Clustering (SCAN)", epoch + 1, settings.epochs, note)
+        engine.tick(TITLE, epoch + 1, settings.epochs, note)
 
-    resumable(engine, unfinished, {"parts": parts, "optimizer": optimizer}, settings.epochs, run_epoch)
+    resumable(engine, unfinished, {"parts": parts, "optimizer": optimizer}, settings.epochs, run_epoch, TITLE)
     return dict(parts.state_dict())

@@ -20,9 +20,13 @@ from scanmix.blocks.schedules import cosine
 from scanmix.config import STRICT
 from scanmix.data.batches import TrainingData, batches
 from scanmix.engine import Engine, Meter
+from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder
 from scanmix.networks.peer import learning, sweep
-from scanmix.pretrain.artifacts import Tensors, resumable
+from scanmix.pretrain.artifacts import resumable
+
+TITLE = "Pre-training (SimCLR)"
+"""Of the stage, to whoever watches it."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -101,8 +105,8 @@ def simclr(settings: SimCLR, encoder: Encoder, data: TrainingData, engine: Engin
                 engine.backward(loss, network)
                 optimizer.step()
         note = f"loss {meter.results()['simclr/loss']:.3f}"
-        engine.tick("Pre-training (SimCLR)", epoch + 1, settings.epochs, note)
+        engine.tick(TITLE, epoch + 1, settings.epochs, note)
 
-    resumable(engine, unfinished, {"network": network, "optimizer": optimizer}, settings.epochs, run_epoch)
+    resumable(engine, unfinished, {"network": network, "optimizer": optimizer}, settings.epochs, run_epoch, TITLE)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     return {**weights, "embedding": sweep(network, data, engine)}

@@ -19,9 +19,10 @@ from scanmix.blocks.clusters import match_clusters, rename_outputs
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.batches import TrainingData
 from scanmix.engine import Engine
+from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder, NetworkSettings
 from scanmix.networks.peer import Peer, examine, make_encoder, make_peer, sweep
-from scanmix.pretrain.artifacts import Tensors, cached, content_key
+from scanmix.pretrain.artifacts import cached, content_key
 from scanmix.pretrain.moco import MoCo, moco
 from scanmix.pretrain.scan import Clustering, cluster
 from scanmix.pretrain.simclr import SimCLR, simclr
@@ -80,6 +81,7 @@ def pretrain(
             stage,
             content_key(made_of),
             lambda unfinished: _features(pretraining, encoder, data, engine, unfinished),
+            lambda found: _is_of(under("encoder.", found), encoder) and found["embedding"].shape[:1] == (len(data),),
         )
     encoder_weights = under("encoder.", first)
     embedding, wanted = first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1)
@@ -104,6 +106,9 @@ def pretrain(
         "scan",
         content_key(made_of),
         lambda unfinished: cluster(clustering, peer, candidates, data, engine, unfinished),
+        lambda found: (
+            _is_of(under("encoder.", found), peer.encoder) and _is_of(under("clusterer.", found), peer.clusterer)
+        ),
     )
     return Pretrained(neighbors, under("encoder.", second), under("clusterer.", second))
 
@@ -115,6 +120,12 @@ def _features(
     if isinstance(settings, MoCo):
         return moco(settings, encoder, data, engine, unfinished)
     return simclr(settings, encoder, data, engine, unfinished)
+
+
+def _is_of(tensors: Tensors, module: nn.Module) -> bool:
+    """Whether tensors are the weights of such a module, as far as names and shapes tell."""
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return {name: tensor.shape for name, tensor in tensors.items()} == wanted
 
 
 def candidate_neighbors(neighbors: Tensor, include_self: bool) -> Tensor:

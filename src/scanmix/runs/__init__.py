@@ -1,9 +1,10 @@
 """A run: what was asked for, what happened in each epoch, and the model that came out; in memory or on disk."""
 
-from scanmix.runs.run import Line, NoiseRates, Run, create_run, describe, open_or_create, open_run
+from scanmix.runs.metrics import Line
+from scanmix.runs.run import NoiseRates, Run, create_run, describe, open_or_create, open_run, writer
 from scanmix.runs.settings import SECTIONS, RunSettings, resolve, source_of
 
 __all__ = [
     "SECTIONS", "Line", "NoiseRates", "Run", "RunSettings", "create_run", "describe", "open_or_create", "open_run",
-    "resolve", "source_of",
+    "resolve", "source_of", "writer",
 ]  # fmt: skip

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pydantic.dataclasses
 import tomli_w
 
-from scanmix.checkpoint import Model, Pixels, load_model
-from scanmix.config import Table, UserError, build, dump, flatten, read_toml, unknown_name
+from scanmix.config import STRICT, Table, UserError, build, dump, flatten, read_toml, unknown_name
 from scanmix.data.examples import Examples, changed_share
-from scanmix.files import write_text
+from scanmix.data.readers.origin import check_origin
+from scanmix.files import checked, held, reading, remove_leftovers, write_text, writing
+from scanmix.files.lock import LOCK
 from scanmix.methods import METHODS
+from scanmix.model import Model, Pixels, load_model
+from scanmix.runs.metrics import Line, append_line, read_lines, write_lines
 from scanmix.runs.settings import RunSettings
 from scanmix.runs.versions import versions
 from scanmix.trajectory import Snapshot
@@ -28,8 +33,22 @@ from scanmix.trajectory import Snapshot
 if TYPE_CHECKING:
     from scanmix.audit import Audit
 
-Line = dict[str, Any]
-"""One epoch in numbers, as one line of `metrics.jsonl`."""
+WRITTEN = {
+    "": (
+        r"run\.toml",
+        r"metrics\.jsonl",
+        r"labels\.(?:csv|parquet)",
+        r"audit\.json",
+        r"report\.html",
+        r"corrected\.csv",
+    ),
+    "checkpoint": (r"(?:last|before)\.pt",),
+    "model": (r"model\.(?:json|safetensors)",),
+    "evidence": (r"evidence\.(?:json|safetensors)",),
+    "trajectory": (r"\d{5}\.safetensors",),
+    "loggers": (r"\w+\.json",),
+}
+"""What is written in a run folder, by sub-folder: patterns of names."""
 
 
 class NoiseRates(NamedTuple):
@@ -142,38 +161,51 @@ class Run:
         self._model, self.examples = model, examples
 
     def record(self, line: Line) -> None:
-        """Add an epoch to the metrics and, where there is a folder, to the disk before returning."""
-        self.metrics.append(line)
+        """Add an epoch to the metrics and, where there is a folder, before that to the disk.
+
+        Raises:
+            CannotWrite: the disk is full, or may not be written to.
+        """
         if self.folder is not None:
-            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(self.folder, line)
+        self.metrics.append(line)
 
     def keep_epochs(self, epochs: int) -> None:
         """Forget every line after the first `epochs` epochs: the checkpoint does not know of them."""
         self.metrics = self.metrics[:epochs]
         if self.folder is not None:
-            text = "".join(json.dumps(line) + "\n" for line in self.metrics)
-            path = self.folder / "metrics.jsonl"
-            write_text(path, text)
+            write_lines(self.folder, self.metrics)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class About:
+    """The `data` table of `run.toml`: what a reader of the run may want to know of its data."""
+
+    name: str
+    num_examples: int
+    class_names: list[str]
+    noise: str | None = None
+    asked_noise: float | None = None
+    """Share of labels that the noise selected."""
+    actual_noise: float | None = None
+    """Share of labels known to be wrong."""
 
 
 def describe(examples: Examples) -> Table:
-    """Return the `data` table of `run.toml`: what a reader of the run may want to know of its data."""
+    """Return the `data` table of `run.toml`."""
     actual = None
     if examples.true_labels is not None:
         actual = changed_share(examples.true_labels, examples.labels)
     asked = examples.noise.asked_rate if examples.noise else None
-    about = {
-        "name": examples.name,
-        "num_examples": len(examples),
-        "class_names": list(examples.class_names),
-        "noise": examples.noise.kind if examples.noise else None,
-        "asked_noise": asked,
-        "actual_noise": actual,
-    }
-    return {key: value for key, value in about.items() if value is not None}
+    about = About(
+        name=examples.name,
+        num_examples=len(examples),
+        class_names=list(examples.class_names),
+        noise=examples.noise.kind if examples.noise else None,
+        asked_noise=asked,
+        actual_noise=actual,
+    )
+    return dump(about)
 
 
 def create_run(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
@@ -187,18 +219,36 @@ def create_run(settings: RunSettings, examples: Examples, folder: Path | None) -
         if folder.exists() and not _is_free(folder):
             raise UserError(f"{folder} is there already and is no run; choose another folder with out=")
         table = {**dump(settings), "data": about, "versions": versions()}
-        text = tomli_w.dumps(table)
-        try:
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "run.toml", text)
-        except OSError as error:
-            raise UserError(f"the run folder {folder} cannot be written: {error.strerror}") from None
+        write_text(folder / "run.toml", tomli_w.dumps(table))
     return Run(settings, about, [], folder=folder)
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether nothing is in a folder but what a killed process may leave of `run.toml`."""
-    return folder.is_dir() and all(path.name.endswith(".part") for path in folder.iterdir())
+    """Whether nothing is in a folder but what a process that is just beginning, or was killed then, has there."""
+    ours = re.compile(rf"{re.escape(LOCK)}|run\.toml\.\d+(-[0-9a-f]{{8}})?\.part")
+    return folder.is_dir() and all(ours.fullmatch(path.name) and path.is_file() for path in folder.iterdir())
+
+
+@contextmanager
+def writer(folder: Path | None, work: str) -> Iterator[None]:
+    """Be the one who writes in a run folder while the block runs; it is made where it is not there yet.
+
+    Part files that killed processes left there go; nothing else does.
+
+    Raises:
+        UserError: another process writes there; says which. CannotWrite: the folder cannot be made.
+    """
+    if folder is None or (folder.exists() and not folder.is_dir()):
+        yield  # nothing is written, or `create_run` refuses it
+        return
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with held(folder, work, busy="wait until it is done, stop it, or choose another folder"):
+        for part, names in WRITTEN.items():
+            remove_leftovers(folder / part, names)
+        yield
 
 
 def open_run(folder: str | Path) -> Run:
@@ -210,13 +260,28 @@ def open_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / "run.toml").is_file():
         raise UserError(f"{folder} is no run folder: it has no run.toml")
-    table = read_toml(folder / "run.toml")
-    about = table.pop("data", {})
-    table.pop("versions", None)
-    settings = build(RunSettings, table, where=str(folder / "run.toml"))
-    if settings.method not in METHODS:
-        raise unknown_name(f"method in {folder}/run.toml", settings.method, METHODS)
-    return Run(settings, about, _read_metrics(folder / "metrics.jsonl"), folder=folder)
+    path = folder / "run.toml"
+    with reading(path):
+        table = read_toml(path)
+        about = build(About, as_table(table.pop("data", {}), "data"), where=str(path), prefix="data.")
+        checked(dict[str, str], json.dumps(table.pop("versions", {})))
+        settings = build(RunSettings, table, where=str(path))
+        if settings.method not in METHODS:
+            raise unknown_name(f"method in {path}", settings.method, METHODS)
+        for split, source in (settings.source or {}).items():
+            check_origin(as_table(source, f"source.{split}"), f"source.{split}")
+    return Run(settings, dump(about), read_lines(folder), folder=folder)
+
+
+def as_table(value: object, name: str) -> Table:
+    """Return what must be a table.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise UserError(f"{name} = {value!r}: a table is expected")
+    return value
 
 
 def open_or_create(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
@@ -248,14 +313,3 @@ def _differences(old: Table, new: Table) -> list[str]:
         else:
             found.append(f"{key} was {before.get(key)!r}, is {after.get(key)!r}")
     return found
-
-
-def _read_metrics(path: Path) -> list[Line]:
-    """All whole lines; a line cut short by a crash is not one."""
-    if not path.exists():
-        return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    try:
-        return [json.loads(line) for line in whole.splitlines()]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None

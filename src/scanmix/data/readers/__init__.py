@@ -21,6 +21,7 @@ from scanmix.data.readers.folder import read_folder
 from scanmix.data.readers.listed import Pair
 from scanmix.data.readers.matching import match
 from scanmix.data.readers.open_set import add_open_set
+from scanmix.data.readers.origin import check_origin
 from scanmix.data.readers.pictures import resize_all
 from scanmix.data.readers.red_mini_imagenet import read_red_mini_imagenet
 from scanmix.data.readers.table import read_table
@@ -119,10 +120,10 @@ def reload(source: Mapping[str, Any]) -> Examples:
     Raises:
         UserError: if `source` is none, or its data cannot be read any more.
     """
-    try:
-        recipe, split, steps = dict(source["load"]), source["split"], list(source.get("steps", []))
-    except (KeyError, TypeError, ValueError):
-        raise UserError("these examples did not come from scanmix.load, so it cannot load them again.") from None
+    if not source:
+        raise UserError("these examples did not come from scanmix.load, so it cannot load them again.")
+    check_origin(source, "what these examples were made of")
+    recipe, split, steps = dict(source["load"]), source["split"], source.get("steps", [])
     pair = dict(zip(("train", "test"), load(**recipe), strict=True))
     examples = pair.get(split)
     if examples is None:
@@ -144,9 +145,7 @@ def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
         return examples.per_class(**step["per_class"])
     if "without_true_labels" in step:
         return examples.without_true_labels()
-    if "match" in step:
-        return match(examples, **step["match"])
-    raise UserError(f"the source of {examples.name!r} has an unknown step {sorted(step)}; a newer scanmix wrote it.")
+    return match(examples, **step["match"])
 
 
 def _read(

@@ -1,0 +1,113 @@
+"""What a run writes down of its data so that it can be loaded again; checked before anything is done with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from scanmix.config import STRICT, UserError
+from scanmix.files import checked
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Load:
+    """Arguments of `scanmix.load`."""
+
+    source: str
+    root: str | None = None
+    labels: str | None = None
+    size: int | None = None
+    per_class: int | None = None
+    seed: int | None = None
+    limit_test: int | None = None
+    flip: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Noise:
+    """Arguments of `scanmix.add_noise`."""
+
+    kind: str
+    rate: float | None = None
+    seed: int | None = None
+    mapping: dict[str, int] | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class OpenSet:
+    """Foreign images, and how many of them."""
+
+    foreign: Origin
+    rate: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Corrections:
+    """The table that a person wrote, and what it was then."""
+
+    path: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PerClass:
+    """A draw of so many examples of each class."""
+
+    count: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Match:
+    """What the examples were made to fit."""
+
+    class_names: list[str]
+    size: tuple[int, int]
+    channels: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Step:
+    """What was done with examples after they were loaded: one of these."""
+
+    noise: Noise | None = None
+    open_set: OpenSet | None = None
+    corrections: Corrections | None = None
+    per_class: PerClass | None = None
+    without_true_labels: Literal[True] | None = None
+    match: Match | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Origin:
+    """How examples load again."""
+
+    load: Load
+    split: Literal["train", "test"]
+    steps: list[Step] = Field(default_factory=list)
+
+
+def check_origin(source: Mapping[str, Any], where: str) -> None:
+    """Refuse what `readers.reload` could not follow.
+
+    Raises:
+        UserError: says which part of `where` is none.
+    """
+    steps = source.get("steps", [])
+    for step in steps if isinstance(steps, list | tuple) else []:
+        if not isinstance(step, Mapping) or len(step) != 1 or not step.keys() <= STEPS:
+            found = sorted(step) if isinstance(step, Mapping) else step
+            raise UserError(f"{where} has an unknown step {found}; a newer scanmix wrote it.")
+    try:
+        checked(Origin, json.dumps(source))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where} does not say how its data was loaded: {error}") from None
+
+
+STEPS = frozenset(Step.__dataclass_fields__)

@@ -1,0 +1,42 @@
+"""`SHA256SUMS`: the hashes of the files of a folder that is given away, in the form of the tool `sha256sum`."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from scanmix.files.atomic import write_text
+from scanmix.files.told import reading
+
+SUMS = "SHA256SUMS"
+
+
+def write_sums(folder: Path) -> None:
+    """Hash every file of a folder.
+
+    Raises:
+        CannotWrite: as `write_aside`.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
+    write_text(folder / SUMS, "".join(f"{_hash(path)}  {path.name}\n" for path in paths))
+
+
+def check_sum(path: Path) -> None:
+    """Compare a file with what is said of it beside it; a folder of an earlier version says nothing.
+
+    Raises:
+        UserError: it is not as it was written.
+    """
+    sums = path.with_name(SUMS)
+    if not sums.is_file():
+        return
+    with reading(sums):
+        known = {name: digest for digest, _, name in (line.partition("  ") for line in sums.read_text().splitlines())}
+    with reading(path, "copy the folder anew"):
+        if path.name in known and known[path.name] != _hash(path):
+            raise ValueError(f"its checksum is another than in {SUMS}")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

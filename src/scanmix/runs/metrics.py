@@ -1,0 +1,56 @@
+"""The history of a run: one line of JSON for each epoch, on the disk before the epoch counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from scanmix.files import append_text, checked, reading, write_text
+
+Line = dict[str, Any]
+"""One epoch in numbers, as one line of `metrics.jsonl`."""
+FILE = "metrics.jsonl"
+
+
+def append_line(folder: Path, line: Line) -> None:
+    """Add an epoch; where that fails, the file is as it was.
+
+    Raises:
+        CannotWrite: as `append_text`.
+    """
+    append_text(folder / FILE, json.dumps(line) + "\n")
+
+
+def write_lines(folder: Path, lines: Iterable[Line]) -> None:
+    """Put these epochs in place of all.
+
+    Raises:
+        CannotWrite: as `write_aside`.
+    """
+    write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_lines(folder: Path) -> list[Line]:
+    """Return all whole lines; one cut short by a crash is none.
+
+    Raises:
+        UserError: a line is none of ours, or its epoch is not the one after that of the line before.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    lines: list[Line] = []
+    with reading(path, "bring it back, or train in another folder"):
+        for number, text in enumerate(path.read_bytes().decode().rpartition("\n")[0].split("\n"), start=1):
+            if not text:
+                continue
+            try:
+                line = checked(dict[str, bool | int | float | None], text)
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+            if line.get("epoch") != len(lines) + 1 or isinstance(line["epoch"], bool):
+                raise ValueError(f"line {number} is of epoch {line.get('epoch')}, not {len(lines) + 1}")
+            lines.append(line)
+    return lines
