@@ -1,6 +1,6 @@
 # Each target makes its own .venv the first time and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: demo test test-timm lint types docs bench clean help
+.PHONY: demo test test-long test-timm lint types docs bench clean help
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq -c constraints.txt
 
 # Contended threads cost 4 to 40 times: the tests use processes, one thread each.
-test test-timm lint types docs: export OMP_NUM_THREADS := 1
+test test-long test-timm lint types docs: export OMP_NUM_THREADS := 1
 
 demo: .venv/run.stamp  ## learn digits from labels of which four fifths were drawn at random
 	$(BIN)/scanmix demo
@@ -16,6 +16,9 @@ demo: .venv/run.stamp  ## learn digits from labels of which four fifths were dra
 test: lint types  ## everything CI checks: lint, types, import layers, tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q -n 2
+
+test-long: .venv/dev.stamp  ## the long form of some tests: every method and command killed and left without room, thousands of damaged files
+	$(BIN)/pytest -q -n 2 -m long --timeout 1200
 
 test-timm: .venv-timm/dev.stamp  ## networks of timm, in an environment of their own: .venv-timm
 	.venv-timm/bin/pytest -q -n 2 tests/timm

@@ -23,8 +23,11 @@ import torch
 import scanmix
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
+from scanmix.files import held
+from scanmix.files.atomic import HOST
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.scanmix import ScanMix
+from scanmix.pretrain import artifacts, simclr
 from scanmix.runs import Run, open_run
 from scanmix.train import resume, train
 
@@ -48,11 +51,14 @@ METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
 }
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
 CUTS = 4
+QUICK = ("cross_entropy", "dividemix", "exact_em", "pes", "scanmix", "ssr")
+"""What `make test` kills: each keeps something else from epoch to epoch. `make test-long` kills every method."""
 
 
 def train_tiny(method: str, name: str, folder: Path) -> None:
     train_set, test_set = scanmix.load("digits", per_class=8, limit_test=40)
     noisy = scanmix.add_noise(train_set, "symmetric", rate=0.5, seed=0)
+    artifacts.MOST_LOST = 0.0  # every epoch of a stage is saved
     (folder / "bare.toml").touch()  # a recipe that says nothing, in place of the one shipped for digits
     train(
         noisy, test=test_set, method=method, out=folder / name, cache=folder / f"cache-{name}", network=NETWORK,
@@ -163,7 +169,7 @@ def victim() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.long) for m in METHODS])
 def test_a_killed_run_ends_with_the_bits_of_a_whole_one(
     method: str, victim: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -227,7 +233,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(
     whole = mixed(data[0], tmp_path, test=data[1])
     Stop(monkeypatch, ScanMix, 2, KeyboardInterrupt())
     cut = tmp_path / "cut"
-    with pytest.raises(KeyboardInterrupt, match=r"stopped after 2 epochs; `scanmix resume .*cut/run` goes on"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"stopped after 2 epochs; `scanmix resume .*cut/run` goes on after epoch 2;"
+    ):
         mixed(data[0], cut, test=data[1])
     assert not open_run(cut / "run").finished
 
@@ -283,6 +291,106 @@ def test_metrics_that_are_lost_are_told(data: Pair, tmp_path: Path, monkeypatch:
     (tmp_path / "run" / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match="lacks epochs before 1"):
         resume(tmp_path / "run")
+
+
+PROGRAM = """
+import sys
+import scanmix
+from scanmix.config import UserError
+from tests.test_resume import quick
+train_set, _ = scanmix.load("digits", per_class=6)
+try:
+    quick(train_set, sys.argv[1], epochs=40)
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_of_two_trainings_in_one_folder_the_second_is_refused(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+    line = [sys.executable, "-c", PROGRAM, str(tmp_path / "run")]
+    both = [subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.pid: process.communicate()[1] for process in both}
+    refused = [process for process in both if process.returncode]
+    (winner,) = [process for process in both if not process.returncode]
+    for process in refused:  # both, unless one was done before the other began
+        assert f"run is in training already: process {winner.pid}, on " in said[process.pid]
+        assert "wait until it is done, stop it, or choose another folder" in said[process.pid]
+    run = open_run(tmp_path / "run")
+    assert run.finished and [line["epoch"] for line in run.metrics] == list(range(1, 41))
+
+
+def test_a_run_that_is_in_training_is_neither_resumed_nor_trained_again(data: Pair, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with held(tmp_path / "run", "in training"):
+        with pytest.raises(UserError, match=r"run is in training already: process \d+"):
+            quick(data[0], tmp_path / "run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
+    quick(data[0], tmp_path / "run")
+    (tmp_path / "run" / "model" / "model.json").unlink()
+    with held(tmp_path / "run", "in training"), pytest.raises(UserError, match="in training already"):
+        resume(tmp_path / "run")
+    assert resume(tmp_path / "run", progress=False).finished
+    assert not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_files_of_others_in_a_run_folder_are_never_deleted(
+    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(data[0], tmp_path / "run")
+    run, dead = tmp_path / "run", f"4194301-{HOST}.part"
+    theirs = [
+        "holiday.mkv.part", "holiday.mkv.4194301.part", "sub.part/deep/last.pt.4194301.part", "model/notes.1.part",
+        "checkpoint/last.pt.part", "labels.csv.4194301",
+    ]  # fmt: skip
+    for name in theirs:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("mine")
+    ours = [f"checkpoint/last.pt.{dead}", f"metrics.jsonl.{dead}", f"labels.csv.{dead}", "metrics.jsonl.4194301.part"]
+    for name in ours:
+        (run / name).write_text("half")
+    assert resume(run, progress=False).finished
+    assert all((run / name).read_text() == "mine" for name in theirs)
+    assert not any((run / name).exists() for name in ours)
+
+
+def test_a_folder_with_files_of_others_is_not_free(data: Pair, tmp_path: Path) -> None:
+    (tmp_path / "holiday.mkv.part").write_text("mine")
+    with pytest.raises(UserError, match="is there already and is no run"):
+        quick(data[0], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.mkv.part"]
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_bits(
+    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = quick(data[0], tmp_path / "whole", test=data[1])
+    Stop(monkeypatch, CrossEntropy, 2, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(data[0], tmp_path / "run", test=data[1])
+    last = tmp_path / "run" / "checkpoint" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="is damaged and cannot be read .*goes on from the one before, epoch 1"):
+        resumed = resume(tmp_path / "run", progress=False)
+    assert without_seconds(tmp_path / "run/metrics.jsonl") == without_seconds(tmp_path / "whole/metrics.jsonl")
+    ours, theirs = resumed.model.predictor.state_dict(), whole.model.predictor.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_ctrl_c_in_a_stage_says_what_of_it_is_lost(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simclr, "nt_xent", stop)
+    said = (
+        r"stopped after 0 epochs; `scanmix resume .*/run` goes on: 0 of 1 epochs of Pre-training \(SimCLR\) are kept, "
+        "the one under way is lost"
+    )
+    with pytest.raises(KeyboardInterrupt, match=said):
+        mixed(data[0], tmp_path)
 
 
 def test_resume_of_no_run(tmp_path: Path) -> None:

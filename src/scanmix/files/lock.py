@@ -49,11 +49,11 @@ def held(
         return
     with file:
         since = datetime.now().astimezone().isoformat(" ", "seconds")
+        place = f" at {at}" if at else ""
+        holder = f"{work} already: process {os.getpid()}{place}, on {platform.node()} since {since}\n"
         with suppress(OSError):  # a full disk: the lock holds all the same
-            file.truncate(0)
-            place = f" at {at}" if at else ""
-            file.write(f"{work} already: process {os.getpid()}{place}, on {platform.node()} since {since}\n")
-            file.flush()
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), holder.encode())  # nothing stays in a buffer, to fail when the file is closed
         try:
             yield
         finally:

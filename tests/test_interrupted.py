@@ -1,0 +1,282 @@
+"""Every command that writes, killed before any of its file operations or left without room: nothing is lost.
+
+The same command again ends with the bytes of one that was never interrupted, and leaves nothing of the first try.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.interrupted import Ended, Order, Victim, files_of, spread, without_seconds
+
+HERE = "tests.test_interrupted"
+RECIPE = """
+method = "scanmix"
+[network]
+widths = [4, 8]
+blocks = [1, 1]
+stem_stride = 2
+[settings]
+epochs = 3
+warmup = 1
+num_neighbors = 3
+batch_size = 8
+cluster_batch_size = 12
+[settings.pretrain]
+epochs = 3
+batch_size = 12
+[settings.clustering]
+epochs = 3
+batch_size = 12
+"""
+COMMANDS: dict[str, list[str]] = {
+    "train": [
+        "train",
+        "../photos",
+        "--recipe",
+        "../small.toml",
+        "--out",
+        "new",
+        "--threads",
+        "1",
+        "--test",
+        "../photos",
+    ],
+    "audit": ["audit", "run"],
+    "report": ["report", "run"],
+    "report elsewhere": ["report", "run", "--out", "page.html"],
+    "predict": ["predict", "run", "../photos", "--out", "table.csv"],
+    "predict parquet": ["predict", "run", "../photos", "--out", "table.parquet"],
+    "export onnx": ["export", "run", "--out", "given"],
+    "export safetensors": ["export", "run", "--out", "given", "--format", "safetensors"],
+    "noise": ["noise", "../photos", "--rate", "0.4", "--out", "noise.json"],
+    "review static": ["review", "run", "--static", "page.html"],
+    "figure": ["reproduce", "figure3", "run", "--out", "drawn"],
+}
+FUNCTIONS = {"reproduce": "reproduce", "decide": "decide"}
+"""What is no single command line: the tables of runs that are there, and the decisions of a review."""
+
+
+def values(content: bytes) -> Any:
+    """What a checkpoint holds; its bytes also say which tensors once shared their memory."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.dtype, tuple(value.shape), value.flatten().tolist()
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    return plain(torch.load(io.BytesIO(content), weights_only=True))
+
+
+PLAIN: dict[str, Callable[[bytes], Any]] = {
+    ".pt": values,
+    "metrics.jsonl": without_seconds,
+    "store.jsonl": without_seconds,
+    "review-log.jsonl": lambda content: [{**json.loads(line), "when": ""} for line in content.splitlines()],
+    "report.html": lambda content: re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d|\d+(\.\d+)? (s|min|h)\b", b"", content),
+    "page.html": lambda content: re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d|\d+(\.\d+)? (s|min|h)\b", b"", content),
+    "model.onnx": lambda content: len(content),
+    "SHA256SUMS": lambda content: [line.split()[1] for line in content.splitlines()],
+    "seconds": lambda content: None,
+    "acknowledged": lambda content: None,
+    "tiny.csv": lambda content: content.count(b"\n"),
+    "tiny.md": lambda content: content.count(b"\n"),
+}
+"""What holds times, and what is left of it."""
+
+
+def command(folder: Path, *words: str) -> None:
+    from scanmix.cli import app
+    from scanmix.pretrain import artifacts
+
+    artifacts.MOST_LOST = 0.0  # every epoch of a stage is saved
+    os.environ["SCANMIX_CACHE"] = str(folder / "cache")
+    app(list(words), prog_name="scanmix")
+
+
+def decide(folder: Path) -> None:
+    """Make five decisions, one undone, as the server of a review does; those that are made are not made again."""
+    from scanmix.audit import audit, evidence_of
+    from scanmix.review import Decisions
+    from scanmix.runs import open_run
+
+    os.environ["SCANMIX_CACHE"] = str(folder / "cache")
+    decisions = Decisions(folder / "run", audit(evidence_of(open_run(folder / "run"))), "tester")
+    decisions.take_over()
+    said = folder / "acknowledged"
+    assert decisions.revision >= len(said.read_text() if said.exists() else ""), "a decision was lost"
+    steps: list[Callable[[], object]] = [
+        lambda: decisions.decide([0], "accept"), lambda: decisions.decide([1, 2], "exclude"), decisions.undo,
+        lambda: decisions.decide([3], "relabel", 1), lambda: decisions.decide([4], "unsure"),
+    ]  # fmt: skip
+    for done in range(decisions.revision, len(steps)):
+        steps[done]()
+        said.write_text("x" * (done + 1))
+
+
+def reproduce(folder: Path) -> None:
+    """Write the table of runs that are finished."""
+    from scanmix.experiments import run_table
+    from tests.test_experiments import SMALL, TINY
+
+    os.environ["SCANMIX_CACHE"] = str(folder / "cache")
+    table = dataclasses.replace(SMALL, methods=("cross_entropy",), noises=("symmetric:0.2",))
+    assert run_table(table, folder / "out", 1, TINY) == {}
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[Victim]:
+    with Victim() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, victim: Victim) -> Path:
+    """Photos, a recipe, and a folder `ready` with a finished run and a finished table."""
+    top = tmp_path_factory.mktemp("interrupted")
+    draws = np.random.default_rng(0)
+    for kind in range(3):
+        (top / "photos" / "abc"[kind]).mkdir(parents=True)
+        for i in range(10):
+            pixels = draws.integers(0, 70, (16, 16, 3), dtype=np.uint8)
+            pixels[kind * 4 : kind * 4 + 4, :, kind] = 230
+            Image.fromarray(pixels).save(top / "photos" / "abc"[kind] / f"{i}.png")
+    (top / "small.toml").write_text(RECIPE)
+    (top / "ready").mkdir()
+    words = [word if word != "new" else "run" for word in COMMANDS["train"]]
+    for order in (Order(f"{HERE}.command", str(top / "ready"), words), Order(f"{HERE}.reproduce", str(top / "ready"))):
+        ended = victim.do(order)
+        assert ended.is_well, ended.said
+    shutil.rmtree(top / "ready" / "cache")
+    for path in (top / "ready" / "out").glob("tiny.*"):
+        path.unlink()
+    (top / "ready" / "out" / "store.jsonl").unlink()
+    return top
+
+
+def order_of(name: str, folder: Path) -> Order:
+    if name in FUNCTIONS:
+        return Order(f"{HERE}.{FUNCTIONS[name]}", str(folder))
+    return Order(f"{HERE}.command", str(folder), COMMANDS[name])
+
+
+def begin(place: Path, name: str) -> Path:
+    """A copy of what every command finds, in a folder whose name has one length: paths stand in files."""
+    folder = place / name
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(place / "ready", folder)
+    return folder
+
+
+def goes_on(victim: Victim, order: Order) -> Ended:
+    """The same command again; an export that had been renamed into place already says so."""
+    again = victim.do(dataclasses.replace(order, event=-1))
+    assert again.is_well or (again.code == 2 and "is there already" in again.said), again.said
+    return again
+
+
+def kill_everywhere(victim: Victim, place: Path, name: str, most: int) -> int:
+    """Kill a command before some of its events, go on, and compare; return how often it was killed."""
+    folder = begin(place, "work")
+    whole = victim.do(order_of(name, folder))
+    assert whole.is_well, whole.said
+    wanted = files_of(folder, PLAIN)
+    moments = spread(whole.events, most, lambda event: event != "step")
+    assert moments, "nothing was written"
+    for moment in moments:
+        folder = begin(place, "work")
+        order = dataclasses.replace(order_of(name, folder), event=moment)
+        killed = victim.do(order)
+        assert killed.signal == 9, (moment, killed.said)
+        said = goes_on(victim, order).said
+        found = files_of(folder, PLAIN)
+        assert found.keys() == wanted.keys(), (moment, whole.events[moment], said)
+        differing = [path for path in wanted if found[path] != wanted[path]]
+        assert not differing, (moment, whole.events[moment], differing)
+    return len(moments)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *FUNCTIONS])
+def test_a_killed_command_goes_on_with_the_same_bytes(name: str, victim: Victim, place: Path) -> None:
+    assert kill_everywhere(victim, place, name, most=6 if name == "train" else 3) > 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [*COMMANDS, *FUNCTIONS])
+def test_a_command_may_be_killed_before_any_of_its_file_operations(name: str, victim: Victim, place: Path) -> None:
+    kill_everywhere(victim, place, name, most=40)
+
+
+def small_disk(folder: Path) -> bool:
+    """Mount a file system of 24 MB, where that is allowed."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none", folder], capture_output=True)
+    return mounted.returncode == 0
+
+
+@pytest.fixture(scope="module", params=["limit", "disk"])
+def full(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Path, str]]:
+    """Where a command works, and what takes its room away: a limit of the process, or a file that fills a disk."""
+    if request.param == "limit":
+        yield place, "limit"
+        return
+    top = place / "disk"
+    top.mkdir()
+    if not small_disk(top):
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        for name in ("photos", "ready"):
+            shutil.copytree(place / name, top / name)
+        shutil.copy(place / "small.toml", top)
+        yield top, str(top / "filler")
+    finally:
+        subprocess.run(["umount", top], check=True)
+
+
+def without_room(victim: Victim, top: Path, what: str, name: str, most: int) -> None:
+    """Let a command run out of room at some of its events; it says so in one sentence, and goes on when there is."""
+    folder = begin(top, "work")
+    whole = victim.do(order_of(name, folder))
+    assert whole.is_well, whole.said
+    wanted = files_of(folder, PLAIN)
+    for moment in spread(whole.events, most, lambda event: event.startswith("open ")):
+        folder = begin(top, "work")
+        order = dataclasses.replace(order_of(name, folder), event=moment, what=what)
+        ended = victim.do(order)
+        (top / "filler").unlink(missing_ok=True)
+        where = (name, moment, whole.events[moment], ended.said)
+        assert "Traceback" not in ended.said, where
+        if ended.code:  # a cache that is full costs a warning alone, and a lock needs no room
+            (error,) = [line for line in ended.said.splitlines() if line.startswith("Error: ")]
+            assert ended.code == 2 and "cannot be written" in error, where
+            assert not list(folder.rglob("*.part")), where
+        goes_on(victim, order)
+        found = files_of(folder, PLAIN)
+        assert found.keys() == wanted.keys(), where
+        assert not [path for path in wanted if found[path] != wanted[path]], where
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_without_room_says_so_and_goes_on_when_there_is_some(
+    name: str, victim: Victim, full: tuple[Path, str]
+) -> None:
+    without_room(victim, *full, name, most=6 if name == "train" else 2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_may_run_out_of_room_at_any_file(name: str, victim: Victim, full: tuple[Path, str]) -> None:
+    without_room(victim, *full, name, most=60)
