@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,13 @@ def test_from_file_never_unpickles(tmp_path: Path) -> None:
         from_file(tmp_path / "cut.npy", 3, 4)
     with pytest.raises(UserError, match="cannot be read"):
         from_file(tmp_path / "absent.json", 3, 4)
+
+
+def test_a_pipe_is_no_noise_file(tmp_path: Path) -> None:
+    for name in ("noise.json", "noise.npy"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match="named pipe"):
+            from_file(tmp_path / name, 3, 4)
 
 
 def test_a_draw_can_be_saved_and_loaded(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from scanmix.data.examples import JSON, Examples, NoiseReport, changed_share, me
 from scanmix.data.instance_noise import instance_dependent
 from scanmix.data.mappings import ASYMMETRIC
 from scanmix.data.npy import read_array
-from scanmix.files import write_text
+from scanmix.files import check_regular, reading, write_text
 
 DRAWN = ("symmetric", "symmetric-exclusive", "asymmetric", "instance")
 """Kinds that need nothing but a rate and a seed."""
@@ -166,16 +166,20 @@ def from_file(path: str | Path, num_examples: int, num_classes: int) -> Tensor:
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return read_array(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        check_regular(path)  # a pipe would be waited for
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"the noise file {path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, RecursionError):
-        raise UserError(
-            f"the noise file {path} is neither JSON nor a plain .npy array; write a JSON list of labels."
-        ) from None
+    with reading(path):
+        try:
+            return json.loads(content.decode())
+        except (ValueError, RecursionError):
+            raise UserError(
+                f"the noise file {path} is neither JSON nor a plain .npy array; write a JSON list of labels."
+            ) from None
 
 
 def _checked(content: Any, path: Path, num_examples: int, num_classes: int) -> Tensor:
@@ -185,7 +189,7 @@ def _checked(content: Any, path: Path, num_examples: int, num_classes: int) -> T
         content = content["noise_labels"]
     try:
         labels = np.asarray(content)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         labels = np.empty((0, 0))  # ragged: refused below as not flat
     if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
         raise UserError(f"the noise file {path} must hold one flat list of whole-number labels.")
@@ -242,7 +246,7 @@ def load_noise(examples: Examples, path: str | Path) -> Examples:
         examples,
         labels,
         str(kind) if kind in DRAWN or str(kind).startswith("semantic-") else "file",
-        rate if isinstance(rate, float) else None,
-        seed if isinstance(seed, int) else None,
+        rate if isinstance(rate, float) and 0 <= rate <= 1 else None,
+        seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
         {"kind": "file", "path": str(path)},
     )
