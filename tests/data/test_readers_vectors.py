@@ -136,8 +136,8 @@ def test_a_class_of_vectors_has_one_name(saved: Path, labels: str) -> None:
 
 def test_a_word_for_a_missing_label_of_a_vector_is_refused(saved: Path) -> None:
     saved.with_suffix(".csv").write_text("label\na\nnan\na\nb")
-    with pytest.raises(UserError, match="row 2 of .* has the label 'nan', which stands for a missing one"):
+    with pytest.raises(UserError, match=r"row 2 of .* has the label 'nan', which stands for a missing one"):
         load(saved)
     np.save(saved.parent / "y.npy", np.array(["a", "b", "None", "a"]))
-    with pytest.raises(UserError, match="row 3 of .* has the label 'None'"):
+    with pytest.raises(UserError, match=r"row 3 of .* has the label 'None'"):
         load(saved, labels=saved.parent / "y.npy")

@@ -10,7 +10,7 @@ import torch
 
 from scanmix.audit.evidence import Evidence, neighborhood
 from scanmix.config import UserError
-from scanmix.data.cells import MISSING, one_name, whole_number
+from scanmix.data.cells import MISSING, one_name, without_point
 from scanmix.data.npy import CHUNK
 from scanmix.data.readers.folder import sort_names
 
@@ -189,9 +189,9 @@ def _mean_share(numbers: np.ndarray, shares: np.ndarray) -> float:
 def _numbered(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Shape: (N,) names or numbers -> (N,) int64 in 0..C-1."""
     if labels.dtype.kind == "U":
-        place = {whole_number(name): c for c, name in enumerate(class_names)}
+        place = {without_point(name): c for c, name in enumerate(class_names)}
         place |= {name: c for c, name in enumerate(class_names)}
-        numbers = [place.get(label, place.get(whole_number(label), -1)) for label in labels.tolist()]
+        numbers = [place.get(label, place.get(without_point(label), -1)) for label in labels.tolist()]
         if -1 in numbers:
             row = numbers.index(-1)
             raise UserError(f"row {row}: label {str(labels[row])!r} is none of the classes {', '.join(class_names)}")
