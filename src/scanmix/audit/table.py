@@ -5,7 +5,6 @@ Legend: N examples, C classes, K neighbors, P networks, T snapshots. All row arr
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from scanmix.blocks.doubt import Rate
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
+from scanmix.data.cells import csv_line
 from scanmix.data.records import load_pyarrow
 from scanmix.files import write_aside, write_text
 
@@ -90,17 +90,16 @@ class Audit(Mapping[str, np.ndarray]):
         ]  # fmt: skip
 
     def to_csv(self, path: str | Path) -> None:
-        """Write all columns as CSV, atomically."""
+        """Write all columns as CSV, atomically; what a spreadsheet would run is written as `csv_cell` says."""
         write_aside(Path(path), self._write_csv)
 
     def _write_csv(self, path: Path) -> None:
         """Write some thousand rows at a time: as text they are many times as large as the columns."""
-        with path.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(self.columns)
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.write(csv_line(self.columns))
             for start in range(0, len(self.order), 4096):
                 part = [_printed(column[start : start + 4096]) for column in self.columns.values()]
-                table.writerows(zip(*part, strict=True))
+                file.writelines(map(csv_line, zip(*part, strict=True)))
 
     def to_parquet(self, path: str | Path) -> None:
         """Write all columns as Parquet, atomically.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError
+from scanmix.config import UserError, check_type, whole_number
 from scanmix.data.examples import JSON, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.instance_noise import instance_dependent
 from scanmix.data.mappings import ASYMMETRIC
@@ -104,6 +104,7 @@ def add_noise(
     Raises:
         UserError: on an unknown kind, a missing rate, mapping or path, or one that does not fit the examples.
     """
+    check_type("examples", examples, Examples, "Examples, as the parts that scanmix.load returns")
     if kind == "file":
         if path is None:
             raise UserError("noise of kind 'file' needs a path, for instance path='noise.json'.")
@@ -112,7 +113,8 @@ def add_noise(
         raise UserError(f"unknown noise {kind!r}; known: {', '.join(DRAWN)}, file.")
     if rate is None:
         raise UserError(f"noise {kind!r} needs a rate between 0 and 1, for instance rate=0.5.")
-    rate, seed = float(rate), int(seed)
+    check_type("rate", rate, (int, float, np.number), "a number between 0 and 1")
+    rate, seed = float(rate), whole_number("seed", seed)
     step: dict[str, JSON] = {"kind": kind, "rate": rate, "seed": seed}
     if kind == "asymmetric":
         used = _mapping_for(examples, mapping)

@@ -49,7 +49,7 @@ def read_array(path: Path) -> np.ndarray:
         raise UserError(f"an array cannot be read from {path}: no such file")
     with reading(path):
         if other := _what_else(path):
-            raise UserError(f"{path} cannot be read as an array: it is {other}.")
+            raise UserError(f"{path} cannot be read as an array: it {other}.")
         try:
             mode = MAPPED if stays_on_disk(path.stat().st_size) else None
             array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
@@ -65,22 +65,22 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def _what_else(path: Path) -> str:
-    """What a file is that does not begin as a `.npy` does; nothing where it does, or where nobody can tell."""
+    """What a file is or holds that does not begin as a `.npy` does; nothing where it does, or where nobody can tell."""
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"\x93NUMPY"):
         return ""
     if not head:
-        return "empty"
+        return "is empty"
     if head.startswith(b"PK"):
         if _is_of_pytorch(path):
-            return "a file of PyTorch; save the tensor with np.save(path, tensor.numpy())"
-        return "an archive for several arrays (.npz); save the one with np.save"
+            return "is a file of PyTorch; save the tensor with np.save(path, tensor.numpy())"
+        return "holds several arrays, as an .npz does; save the one with np.save"
     if head.startswith(b"PAR1"):
-        return "a Parquet table; save the column with np.save"
+        return "is a Parquet table; save the column with np.save"
     text = head.decode("utf-8", "ignore")  # the last letter may be cut
     if len(text.encode()) > len(head) - 4 and all(letter.isprintable() or letter.isspace() for letter in text):
-        return "text, such as a CSV; save its numbers or names with np.save"
+        return "is text, such as a CSV; save its numbers or names with np.save"
     return ""
 
 

@@ -34,6 +34,25 @@ def read_records(table: Path, required: Sequence[str], optional: Sequence[str] =
     return (_read_parquet if _is_parquet(table) else _read_csv)(table, required, optional)
 
 
+def columns_of(table: Path) -> list[str]:
+    """Return the names of the columns of a table; nothing where the file is none.
+
+    Raises:
+        UserError: it ends in .parquet and pyarrow is missing.
+    """
+    if _is_parquet(table):
+        pyarrow = load_pyarrow(table)
+        try:
+            return list(pyarrow.parquet.read_schema(table).names)
+        except (OSError, pyarrow.ArrowException):
+            return []
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            return [name.strip() for name in next(csv.reader(file, skipinitialspace=True, strict=True), ())]
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
 @contextmanager
 def new_table(path: Path, columns: Mapping[str, type[str] | type[float]]) -> Iterator[Write]:
     """Hand out what adds rows to a new table; `path` is replaced when the block ends, and left alone if it fails.
