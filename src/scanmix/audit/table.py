@@ -108,8 +108,13 @@ class Audit(Mapping[str, np.ndarray]):
             UserError: pyarrow is missing.
         """
         pyarrow = load_pyarrow(Path(path))
-        table = pyarrow.table(dict(self.columns))
-        write_aside(Path(path), lambda aside: pyarrow.parquet.write_table(table, aside))
+        table = pyarrow.table({name: _in_utf8(column) for name, column in self.columns.items()})
+
+        def write(aside: Path) -> None:
+            with aside.open("wb") as file:  # a path that is no UTF-8 is beyond pyarrow
+                pyarrow.parquet.write_table(table, file)
+
+        write_aside(Path(path), write)
 
     def to_json(self, path: str | Path) -> None:
         """Write `summary` as JSON, atomically."""
@@ -127,6 +132,13 @@ class Audit(Mapping[str, np.ndarray]):
         except ImportError:
             raise UserError("a data frame needs pandas: pip install pandas") from None
         return pandas.DataFrame(dict(self.columns))
+
+
+def _in_utf8(column: np.ndarray) -> np.ndarray | list[str]:
+    """A column as Parquet takes it: what is no UTF-8 in a text is spelled out."""
+    if column.dtype.kind != "U":
+        return column
+    return [cell.encode("utf-8", "backslashreplace").decode() for cell in column.tolist()]
 
 
 def _printed(column: np.ndarray) -> list[Any]:

@@ -45,6 +45,14 @@ class Written(NamedTuple):
 class Commands(TyperGroup):
     """The commands; a `UserError` of any of them is printed to stderr and ends the program with code 2."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Take the line apart."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt:
+            say("\nstopped", err=True)
+            raise typer.Exit(130) from None
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was typed."""
         with warnings.catch_warnings():
@@ -53,7 +61,7 @@ class Commands(TyperGroup):
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt as stop:  # train says in it how to go on
-                say(f"\n{stop or 'stopped'}", err=True)
+                say(f"\n{str(stop) or 'stopped'}", err=True)
                 raise typer.Exit(130) from None
             except UserError as error:
                 sentence = str(error)

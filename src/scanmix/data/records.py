@@ -43,7 +43,8 @@ def columns_of(table: Path) -> list[str]:
     if _is_parquet(table):
         pyarrow = load_pyarrow(table)
         try:
-            return list(pyarrow.parquet.read_schema(table).names)
+            with table.open("rb") as file:  # pyarrow cannot open a path that is no UTF-8
+                return list(pyarrow.parquet.read_schema(file).names)
         except (OSError, pyarrow.ArrowException):
             return []
     try:
@@ -134,13 +135,13 @@ def _record(table: Path, columns: Sequence[str], required: Sequence[str], row: S
 
 def _read_parquet(table: Path, required: Sequence[str], optional: Sequence[str]) -> list[Record]:
     pyarrow = load_pyarrow(table)
-    with reading(table, error=DataError):
+    with reading(table, error=DataError), table.open("rb") as file:
         try:
-            columns = pyarrow.parquet.read_schema(table).names
+            columns = pyarrow.parquet.read_schema(file).names
             _check_columns(table, columns, required, optional)
             wanted = [column for column in (*required, *optional) if column in columns]
             # dictionary-typed (categorical) columns come out as plain values
-            records: list[Record] = pyarrow.parquet.read_table(table, columns=wanted).to_pylist()
+            records: list[Record] = pyarrow.parquet.read_table(file, columns=wanted).to_pylist()
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{table} cannot be read as Parquet: {error}.") from None
     return records
@@ -161,7 +162,7 @@ def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
     pyarrow = load_pyarrow(path)
     types = {str: pyarrow.string(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with path.open("wb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
 
         def write(rows: Sequence[Row]) -> None:
             records = [dict(zip(columns, map(_utf8, row), strict=True)) for row in rows]
