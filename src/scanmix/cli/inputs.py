@@ -31,6 +31,11 @@ class Chunk(NamedTuple):
     skipped: list[str]
 
 
+def is_table(source: Path | str | None) -> bool:
+    """Whether a table is named, as the name alone tells."""
+    return source is not None and Path(source).suffix.lower() in TABLES
+
+
 def find_files(paths: Sequence[Path], root: Path | None = None) -> list[Path]:
     """Files named, found in folders, or listed in tables or on standard input (`-`); each once, in the order given.
 
@@ -39,10 +44,8 @@ def find_files(paths: Sequence[Path], root: Path | None = None) -> list[Path]:
         root: what the paths of tables are relative to; by default the folder of each.
 
     Raises:
-        UserError: one of the paths does not exist, or there is nothing in it; there is a root, and no table.
+        UserError: one of the paths does not exist, or there is nothing in it.
     """
-    if root is not None and not any(path.suffix.lower() in TABLES for path in paths):
-        raise UserError("--root is what the paths of a table are relative to; no .csv or .parquet is named")
     from scanmix.data.decoding import find_pictures
 
     found: dict[Path, None] = {}
@@ -53,7 +56,7 @@ def find_files(paths: Sequence[Path], root: Path | None = None) -> list[Path]:
             inside = find_pictures(path)
         elif not path.exists():
             raise UserError(f"{path}: no such file or folder")
-        elif path.suffix.lower() in TABLES:
+        elif is_table(path):
             inside = _from_table(path, root)
         else:
             inside = [path]

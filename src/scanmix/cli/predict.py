@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.inputs import Chunk, find_files, load_labeled, picture_chunks, read_vector_files, vector_chunks
+from scanmix.cli.inputs import (
+    Chunk,
+    find_files,
+    is_table,
+    load_labeled,
+    picture_chunks,
+    read_vector_files,
+    vector_chunks,
+)
 from scanmix.cli.options import Device
 from scanmix.cli.shell import Written, check_run, check_writable, has_columns, percent, say, show_skipped
 from scanmix.config import UserError
@@ -53,6 +61,8 @@ def predict(
     What cannot be read is listed and skipped.
     """
     check_run(run)
+    if root is not None and not any(is_table(path) for path in (*paths, calibrate)):
+        raise UserError("--root is what the paths of a table are relative to; no .csv or .parquet is named")
     check_writable(out, TABLE, inputs=[*paths, calibrate], run=run)
     from scanmix.export.classifier import load_classifier
 
@@ -60,7 +70,7 @@ def predict(
     if top > len(model.class_names):
         raise UserError(f"--top {top} is more than the {len(model.class_names)} classes of {run}")
     chunks = _chunks(model, run, paths, root)
-    temperature = 1.0 if calibrate is None else _find_temperature(model, run, calibrate)
+    temperature = 1.0 if calibrate is None else _find_temperature(model, run, calibrate, root)
     skipped, total = _write(out, model, run, chunks, top, temperature)
     note = f"; {skipped} could not be read and were skipped" if skipped else ""
     say(f"Wrote {out}: {total - skipped} of {total} {model.kind}s{note}.")
@@ -126,11 +136,11 @@ def _rows(model: Classifier, run: Path, chunk: Chunk, top: int, temperature: flo
     ]
 
 
-def _find_temperature(model: Classifier, run: Path, data: str) -> float:
+def _find_temperature(model: Classifier, run: Path, data: str, root: Path | None) -> float:
     """Fit a temperature to labeled examples and say how it went."""
     from scanmix.calibration import fit_temperature
 
-    examples = load_labeled(model, data)
+    examples = load_labeled(model, data, root if is_table(data) else None)
     _refuse_training_data(run, examples, data)
     found = fit_temperature(model.predict_proba(examples.images.numpy()), examples.labels.numpy())
     say(

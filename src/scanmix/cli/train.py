@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanmix.cli.inputs import TABLES
+from scanmix.cli.inputs import is_table
 from scanmix.cli.options import (
     BatchNormName,
     Data,
@@ -161,9 +161,6 @@ def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | No
 def _roots(data: str, test: str | None, root: Path | None) -> tuple[Path | None, Path | None]:
     """Where DATA and the test data look: --root is for both where both are tables, else for the one that takes it."""
     from scanmix.data.readers import is_known
-
-    def is_table(source: str | None) -> bool:
-        return source is not None and not is_known(source) and Path(source).suffix.lower() in TABLES
 
     if root is None or not is_table(test) or is_known(data):
         return root, None

@@ -4,9 +4,9 @@ Order: defaults of the dataclasses < recipe < command line. Errors say what, whe
 """
 
 from scanmix.config.about import About
-from scanmix.config.arguments import LARGEST, check_type, in_short, whole_number
+from scanmix.config.arguments import LARGEST, check_type, whole_number
 from scanmix.config.durations import Duration, epochs_of
-from scanmix.config.errors import DataError, UnexpectedData, UserError, nearest, unknown_name
+from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
 from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
 from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 
-from scanmix.config.errors import UserError
+from scanmix.config.errors import UserError, in_short
 
 LARGEST = 2**63 - 1
 """The largest whole number that TOML and tensors know."""
@@ -42,16 +42,3 @@ def check_type(name: str, value: object, wanted: type | tuple[type, ...], words:
     """
     if not isinstance(value, wanted):
         raise UserError(f"{name} must be {words}, not {in_short(value)}")
-
-
-def in_short(value: object, most: int = 60) -> str:
-    """Write a value for an error: what it is where that is short, else its type and how it begins."""
-    if isinstance(value, int) and abs(value) > 10**most:
-        return f"a number of more than {most} digits"
-    try:
-        words = repr(value)
-    except Exception:  # a repr of somebody else's
-        words = ""
-    if "\n" in words or not words:
-        return f"a {type(value).__name__}"
-    return words if len(words) <= most else f"{words[:most]}..."

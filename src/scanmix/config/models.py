@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from scanmix.config.arguments import LARGEST, in_short
-from scanmix.config.errors import UserError
+from scanmix.config.arguments import LARGEST
+from scanmix.config.errors import UserError, in_short
 from scanmix.config.fields import fields_of, model_in
 from scanmix.config.problems import explain
 from scanmix.config.tables import DEEPEST, Table, merge

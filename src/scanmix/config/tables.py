@@ -11,8 +11,7 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any
 
-from scanmix.config.arguments import in_short
-from scanmix.config.errors import UserError
+from scanmix.config.errors import UserError, in_short
 
 Table = dict[str, Any]
 DEEPEST = 32
