@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scanmix.cli.options import RunFolder
-from scanmix.cli.shell import check_run, check_writable
+from scanmix.cli.shell import Written, begins_with, check_run, check_writable, say
 from scanmix.config import UserError
 
 if TYPE_CHECKING:
     from scanmix.review import Review
     from scanmix.runs import Run
+
+PAGE = Written("a page of scanmix review", begins_with("<title>Review</title>"))
 
 
 def review(
@@ -34,7 +36,7 @@ def review(
     """
     check_run(run)
     if static is not None:
-        check_writable(static)
+        check_writable(static, PAGE, run=run)
     from scanmix.files import held
     from scanmix.review import CORRECTED, LOCK, serve, write_static
     from scanmix.review.server import listen
@@ -46,23 +48,23 @@ def review(
         raise UserError(f"{run} learned from vectors: there is nothing to look at; see {run / 'labels.csv'}")
     if static is not None:
         count = write_static(_review_of(opened, run, name), static)
-        typer.echo(f"{static}: the {count} most doubtful labels, to be looked at without this program")
+        say(f"{static}: the {count} most doubtful labels, to be looked at without this program")
         return
     socket, token, url = listen(port)
     with socket, held(run, "under review", LOCK, url, "use that page or stop it first"):
         page = _review_of(opened, run, name)
         page.decisions.take_over()
-        typer.echo(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
+        say(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
         if browser:
             webbrowser.open(url)
         try:
             serve(page, socket, token)
         except KeyboardInterrupt:
-            typer.echo()
+            say()
     decided = int((page.decisions.codes > 0).sum())
-    typer.echo(f"{decided} of {len(page.decisions.codes)} labels are decided.")
+    say(f"{decided} of {len(page.decisions.codes)} labels are decided.")
     if decided:
-        typer.echo(f"Next: scanmix train {_data_of(opened)} --labels {shlex.quote(str(run / CORRECTED))}")
+        say(f"Next: scanmix train {_data_of(opened)} --labels {shlex.quote(str(run / CORRECTED))}")
 
 
 def _review_of(run: Run, folder: Path, who: str) -> Review:
