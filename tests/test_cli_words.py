@@ -18,12 +18,12 @@ from typer.testing import CliRunner, Result
 
 import scanmix
 from scanmix import __main__
-from scanmix.checkpoint import Model
 from scanmix.cli import app
 from scanmix.cli.shell import check_writable, print_table, printable
 from scanmix.cli.shell import say as show
 from scanmix.config import UserError
 from scanmix.data.records import read_records
+from scanmix.model import Model
 
 STRANGE = ("=1+1", "d\rg", "\x1b[31mred")
 TINY = ["--method", "cross_entropy", "--set", "epochs=1", "--set", "network.widths=[4]", "--set", "network.blocks=[1]"]

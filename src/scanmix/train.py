@@ -19,14 +19,14 @@ from torch import Tensor
 
 from scanmix.audit import collect, save_evidence
 from scanmix.checkpoint import load_checkpoint, save_checkpoint, share_checkpoint, unpack
-from scanmix.config import UserError, build
+from scanmix.config import UserError, build, check_type, whole_number
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.pool import draw_pool
 from scanmix.data.readers import reload
 from scanmix.data.store import default_cache, on_device
 from scanmix.data.views import make_views
-from scanmix.engine import ALONE, BatchNorm, Diverged, Engine, Parallel, Precision
+from scanmix.engine import ALONE, BatchNorm, Diverged, Engine, Parallel, Precision, find_device
 from scanmix.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.methods import Method, State
 from scanmix.model import Model, Seen, save_model
@@ -39,6 +39,8 @@ from scanmix.runs import Line, Run, RunSettings, describe, open_or_create, open_
 from scanmix.stops import explained, lost
 from scanmix.trajectory import Snapshot, division, is_due, save_snapshot, take_snapshot
 from scanmix.workers import gathered
+
+MOST_THREADS = 4096
 
 
 def train(
@@ -75,9 +77,12 @@ def train(
         UserError: settings, data and folder do not fit together, or a loss stopped being a number.
     """
     check_loggers(loggers, None if out is None else Path(out))
-    check_call(examples, test, seed, threads)
+    seed = whole_number("seed", seed)
+    check_data(examples, test)
     asked = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
     how = build(Processes, asked, where="scanmix.train")
+    find_device(device)
+    threads = None if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
     settings = resolve(
         method, examples.name, recipe, overrides, kind=examples.kind, seed=seed, device=device, threads=threads
     )
@@ -113,7 +118,8 @@ def resume(
         return run
     before = run.settings.processes
     if launched() is None:
-        devices, nodes = devices or before.devices, nodes or before.nodes
+        devices = before.devices if devices is None else devices
+        nodes = before.nodes if nodes is None else nodes
     processes = choose_processes(devices, nodes, before)
     first = is_first(processes.nodes)
     with writer(Path(folder) if first else None, "in training"):
@@ -297,21 +303,16 @@ def _model(run: Run, method: Method, state: State, data: TrainingData, engine: E
     )
 
 
-def check_call(examples: Examples, test: Examples | None, seed: int, threads: int | None) -> None:
-    """Refuse what cannot be trained.
+def check_data(examples: Examples, test: Examples | None) -> None:
+    """Refuse what cannot be trained or tested on.
 
     Raises:
-        UserError: says which argument is wrong, and what is expected.
+        UserError: says what is wrong with which of both.
     """
-    for what, given in (("examples", examples), ("test", test)):
-        if not isinstance(given, Examples) and (what, given) != ("test", None):
-            raise UserError(
-                f"{what} must be Examples, not {type(given).__name__}; scanmix.load returns a pair of them: "
-                "train_set, test_set = scanmix.load(...)"
-            )
-    for what, number, least in (("seed", seed, 0), ("threads", 1 if threads is None else threads, 1)):
-        if not isinstance(number, int) or isinstance(number, bool) or not least <= number < 2**63:
-            raise UserError(f"{what} = {number!r}: a whole number of at least {least} is expected")
+    wanted = "Examples, as the parts of the pair that scanmix.load returns"
+    check_type("examples", examples, Examples, wanted)
+    if test is not None:
+        check_type("test", test, Examples, wanted)
     if test is not None and len(test) == 0:
         raise UserError(f"the test set {test.name!r} is empty; leave test out, or give some images")
     if len(examples) < 2 or examples.num_classes < 2:

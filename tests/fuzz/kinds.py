@@ -16,7 +16,7 @@ from scanmix.audit import Audit, Evidence, audit, evidence_of
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.kept import load_evidence
 from scanmix.checkpoint import load_checkpoint, unpack
-from scanmix.cli.summary import show_labels
+from scanmix.cli.summary import read_labels
 from scanmix.data.corrections import apply_corrections
 from scanmix.data.decoding import decode_pictures
 from scanmix.data.examples import Examples
@@ -42,6 +42,15 @@ from tests import layouts
 from tests.fuzz import mutations
 from tests.fuzz.mutations import Mutate
 
+RECIPE = """method = "scanmix"
+[settings]
+epochs = 3
+[settings.pretrain]
+epochs = 2
+[network]
+widths = [4, 8]
+blocks = [1, 1]
+"""
 CPU = torch.device("cpu")
 
 
@@ -77,10 +86,7 @@ def build(top: Path) -> None:
     decisions.decide([3], "relabel", 2)
     save_noise(noisy, top / "noise.json")
     np.save(top / "noise.npy", noisy.labels.numpy())
-    _write(
-        top / "recipe.toml",
-        'method = "scanmix"\n[settings]\nepochs = 3\n[settings.pretrain]\nepochs = 2\n[network]\nwidths = [4, 8]\n',
-    )
+    _write(top / "recipe.toml", RECIPE)
     cached(Engine(cache=top / "cache"), "stage", "key", lambda _: {"x": torch.arange(12.0)})
     _stage(top / "unfinished.pt")
     draws = np.random.default_rng(0)
@@ -154,9 +160,9 @@ def checkpoint(top: Path) -> Any:
     return epoch, [_plain(dict(peer.state_dict())) for peer in state.peers]
 
 
-def labels(top: Path) -> None:
+def labels(top: Path) -> Any:
     """The table of labels, as training shows it when it ends."""
-    show_labels(top / "run")
+    return read_labels(top / "run")
 
 
 def corrected(top: Path) -> Any:

@@ -107,8 +107,8 @@ def toml(draw: random.Random, content: bytes) -> bytes:
         return insert(draw, content)
     line = draw.choice(found)
     odd = draw.choice([
-        b"true", b"-1", b"0", b"3.5", b'""', b'"x"', b"[]", b"[1]", b'["a"]', b"{}", b"{a = 1}", b"nan", b"inf", b"1e400",
-        b"9" * 30, b"2020-01-01", b"[[]]", b"[" * 2000,
+        b"true", b"-1", b"0", b"3.5", b'""', b'"x"', b"[]", b"[1]", b'["a"]', b"{}", b"{a = 1}", b"nan", b"inf",
+        b"1e400", b"9" * 30, b"2020-01-01", b"[[]]", b"[" * 2000,
     ])  # fmt: skip
     return content.replace(line, line.partition(b" = ")[0] + b" = " + odd, 1)
 
