@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -52,5 +53,7 @@ def read_lines(folder: Path) -> list[Line]:
                 raise ValueError(f"line {number}: {error}") from None
             if line.get("epoch") != len(lines) + 1 or isinstance(line["epoch"], bool):
                 raise ValueError(f"line {number} is of epoch {line.get('epoch')}, not {len(lines) + 1}")
+            if any(isinstance(value, float) and math.isinf(value) for value in line.values()):
+                raise ValueError(f"line {number} has an infinite number")
             lines.append(line)
     return lines
