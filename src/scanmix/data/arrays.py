@@ -84,9 +84,7 @@ def check_finite(rows: np.ndarray, what: str) -> None:
     strange = np.flatnonzero(~np.concatenate(list(parts)))
     if len(strange):
         rest = f"{'row' if len(strange) == 1 else 'rows'}, first row {strange[0]}"
-        raise UserError(
-            f"{what} are NaN, infinite or too large in {len(strange)} {rest}; repair or leave them out"
-        )
+        raise UserError(f"{what} are NaN, infinite or too large in {len(strange)} {rest}; repair or leave them out")
 
 
 def same_shape(images: Sequence[np.ndarray]) -> np.ndarray:

@@ -28,6 +28,7 @@ from scanmix.data.checks import (
 from scanmix.data.examples import Examples
 from scanmix.data.layout import check_layout
 from scanmix.data.readers import is_known, kind_of, load
+from scanmix.data.readers.folder import LostClassError
 from scanmix.data.readers.pictures import Header, read_headers
 from scanmix.data.readers.vectors import read_labeled_rows
 from scanmix.doctor.advice import Advice, advise, as_recipe
@@ -92,8 +93,12 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
     """
     vectors, folder = kind_of(source) == "vector", Path(source).expanduser().absolute()
     found = check_layout(folder) if not is_known(source) and folder.is_dir() else []
+    lost: list[Finding] = []
     try:
         train, test, strange = _load_vectors(source, loading) if vectors else _load_images(source, loading)
+    except LostClassError as error:  # told with all else that is odd
+        (train, test), strange = error.pair, []
+        lost = [Finding("fault", str(error).removesuffix("."), (), "until then nothing can be trained")]
     except DataError as error:
         found.append(
             Finding("fault", str(error).removesuffix("."), (), "mend the data; until then nothing can be trained")
@@ -104,7 +109,7 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
     headers, more = _check_files(train, test)
     base = folder if folder.is_dir() else Path(loading.get("root") or folder.parent).expanduser().absolute()
     found += strange + check_skipped(line.removeprefix(f"{base}/") for line in train.skipped)
-    found += [*check_classes(train, test), *check_names(train.class_names), *more, *check_blank(train)]
+    found += [*lost, *check_classes(train, test), *check_names(train.class_names), *more, *check_blank(train)]
     found += check_columns(train) if vectors else []
     found += [
         *check_duplicates(train, test, partial(tick, "looking for duplicates")),
