@@ -30,7 +30,7 @@ def form_of(X: Any) -> Form:
         UserError: its rows differ in shape, or names of files stand in a column.
     """
     if not hasattr(X, "shape"):
-        return _form_of_list(X if isinstance(X, list | tuple) else np.asarray(X))
+        return _form_of_list(X if isinstance(X, list | tuple) else np.asarray(X).tolist())
     if len(X.shape) == 1 and X.shape[0]:
         first = next(iter(X))
         if isinstance(first, str | os.PathLike | Image.Image | np.ndarray | list):
@@ -153,9 +153,9 @@ def _is_number(text: str) -> bool:
 def _missing(given: np.ndarray) -> np.ndarray:
     """Which labels are None, NaN, or what pandas and NumPy write in their place. Shape: (N,) -> (N,) bool."""
     if given.dtype.kind == "f":
-        return np.isnan(given)
+        return np.asarray(np.isnan(given))
     if given.dtype.kind in "mM":
-        return np.isnat(given)
+        return np.asarray(np.isnat(given))
     if given.dtype != object:
         return np.zeros(len(given), dtype=bool)
     return np.array([_is_missing(label) for label in given], dtype=bool)

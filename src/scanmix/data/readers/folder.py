@@ -104,7 +104,7 @@ def find_parts(folder: Path) -> Parts:
 
 
 def part_of(name: str) -> str | None:
-    """Return what of `TRAIN_PARTS` and `TEST_PARTS` a folder is named as, "test" of `Test` and `test_set`; else None."""
+    """Return which of the parts a folder is named as: "test" of `Test` and `test_set`; None for another name."""
     found = PART_NAME.fullmatch(name.strip().lower())
     return None if found is None else found[1]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from scanmix.config import UnexpectedData, UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers.pictures import read_pictures
+from scanmix.files import reading
 
 Pair = tuple[Examples, Examples | None]
 """Training and test examples."""
@@ -143,7 +144,5 @@ def _known(labels: Sequence[int | None]) -> Tensor | None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
+    with reading(path, "get it again"):
         return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None

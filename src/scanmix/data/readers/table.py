@@ -16,7 +16,7 @@ SPLITS = {
 
 
 def read_table(
-    table: Path, root: str | Path | None = None, size: int | None = None
+    table: Path, root: str | Path | None = None, size: int | None = None, least_classes: int = 2
 ) -> tuple[Examples, Examples | None]:
     """Read the images a table names. Paths are relative to `root`, by default the folder of the table.
 
@@ -25,7 +25,8 @@ def read_table(
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        DataError: if a column is missing, a path stands twice, a split is unknown, or there is one class.
+        DataError: if a column is missing, a path stands twice, a split is unknown, or there are fewer classes
+            than `least_classes`.
     """
     table = table.absolute()
     base = table.parent if root is None else Path(root).expanduser().absolute()
@@ -47,8 +48,10 @@ def read_table(
             rows[split].append((path, base / path, label))
         else:
             unlabeled.append(f"{base / path}: no label")
-    if len({label for _, _, label in rows["train"]}) < 2:
-        raise DataError(f"{table} must name training images of at least two classes.")
+    if len({label for _, _, label in rows["train"]}) < least_classes:
+        raise DataError(
+            f"{table} must name training images of at least {'two classes' if least_classes == 2 else 'one class'}."
+        )
     return to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
 
 
