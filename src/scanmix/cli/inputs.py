@@ -37,6 +37,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
         UserError: one of the paths does not exist, or there is nothing in it.
     """
     from scanmix.data.decoding import find_pictures
+    from scanmix.files import check_regular
 
     found: dict[Path, None] = {}
     for path in paths:
@@ -47,6 +48,7 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
         elif not path.exists():
             raise UserError(f"{path}: no such file or folder")
         elif path.suffix.lower() in (".csv", ".parquet"):
+            check_regular(path)
             inside = _from_table(path)
         else:
             inside = [path]

@@ -66,6 +66,7 @@ class Found(NamedTuple):
     pictures: list[Path]
     unread: list[Path]
     """Those that are or look like images of a kind that is not read."""
+    others: list[Path]
 
 
 def find_pictures(folder: Path) -> list[Path]:
@@ -82,13 +83,15 @@ def pictures_in(folder: Path) -> Iterator[Path]:
 
 
 def sort_files(folder: Path) -> Found:
-    """Return the image files in `folder` and below, and those that are passed over though they look like some."""
-    found = Found([], [])
+    """Return the image files in `folder` and below, those that are passed over though they look like some, the rest."""
+    found = Found([], [], [])
     for path in sorted(_files_in(folder)):
         if _is_picture(path):
             found.pictures.append(path)
         elif _looks_like_picture(path):
             found.unread.append(path)
+        else:
+            found.others.append(path)
     return found
 
 

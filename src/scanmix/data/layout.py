@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from scanmix.data.checks import Finding, Level, number
@@ -21,6 +22,14 @@ def check_layout(folder: Path) -> list[Finding]:
     beside = tuple(path.name for path in folders_not_read(folder, parts))
     fix = f"move the images into {' or '.join(part.name for part in read)}, if they are to be used"
     return found + _some("warning", "folder of images not read", beside, fix)
+
+
+def other_files(folder: Path) -> dict[str, int]:
+    """Count what lies in class folders beside images, by suffix, the most first; hidden files are none."""
+    parts = find_parts(folder)
+    read = [parts.train] if parts.test is None else [parts.train, parts.test]
+    files = [path for part in read for inside in class_folders(part) for path in sort_files(inside).others]
+    return dict(Counter(path.suffix.lower() or "without a suffix" for path in files).most_common())
 
 
 def _check_part(top: Path, part: Path) -> list[Finding]:
@@ -44,8 +53,8 @@ def _check_part(top: Path, part: Path) -> list[Finding]:
 def _check_nested(top: Path, found: dict[Path, Found]) -> list[Finding]:
     """Find sub-folders of class folders; where there is one class folder alone, these may be the classes."""
     inner: dict[Path, int] = {}
-    for inside, (pictures, _) in found.items():
-        for file in pictures:
+    for inside, files in found.items():
+        for file in files.pictures:
             if file.parent != inside:
                 deep = inside / file.relative_to(inside).parts[0]
                 inner[deep] = inner.get(deep, 0) + 1

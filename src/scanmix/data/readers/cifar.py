@@ -100,7 +100,7 @@ def _read_batch(path: Path, key: bytes, num_classes: int) -> tuple[np.ndarray, n
             raise UserError(f"{path} does not hold {what}; get it again from {ADDRESS}.") from None
     if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) <= most:
         raise UserError(
-            f"{path} has labels outside 0..{most}, from {numbers.min()} to {numbers.max()}; get it again from {ADDRESS}."
+            f"{path} has labels outside 0..{most}, {numbers.min()} to {numbers.max()}; get it again from {ADDRESS}."
         )
     if len(numbers) == 0:
         raise UserError(f"{path} holds no images; get it again from {ADDRESS}.")

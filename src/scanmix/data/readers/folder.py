@@ -169,7 +169,14 @@ def _warn_of_unread(folder: Path, files: Sequence[Path]) -> None:
 
 
 def _warn_of_unread_folders(folder: Path, parts: Parts) -> None:
-    beside = [path for path in folders_not_read(folder, parts) if part_of(path.name) is None]
+    unread = folders_not_read(folder, parts)
+    flat = [path for path in unread if part_of(path.name) in TEST_PARTS and not _holds_classes(path)]
+    if flat and parts.test is None:
+        warnings.warn(
+            f"{flat[0]} holds images and no class folders, so there are no test images; what they are is not known",
+            stacklevel=3,
+        )
+    beside = [path for path in unread if part_of(path.name) is None]
     if beside:
         warnings.warn(
             f"{parts.train} is taken for the training images; {_listed(beside)} beside it "
