@@ -40,9 +40,14 @@ def has_transparency(image: Image.Image) -> bool:
 
 
 def is_deep_color(image: Image.Image) -> bool:
-    """Whether a file that is not loaded yet has 16 bits for each channel, of which Pillow will keep the upper 8."""
+    """Whether a file has 16 bits for each channel, of which Pillow keeps the upper 8.
+
+    Once it is loaded, only a TIFF can tell.
+    """
     if image.mode == "F" or image.mode.startswith("I"):
         return False
+    if _whole(_tags(image).get(BITS_PER_SAMPLE)) == 16:
+        return True
     layouts = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in getattr(image, "tile", ())]
     return any(";16" in str(layout[0]) or FULL in layout[1:] for layout in layouts if layout)
 
@@ -111,12 +116,17 @@ def _integer_white(image: Image.Image, low: int, high: int) -> int:
 
 def _told_white(image: Image.Image) -> int | None:
     """White as a TIFF tells it, if it does: a number of bits below 16, or the largest number of so many bits."""
-    tags: Any = getattr(image, "tag_v2", {})
+    tags = _tags(image)
     bits, largest = _whole(tags.get(BITS_PER_SAMPLE)), _whole(tags.get(MAX_SAMPLE_VALUE))
     if 8 < bits < 16:
         return (1 << bits) - 1
     # Programs write the largest value of the picture there, too: only a whole range says anything of white.
     return largest if 255 <= largest <= FULL and largest & (largest + 1) == 0 else None
+
+
+def _tags(image: Image.Image) -> Any:
+    """What a TIFF says of itself, by number."""
+    return getattr(image, "tag_v2", {})
 
 
 def _whole(value: Any) -> int:
@@ -128,6 +138,6 @@ def _check_deep(image: Image.Image) -> None:
     """Refuse color of which the upper 8 of 16 bits are nearly nothing: it may be of 12, 10 or 8 bits."""
     bands = [band for band in image.getbands() if band not in "Aa"]
     high = max(int(image.getchannel(band).getextrema()[1]) for band in bands)  # type: ignore[arg-type]  # of one band
-    if high * SHARE <= 255:
-        what = f"16 bit colors, none above {256 * high + 255}, of which white cannot be told"
+    if high * SHARE <= 256:
+        what = "16 bit colors, none above a sixteenth of the range, of which white cannot be told"
         raise UnknownRangeError(f"{what}; {FIX}")
