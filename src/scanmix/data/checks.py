@@ -126,7 +126,7 @@ def _lists_others(name: str, known: set[str]) -> bool:
 SET_ASIDE = (
     ("cut short", ("truncated", "broken data stream", "unexpected end"), "copy or download them again"),
     ("missing", ("no such file",), "correct the table, or say with --root what its paths are relative to"),
-    ("that are no files", ("a file is needed",), "name image files; folders, pipes and devices are never opened"),
+    ("never opened", ("a file is needed",), "name image files; folders, pipes and devices are never opened"),
     ("without a label", ("no label",), "label them, or leave them out of the table"),
     ("too huge to be decoded", ("exceeds limit",), "scale them down"),
     ("of unknown brightness", ("bit pixels", "bit colors", "floating point"), "save them as 8 bit, 0 to 255"),
