@@ -73,7 +73,7 @@ def plain(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:
     if image.mode == "La":  # Pillow has but one way out of it
         image = image.convert("LA")
     if has_transparency(image):
-        over = image.convert("RGBA")
+        over = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGBA", over.size, "white")
         image = Image.alpha_composite(white, over).convert("RGB")
     if image.mode == "LAB":
@@ -89,7 +89,9 @@ def _to_bytes(image: Image.Image) -> Image.Image:
         raise UnknownRangeError(f"floating point pixels that are infinite or not a number; {FIX}")
     low, high = (wide.min(), wide.max()) if wide.size else (0, 0)
     white = _float_white(float(low), float(high)) if image.mode == "F" else _integer_white(image, int(low), int(high))
-    gray = np.rint(wide.astype(np.float32) * np.float32(255 / white)).clip(0, 255).astype(np.uint8)
+    scaled = wide.astype(np.float32)
+    scaled *= 255 / white
+    gray = np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)  # one copy: it may be huge
     seen_through = image.info.get("transparency")
     if isinstance(seen_through, int):  # one value of a 16-bit PNG
         gray[wide == seen_through] = 255
