@@ -219,6 +219,7 @@ def test_class_names_come_from_the_data_set_or_are_numbers() -> None:
         ([(np.zeros((8, 8)), 0), (np.zeros((8, 9)), 1)], r"\(8, 8\) and \(8, 9\)"),
         ([(np.full((8, 8), 256.0), 0)], "pixels must lie in"),
         ([(np.full((8, 8), np.nan), 0)], "pixels are NaN, infinite or too large in 1 row, first row 0"),
+        ([(pictures()[0], 2**70)], "too large for the number of a class"),
         ([(pictures()[0], 0.5)], "item 0 is no pair .* 0.5 is no whole number"),
         ([(pictures()[0], 0), (pictures()[1] / 255, 1)], "not uint8 and float64"),
         (

@@ -24,6 +24,9 @@ from scanmix.data.examples import Examples
 from scanmix.progress import Bar, Quiet, progress
 from scanmix.train import train
 
+MOST = 10_000_000
+"""No class has a larger number: without names each number up to the largest is a class."""
+
 
 class Indexable(Protocol):
     """A map-style data set, such as any `torch.utils.data.Dataset` with a length."""
@@ -158,6 +161,8 @@ def _pair(item: Any, place: int, bar: Bar) -> tuple[np.ndarray, int]:
         number = int(label)
         if number != label:
             raise ValueError(f"{label} is no whole number")
+        if number > MOST:
+            raise ValueError(f"{label} is too large for the number of a class")
         pixels = image if isinstance(image, Image.Image) else _pixels(image)
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"item {place} is no pair of an image and a class number: {error}") from None
