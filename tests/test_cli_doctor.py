@@ -121,6 +121,35 @@ def test_what_a_person_reads_of_a_faulty_folder(faulty: None) -> None:
     )
 
 
+def test_dark_files_pipes_and_other_files_are_told() -> None:
+    clean_folder()
+    keep("photos/cat/dark.png", Image.fromarray((np.arange(576).reshape(24, 24) // 40).astype(np.uint8)))
+    keep("photos/dog/twelve.png", Image.fromarray((np.arange(576).reshape(24, 24) * 7).astype(np.uint16)))
+    keep("photos/cat,dog/0.png", picture())
+    Path("photos/dog/notes.txt").write_text("x")
+    found = checked("photos", *QUICK)
+    (dark,) = where(found, "nearly black")
+    assert dark.startswith("cat/dark.png (")
+    assert where(found, "of unknown brightness")[0].startswith("dog/twelve.png: 16 bit pixels from 0 to 4025")
+    assert where(found, "lists other classes") == ["'cat,dog'"]
+    assert found["other_files"] == {".txt": 1}
+    assert "Other files in the class folders, not read: 1 .txt." in say("photos", *QUICK).stdout
+
+
+def test_doctor_stops_where_train_would() -> None:
+    clean_folder()
+    for i in range(3):
+        keep(f"photos/Test/{i}.png", picture())
+    found = checked("photos", *QUICK, code=1)
+    assert where(found, "named like a part of the data") == ["Test"]
+    assert "cannot be told whether Test" in found["findings"][0]["what"]
+    Path("photos/Test").rename("photos/fox")
+    for i in range(3):
+        Path(f"photos/fox/{i}.png").write_bytes(b"x")
+    found = checked("photos", *QUICK, code=1)
+    assert len(where(found, "unreadable")) == 3 and "'fox' of 'photos' would be lost" in found["findings"][0]["what"]
+
+
 def test_a_clean_folder(tmp_path: Path) -> None:
     clean_folder()
     found = checked("photos", *QUICK, "--save-recipe", "mine.toml")

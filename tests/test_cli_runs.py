@@ -331,3 +331,26 @@ def test_the_demo_compares_counts_and_starts_anew(capsys: pytest.CaptureFixture[
     wrong = sum(str(truth[row["id"]]) != row["given"] for row in rows)
     assert f"{len(doubtful)} of 1437 labels look wrong; {found} of these are" in text
     assert f"of {wrong} wrong ones in all" in text
+
+
+@pytest.mark.timeout(120)
+def test_a_pipe_is_no_image_to_predict(trained: Path, photos: Path) -> None:
+    os.mkfifo("pipe.png")
+    Path("list.csv").write_text(f"path\n{photos}/test/night/0.png\npipe.png\n")
+    result = say("predict", trained, "list.csv")
+    assert "1 of 2 images" in result.stdout and "pipe.png: a named pipe; a file is needed" in result.stderr
+    result = say("predict", trained, "pipe.png", code=2)
+    assert "not one of 1 files could be read as an image" in result.stderr
+
+
+def test_one_class_is_enough_to_measure_on_and_parts_have_any_case(trained: Path, photos: Path) -> None:
+    Path("Data/Training").mkdir(parents=True)
+    os.symlink(photos / "train" / "night", "Data/Training/night")
+    os.symlink(photos / "train" / "sun [hot]", "Data/Training/sun [hot]")
+    Path("one").mkdir()
+    os.symlink(photos / "test" / "night", "one/night")
+    result = say("evaluate", trained, "--data", "one")
+    assert "night" in result.stdout
+    result = say("train", "Data", "--test", "one", "--out", "run", *PLAIN)
+    assert "2 classes" in result.stdout and "5 test images" in result.stdout
+    assert say("evaluate", "run").exit_code == 0

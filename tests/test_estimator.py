@@ -177,10 +177,52 @@ def test_wrong_parameters_are_explained(change: dict[str, Any], message: str) ->
         (made()[0], made()[1][:-1], "inconsistent numbers of samples"),
         (made()[0], ["same"] * 40, "the class 'same' only"),
         (made()[0] - 300.0, made()[1], "run from -300"),
-        (np.full((40, 8, 8), np.nan), made()[1], "NaN"),
+        (np.full((40, 8, 8), np.nan), made()[1], "pixels are NaN, infinite or too large in 40 rows, first row 0"),
+        (
+            np.where(np.arange(200).reshape(40, 5) == 12, np.inf, 1.0),
+            made()[1],
+            "features are NaN.* in 1 row, first row 2",
+        ),
+        (np.where(np.arange(200).reshape(40, 5) == 12, 1e300, 1.0), made()[1], "too large in 1 row, first row 2"),
+        ([*made()[0][:39], np.zeros((8, 9))], made()[1], r"\(8, 8\) in row 0 and \(8, 9\) in row 39"),
+        ([Image.new("L", (8, 8 + i // 39)) for i in range(40)], made()[1], r"not \(8, 8\) and \(9, 8\)"),
+        ([["a.png"]] * 40, made()[1], "in a column: if these are file names"),
+        (made()[0], ["a", None] * 20, "y has 20 missing labels, first row 1"),
+        (made()[0], [0.5, 1] * 20, r"y has 0\.5 in row 0"),
+        (made()[0], ["a", 1] * 20, "y mixes texts and numbers"),
         (np.zeros((40, 3, 8, 8)), made()[1], r"X\.transpose\(0, 2, 3, 1\)"),
     ],
 )
 def test_wrong_data_is_explained(images: Any, labels: Any, message: str) -> None:
     with pytest.raises((UserError, ValueError), match=message):
         tiny().fit(images, labels)
+
+
+def test_another_scale_than_in_training_is_refused() -> None:
+    images, labels = made()
+    fitted = tiny("cross_entropy", settings={**NETWORK, "epochs": 1}).fit(images, labels)
+    assert fitted.white_ == 255
+    for asked in (images / 255, (images > 100).astype(float), images > 100):
+        with pytest.raises(
+            ValueError, match="as if 1 were white, but those of training made 255 white; multiply by 255"
+        ):
+            fitted.predict(asked)
+    assert fitted.predict(images.astype(float)).tolist() == fitted.predict(images).tolist()
+    holed = images.astype(float)
+    holed[7, 3, 3] = np.nan
+    with pytest.raises(ValueError, match="in 1 row, first row 7"):
+        fitted.predict(holed)
+
+
+def test_pictures_are_looked_at_as_files_are(tmp_path: Path) -> None:
+    arrays, labels = made()
+    pictures = [Image.fromarray(np.kron(image, np.ones((2, 2), dtype=np.uint8))) for image in arrays]
+    mixed = [picture.convert("P" if i % 2 else "L") for i, picture in enumerate(pictures)]  # a palette is no brightness
+    paths = [tmp_path / f"{i}.png" for i in range(len(mixed))]
+    for path, picture in zip(paths, mixed, strict=True):
+        picture.save(path)
+    settings = {**NETWORK, "epochs": 1}
+    by_file = tiny("cross_entropy", settings=settings).fit(paths, labels)
+    by_picture = tiny("cross_entropy", settings=settings).fit(mixed, labels)
+    assert np.array_equal(by_file.predict_proba(paths), by_picture.predict_proba(mixed))
+    assert np.array_equal(by_file.predict_proba(paths), by_file.predict_proba(pictures))  # gray ones, as color

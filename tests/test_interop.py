@@ -193,6 +193,12 @@ def test_any_form_of_image_keeps_its_pixels(form: str, color: bool) -> None:
     assert examples.ids == ("made/0", "made/1", "made/2", "made/3")
 
 
+def test_gray_pictures_among_those_in_color_are_color() -> None:
+    items = [(Image.new("L", (8, 8), 9), 0), (Image.new("RGB", (8, 8), (1, 2, 3)), 1), (Image.new("P", (8, 8)), 1)]
+    images = from_dataset(Pairs(items)).images
+    assert images.shape == (3, 3, 8, 8) and set(images[0].flatten().tolist()) == {9}
+
+
 def test_class_names_come_from_the_data_set_or_are_numbers() -> None:
     data = Pairs([(image, np.int64(2 * (i % 2))) for i, image in enumerate(pictures())])
     assert from_dataset(data).class_names == ("0", "1", "2")
@@ -212,6 +218,14 @@ def test_class_names_come_from_the_data_set_or_are_numbers() -> None:
         ([(np.zeros((2, 2, 2, 2)), 0)], "neither a picture nor numbers"),
         ([(np.zeros((8, 8)), 0), (np.zeros((8, 9)), 1)], r"\(8, 8\) and \(8, 9\)"),
         ([(np.full((8, 8), 256.0), 0)], "pixels must lie in"),
+        ([(np.full((8, 8), np.nan), 0)], "pixels are NaN, infinite or too large in 1 row, first row 0"),
+        ([(pictures()[0], 2**70)], "too large for the number of a class"),
+        ([(pictures()[0], 0.5)], "item 0 is no pair .* 0.5 is no whole number"),
+        ([(pictures()[0], 0), (pictures()[1] / 255, 1)], "not uint8 and float64"),
+        (
+            [(Image.fromarray(np.full((8, 8), 300, dtype="float32")), 0)],
+            "image of item 0 cannot be read: floating point",
+        ),
     ],
 )
 def test_other_items_are_refused(items: list[Any], message: str) -> None:

@@ -6,25 +6,25 @@ Legend: N examples, C classes, D features, H height, W width.
 from __future__ import annotations
 
 import inspect
-import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from scanmix.audit import Audit
 from scanmix.config import UserError, build, dump
-from scanmix.data.arrays import WHITES, find_white, to_images
+from scanmix.data.arrays import WHITES, check_finite, find_white, to_images
 from scanmix.data.decoding import decode_pictures, readable
 from scanmix.data.examples import Examples
+from scanmix.data.given import as_array, check_labels, decoded, file_names, form_of
 from scanmix.data.readers.pictures import read_pictures
 from scanmix.model import load_model, save_model
 from scanmix.runs import Run, RunSettings
@@ -38,10 +38,11 @@ class BadInput(UserError, ValueError):
 class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn carries no types
     """A classifier that learns from labels of which many may be wrong, and says which.
 
-    X is one of three things. An array of images, uint8, float or integer, of shape (N, H, W) or (N, H, W, C) with
+    X is one of four things. An array of images, uint8, float or integer, of shape (N, H, W) or (N, H, W, C) with
     1 or 3 channels: pixels run from 0 to white, which is the smallest of 1, 16 and 255 that no pixel of the training
-    exceeds; others are an error. A list of N image files, scaled and cut to squares of one size. Or a table of
-    numbers (N, D): feature vectors, such as the embeddings of texts, which a multilayer perceptron learns from.
+    exceeds; others are an error. A list of N image files, scaled and cut to squares of one size. A list of N PIL
+    images of one size, looked at as files are. Or a table of numbers (N, D): feature vectors, such as the embeddings
+    of texts, which a multilayer perceptron learns from. Errors count rows from 0.
     Images are never mirrored unless `settings={"views": {"flip": True}}` says that a mirrored image keeps its class.
 
     Args:
@@ -93,12 +94,13 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def fit(self, X: Any, y: Any) -> ScanMixClassifier:
         """Learn from examples and their labels.
 
-        Shape: X (N, H, W), (N, H, W, C), N files or (N, D); y (N,) texts or numbers.
+        Shape: X (N, H, W), (N, H, W, C), N files or PIL images, or (N, D); y (N,) texts or whole numbers.
 
         Raises:
             UserError: the data or a parameter cannot be used; says why. What is wrong with X or y is a ValueError.
         """
-        inputs, given = self._training_inputs(X, y)
+        with _as_value_errors():
+            inputs, given, paths = self._training_inputs(X, y)
         self.classes_, labels = np.unique(given, return_inverse=True)
         if len(self.classes_) < 2:
             raise BadInput(f"y has the class {str(self.classes_[0])!r} only; a classifier needs two")
@@ -107,7 +109,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             labels=torch.from_numpy(labels.astype(np.int64)),
             class_names=tuple(map(str, self.classes_)),
             ids=tuple(map(str, range(len(labels)))),
-            paths=tuple(map(os.fspath, X)) if _form_of(X) == "files" else None,
+            paths=paths,
             name="arrays",
             flip=False,
         )
@@ -131,52 +133,66 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             UserError: X is not of the kind, size or channels that were learned from.
         """
         check_is_fitted(self)
-        probs: np.ndarray = self.run_.predict_proba(self._inputs(X)).astype(np.float64)
+        with _as_value_errors():
+            inputs = self._inputs(X)
+        probs: np.ndarray = self.run_.predict_proba(inputs).astype(np.float64)
         probs /= probs.sum(1, keepdims=True)  # to the last digit, not only to those of float32
         return probs
 
-    def _training_inputs(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray]:
-        """Check X and y; fix what white is, or the number of features."""
+    def _training_inputs(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray, tuple[str, ...] | None]:
+        """Check X and y; fix what white is, or the number of features. Returns inputs, labels and paths of files."""
         if y is None:
             raise BadInput("ScanMixClassifier requires y to be passed, but the target y is None")
-        form = _form_of(X)
-        if (self.network, form) in (("image", "vectors"), ("mlp", "images"), ("mlp", "files")):
-            raise BadInput(f'network={self.network!r} does not take {form}; "auto" takes what comes')
         if self.network not in ("auto", "image", "mlp"):
             raise BadInput(f'network={self.network!r}: "auto", "image" or "mlp" is expected')
+        form = form_of(X)
+        if self.network == ("image" if form == "vectors" else "mlp"):
+            raise BadInput(f'network={self.network!r} does not take {form}; "auto" takes what comes')
         if form == "vectors":
-            vectors, given = validate_data(self, X, y, dtype=np.float32, ensure_min_samples=2)
-            check_classification_targets(given)
-            return torch.from_numpy(vectors)[:, :, None, None], given
-        given = column_or_1d(y, warn=True)
-        check_classification_targets(given)
+            vectors = self._vectors(X, ensure_min_samples=2)
+            given = check_labels(y)
+            check_consistent_length(vectors, given)
+            return vectors, given, None
+        given = check_labels(y)
+        check_consistent_length(X, given)
+        self.white_ = WHITES[-1]
         if form == "files":
-            check_consistent_length(X, given)
-            self.white_ = WHITES[-1]
-            pictures = read_pictures([Path(path) for path in X])
+            paths = file_names(X)
+            pictures = read_pictures([Path(path) for path in paths])
             if pictures.skipped:
                 raise BadInput(f"{pictures.skipped[0]}; leave it out of X and y")
-            return pictures.images, given
+            return pictures.images, given, tuple(paths)
+        if form == "pictures":
+            return to_images(decoded(X), self.white_), given, None
         pixels = _pixels(X)
-        check_consistent_length(pixels, given)
         self.white_ = find_white(pixels)
-        return to_images(pixels, self.white_), given
+        return to_images(pixels, self.white_), given, None
 
     def _inputs(self, X: Any) -> Tensor:
         """Look at new data as at that of training."""
         model = self.run_.model
-        form = _form_of(X)
+        form = form_of(X)
         if (form == "vectors") != (model.kind == "vector"):
             raise BadInput(f"{form} cannot be predicted by what was learned from {model.kind}s")
         if form == "vectors":
-            return torch.from_numpy(validate_data(self, X, dtype=np.float32, reset=False))[:, :, None, None]
+            return self._vectors(X, reset=False)
         if form == "files":
-            decoded = decode_pictures([Path(path) for path in X], model.size[0], model.channels)
-            for path, image in zip(X, decoded, strict=True):
+            paths = file_names(X)
+            images = decode_pictures([Path(path) for path in paths], model.size[0], model.channels)
+            for path, image in zip(paths, images, strict=True):
                 if isinstance(image, str):
                     raise BadInput(f"{readable(path)}: {image}")
-            return torch.from_numpy(np.stack(decoded))
+            return torch.from_numpy(np.stack(images))
+        if form == "pictures":
+            return to_images(decoded(X, model.channels), WHITES[-1])
         return to_images(_pixels(X), self.white_)
+
+    def _vectors(self, X: Any, **checks: Any) -> Tensor:
+        """Check rows of numbers as scikit-learn does. Shape: (N, D) -> (N, D, 1, 1) float32."""
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named by its row
+            vectors = validate_data(self, as_array(X), dtype=np.float32, ensure_all_finite=False, **checks)
+        check_finite(vectors, "features")
+        return torch.from_numpy(vectors)[:, :, None, None]
 
     def _adopt(self, audit: Audit) -> None:
         """Keep an audit, and its main columns in the order of the training data."""
@@ -214,17 +230,20 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         super().__setstate__(state)
 
 
-def _form_of(X: Any) -> Literal["files", "images", "vectors"]:
-    """What X holds, by its first element and its number of dimensions."""
-    shape = X.shape if hasattr(X, "shape") else np.asarray(X).shape
-    if len(shape) == 1 and shape[0] and isinstance(next(iter(X)), str | os.PathLike):
-        return "files"
-    return "images" if len(shape) > 2 else "vectors"
+@contextmanager
+def _as_value_errors() -> Iterator[None]:
+    """What is wrong with X or y is a `ValueError` to scikit-learn."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except UserError as error:
+        raise BadInput(str(error)) from None
 
 
 def _pixels(X: Any) -> np.ndarray:
-    """Check an array as scikit-learn does: numbers, none of them missing, at least one row."""
-    pixels: np.ndarray = check_array(X, allow_nd=True, ensure_2d=False)
+    """Check an array as scikit-learn does: numbers, at least one row. What is missing is named later, by its row."""
+    pixels: np.ndarray = check_array(as_array(X), allow_nd=True, ensure_2d=False, ensure_all_finite=False)
     return pixels
 
 

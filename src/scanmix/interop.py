@@ -18,10 +18,14 @@ from torch.utils.data import TensorDataset
 from scanmix.audit import Audit
 from scanmix.blocks.doubt import EVEN
 from scanmix.config import UserError
-from scanmix.data.arrays import WHITES, find_white, to_images
+from scanmix.data.arrays import WHITES, find_white, same_shape, to_images
+from scanmix.data.decoding import reason, upright
 from scanmix.data.examples import Examples
 from scanmix.progress import Bar, Quiet, progress
 from scanmix.train import train
+
+MOST = 10_000_000
+"""No class has a larger number: without names each number up to the largest is a class."""
 
 
 class Indexable(Protocol):
@@ -92,8 +96,9 @@ def datalab_columns(audit: Audit) -> dict[str, np.ndarray]:
 def from_dataset(dataset: Indexable, class_names: Sequence[str] | None = None, name: str = "data") -> Examples:
     """Read every (image, label) of a data set, such as one of torchvision's without its random transforms.
 
-    An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W); all of one size. Bytes
-    are taken as they are; other numbers run from 0 to 1 or to 255.
+    An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W); all of one size. A PIL
+    image becomes the pixels that its file would (16 bits scaled, transparency on white, upright). Bytes are taken as
+    they are; other numbers run from 0 to 1 or to 255.
 
     Args:
         dataset: indexable, with a length; each item a pair.
@@ -101,7 +106,7 @@ def from_dataset(dataset: Indexable, class_names: Sequence[str] | None = None, n
         name: of the data set, short.
 
     Raises:
-        UserError: an item is no such pair, the images differ in size, or a label is no number of a class.
+        UserError: an item is no such pair, the images differ in size or scale, or a label is no number of a class.
     """
     with progress("reading images", len(dataset)) as bar:
         pairs = [_pair(dataset[i], i, bar) for i in range(len(dataset))]
@@ -153,16 +158,28 @@ def _only_column(features: Any, kind: str, wanted: str | None) -> str:
 def _pair(item: Any, place: int, bar: Bar) -> tuple[np.ndarray, int]:
     try:
         image, label = item
-        bar.advance()
-        return _pixels(image), int(label)
-    except (TypeError, ValueError) as error:
+        number = int(label)
+        if number != label:
+            raise ValueError(f"{label} is no whole number")
+        if number > MOST:
+            raise ValueError(f"{label} is too large for the number of a class")
+        pixels = image if isinstance(image, Image.Image) else _pixels(image)
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"item {place} is no pair of an image and a class number: {error}") from None
+    bar.advance()
+    return _decoded(pixels, place) if isinstance(pixels, Image.Image) else pixels, number
+
+
+def _decoded(picture: Image.Image, place: int) -> np.ndarray:
+    """Look at a picture as at a file. Shape: -> (H, W) or (H, W, 3) uint8."""
+    try:
+        return np.asarray(upright(picture))
+    except Exception as error:  # decoders raise whatever they like on broken input
+        raise UserError(f"the image of item {place} cannot be read: {reason(error)}") from None
 
 
 def _pixels(image: Any) -> np.ndarray:
     """An image as an array with channels last. Shape: -> (H, W) or (H, W, C)."""
-    if isinstance(image, Image.Image):
-        return np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
     pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "fiub":
         raise ValueError("the image is neither a picture nor numbers of shape (H, W) or (H, W, C)")
@@ -171,11 +188,7 @@ def _pixels(image: Any) -> np.ndarray:
 
 def _examples(pairs: Sequence[tuple[np.ndarray, int]], class_names: Sequence[str] | None, name: str) -> Examples:
     images, labels = [image for image, _ in pairs], [label for _, label in pairs]
-    shapes = {image.shape for image in images}
-    if len(shapes) != 1:
-        found = " and ".join(map(str, sorted(shapes)[:2])) or "there is none"
-        raise UserError(f"the images of {name!r} must be of one shape ({found}); resize them to one")
-    pixels = np.stack(images)
+    pixels = same_shape(images)
     names = map(str, range(max(labels) + 1)) if class_names is None else map(str, class_names)
     return Examples(
         images=to_images(pixels, WHITES[-1] if pixels.dtype == np.uint8 else find_white(pixels)),

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scanmix.config import UserError
-from scanmix.data.arrays import find_white, to_images
+from scanmix.data.arrays import find_white, same_shape, to_images
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,31 @@ from scanmix.data.arrays import find_white, to_images
 )  # fmt: skip
 def test_white_is_the_smallest_that_nothing_exceeds(values: list[float], white: int) -> None:
     assert find_white(np.array(values)) == white
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_missing_pixels_are_told_by_row(value: float) -> None:
+    pixels = np.zeros((9000, 2, 2))
+    pixels[5000, 1, 1] = pixels[8999, 0, 0] = value
+    for look in (find_white, lambda asked: to_images(asked, 1)):
+        with pytest.raises(UserError, match=r"pixels are NaN, infinite or too large in 2 rows, first row 5000; repair"):
+            look(pixels)
+
+
+@pytest.mark.parametrize("white", [16, 255])
+def test_floats_of_0_to_1_are_of_another_scale(white: int) -> None:
+    for pixels in (np.full((2, 3, 3), 0.5), np.ones((2, 3, 3)), np.ones((2, 3, 3), dtype=bool)):
+        with pytest.raises(UserError, match=f"as if 1 were white, but those of training made {white} white; multiply"):
+            to_images(pixels, white)
+    assert int(to_images(np.zeros((2, 3, 3)), white).max()) == 0
+    assert int(to_images(np.ones((2, 3, 3), dtype=np.uint8), white).max()) == round(255 / white)
+
+
+def test_images_of_different_types_or_shapes_are_told_by_row() -> None:
+    with pytest.raises(UserError, match=r"not uint8 and float64 \(rows 0 and 1\): bytes have 255 for white"):
+        same_shape([np.zeros((2, 2), dtype=np.uint8), np.zeros((2, 2))])
+    with pytest.raises(UserError, match=r"not \(2, 2\) and \(2, 3\) \(rows 0 and 1\)"):
+        same_shape([np.zeros((2, 2)), np.zeros((2, 3))])
 
 
 @pytest.mark.parametrize("values", [[-0.01, 1.0], [0.0, 255.5], [-1, 300]])

@@ -11,6 +11,7 @@ from scanmix.data.checks import (
     Finding,
     check_blank,
     check_classes,
+    check_dull,
     check_duplicates,
     check_headers,
     check_names,
@@ -71,6 +72,17 @@ def test_names_that_differ() -> None:
     assert check_names(("cat", "cats", "1", "-1", "01")) == []
 
 
+@pytest.mark.parametrize("name", ["cat,dog", "cat, DOG", "dog|cat|owl", "cat and dog", "cat; dog;"])
+def test_names_that_list_others(name: str) -> None:
+    finding = only(check_names(("cat", "dog", "owl", name)))
+    assert (finding.level, finding.where) == ("note", (repr(name),)) and "1 class whose name lists" in finding.what
+
+
+@pytest.mark.parametrize("name", ["cat,cow", "cat,", "salt and pepper", "dogcat", "T-shirt/top"])
+def test_names_that_list_nothing_known(name: str) -> None:
+    assert check_names(("cat", "dog", "pepper", name)) == []
+
+
 @pytest.mark.parametrize(
     ("reason", "what"),
     [
@@ -81,6 +93,9 @@ def test_names_that_differ() -> None:
         ("no label", "1 file without a label"),
         ("Image size (200000000 pixels) exceeds limit of 178956970 pixels", "1 file too huge to be decoded"),
         ("something unheard of", "1 file unreadable"),
+        ("16 bit pixels from 0 to 4095, of which white cannot be told; save", "1 file of unknown brightness"),
+        ("floating point pixels from -3 to 4096; save", "1 file of unknown brightness"),
+        ("a named pipe; a file is needed", "1 file never opened"),
     ],
 )
 def test_files_set_aside_are_sorted_by_what_is_wrong(reason: str, what: str) -> None:
@@ -146,6 +161,26 @@ def test_images_of_one_color() -> None:
     assert check_blank(train) == []
     train.images[1] = 200
     assert only(check_blank(train)).where == ("1",)
+
+
+def test_images_that_use_little_of_the_range() -> None:
+    train = made([0, 1, 0, 1])
+    assert check_dull(train) == []
+    train.images[1] //= 17  # 0 to 15, as 12 bits in 16 were
+    train.images[2] = 240 + train.images[2] // 17
+    train.images[3] = 7  # of one number: told by check_blank
+    finding = only(check_dull(train))
+    low, high = int(train.images[1].min()), int(train.images[1].max())
+    assert finding.where[0] == f"1 ({low} to {high} of 255)" and [place[0] for place in finding.where] == ["1", "2"]
+    assert (finding.level, finding.what) == ("warning", "2 images nearly black or of nearly one shade")
+
+
+def test_a_color_of_one_shade_is_dull_and_a_full_range_in_one_channel_is_not() -> None:
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    images[0, 2] = 200
+    images[1, 2, 0] = 200
+    train = Examples(images, torch.tensor([0, 1]), ("a", "b"), ("0", "1"))
+    assert only(check_dull(train)).where == ("0 (0 to 200 of 255)",)
 
 
 def twice(train: Examples, test: Examples | None, *pairs: tuple[int, int], change: int = 0) -> list[Finding]:

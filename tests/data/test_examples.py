@@ -33,6 +33,7 @@ def test_sizes() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"class_names": ("a", "b", "a")}, "'data' has two classes called 'a'; give each class a name of its own"),
         ({"images": torch.zeros(12, 3, 8, 8)}, "uint8"),
         ({"images": torch.zeros(12, 8, 8, dtype=torch.uint8)}, r"\(12, 8, 8\)"),
         ({"labels": torch.zeros(11, dtype=torch.int64)}, "12 int64"),

@@ -10,7 +10,7 @@ import pytest
 
 from scanmix.config import UserError
 from scanmix.data.readers import load
-from scanmix.data.readers.pickles import PlainArray, read_pickle
+from scanmix.data.readers.pickles import ALLOWED, PlainArray, read_pickle
 
 
 def batch(count: int, classes: int, key: str, seed: int) -> dict[Any, Any]:
@@ -104,6 +104,20 @@ def test_a_payload_is_refused_before_it_runs(tmp_path: Path, protocol: int) -> N
     assert not trace.exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["numpy.core.numeric\n_frombuffer", "_codecs\nencode", "numpy\nndarray", "numpy\ndtype"]
+)
+@pytest.mark.parametrize("state", [b"(dS'x'\nI1\ns", b"(N(dS'x'\nI1\nst", b"(N(dVx\nI1\nst", b"(dV__call__\nI1\ns"])
+def test_a_pickle_cannot_change_what_it_calls(name: str, state: bytes, tmp_path: Path) -> None:
+    called = ALLOWED[tuple(name.split("\n"))]  # type: ignore[index]
+    before = {key: getattr(called, key) for key in dir(called)}
+    (tmp_path / "a").write_bytes(f"c{name}\n".encode() + state + b"b.")
+    with pytest.raises(UserError, match="truncated or not a batch"):
+        read_pickle(tmp_path / "a", "a batch", "there")
+    assert dir(called) == list(before) and not hasattr(called, "x")
+    assert vars(called) if isinstance(called, type) else not hasattr(called, "__dict__")
+
+
 def test_codecs_and_object_arrays_are_no_way_in(tmp_path: Path) -> None:
     import codecs
 
@@ -127,6 +141,18 @@ def test_codecs_and_object_arrays_are_no_way_in(tmp_path: Path) -> None:
         (pickle.dumps({b"labels": [1]}), "does not hold"),
         (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]}), "2 images but 1 labels"),
         (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [10]}), r"outside 0\.\.9"),
+        (
+            pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [2**70]}),
+            r"data and labels \(not whole numbers",
+        ),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": [0.5]}), "not whole numbers"),
+        (pickle.dumps({b"data": np.zeros((1, 3072), np.uint8), b"labels": np.array([2**64 - 1])}), r"outside 0\.\.9"),
+        (pickle.dumps({b"data": [[300] * 3072], b"labels": [1]}), "from 300 to 300 in place of 0 to 255"),
+        (pickle.dumps({b"data": np.full((1, 3072), 300), b"labels": [1]}), "from 300 to 300 in place of 0 to 255"),
+        (pickle.dumps({b"data": np.full((1, 3072), -1), b"labels": [1]}), "from -1 to -1 in place of 0 to 255"),
+        (pickle.dumps({b"data": [[0.5] * 3072], b"labels": [1]}), "not whole numbers"),
+        (pickle.dumps({b"data": np.zeros((0, 3072), np.uint8), b"labels": []}), "holds no images"),
+        (pickle.dumps({b"data": b"text", b"labels": [1]}), "an array is missing"),
     ],
 )
 def test_broken_batches(tmp_path: Path, content: bytes, words: str) -> None:

@@ -215,6 +215,9 @@ def test_what_is_wrong_with_red_mini_imagenet_is_told(tmp_path: Path) -> None:
     split.write_text("a.jpg 3\nb.jpg 100\n")
     with pytest.raises(UserError, match=r"red_noise_nl_0.4, line 2: label 100 is outside 0\.\.99"):
         loaded("red-mini-imagenet:0.4", tmp_path)
+    split.write_text("a.jpg 3\nb.jpg " + "9" * 5000 + "\n")
+    with pytest.raises(UserError, match=r"line 2: a file name and a label are expected"):
+        loaded("red-mini-imagenet:0.4", tmp_path)
     split.write_text("a.jpg 3\nb.jpg\n")
     with pytest.raises(UserError, match=r"line 2: a file name and a label are expected, not 'b.jpg'"):
         loaded("red-mini-imagenet:0.4", tmp_path)

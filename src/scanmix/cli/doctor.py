@@ -102,6 +102,9 @@ def _show_data(checkup: Checkup, train: Examples) -> None:
             f"Files: {', '.join(f'{count} {mode}' for mode, count in modes)}; shorter side {shorter['least']} to "
             f"{shorter['greatest']} pixels, {shorter['middle']} in the middle."
         )
+    if checkup.others:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in checkup.others.items())
+        typer.echo(f"Other files in the class folders, not read: {kinds}.")
     counts, tests = class_counts(train), {} if checkup.test is None else class_counts(checkup.test)
     names, title = list(counts), "Classes"
     if len(names) > MOST_CLASSES:

@@ -127,13 +127,14 @@ def load_labeled(model: Classifier, data: str, root: Path | None = None) -> Exam
     from scanmix.data.readers import load, match
 
     height, width = model.size
-    train, test = load(data, root=root, size=height if height == width > 1 else None)
+    train, test = load(data, root=root, size=height if height == width > 1 else None, least_classes=1)
     return match(test or train, model.class_names, model.size, model.channels)
 
 
 def _from_stdin() -> list[Path]:
     """One path a line, in the bytes the file system uses, which need not be UTF-8."""
-    return [Path(line) for line in os.fsdecode(sys.stdin.buffer.read()).splitlines() if line.strip()]
+    lines = sys.stdin.buffer.read().split(b"\n")  # no other character ends a line: a name may hold it
+    return [Path(os.fsdecode(line)) for line in (line.removesuffix(b"\r") for line in lines) if line.strip()]
 
 
 def _from_table(table: Path, root: Path | None) -> list[Path]:

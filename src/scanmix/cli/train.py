@@ -173,7 +173,7 @@ def _labeled_test(source: str, examples: Examples, limit: int | None, root: Path
 
     height, width = examples.size
     size = height if height == width and examples.kind == "image" else None
-    first, second = load(source, root=root, size=size, limit_test=limit)
+    first, second = load(source, root=root, size=size, limit_test=limit, least_classes=1)
     if second is None and limit is not None:
         raise UserError(f"--limit-test is for data with a test part of its own; {source} is taken whole")
     return match(second or first, examples.class_names, examples.size, examples.channels)

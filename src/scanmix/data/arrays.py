@@ -5,6 +5,8 @@ Legend: N images, H height, W width, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,6 +16,9 @@ from scanmix.config import UserError
 WHITES = (1, 16, 255)
 """What white may be: 1 in floats, 16 in scikit-learn's digits, 255 in 8-bit images."""
 
+CHUNK = 4096
+"""Rows that are looked at together: the answers of all would be as many as the numbers."""
+
 
 def find_white(pixels: np.ndarray) -> int:
     """Return which of `WHITES` stands for white: the smallest that no pixel exceeds.
@@ -21,8 +26,9 @@ def find_white(pixels: np.ndarray) -> int:
     An image of 0..255 with no pixel above 16 would be black to the eye, so little can be mistaken.
 
     Raises:
-        UserError: a pixel is below 0 or above 255.
+        UserError: a pixel is below 0 or above 255, infinite or missing.
     """
+    check_finite(pixels, "pixels")
     low, high = (pixels.min(), pixels.max()) if pixels.size else (0, 0)
     if low < 0 or high > WHITES[-1]:
         raise UserError(
@@ -36,18 +42,73 @@ def to_images(pixels: np.ndarray, white: int) -> Tensor:
     """Turn pixels of 0..white into images, channels first. Shape: (N, H, W) or (N, H, W, C) -> (N, C, H, W) uint8.
 
     Raises:
-        UserError: another shape, neither 1 nor 3 channels, or a pixel outside 0..white.
+        UserError: another shape, neither 1 nor 3 channels, a pixel outside 0..white, infinite or missing, or floats of
+            0..1 where 1 is not white.
     """
     if pixels.ndim == 4 and pixels.shape[3] not in (1, 3):
         hint = "; channels stand last: X.transpose(0, 2, 3, 1)" if pixels.shape[1] in (1, 3) else ""
         raise UserError(f"images must have 1 or 3 channels, but X has the shape {pixels.shape}{hint}")
     if pixels.ndim not in (3, 4) or 0 in pixels.shape[1:]:
         raise UserError(f"images must be of shape (N, H, W) or (N, H, W, C), not {pixels.shape}")
-    if pixels.size and not 0 <= pixels.min() <= pixels.max() <= white:
-        low, high = pixels.min(), pixels.max()
-        raise UserError(f"pixels run from {low:g} to {high:g}, but those of training made {white} white; scale alike")
+    check_finite(pixels, "pixels")
+    low, high = (pixels.min(), pixels.max()) if pixels.size else (0, 0)
+    if not 0 <= low <= high <= white:
+        raise UserError(
+            f"pixels run from {float(low):g} to {float(high):g}, but those of training made {white} white; scale alike"
+        )
+    if white > 1 and pixels.dtype.kind in "fb" and 0 < high <= 1:  # black to the eye: of another scale, surely
+        raise UserError(
+            f"pixels run from {float(low):g} to {float(high):g} as if 1 were white, but those of training made {white} "
+            f"white; multiply by {white}"
+        )
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.dtype != np.uint8 or white != WHITES[-1]:
         pixels = np.rint(pixels * (255 / white)).astype(np.uint8)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+
+
+def check_finite(rows: np.ndarray, what: str) -> None:
+    """Refuse numbers that are infinite or missing. Shape: (N, ...).
+
+    Args:
+        rows: numbers of any type.
+        what: they are called in the error: "pixels", "features".
+
+    Raises:
+        UserError: says in how many rows, and which is the first, counted from 0.
+    """
+    if rows.dtype.kind not in "fc" or not rows.size:
+        return
+    parts = (np.isfinite(part).reshape(len(part), -1).all(1) for part in np.array_split(rows, -(-len(rows) // CHUNK)))
+    strange = np.flatnonzero(~np.concatenate(list(parts)))
+    if len(strange):
+        rest = f"{'row' if len(strange) == 1 else 'rows'}, first row {strange[0]}"
+        raise UserError(f"{what} are NaN, infinite or too large in {len(strange)} {rest}; repair or leave them out")
+
+
+def same_shape(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack images of one size; gray ones among those in color become color.
+
+    Shape: N of (H, W) or (H, W, C) -> (N, H, W) or (N, H, W, C).
+
+    Raises:
+        UserError: there is none, or they differ in size or scale; names the first that differs, counted from 0.
+    """
+    if not images:
+        raise UserError("images are needed, and there is none")
+    if any(image.ndim == 3 and image.shape[2] == 3 for image in images):
+        images = [np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image for image in images]
+    first = images[0]
+    for row, image in enumerate(images):
+        if image.shape != first.shape:
+            raise UserError(
+                f"images must be of one shape, not {first.shape} and {image.shape} (rows 0 and {row}); resize them, or "
+                "give files"
+            )
+        if (image.dtype == np.uint8) != (first.dtype == np.uint8):
+            raise UserError(
+                f"images must be of one type, not {first.dtype} and {image.dtype} (rows 0 and {row}): bytes have 255 "
+                "for white, other numbers may not"
+            )
+    return np.stack(images)

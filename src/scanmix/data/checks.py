@@ -25,6 +25,8 @@ TINY_CLASS = 10
 """A class with fewer images cannot be learned from labels of which some are wrong."""
 LOPSIDED = 20
 """The largest class has this many times the images of the smallest."""
+DULL = 16
+"""Of 256 shades an image uses fewer than so many: nearly black, nearly white or gray all over."""
 HUGE, HUGE_AMONG, HUGE_TIMES = 25_000_000, 1_000_000, 100
 """Pixels of a huge image; or so many, and so many times the median."""
 NEAR_UP_TO = 100_000
@@ -34,6 +36,9 @@ LONG = 3
 SCALES = 1000
 """The deviation of one feature is so many times that of another."""
 ONE: Mapping[Kind, str] = {"image": "an image", "vector": "a vector"}
+
+SEPARATORS = re.compile(r"[,;|/+&]| and ")
+"""What stands between labels in one cell."""
 
 Level = Literal["fault", "warning", "note"]
 
@@ -92,13 +97,18 @@ def class_counts(examples: Examples) -> dict[str, int]:
     return dict(zip(examples.class_names, counts, strict=True))
 
 
-def check_names(class_names: Iterable[str]) -> list[Finding]:
-    """Find classes whose names differ by letter case, blanks or the way an accent is stored alone."""
+def check_names(class_names: Sequence[str]) -> list[Finding]:
+    """Find classes whose names differ by letter case, blanks or the way an accent is stored alone, or list others."""
     alike: dict[str, list[str]] = {}
     for name in class_names:
         plain = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
         alike.setdefault(plain, []).append(name)
-    return [
+    known = {name.strip().casefold() for name in class_names}
+    joined = tuple(repr(name) for name in class_names if _lists_others(name, known))
+    what = f"{number(len(joined), 'class', 'es')} whose name lists other classes"
+    fix = "an image has one label: choose one for each image, if several are meant"
+    found = [Finding("note", what, joined, fix)] if joined else []
+    return found + [
         Finding(
             "warning", "class names that differ only by letter case or blanks", tuple(map(repr, names)),
             "they are trained as different classes; give them one name if they are one",
@@ -107,11 +117,19 @@ def check_names(class_names: Iterable[str]) -> list[Finding]:
     ]  # fmt: skip
 
 
+def _lists_others(name: str, known: set[str]) -> bool:
+    """Whether a name is made of two or more of the known ones: "cat,dog"."""
+    parts = [part.strip().casefold() for part in SEPARATORS.split(name) if part.strip()]
+    return len(parts) > 1 and known.issuperset(parts)
+
+
 SET_ASIDE = (
     ("cut short", ("truncated", "broken data stream", "unexpected end"), "copy or download them again"),
     ("missing", ("no such file",), "correct the table, or say with --root what its paths are relative to"),
+    ("never opened", ("a file is needed",), "name image files; folders, pipes and devices are never opened"),
     ("without a label", ("no label",), "label them, or leave them out of the table"),
     ("too huge to be decoded", ("exceeds limit",), "scale them down"),
+    ("of unknown brightness", ("bit pixels", "bit colors", "floating point"), "save them as 8 bit, 0 to 255"),
     ("unreadable", ("",), "replace or remove them"),
 )
 """Kinds of files that are set aside: what they are, words in the reason, what to do. The first that fits counts."""
@@ -199,6 +217,21 @@ def check_blank(examples: Examples) -> list[Finding]:
     alike = "of one single color" if examples.kind == "image" else "with the same number in every column"
     what = f"{number(len(where), examples.kind)} {alike}"
     return [Finding("warning", what, where, "look whether something went wrong when they were made")] if where else []
+
+
+def check_dull(examples: Examples) -> list[Finding]:
+    """Find images that use less than a sixteenth of the range from black to white, if not of one number alone."""
+    if examples.kind != "image":
+        return []
+    parts = [part.flatten(2) for part in examples.images.split(4096)]
+    low, high = (torch.cat([edge(part, 2) for part in parts]).int() for edge in (torch.amin, torch.amax))
+    dull = ((high - low).amax(1) < DULL) & (low.amin(1) < high.amax(1))
+    where = tuple(
+        f"{examples.ids[i]} ({int(low[i].min())} to {int(high[i].max())} of 255)" for i in dull.nonzero()[:, 0].tolist()
+    )
+    what = f"{number(len(where), 'image')} nearly black or of nearly one shade"
+    fix = "look at them; if they came from 10, 12 or 16 bits, save them anew with white at 255"
+    return [Finding("warning", what, where, fix)] if where else []
 
 
 def check_duplicates(train: Examples, test: Examples | None = None, tick: Tick | None = None) -> list[Finding]:

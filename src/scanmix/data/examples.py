@@ -101,6 +101,9 @@ class Examples:
             )
         if is_vectors and not all(bool(chunk.isfinite().all()) for chunk in self.images.split(65536)):
             raise UserError(f"{self.name!r} has features that are infinite or not a number.")
+        if len(set(self.class_names)) < len(self.class_names):
+            again = next(name for name in self.class_names if self.class_names.count(name) > 1)
+            raise UserError(f"{self.name!r} has two classes called {again!r}; give each class a name of its own.")
         if len(self.ids) != len(self) or len(set(self.ids)) != len(self.ids):
             raise UserError(f"{self.name!r} needs {len(self)} different ids and has {len(set(self.ids))}.")
         if self.paths is not None and len(self.paths) != len(self):

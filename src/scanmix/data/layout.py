@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from scanmix.data.checks import Finding, Level, number
-from scanmix.data.decoding import SUFFIXES, find_pictures
-from scanmix.data.readers.folder import TEST_PARTS, class_folders, find_parts
-
-OTHER_IMAGES = frozenset(
-    (".arw", ".avif", ".cr2", ".cr3", ".dcm", ".dng", ".heic", ".heif", ".jxl", ".nef", ".npy", ".psd", ".raw", ".svg")
-)
-"""Kinds of image files that are not read."""
-SPLIT_NAMES = frozenset(("train", "training", *TEST_PARTS))
+from scanmix.data.decoding import SUFFIXES, Found, sort_files
+from scanmix.data.readers.folder import class_folders, find_parts, folders_not_read, part_of
 
 
 def check_layout(folder: Path) -> list[Finding]:
     """Find what `read_folder` leaves out or may take for something else in an existing folder."""
-    train, test = find_parts(folder)
-    parts = [train] if test is None else [train, test]
-    found = [finding for part in parts for finding in _check_part(folder, part)]
-    if train == folder:
-        splits = tuple(path.name for path in class_folders(folder) if path.name.lower() in SPLIT_NAMES)
+    parts = find_parts(folder)
+    read = [parts.train] if parts.test is None else [parts.train, parts.test]
+    found = [finding for part in read for finding in _check_part(folder, part)]
+    if parts.train == folder:
+        splits = tuple(path.name for path in class_folders(folder) if part_of(path.name) is not None)
         fix = "lay the images out as train/CLASS/... and test/CLASS/..."
         return found + _some("warning", "folder named like a part of the data, taken for a class", splits, fix)
-    beside = tuple(path.name for path in class_folders(folder) if path not in parts and find_pictures(path))
-    fix = f"move the images into {' or '.join(part.name for part in parts)}, if they are to be used"
+    beside = tuple(path.name for path in folders_not_read(folder, parts))
+    fix = f"move the images into {' or '.join(part.name for part in read)}, if they are to be used"
     return found + _some("warning", "folder of images not read", beside, fix)
+
+
+def other_files(folder: Path) -> dict[str, int]:
+    """Count what lies in class folders beside images, by suffix, the most first; hidden files are none."""
+    parts = find_parts(folder)
+    read = [parts.train] if parts.test is None else [parts.train, parts.test]
+    files = [path for part in read for inside in class_folders(part) for path in sort_files(inside).others]
+    return dict(Counter(path.suffix.lower() or "without a suffix" for path in files).most_common())
 
 
 def _check_part(top: Path, part: Path) -> list[Finding]:
@@ -35,30 +38,30 @@ def _check_part(top: Path, part: Path) -> list[Finding]:
     loose = _names(top, [path for path in beside if path.suffix.lower() in SUFFIXES])
     tables = _names(top, [path for path in beside if path.suffix.lower() in (".csv", ".parquet")])
     classes = class_folders(part)
-    pictures = {path: find_pictures(path) for path in classes}
-    empty = _names(top, [path for path in classes if not pictures[path]])
-    files = [path for inside in classes for path in inside.rglob("*") if path.suffix.lower() in OTHER_IMAGES]
+    files = {path: sort_files(path) for path in classes}
+    empty = _names(top, [path for path in classes if not files[path].pictures])
+    unread = [path for found in files.values() for path in found.unread]
     found = _some("warning", "image beside the class folders, not read", loose, "move into the folder of its class")
     fix = "if it names the labels, give it as DATA instead of the folder"
     found += _some("note", "table beside the class folders, not read", tables, fix)
     found += _some("warning", "folder without an image, no class in training", empty, "fill or remove it")
     fix = "convert to PNG or JPEG"
-    found += _some("warning", "image of a kind that is not read", _names(top, sorted(files)), fix)
-    return found + _check_nested(top, pictures)
+    found += _some("warning", "image of a kind that is not read", _names(top, unread), fix)
+    return found + _check_nested(top, files)
 
 
-def _check_nested(top: Path, pictures: dict[Path, list[Path]]) -> list[Finding]:
+def _check_nested(top: Path, found: dict[Path, Found]) -> list[Finding]:
     """Find sub-folders of class folders; where there is one class folder alone, these may be the classes."""
     inner: dict[Path, int] = {}
-    for inside, files in pictures.items():
-        for file in files:
+    for inside, files in found.items():
+        for file in files.pictures:
             if file.parent != inside:
                 deep = inside / file.relative_to(inside).parts[0]
                 inner[deep] = inner.get(deep, 0) + 1
     if not inner:
         return []
     where = tuple(f"{name} ({count})" for name, count in zip(_names(top, list(inner)), inner.values(), strict=True))
-    filled = [path for path, files in pictures.items() if files]
+    filled = [path for path, files in found.items() if files.pictures]
     if len(filled) == 1 and len(inner) > 1:
         fix = f"if these are the classes, give the folder that holds them: scanmix doctor {filled[0]}"
         return [Finding("fault", "one class folder, and folders in it", where, fix)]

@@ -7,7 +7,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from scanmix.data.checks import (
     check_blank,
     check_classes,
     check_columns,
+    check_dull,
     check_duplicates,
     check_headers,
     check_names,
@@ -26,8 +27,9 @@ from scanmix.data.checks import (
     class_counts,
 )
 from scanmix.data.examples import Examples
-from scanmix.data.layout import check_layout
+from scanmix.data.layout import check_layout, other_files
 from scanmix.data.readers import is_known, kind_of, load
+from scanmix.data.readers.folder import LostClassError
 from scanmix.data.readers.pictures import Header, read_headers
 from scanmix.data.readers.vectors import read_labeled_rows
 from scanmix.doctor.advice import Advice, advise, as_recipe
@@ -63,6 +65,7 @@ class Checkup:
         test: test images, or None.
         headers: what the readable files say of themselves; empty where images never were files.
         plan: time, memory and settings; None where nothing can be trained.
+        others: how many files in class folders are no images, by suffix.
     """
 
     findings: tuple[Finding, ...]
@@ -70,6 +73,7 @@ class Checkup:
     test: Examples | None = None
     headers: tuple[Header, ...] = ()
     plan: Plan | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def can_train(self) -> bool:
@@ -91,9 +95,14 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
         UserError: there is no such data, or an argument does not fit it.
     """
     vectors, folder = kind_of(source) == "vector", Path(source).expanduser().absolute()
-    found = check_layout(folder) if not is_known(source) and folder.is_dir() else []
+    is_folder = not is_known(source) and folder.is_dir()
+    found = check_layout(folder) if is_folder else []
+    lost: list[Finding] = []
     try:
         train, test, strange = _load_vectors(source, loading) if vectors else _load_images(source, loading)
+    except LostClassError as error:  # told with all else that is odd
+        (train, test), strange = error.pair, []
+        lost = [Finding("fault", str(error).removesuffix("."), (), "until then nothing can be trained")]
     except DataError as error:
         found.append(
             Finding("fault", str(error).removesuffix("."), (), "mend the data; until then nothing can be trained")
@@ -104,13 +113,14 @@ def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], t
     headers, more = _check_files(train, test)
     base = folder if folder.is_dir() else Path(loading.get("root") or folder.parent).expanduser().absolute()
     found += strange + check_skipped(line.removeprefix(f"{base}/") for line in train.skipped)
-    found += [*check_classes(train, test), *check_names(train.class_names), *more, *check_blank(train)]
+    found += [*lost, *check_classes(train, test), *check_names(train.class_names), *more, *check_blank(train)]
+    found += [finding for part in (train, test) if part is not None for finding in check_dull(part)]
     found += check_columns(train) if vectors else []
     found += [
         *check_duplicates(train, test, partial(tick, "looking for duplicates")),
         *_check_neighbors(train, settings),
     ]
-    checkup = Checkup(_sorted(found), train, test, headers)
+    checkup = Checkup(_sorted(found), train, test, headers, others=other_files(folder) if is_folder else {})
     if not checkup.can_train:
         return checkup
     plan = make_plan(train, 0 if test is None else len(test), settings, overrides, tick)
@@ -178,6 +188,8 @@ def as_json(checkup: Checkup) -> Table:
         )
     if checkup.headers:
         table["files"] = {"modes": Counter(header.mode for header in checkup.headers), "sides": sides(checkup.headers)}
+    if checkup.others:
+        table["other_files"] = dict(checkup.others)
     if plan is not None:
         table |= {
             "method": plan.settings.method,

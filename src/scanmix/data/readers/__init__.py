@@ -67,6 +67,7 @@ def load(
     flip: bool | None = None,
     download: bool = False,
     labels: str | Path | None = None,
+    least_classes: int = 2,
 ) -> Pair:
     """Read training and test examples; the second is None where a folder or table names no test images.
 
@@ -82,6 +83,7 @@ def load(
         flip: whether a mirrored image keeps its class; by default what is known of the data set, else True.
         download: fetch Fashion-MNIST if it is nowhere on this machine.
         labels: of the vectors in a `.npy`; by default the `.csv` beside it.
+        least_classes: fewer in a folder or a table are an error; training needs two, measuring but one.
 
     Raises:
         UserError: if there is no such data, or it cannot be read.
@@ -90,7 +92,7 @@ def load(
         raise UserError(f"size must be at least 8 pixels, not {size}.")
     if limit_test is not None and limit_test < 1:
         raise UserError(f"limit_test must be at least 1, not {limit_test}.")
-    train, test = _read(source, root, size, download, labels)
+    train, test = _read(source, root, size, download, labels, least_classes)
     # Only what was asked, and nothing that is None: TOML has no word for it. Paths are absolute, since a run
     # may be resumed from another folder.
     recipe: dict[str, JSON] = {"source": source if is_known(source) else _absolute(source)}
@@ -101,6 +103,7 @@ def load(
     }  # fmt: skip
     recipe |= {name: value for name, value in asked.items() if value is not None}
     recipe |= {} if per_class is None else {"seed": seed}
+    recipe |= {} if least_classes == 2 else {"least_classes": least_classes}
     if per_class is not None:
         train = train.per_class(per_class, seed)
     if test is not None and limit_test is not None:
@@ -124,6 +127,11 @@ def reload(source: Mapping[str, Any]) -> Examples:
         raise UserError("these examples did not come from scanmix.load, so it cannot load them again.")
     check_origin(source, "what these examples were made of")
     recipe, split, steps = dict(source["load"]), source["split"], source.get("steps", [])
+    gone = _gone(recipe)
+    if gone is not None:
+        raise UserError(
+            f"{gone} is gone, and these examples were loaded from there; move it back, or put a link to it in its place"
+        )
     pair = dict(zip(("train", "test"), load(**recipe), strict=True))
     examples = pair.get(split)
     if examples is None:
@@ -131,6 +139,13 @@ def reload(source: Mapping[str, Any]) -> Examples:
     for step in steps:
         examples = _apply(examples, step)
     return examples
+
+
+def _gone(recipe: Mapping[str, Any]) -> str | None:
+    """Which file or folder of those that examples were loaded from is not there any more."""
+    source = recipe.get("source")
+    places = [recipe.get("root"), recipe.get("labels"), None if is_known(str(source)) else source]
+    return next((place for place in places if isinstance(place, str) and not Path(place).exists()), None)
 
 
 def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
@@ -149,7 +164,7 @@ def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
 
 
 def _read(
-    source: str | Path, root: str | Path | None, size: int | None, download: bool, labels: str | Path | None
+    source: str | Path, root: str | Path | None, size: int | None, download: bool, labels: str | Path | None, least: int
 ) -> Pair:
     path = Path(source).expanduser()
     is_vectors = kind_of(source) == "vector"
@@ -160,7 +175,7 @@ def _read(
     if path.is_dir():
         if root is not None:
             raise UserError(f"root= is for known data sets and tables; {source} is a folder and needs none.")
-        return read_folder(path, size)
+        return read_folder(path, size, least)
     if path.is_file() and is_vectors:
         if size is not None or root is not None:
             raise UserError(f"size= and root= are for images; {source} holds vectors.")
@@ -168,7 +183,7 @@ def _read(
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".parquet"):
             raise UserError(f"{source} is neither a folder nor a .csv or .parquet table of path and label, nor a .npy.")
-        return read_table(path, root, size)
+        return read_table(path, root, size, least)
     near = difflib.get_close_matches(str(source).lower().replace("_", "-"), KNOWN, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(f"no folder, table or known data set {str(source)!r}; known: {', '.join(KNOWN)}.{hint}")

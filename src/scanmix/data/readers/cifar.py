@@ -12,7 +12,8 @@ import torch
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.mappings import CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
-from scanmix.data.readers.pickles import PlainArray, read_pickle
+from scanmix.data.readers.pickles import read_pickle, whole_numbers
+from scanmix.files import reading
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ADDRESS = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -74,10 +75,8 @@ def _find(name: str, root: str | Path | None, inner: str, files: Sequence[str]) 
 
 
 def _read(name: str, paths: Sequence[Path], split: str, key: bytes, class_names: tuple[str, ...]) -> Examples:
-    parts = [_read_batch(path, key) for path in paths]
+    parts = [_read_batch(path, key, len(class_names)) for path in paths]
     labels = np.concatenate([labels for _, labels in parts])
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < len(class_names):
-        raise UserError(f"{paths[0].parent} has labels outside 0..{len(class_names) - 1}: it is not {name}.")
     return Examples(
         images=torch.from_numpy(np.concatenate([images for images, _ in parts])),
         labels=torch.from_numpy(labels),
@@ -87,18 +86,24 @@ def _read(name: str, paths: Sequence[Path], split: str, key: bytes, class_names:
     )
 
 
-def _read_batch(path: Path, key: bytes) -> tuple[np.ndarray, np.ndarray]:
+def _read_batch(path: Path, key: bytes, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     content = read_pickle(path, "a CIFAR batch", ADDRESS)
     # Python 2 wrote these files with byte-string keys; someone's re-written ones have text.
     parts = {name.encode() if isinstance(name, str) else name: part for name, part in content.items()}
-    pixels, labels = parts.get(b"data"), parts.get(key)
-    try:
-        pixels = pixels.to_numpy() if isinstance(pixels, PlainArray) else pixels
-        labels = labels.to_numpy() if isinstance(labels, PlainArray) else labels
-        images = np.asarray(pixels, dtype=np.uint8).reshape(-1, 3, 32, 32)
-        numbers = np.asarray(labels, dtype=np.int64).reshape(-1)
-    except (TypeError, ValueError):
-        raise UserError(f"{path} does not hold CIFAR's data and {key.decode()}; get it again.") from None
+    most = num_classes - 1
+    with reading(path, f"get it again from {ADDRESS}"):
+        try:
+            images = whole_numbers(parts.get(b"data"), 0, 255).astype(np.uint8, copy=False).reshape(-1, 3, 32, 32)
+            numbers = whole_numbers(parts.get(key)).reshape(-1)
+        except (TypeError, ValueError) as error:
+            what = f"CIFAR's data and {key.decode()} ({error})"
+            raise UserError(f"{path} does not hold {what}; get it again from {ADDRESS}.") from None
+    if numbers.size and not 0 <= int(numbers.min()) <= int(numbers.max()) <= most:
+        raise UserError(
+            f"{path} has labels outside 0..{most}, {numbers.min()} to {numbers.max()}; get it again from {ADDRESS}."
+        )
+    if len(numbers) == 0:
+        raise UserError(f"{path} holds no images; get it again from {ADDRESS}.")
     if len(images) != len(numbers):
-        raise UserError(f"{path} holds {len(images)} images but {len(numbers)} labels; get it again.")
-    return images, numbers
+        raise UserError(f"{path} holds {len(images)} images but {len(numbers)} labels; get it again from {ADDRESS}.")
+    return images, numbers.astype(np.int64)

@@ -17,7 +17,8 @@ from scanmix.config import UserError, unknown_name
 from scanmix.data.examples import Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.readers.cifar import read_cifar10, read_cifar100, read_cifar100_coarse
 from scanmix.data.readers.listed import warn_unless
-from scanmix.data.readers.pickles import PlainArray, read_pickle
+from scanmix.data.readers.pickles import read_pickle, whole_numbers
+from scanmix.files import reading
 
 ADDRESS = "https://github.com/UCSC-REAL/cifar-10-100n"
 
@@ -109,9 +110,11 @@ def _find(name: str, root: str | Path | None) -> Path:
 
 def _read_human(path: Path) -> dict[str, Any]:
     """Read the pickle in the archive of `torch.save`, or after the header of `np.save`, without running anything."""
+    with reading(path, f"get it again from {ADDRESS}"):
+        packed = path.read_bytes()
     try:
-        raw = _pickle_in(path.read_bytes())
-    except (OSError, zipfile.BadZipFile, ValueError, StopIteration):
+        raw = _pickle_in(packed)
+    except Exception:  # a damaged archive can raise nearly anything
         raise UserError(f"{path} is not a file of CIFAR-N; get it again from {ADDRESS}") from None
     content = read_pickle(path, "a file of CIFAR-N", ADDRESS, raw)
     return {name.decode() if isinstance(name, bytes) else str(name): part for name, part in content.items()}
@@ -130,8 +133,8 @@ def _pickle_in(raw: bytes) -> bytes:
 def _labels(content: dict[str, Any], key: str, path: Path, train: Examples) -> Tensor:
     found = content.get(key, content.get(OTHER_KEYS.get(key, key)))
     try:
-        numbers = np.asarray(found.to_numpy() if isinstance(found, PlainArray) else found).astype(np.int64).reshape(-1)
-    except (TypeError, ValueError):
+        numbers = whole_numbers(found).reshape(-1)
+    except Exception:  # what an array says of itself may be anything
         numbers = np.empty(0, dtype=np.int64)
     if len(numbers) != len(train):
         raise UserError(f"{path} holds no {key} for {len(train)} images; get it again from {ADDRESS}")
@@ -140,4 +143,4 @@ def _labels(content: dict[str, Any], key: str, path: Path, train: Examples) -> T
         raise UserError(
             f"{path}, {key}: label {numbers[strange[0]]} of image {strange[0]} is outside 0..{train.num_classes - 1}"
         )
-    return torch.from_numpy(numbers)
+    return torch.from_numpy(numbers.astype(np.int64))

@@ -16,6 +16,7 @@ import torch
 
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
+from scanmix.files import reading
 
 CLASS_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -80,6 +81,10 @@ def _split(folder: Path, prefix: str) -> Examples:
     labels = read_idx(folder, f"{prefix}-labels-idx1-ubyte")
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
         raise UserError(f"the {prefix} images and labels of Fashion-MNIST in {folder} do not fit together.")
+    if len(images) == 0:
+        raise UserError(f"the {prefix} files of Fashion-MNIST in {folder} hold no images; get them again.")
+    if int(labels.max()) >= len(CLASS_NAMES):
+        raise UserError(f"the {prefix} labels in {folder} run to {labels.max()}: they are not those of Fashion-MNIST.")
     split = "train" if prefix == "train" else "test"
     return Examples(
         images=torch.from_numpy(images[:, None]),
@@ -99,8 +104,10 @@ def read_idx(folder: Path, name: str) -> np.ndarray:
     path = _existing(folder, name)
     if path is None:
         raise UserError(f"{name} (or {name}.gz) is missing in {folder}.")
+    with reading(path, "get it again"):
+        packed = path.read_bytes()
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = gzip.decompress(packed) if path.suffix == ".gz" else packed
         zeros, kind, axes = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{axes}I", content[4 : 4 + 4 * axes])
     except (OSError, EOFError, zlib.error, struct.error):

@@ -2,46 +2,111 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from scanmix.config import DataError
-from scanmix.data.decoding import find_pictures, pictures_in, readable
+from scanmix.data.decoding import pictures_in, readable, sort_files
 from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import read_pictures
+from scanmix.data.readers.pictures import Pictures, read_pictures
 
 Row = tuple[str, Path, str]  # id, file, class name
-TEST_PARTS = ("test", "val", "valid", "validation")
+TRAIN_PARTS = ("train", "training")
+TEST_PARTS = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation")
+"""What a part of the data is called, whatever the letter case; of several test parts the first is read."""
+PART_NAME = re.compile(rf"({'|'.join(TRAIN_PARTS + TEST_PARTS)})(?:[ _.-]?(?:set|data|images|pictures|split))*")
+LAYOUT = "lay the images out as train/CLASS/... and test/CLASS/..."
+NAMED = 5
+"""Folders that a message names."""
 
 
-def read_folder(folder: Path, size: int | None = None) -> tuple[Examples, Examples | None]:
-    """Read `folder/<class>/...`, or `folder/train/<class>/...` and `folder/test/<class>/...` (or `val`).
+class LostClassError(DataError):
+    """Not one image of a class for training can be read; `pair` is what is left: training and test examples."""
+
+    def __init__(self, message: str, pair: tuple[Examples, Examples | None]) -> None:
+        """Keep the examples for whoever looks at data that cannot be trained on."""
+        super().__init__(message)
+        self.pair = pair
+
+
+class Parts(NamedTuple):
+    """Where classes lie in a folder."""
+
+    train: Path
+    test: Path | None
+    doubt: str = ""
+    """Why it cannot be told, in a sentence; empty where it can."""
+
+
+def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -> tuple[Examples, Examples | None]:
+    """Read `folder/<class>/...`, or `folder/train/<class>/...` and `folder/test/<class>/...`.
+
+    The parts may have other names that say the same, such as `Training`, `val` or `test_set`. What lies in class
+    folders and looks like an image, but is of a kind that is not read, is counted in one warning.
 
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        DataError: if there are fewer than two classes, no readable image, or a test class new to training.
+        DataError: if there are fewer classes than `least_classes`, a class without one readable image, a test class
+            new to training, or it cannot be told what is a class and what a part of the data.
     """
     folder = folder.absolute()
-    train_part, test_part = find_parts(folder)
-    train_rows = _rows(folder, train_part)
-    test_rows = _rows(folder, test_part) if test_part else []
-    if len({name for _, _, name in train_rows}) < 2:
+    parts = find_parts(folder)
+    if parts.doubt:
+        raise DataError(parts.doubt)
+    train_rows, unread = _rows(folder, parts.train)
+    test_rows, unread_tests = _rows(folder, parts.test) if parts.test else ([], {})
+    found = {name for _, _, name in train_rows}
+    lost = next((name for name in unread if name not in found), None)
+    if lost is not None:
         raise DataError(
-            f"{folder} needs one sub-folder of images for each class, and at least two of them "
-            f"(found {len({name for _, _, name in train_rows})})."
+            f"class {lost!r} of {folder} would be lost: it holds {_by_suffix(unread[lost])} alone, which are not read; "
+            "convert them to PNG or JPEG, or remove the folder."
         )
+    if len(found) < least_classes:
+        raise DataError(
+            f"{folder} needs one sub-folder of images for each class, and at least "
+            f"{'two' if least_classes == 2 else 'one'} of them (found {len(found)})."
+        )
+    _warn_of_unread(folder, [path for files in (*unread.values(), *unread_tests.values()) for path in files])
+    _warn_of_unread_folders(folder, parts)
     return to_examples(folder.name, train_rows, test_rows, size)
 
 
-def find_parts(folder: Path) -> tuple[Path, Path | None]:
-    """Where training and test classes lie: in `train/` and `test/` (or `val/`) if these hold any, else in `folder`."""
-    if not _holds_classes(folder / "train"):
-        return folder, None
-    return folder / "train", next((folder / name for name in TEST_PARTS if _holds_classes(folder / name)), None)
+def find_parts(folder: Path) -> Parts:
+    """Tell where training and test classes lie: in folders named so if these hold classes, else in `folder`."""
+    named = {path: part for path in class_folders(folder) if (part := part_of(path.name)) is not None}
+    holding = [path for path in named if _holds_classes(path)]
+    train = [path for path in holding if named[path] in TRAIN_PARTS]
+    test = [path for path in holding if named[path] in TEST_PARTS]
+    if len(train) > 1:
+        return Parts(train[0], None, f"{folder} has several training parts, {_listed(train)}; make them one folder.")
+    if train:
+        test.sort(key=lambda path: (TEST_PARTS.index(named[path]), path.name != named[path], path.name))
+        return Parts(train[0], test[0] if test else None)
+    if test:
+        whole = f"give {test[0]} if it is the whole" if len(test) == 1 else "give one of them if it is the whole"
+        doubt = f"{folder} has {_listed(test)} with class folders inside, but no train with class folders; {LAYOUT}, "
+        return Parts(folder, None, f"{doubt}or {whole}.")
+    filled = [path for path in named if any(True for _ in pictures_in(path))]
+    if not filled or _is_class(filled, class_folders(folder)):
+        return Parts(folder, None)
+    what = "is a class or a part" if len(filled) == 1 else "are classes or parts"
+    doubt = f"it cannot be told whether {_listed(filled)} in {folder} {what} of the data; {LAYOUT}, "
+    return Parts(folder, None, f"{doubt}or rename what is a class, for example to {filled[0].name}_class.")
+
+
+def part_of(name: str) -> str | None:
+    """Return which of the parts a folder is named as: "test" of `Test` and `test_set`; None for another name."""
+    found = PART_NAME.fullmatch(name.strip().lower())
+    return None if found is None else found[1]
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -49,16 +114,75 @@ def class_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+def folders_not_read(folder: Path, parts: Parts) -> list[Path]:
+    """Return the folders of images beside the parts, by name; none where classes lie in `folder` itself."""
+    beside = [path for path in class_folders(folder) if path not in parts] if parts.train != folder else []
+    return [path for path in beside if any(True for _ in pictures_in(path))]
+
+
+def _is_class(filled: Sequence[Path], folders: Sequence[Path]) -> bool:
+    """Whether the only folder that is named like a part, and holds images and no folders, is a class all the same.
+
+    A train is a thing that runs on rails, and what is not invalid is valid; the other words name no thing.
+    """
+    if len(filled) > 1 or len(folders) < 2:
+        return False
+    others = {path.name.lower() for path in folders if path not in filled}
+    name = filled[0].name.lower()
+    return name == "train" or (name == "valid" and "invalid" in others)
+
+
 def _holds_classes(folder: Path) -> bool:
-    return folder.is_dir() and any(True for inside in class_folders(folder) for _ in pictures_in(inside))
+    return any(True for inside in class_folders(folder) for _ in pictures_in(inside))
 
 
-def _rows(top: Path, folder: Path) -> list[Row]:
-    return [
-        (path.relative_to(top).as_posix(), path, inside.name)
-        for inside in class_folders(folder)
-        for path in find_pictures(inside)
-    ]
+def _listed(folders: Sequence[Path]) -> str:
+    names = [path.name for path in folders[:NAMED]]
+    more = len(folders) - NAMED
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+
+
+def _rows(top: Path, folder: Path) -> tuple[list[Row], dict[str, list[Path]]]:
+    """The images of each class, and by class the files that look like images and are not read."""
+    rows: list[Row] = []
+    unread: dict[str, list[Path]] = {}
+    for inside in class_folders(folder):
+        found = sort_files(inside)
+        rows += [(path.relative_to(top).as_posix(), path, inside.name) for path in found.pictures]
+        if found.unread:
+            unread[inside.name] = found.unread
+    return rows, unread
+
+
+def _by_suffix(files: Iterable[Path]) -> str:
+    """Count files by kind: "30 .heic, 2 .svg"."""
+    return ", ".join(f"{count} {kind}" for kind, count in Counter(path.suffix.lower() for path in files).most_common())
+
+
+def _warn_of_unread(folder: Path, files: Sequence[Path]) -> None:
+    if files:
+        warnings.warn(
+            f"images of a kind that is not read lie in the class folders of {folder} and were passed over: "
+            f"{_by_suffix(files)}; convert them to PNG or JPEG",
+            stacklevel=3,
+        )
+
+
+def _warn_of_unread_folders(folder: Path, parts: Parts) -> None:
+    unread = folders_not_read(folder, parts)
+    flat = [path for path in unread if part_of(path.name) in TEST_PARTS and not _holds_classes(path)]
+    if flat and parts.test is None:
+        warnings.warn(
+            f"{flat[0]} holds images and no class folders, so there are no test images; what they are is not known",
+            stacklevel=3,
+        )
+    beside = [path for path in unread if part_of(path.name) is None]
+    if beside:
+        warnings.warn(
+            f"{parts.train} is taken for the training images; {_listed(beside)} beside it "
+            f"{'is' if len(beside) == 1 else 'are'} not read",
+            stacklevel=3,
+        )
 
 
 def to_examples(
@@ -68,6 +192,7 @@ def to_examples(
 
     Raises:
         DataError: if a test class is none of training's, or no training or no test image can be read.
+        LostClassError: not one image of a class for training can be read.
     """
     names = sort_names({label for _, _, label in train_rows})
     odd = [name for name in names if readable(name) != name]
@@ -97,7 +222,28 @@ def to_examples(
         )
 
     train = part(0, len(train_rows), skipped + pictures.skipped)
-    return train, part(len(train_rows), len(rows), ()) if test_rows else None
+    pair = train, part(len(train_rows), len(rows), ()) if test_rows else None
+    lost = _lost_class(name, train_rows, pictures)
+    if lost is not None:
+        raise LostClassError(lost, pair)
+    return pair
+
+
+def _lost_class(name: str, rows: Sequence[Row], pictures: Pictures) -> str | None:
+    """Say which class for training has no image left, if one has none."""
+    kept = set(pictures.kept)
+    left = {label for row, (_, _, label) in enumerate(rows) if row in kept}
+    failed = [row for row in range(len(rows)) if row not in kept]  # those of test images stand behind
+    for row, why in zip(failed, pictures.skipped, strict=False):
+        label = rows[row][2]
+        if label not in left:
+            count = sum(other == label for _, _, other in rows)
+            what = "its one image cannot" if count == 1 else f"none of its {count} images can"
+            return (
+                f"class {label!r} of {name!r} would be lost: {what} be read; the first: {why}; repair them, or leave "
+                "the class out."
+            )
+    return None
 
 
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:

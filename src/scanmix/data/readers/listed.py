@@ -15,6 +15,7 @@ from torch import Tensor
 from scanmix.config import UnexpectedData, UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers.pictures import read_pictures
+from scanmix.files import reading
 
 Pair = tuple[Examples, Examples | None]
 """Training and test examples."""
@@ -71,7 +72,7 @@ def read_list(path: Path, num_classes: int | None) -> list[tuple[str, int]]:
         name, _, label = line.strip().rpartition(" ")
         if not line.strip():
             continue
-        if not name.strip() or not label.isascii() or not label.isdigit():
+        if not name.strip() or not is_label(label):
             raise UserError(f"{path}, line {number}: a file name and a label are expected, not {line.strip()!r}")
         if num_classes is not None and int(label) >= num_classes:
             raise UserError(f"{path}, line {number}: label {label} is outside 0..{num_classes - 1}")
@@ -82,6 +83,11 @@ def read_list(path: Path, num_classes: int | None) -> list[tuple[str, int]]:
     if again:
         tell(f"{len(again)} lines of {path} name a file that is named before, first line {again[0]}; they are left out")
     return list(found.items())
+
+
+def is_label(text: str) -> bool:
+    """Whether a text is a whole number from 0 on that may be a label."""
+    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def read_names(path: Path) -> list[str]:
@@ -143,7 +149,5 @@ def _known(labels: Sequence[int | None]) -> Tensor | None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
+    with reading(path, "get it again"):
         return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None

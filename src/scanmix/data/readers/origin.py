@@ -25,6 +25,7 @@ class Load:
     seed: int | None = None
     limit_test: int | None = None
     flip: bool | None = None
+    least_classes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

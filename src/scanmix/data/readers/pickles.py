@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from scanmix.config import UserError
+from scanmix.files import reading
 
 WHOLE_NUMBERS = frozenset(("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"))
 
@@ -67,16 +68,26 @@ class PlainArray:
         return next(iter(self.state[4]), None)
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise RefusedError(f"the encoding {encoding}")
-    return text.encode("latin-1")
+class _Latin1:
+    """Encodes text; no function, since a pickle may set the attributes of one for the whole process."""
+
+    __slots__ = ()
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding not in ("latin1", "latin-1"):
+            raise RefusedError(f"the encoding {encoding}")
+        return text.encode("latin-1")
 
 
-def _frombuffer(raw: object, kind: PlainType, shape: object, order: str) -> PlainArray:
-    array = PlainArray()
-    array.__setstate__((1, shape, kind, order == "F", raw))
-    return array
+class _FromBuffer:
+    """Makes an array of its bytes; no function, as `_Latin1` is none."""
+
+    __slots__ = ()
+
+    def __call__(self, raw: object, kind: PlainType, shape: object, order: str) -> PlainArray:
+        array = PlainArray()
+        array.__setstate__((1, shape, kind, order == "F", raw))
+        return array
 
 
 # Every name the pickle of an array may ask for, old numpy and new, and the harmless thing it gets instead.
@@ -85,9 +96,9 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "dtype"): PlainType,
     ("numpy.core.multiarray", "_reconstruct"): PlainArray,
     ("numpy._core.multiarray", "_reconstruct"): PlainArray,
-    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
-    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
-    ("_codecs", "encode"): _latin1,
+    ("numpy.core.numeric", "_frombuffer"): _FromBuffer(),
+    ("numpy._core.numeric", "_frombuffer"): _FromBuffer(),
+    ("_codecs", "encode"): _Latin1(),
 }
 
 
@@ -96,6 +107,23 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) not in ALLOWED:
             raise RefusedError(f"{module}.{name}")
         return ALLOWED[module, name]
+
+
+def whole_numbers(part: Any, low: int | None = None, high: int | None = None) -> np.ndarray:
+    """Return a list or an array of whole numbers, within low..high where these are given, in a type of its own.
+
+    Raises:
+        TypeError: it is neither.
+        ValueError: it holds something else; says what.
+    """
+    if not isinstance(part, PlainArray | list | tuple):
+        raise TypeError("an array is missing")
+    numbers = part.to_numpy() if isinstance(part, PlainArray) else np.asarray(part)
+    if numbers.dtype.kind not in "iu" and numbers.size:  # of texts, with a fraction, or too large for any type
+        raise ValueError("not whole numbers of 64 bits")
+    if low is not None and high is not None and numbers.size and (numbers.min() < low or numbers.max() > high):
+        raise ValueError(f"numbers from {numbers.min()} to {numbers.max()} in place of {low} to {high}")
+    return numbers
 
 
 def read_pickle(path: Path, what: str, address: str, raw: bytes | None = None) -> dict[Any, Any]:
@@ -107,8 +135,10 @@ def read_pickle(path: Path, what: str, address: str, raw: bytes | None = None) -
     Raises:
         UserError: if the file cannot be read or asks for any other object.
     """
+    with reading(path, f"get it again from {address}"):
+        packed = path.read_bytes() if raw is None else raw
     try:
-        content = _ArrayUnpickler(io.BytesIO(path.read_bytes() if raw is None else raw), encoding="bytes").load()
+        content = _ArrayUnpickler(io.BytesIO(packed), encoding="bytes").load()
     except RefusedError as error:
         raise UserError(
             f"{path} is refused: it asks for {error}, which {what} never does; get it from {address}."

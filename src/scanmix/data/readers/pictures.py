@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from scanmix.config import DataError, UserError
-from scanmix.data.decoding import GRAY_MODES, decoding, has_transparency, plain, readable, reason, square, threaded
+from scanmix.data.decoding import decoding, loaded, open_picture, readable, reason, square, threaded
 from scanmix.data.examples import Examples
+from scanmix.data.modes import has_transparency, is_gray
 from scanmix.data.store import gather
 
 
@@ -33,7 +34,7 @@ class Header(NamedTuple):
     @property
     def gray(self) -> bool:
         """Whether there is no color in it."""
-        return self.mode in GRAY_MODES
+        return is_gray(self.mode)
 
 
 @dataclass(frozen=True)
@@ -104,21 +105,19 @@ def preview(source: str | Path | Tensor, side: int) -> Image.Image:
         UserError: the file cannot be read; says why.
     """
     if isinstance(source, Tensor):
-        upright = Image.fromarray((source[0] if len(source) == 1 else source.permute(1, 2, 0)).numpy())
-    else:
-        upright = _read_upright(Path(source), side)
-    upright.thumbnail((side, side))
-    return upright
+        picture = Image.fromarray((source[0] if len(source) == 1 else source.permute(1, 2, 0)).numpy())
+        picture.thumbnail((side, side))
+        return picture
+    return _read_upright(Path(source), side)
 
 
 def _read_upright(path: Path, side: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with Image.open(path) as image:
-                image.draft(None, (side, side))
-                image.load()
-                return plain(ImageOps.exif_transpose(image), 1 if image.mode in GRAY_MODES else 3)
+            with loaded(path, side) as picture:
+                picture.thumbnail((side, side))  # here, where there is room for few huge ones
+                return picture
     except Exception as error:  # decoders raise whatever they like on broken input
         raise UserError(reason(error)) from None
 
@@ -142,7 +141,7 @@ def resize_all(examples: Examples, size: int) -> Examples:
 
 def _read_header(path: Path) -> Header | str:
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return Header(*image.size, image.mode, has_transparency(image))
     except Exception as error:  # decoders raise whatever they like on broken input
         return reason(error)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import UserError, unknown_name
+from scanmix.config import unknown_name
 from scanmix.data.examples import FOREIGN, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.readers.listed import (
     Entry,
@@ -21,6 +21,7 @@ from scanmix.data.readers.listed import (
     top_folder,
     warn_unless,
 )
+from scanmix.files import reading
 
 HOW = (
     "Get dataset.zip of Controlled Noisy Web Labels (https://google.github.io/controlled-noisy-web-labels) and unpack "
@@ -110,10 +111,9 @@ def _web_ids(top: Path) -> set[str] | None:
     if path is None:
         tell(f"{ANNOTATIONS} is neither in {top} nor beside it, so it is not known which labels are wrong")
         return None
-    try:
-        listed: Sequence[Any] = json.loads(path.read_text(encoding="utf-8"))["data"]
-        return {str(item[0]["image/id"]) for item in listed}
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        raise UserError(
-            f"{path} does not list image/id under the key data; get it again, or delete it to train without"
-        ) from None
+    with reading(path, "get it again, or delete it to train without"):
+        try:
+            listed: Sequence[Any] = json.loads(path.read_text(encoding="utf-8"))["data"]
+            return {str(item[0]["image/id"]) for item in listed}
+        except (KeyError, TypeError, IndexError):
+            raise ValueError("it does not list image/id under the key data") from None

@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 def read_table(
-    table: Path, root: str | Path | None = None, size: int | None = None
+    table: Path, root: str | Path | None = None, size: int | None = None, least_classes: int = 2
 ) -> tuple[Examples, Examples | None]:
     """Read the images a table names. Paths are relative to `root`, by default the folder of the table.
 
@@ -45,7 +45,8 @@ def read_table(
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        DataError: if a column is missing, a file stands twice, a split or decision is unknown, or there is one class.
+        DataError: if a column is missing, a file stands twice, a split or decision is unknown, or there are fewer
+            classes than `least_classes`.
     """
     table = table.absolute()
     base = table.parent if root is None else Path(root).expanduser().absolute()
@@ -58,8 +59,10 @@ def read_table(
     rows: dict[str, list[Row]] = {"train": [], "test": []}
     for entry, label in zip(labeled, one_name([entry.label for entry in labeled]), strict=True):
         rows[entry.split].append((entry.path, base / entry.path, label))
-    if len({label for _, _, label in rows["train"]}) < 2:
-        raise DataError(f"{table} must name training images of at least two classes.")
+    if len({label for _, _, label in rows["train"]}) < least_classes:
+        raise DataError(
+            f"{table} must name training images of at least {'two classes' if least_classes == 2 else 'one class'}."
+        )
     unlabeled = [
         f"{base / entry.path}: " + (f"the label {entry.label!r} stands for none" if entry.label else "no label")
         for entry in kept if not entry.label or entry.label in MISSING

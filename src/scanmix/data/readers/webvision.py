@@ -12,6 +12,7 @@ from scanmix.data.decoding import find_pictures
 from scanmix.data.readers.listed import (
     Entry,
     Pair,
+    is_label,
     read_list,
     read_names,
     require,
@@ -91,7 +92,7 @@ def class_names(info: Path, count: int) -> tuple[str, ...]:
 
 def _parse(variant: str) -> tuple[int, bool]:
     number, plus, other = variant.partition("+")
-    if not number.isdigit() or not 2 <= int(number) <= ALL or (plus and other != "flickr"):
+    if not is_label(number) or not 2 <= int(number) <= ALL or (plus and other != "flickr"):
         raise UserError(f"webvision:{variant}: say how many classes, 2 to {ALL}: webvision:50 or webvision:50+flickr")
     return int(number), bool(plus)
 
@@ -127,6 +128,6 @@ def _find(name: str, top: Path, images: Path) -> Path | None:
 
 
 def _number(text: str, path: Path) -> int:
-    if not text.isascii() or not text.isdigit():
+    if not is_label(text):
         raise UserError(f"{path}: a label a line is expected, not {text!r}")
     return int(text)
