@@ -6,7 +6,7 @@ Legend: N examples, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 
 from scanmix.audit import Audit
 from scanmix.blocks.doubt import EVEN
-from scanmix.config import UserError
+from scanmix.config import UserError, check_type, in_short
 from scanmix.data.arrays import WHITES, find_white, same_shape, to_images
 from scanmix.data.decoding import reason, upright
 from scanmix.data.examples import Examples
@@ -108,8 +108,11 @@ def from_dataset(dataset: Indexable, class_names: Sequence[str] | None = None, n
     Raises:
         UserError: an item is no such pair, the images differ in size or scale, or a label is no number of a class.
     """
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise UserError(f"that is no data set: it needs a length and items by number, and {in_short(dataset)} has none")
+    check_type("name", name, str, "a short text")
     with progress("reading images", len(dataset)) as bar:
-        pairs = [_pair(dataset[i], i, bar) for i in range(len(dataset))]
+        pairs = [_pair(_item(dataset, i), i, bar) for i in range(len(dataset))]
     names = class_names if class_names is not None else getattr(dataset, "classes", None)
     return _examples(pairs, names, name)
 
@@ -155,6 +158,14 @@ def _only_column(features: Any, kind: str, wanted: str | None) -> str:
     return str(found[0])
 
 
+def _item(dataset: Indexable, place: int) -> Any:
+    """An item by its number; what a data set raises is its own affair, but for those that are none."""
+    try:
+        return dataset[place]
+    except (KeyError, IndexError) as error:
+        raise UserError(f"that is no data set: it has no item {place} ({error!r})") from None
+
+
 def _pair(item: Any, place: int, bar: Bar) -> tuple[np.ndarray, int]:
     try:
         image, label = item
@@ -186,10 +197,19 @@ def _pixels(image: Any) -> np.ndarray:
     return pixels.transpose(1, 2, 0) if isinstance(image, Tensor) and pixels.ndim == 3 else pixels
 
 
+def _names(class_names: object) -> Iterable[str]:
+    """Names of classes as text; a data set may hold numbers."""
+    if isinstance(class_names, str | bytes) or not isinstance(class_names, Iterable):
+        raise UserError(f"class_names must be several names, not {in_short(class_names)}")
+    return map(str, class_names)
+
+
 def _examples(pairs: Sequence[tuple[np.ndarray, int]], class_names: Sequence[str] | None, name: str) -> Examples:
+    if not pairs:
+        raise UserError(f"{name!r} is empty; give a data set with some images")
     images, labels = [image for image, _ in pairs], [label for _, label in pairs]
     pixels = same_shape(images)
-    names = map(str, range(max(labels) + 1)) if class_names is None else map(str, class_names)
+    names = map(str, range(max(labels) + 1)) if class_names is None else _names(class_names)
     return Examples(
         images=to_images(pixels, WHITES[-1] if pixels.dtype == np.uint8 else find_white(pixels)),
         labels=torch.tensor(labels, dtype=torch.int64),

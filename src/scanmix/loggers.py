@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pydantic.dataclasses
 
-from scanmix.config import STRICT, UserError, flatten, unknown_name
+from scanmix.config import STRICT, UserError, flatten, in_short, unknown_name
 from scanmix.files import read_json, write_json
 from scanmix.runs import Line, Run
 
@@ -156,6 +156,8 @@ def check_loggers(loggers: Sequence[str | Logger], folder: Path | None) -> None:
     Raises:
         UserError: an unknown name, an object that is no logger, a package that is missing, or no folder to write to.
     """
+    if isinstance(loggers, str) or not isinstance(loggers, Sequence):
+        raise UserError(f"loggers must be a list of names or loggers, not {in_short(loggers)}")
     for logger in loggers:
         if not isinstance(logger, str):
             if not isinstance(logger, Logger):

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanmix.blocks.clusters import match_clusters
-from scanmix.config import STRICT, Count, Table, UserError, build, dump, unknown_name
+from scanmix.config import STRICT, Count, Table, UserError, build, check_type, dump, unknown_name
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.engine import ALONE, Engine
@@ -151,6 +151,9 @@ class Model:
     def _checked(self, images: Pixels) -> Tensor:
         if isinstance(images, Examples):
             images = images.images
+        check_type("images", images, (Tensor, np.ndarray), "an array, a tensor or Examples")
+        if isinstance(images, np.ndarray) and images.dtype.kind not in "fiub":
+            raise UserError(f"images must be numbers, not {images.dtype}")
         pixels = torch.tensor(images) if isinstance(images, np.ndarray) else images
         if self.kind == "vector" and pixels.ndim == 2:
             pixels = pixels.float()[:, :, None, None]

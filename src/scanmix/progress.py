@@ -27,6 +27,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from scanmix.config import UserError, in_short
+
 Tick = Callable[[int, int, str], None]
 """What the floors below report to: `tick(done, total, note)`."""
 
@@ -123,6 +125,8 @@ def watched_stages(
     title: str, epochs: int, show: bool | Bar
 ) -> Iterator[tuple[Bar, Callable[[str, int, int, str], None]]]:
     """A bar of epochs, and below it one for each label-free stage that reports."""
+    if not isinstance(show, bool) and not callable(getattr(show, "set", None)):
+        raise UserError(f"progress must be True, False or a bar to report to, not {in_short(show)}")
     with ExitStack() as stack:
         outer: Bar = Quiet()
         if isinstance(show, bool):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from scanmix.audit import collect, save_evidence
 from scanmix.checkpoint import load_checkpoint, save_checkpoint, share_checkpoint, unpack
-from scanmix.config import UserError, build, check_type, whole_number
+from scanmix.config import UserError, build, check_type, file_path, whole_number
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.pool import draw_pool
@@ -76,7 +76,10 @@ def train(
     Raises:
         UserError: settings, data and folder do not fit together, or a loss stopped being a number.
     """
-    check_loggers(loggers, None if out is None else Path(out))
+    out = None if out is None else file_path("out", out)
+    cache = None if cache is None else file_path("cache", cache)
+    recipe = None if recipe is None else str(file_path("recipe", recipe))
+    check_loggers(loggers, out)
     seed = whole_number("seed", seed)
     check_data(examples, test)
     asked = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
@@ -93,7 +96,7 @@ def train(
         test_fingerprint=test.fingerprint() if test else "",
         processes=choose_processes(devices, nodes, how),
     )
-    folder = None if out is None or not is_first(nodes) else Path(out)
+    folder = out if is_first(nodes) else None
     with writer(folder, "in training"):
         run = open_or_create(settings, examples, folder)
         return _start(run, examples, test, cache, progress, loggers)
@@ -111,7 +114,9 @@ def resume(
     Raises:
         UserError: no such run or logger, or its data cannot be loaded again as it was.
     """
-    check_loggers(loggers, Path(folder))
+    folder = file_path("the run folder", folder)
+    cache = None if cache is None else file_path("cache", cache)
+    check_loggers(loggers, folder)
     run = open_run(folder)
     if run.finished:
         catch_up(run, loggers)
@@ -122,7 +127,7 @@ def resume(
         nodes = before.nodes if nodes is None else nodes
     processes = choose_processes(devices, nodes, before)
     first = is_first(processes.nodes)
-    with writer(Path(folder) if first else None, "in training"):
+    with writer(folder if first else None, "in training"):
         run = open_run(folder)  # another process may have gone on with it in between
         run.settings = dataclasses.replace(run.settings, processes=processes)
         examples, test = _reloaded(run, folder)

@@ -43,15 +43,16 @@ def values(top: Path) -> list[Any]:
         np.array([None, 1], dtype=object), np.full((4, 5, 5), np.nan), np.zeros((4, 8, 8), np.uint8), np.float64(3),
         np.int64(2), torch.zeros(3), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), examples, (examples, None), 1 + 2j,
         range(3), "cpu", "auto", "cuda:7", ["tensorboard"], 10**6,
+        "x" * 5000, "a\0b", "digits/any/scanmix",
     ]  # fmt: skip
 
 
 def calls(top: Path) -> Mapping[str, tuple[Callable[..., Any], dict[str, Any]]]:
     """Functions and good arguments."""
-    train_set, test_set = scanmix.load("digits", per_class=3, limit_test=20)
+    train_set, test_set = scanmix.load("digits", per_class=4, limit_test=20)
     noisy = scanmix.add_noise(train_set, "symmetric", rate=0.5, seed=0)
     images, labels = train_set.images[:, 0].numpy(), train_set.labels.numpy()
-    probs = np.full((30, 10), 0.1)
+    probs = np.full((40, 10), 0.1)
 
     def fit(X: Any, y: Any, **more: Any) -> Any:
         return ScanMixClassifier(**{"method": "cross_entropy", "settings": {"epochs": 1}, **more}).fit(X, y)
@@ -59,7 +60,9 @@ def calls(top: Path) -> Mapping[str, tuple[Callable[..., Any], dict[str, Any]]]:
     fitted = fit(images, labels)
     pairs = [(image, int(label)) for image, label in zip(images, labels, strict=True)]
     return {
-        "load": (scanmix.load, {"source": "digits", "size": 8, "per_class": 2, "seed": 0, "limit_test": 5, "flip": None}),
+        "load": (scanmix.load, {
+            "source": "digits", "size": 8, "per_class": 2, "seed": 0, "limit_test": 5, "flip": None,
+        }),
         "add_noise": (scanmix.add_noise, {"examples": train_set, "kind": "symmetric", "rate": 0.3, "seed": 0}),
         "train": (scanmix.train, {
             "examples": noisy, "test": test_set, "seed": 0, "out": None, "recipe": None, "device": "cpu", "threads": 1,
@@ -70,8 +73,8 @@ def calls(top: Path) -> Mapping[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "predict": (lambda images: scanmix.open_run(top / "run").predict_proba(images), {"images": train_set.images}),
         "corrections": (apply_corrections, {"examples": train_set, "path": top / "run" / "corrected.csv"}),
         "arrays": (evidence_from_arrays, {
-            "labels": labels, "probs": probs, "features": images.reshape(30, -1), "class_names": list("abcdefghij"),
-            "ids": [str(i) for i in range(30)],
+            "labels": labels, "probs": probs, "features": images.reshape(40, -1), "class_names": list("abcdefghij"),
+            "ids": [str(i) for i in range(40)],
         }),
         "from_dataset": (from_dataset, {"dataset": pairs, "class_names": list("abcdefghij"), "name": "mine"}),
         "select": (train_set.select, {"index": [0, 1]}),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from scanmix.audit.evidence import Evidence, neighborhood
-from scanmix.config import UserError
+from scanmix.config import UserError, texts
 from scanmix.data.cells import MISSING, one_name, without_point
 from scanmix.data.npy import CHUNK
 from scanmix.data.readers.folder import sort_names
@@ -43,9 +43,9 @@ def evidence_from_arrays(
     given = _checked_labels(np.asarray(labels))
     shares = _checked_probs(np.asarray(probs), len(given))
     count = len(given)
-    names = _class_names(given, shares, class_names)
+    names = _class_names(given, shares, None if class_names is None else texts("class_names", class_names))
     numbers = _numbered(given, names)
-    called = tuple(ids) if ids is not None else tuple(str(i) for i in range(count))
+    called = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
     if len(called) != count or len(set(called)) != count:
         raise UserError(f"{count} different ids are needed, and {len(set(called))} were given")
     neighbors, similarity = (None, None)

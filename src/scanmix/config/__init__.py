@@ -4,7 +4,7 @@ Order: defaults of the dataclasses < recipe < command line. Errors say what, whe
 """
 
 from scanmix.config.about import About
-from scanmix.config.arguments import LARGEST, check_type, whole_number
+from scanmix.config.arguments import LARGEST, check_type, file_path, texts, whole_number
 from scanmix.config.durations import Duration, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
@@ -35,6 +35,7 @@ __all__ = [
     "dotted_keys",
     "dump",
     "epochs_of",
+    "file_path",
     "flatten",
     "in_short",
     "load_recipe",
@@ -45,6 +46,7 @@ __all__ = [
     "parse_assignment",
     "read_toml",
     "recipe_names",
+    "texts",
     "unknown_name",
     "whole_number",
 ]

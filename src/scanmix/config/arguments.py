@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import operator
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from scanmix.config.errors import UserError, in_short
 
 LARGEST = 2**63 - 1
 """The largest whole number that TOML and tensors know."""
+LONGEST_NAME = 255
+"""Bytes of the name of a file on the usual systems."""
 
 
 def whole_number(name: str, value: object, least: int = 0, most: int = LARGEST) -> int:
@@ -42,3 +47,31 @@ def check_type(name: str, value: object, wanted: type | tuple[type, ...], words:
     """
     if not isinstance(value, wanted):
         raise UserError(f"{name} must be {words}, not {in_short(value)}")
+
+
+def file_path(name: str, value: object) -> Path:
+    """Return a path given as text or as a path.
+
+    Raises:
+        UserError: it is something else, or no path of any system.
+    """
+    check_type(name, value, (str, os.PathLike), "a path")
+    path = Path(os.fsdecode(value))  # type: ignore[arg-type]
+    if "\0" in str(path) or any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+        raise UserError(f"{name} = {in_short(value)} is no path: a part of it is too long, or holds a zero byte")
+    return path
+
+
+def texts(name: str, value: object) -> tuple[str, ...]:
+    """Return several texts.
+
+    Raises:
+        UserError: it is something else; a single text is not several.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise UserError(f"{name} must be several texts, not {in_short(value)}")
+    found = tuple(value)
+    for place, text in enumerate(found):
+        if not isinstance(text, str):
+            raise UserError(f"{name} must be texts; number {place} is {in_short(text)}")
+    return tuple(str(text) for text in found)

@@ -16,7 +16,7 @@ import pydantic.dataclasses
 import torch
 from torch import Tensor
 
-from scanmix.config import STRICT, UserError
+from scanmix.config import STRICT, UserError, in_short
 
 Kind: TypeAlias = Literal["image", "vector"]
 """What an example is."""
@@ -152,9 +152,14 @@ class Examples:
         The result has no `source`: an arbitrary choice cannot be loaded again; one by `per_class` can.
 
         Raises:
-            IndexError: if a position or the length of a mask does not fit.
+            UserError: `index` is neither. IndexError: a position or the length of a mask does not fit.
         """
-        wanted = torch.as_tensor(index)
+        try:
+            wanted = torch.as_tensor(index)
+        except (TypeError, ValueError, RuntimeError):
+            wanted = None
+        if wanted is None or wanted.is_floating_point() or wanted.is_complex() or wanted.ndim != 1:
+            raise UserError(f"index must be several positions or a mask of {len(self)} booleans, not {in_short(index)}")
         chosen = torch.arange(len(self))[wanted if wanted.dtype == torch.bool else wanted.to(torch.int64)]
         places = chosen.tolist()
         labels = self.labels[chosen]

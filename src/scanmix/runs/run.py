@@ -18,7 +18,7 @@ import numpy as np
 import pydantic.dataclasses
 import tomli_w
 
-from scanmix.config import STRICT, Table, UserError, build, dump, flatten, read_toml, unknown_name
+from scanmix.config import STRICT, Table, UserError, build, dump, file_path, flatten, read_toml, unknown_name
 from scanmix.data.examples import Examples, changed_share
 from scanmix.data.readers.origin import check_origin
 from scanmix.files import checked, held, reading, remove_leftovers, write_text, writing
@@ -257,7 +257,7 @@ def open_run(folder: str | Path) -> Run:
     Raises:
         UserError: it is no run folder, or its files cannot be read.
     """
-    folder = Path(folder)
+    folder = file_path("the run folder", folder)
     if not (folder / "run.toml").is_file():
         raise UserError(f"{folder} is no run folder: it has no run.toml")
     path = folder / "run.toml"

@@ -17,6 +17,7 @@ from scanmix.config import (
     Table,
     UserError,
     build,
+    check_type,
     dotted_keys,
     dump,
     flatten,
@@ -123,6 +124,8 @@ def resolve(
     Raises:
         UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
     """
+    if method is not None:
+        check_type("method", method, str, "the name of a method")
     table: Table = {}
     if recipe is not None:
         table = load_recipe(recipe)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
-from scanmix.config import UserError
+from scanmix.config import UserError, check_type, file_path, whole_number
 from scanmix.data.corrections import apply_corrections
 from scanmix.data.examples import JSON, Examples, Kind
 from scanmix.data.noise import add_noise
@@ -41,6 +41,8 @@ class Asked(NamedTuple):
     download: bool
 
 
+MOST_PIXELS = 16_384
+"""Side of an image; more than any network here looks at."""
 KNOWN: dict[str, tuple[str, Callable[[Asked], Pair]]] = {
     "digits": ("", lambda asked: read_digits()),
     "fashion-mnist": ("", lambda asked: read_fashion_mnist(asked.root, asked.download)),
@@ -88,10 +90,18 @@ def load(
     Raises:
         UserError: if there is no such data, or it cannot be read.
     """
-    if size is not None and size < 8:
+    source = source if isinstance(source, str) and is_known(source) else str(file_path("source", source))
+    root = None if root is None else file_path("root", root)
+    labels = None if labels is None else file_path("labels", labels)
+    if size is not None and whole_number("size", size) < 8:
         raise UserError(f"size must be at least 8 pixels, not {size}.")
-    if limit_test is not None and limit_test < 1:
+    size = None if size is None else whole_number("size", size, 8, MOST_PIXELS)
+    if limit_test is not None and whole_number("limit_test", limit_test) < 1:
         raise UserError(f"limit_test must be at least 1, not {limit_test}.")
+    per_class = None if per_class is None else whole_number("per_class", per_class)
+    seed = whole_number("seed", seed)
+    if flip is not None:
+        check_type("flip", flip, bool, "True or False")
     train, test = _read(source, root, size, download, labels, least_classes)
     # Only what was asked, and nothing that is None: TOML has no word for it. Paths are absolute, since a run
     # may be resumed from another folder.
