@@ -156,9 +156,10 @@ class Examples:
         """
         try:
             wanted = torch.as_tensor(index)
+            wanted = wanted if wanted.numel() else wanted.long()
         except (TypeError, ValueError, RuntimeError):
-            wanted = None
-        if wanted is None or wanted.is_floating_point() or wanted.is_complex() or wanted.ndim != 1:
+            wanted = torch.tensor(0.0)
+        if wanted.is_floating_point() or wanted.is_complex() or wanted.ndim != 1:
             raise UserError(f"index must be several positions or a mask of {len(self)} booleans, not {in_short(index)}")
         chosen = torch.arange(len(self))[wanted if wanted.dtype == torch.bool else wanted.to(torch.int64)]
         places = chosen.tolist()

@@ -7,7 +7,7 @@ Legend: N examples, H height, W width, D features.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +29,8 @@ def form_of(X: Any) -> Form:
     Raises:
         UserError: its rows differ in shape, or names of files stand in a column.
     """
+    if isinstance(X, Mapping | set) and not hasattr(X, "shape"):  # some sparse arrays are mappings, too
+        raise UserError(f"X must be rows, in an array or a list, not a {type(X).__name__}")
     if not hasattr(X, "shape"):
         return _form_of_list(X if isinstance(X, list | tuple) else np.asarray(X).tolist())
     if len(X.shape) == 1 and X.shape[0]:

@@ -105,6 +105,7 @@ def add_noise(
         UserError: on an unknown kind, a missing rate, mapping or path, or one that does not fit the examples.
     """
     check_type("examples", examples, Examples, "Examples, as the parts that scanmix.load returns")
+    check_type("kind", kind, str, f"one of {', '.join(DRAWN)}, file")
     if kind == "file":
         if path is None:
             raise UserError("noise of kind 'file' needs a path, for instance path='noise.json'.")

@@ -18,6 +18,8 @@ Row = Sequence[str | float]
 Write = Callable[[Sequence[Row]], object]
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 """What other programs put between cells."""
+MOST_SHOWN = 60
+"""Letters of the name of a column that an error shows."""
 LINE_END = "\r\n"
 """Of the tables written here."""
 
@@ -95,7 +97,8 @@ def _check_columns(table: Path, columns: Sequence[str], required: Sequence[str],
                 (words for sign, words in SEPARATORS.items() if len(columns) == 1 and sign in columns[0]), ""
             )
             hint = f" Its cells stand between {between}; save it with commas." if between else ""
-            raise DataError(f"{table} has no column {column!r}; it has {', '.join(columns) or 'none'}.{hint}")
+            found = ", ".join(name if len(name) < MOST_SHOWN else f"{name[:MOST_SHOWN]}..." for name in columns)
+            raise DataError(f"{table} has no column {column!r}; it has {found or 'none'}.{hint}")
     for column in (*required, *optional):
         if columns.count(column) > 1:
             raise DataError(f"{table} has the column {column!r} {columns.count(column)} times; keep one.")

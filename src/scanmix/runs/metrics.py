@@ -48,7 +48,7 @@ def read_lines(folder: Path) -> list[Line]:
             if not text:
                 continue
             try:
-                line = checked(dict[str, bool | int | float | None], text)
+                line = checked(dict[str, bool | int | float], text)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
             if line.get("epoch") != len(lines) + 1 or isinstance(line["epoch"], bool):
