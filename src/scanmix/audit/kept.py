@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from scanmix.audit.evidence import Evidence
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN
+from scanmix.data.examples import DECIDED, FOREIGN
 from scanmix.files import write_aside, write_text
 
-TENSORS = ("labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "pictures")
+TENSORS = ("labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "pictures", "decided")
 """Whole numbers take 32 bits on the disk and 64 in memory."""
 
 
@@ -30,7 +30,8 @@ def save_evidence(folder: Path, evidence: Evidence) -> None:
     folder.mkdir(exist_ok=True)
     found = {name: tensor for name in TENSORS if (tensor := getattr(evidence, name)) is not None}
     tensors = {name: tensor.int() if tensor.dtype == torch.int64 else tensor for name, tensor in found.items()}
-    names = {"class_names": evidence.class_names, "ids": evidence.ids, "paths": evidence.paths}
+    names: dict[str, object] = {"class_names": evidence.class_names, "ids": evidence.ids, "paths": evidence.paths}
+    names |= {"excluded": evidence.excluded} if evidence.excluded else {}
     write_aside(folder / "evidence.safetensors", lambda aside: save_file(tensors, aside))
     text = json.dumps(names) + "\n"
     write_text(folder / "evidence.json", text)
@@ -63,6 +64,8 @@ def load_evidence(folder: Path) -> Evidence:
             neighbors=tensors.get("neighbors"),
             similarity=tensors.get("similarity"),
             pictures=tensors.get("pictures"),
+            decided=tensors.get("decided"),
+            excluded=tuple((str(name), str(path), str(given)) for name, path, given in names.get("excluded", ())),
         )
         _check(evidence)
     except (LookupError, TypeError, ValueError, OSError, SafetensorError) as error:
@@ -82,6 +85,7 @@ def _check(evidence: Evidence) -> None:
     if evidence.paths is not None and len(evidence.paths) != count:
         raise ValueError(f"{count} ids and {len(evidence.paths)} paths")
     below = {"labels": classes, "true_labels": classes, "predictions": classes, "neighbors": count, "pictures": count}
+    below["decided"] = len(DECIDED)
     for name in TENSORS:
         tensor = getattr(evidence, name)
         if tensor is None:

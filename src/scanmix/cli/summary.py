@@ -49,18 +49,21 @@ def read_labels(folder: Path) -> list[dict[str, str]]:
 
 
 def show_labels(folder: Path, truth: Mapping[str, str] | None = None, count: int = 5) -> None:
-    """Print how many labels look wrong (p_clean below a half) and the most doubtful few.
+    """Print how many labels look wrong (p_clean below a half, not decided by a person) and the most doubtful few.
 
     Where the truth (id -> class) is known, also how many of them are wrong, and of how many wrong ones.
     """
     rows = read_labels(folder)
-    doubtful = [row for row in rows if float(row["p_clean"]) < 0.5]
+    decided = sum(bool(row.get("decided")) for row in rows)
+    doubtful = [row for row in rows if float(row["p_clean"]) < 0.5 and not row.get("decided")]
     known = ""
     if truth is not None and doubtful:
         found = sum(truth[row["id"]] != row["given"] for row in doubtful)
         wrong = sum(truth[row["id"]] != row["given"] for row in rows)
         known = f"; {found} of these are ({percent(found / len(doubtful))}), of {wrong} wrong ones in all"
     typer.echo(f"{len(doubtful)} of {len(rows)} labels look wrong{known}.")
+    if decided:
+        typer.echo(f"{decided} labels were decided by a person before; they are not counted and come last.")
     if not doubtful:
         return
     columns = ["image", "given", "suggested", "p(right)"] + (["truth"] if truth is not None else [])
