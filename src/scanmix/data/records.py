@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scanmix.config import DataError, UserError
-from scanmix.files import replacing, writing
+from scanmix.data.cells import csv_line, csv_text
+from scanmix.files import reading, replacing, writing
 
 Record = Mapping[str, Any]
 Row = Sequence[str | float]
 Write = Callable[[Sequence[Row]], object]
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What other programs put between cells."""
+LINE_END = "\r\n"
+"""Of the tables written here."""
 
 
 def read_records(table: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[Record]:
     """Return the rows of a table, each as column -> cell; a Parquet file gives only the columns named here.
 
+    Cells of a CSV are the texts that `scanmix.data.cells.csv_cell` was given.
+
     Raises:
-        UserError: the file cannot be read, or a required column is missing.
+        UserError: the file cannot be read; a required column is missing, or one of those named here stands twice; a
+            row has more cells than there are columns, or ends before a required one.
     """
-    return _read_parquet(table, required, optional) if _is_parquet(table) else _read_csv(table, required)
+    return (_read_parquet if _is_parquet(table) else _read_csv)(table, required, optional)
 
 
 @contextmanager
@@ -59,32 +68,62 @@ def load_pyarrow(path: Path) -> Any:
     return pyarrow
 
 
-def _check_columns(table: Path, columns: Sequence[str], required: Sequence[str]) -> None:
+def _check_columns(table: Path, columns: Sequence[str], required: Sequence[str], optional: Sequence[str]) -> None:
     for column in required:
         if column not in columns:
-            raise DataError(f"{table} has no column {column!r}; it has {', '.join(columns) or 'none'}.")
+            between = next(
+                (words for sign, words in SEPARATORS.items() if len(columns) == 1 and sign in columns[0]), ""
+            )
+            hint = f" Its cells stand between {between}; save it with commas." if between else ""
+            raise DataError(f"{table} has no column {column!r}; it has {', '.join(columns) or 'none'}.{hint}")
+    for column in (*required, *optional):
+        if columns.count(column) > 1:
+            raise DataError(f"{table} has the column {column!r} {columns.count(column)} times; keep one.")
 
 
-def _read_csv(table: Path, required: Sequence[str]) -> list[Record]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            _check_columns(table, list(reader.fieldnames or ()), required)
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} cannot be read as a UTF-8 CSV table: {error}.") from None
+def _read_csv(table: Path, required: Sequence[str], optional: Sequence[str]) -> list[Record]:
+    records: list[Record] = []
+    with reading(table, error=DataError), table.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, skipinitialspace=True, strict=True)
+        try:
+            columns = [name.strip() for name in next(rows, ())]
+            _check_columns(table, columns, required, optional)
+            for row in filter(None, rows):
+                records.append(_record(table, columns, required, row, len(records) + 1))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{table} cannot be read as a UTF-8 CSV table: {error}.") from None
+        except csv.Error as error:
+            raise DataError(
+                f"row {len(records) + 1} of {table} cannot be read ({error}): a quotation mark may lack its end, or "
+                "stand inside a cell without being doubled."
+            ) from None
+    return records
+
+
+def _record(table: Path, columns: Sequence[str], required: Sequence[str], row: Sequence[str], number: int) -> Record:
+    """A row by its columns; cells that its end lacks are None."""
+    if len(row) > len(columns):
+        raise DataError(
+            f"row {number} of {table} has {len(row)} cells, but there are {len(columns)} columns; put quotation marks "
+            "around a cell that holds a comma."
+        )
+    for column in required:
+        if columns.index(column) >= len(row):
+            raise DataError(f"row {number} of {table} ends before its column {column!r}; complete it.")
+    return dict(itertools.zip_longest(columns, map(csv_text, row)))
 
 
 def _read_parquet(table: Path, required: Sequence[str], optional: Sequence[str]) -> list[Record]:
     pyarrow = load_pyarrow(table)
-    try:
-        columns = pyarrow.parquet.read_schema(table).names
-        _check_columns(table, columns, required)
-        wanted = [column for column in (*required, *optional) if column in columns]
-        # dictionary-typed (categorical) columns come out as plain values
-        records: list[Record] = pyarrow.parquet.read_table(table, columns=wanted).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{table} cannot be read as Parquet: {error}.") from None
+    with reading(table, error=DataError):
+        try:
+            columns = pyarrow.parquet.read_schema(table).names
+            _check_columns(table, columns, required, optional)
+            wanted = [column for column in (*required, *optional) if column in columns]
+            # dictionary-typed (categorical) columns come out as plain values
+            records: list[Record] = pyarrow.parquet.read_table(table, columns=wanted).to_pylist()
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"{table} cannot be read as Parquet: {error}.") from None
     return records
 
 
@@ -92,10 +131,9 @@ def _read_parquet(table: Path, required: Sequence[str], optional: Sequence[str])
 def _csv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
     # surrogateescape: a path that is no UTF-8 is written with the bytes it has on the disk
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        table = csv.writer(file)
-        table.writerow(columns)
-        yield lambda rows: table.writerows(
-            [f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row] for row in rows
+        file.write(csv_line(columns, LINE_END))
+        yield lambda rows: file.writelines(
+            csv_line([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row], LINE_END) for row in rows
         )
 
 

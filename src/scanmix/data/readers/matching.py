@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError
+from scanmix.data.cells import whole_number
 from scanmix.data.examples import FOREIGN, JSON, Examples
 from scanmix.data.readers.pictures import resize_all
 
@@ -21,9 +22,7 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
     Raises:
         UserError: if they have a class that is none of `class_names`, or `size` is no square and not theirs.
     """
-    strange = [name for name in examples.class_names if name not in class_names]
-    if strange:
-        raise UserError(f"{examples.name!r} has the class {strange[0]!r}; the model knows {', '.join(class_names)}.")
+    number = torch.tensor(_places(examples, class_names))
     height, width = size
     if examples.kind == "vector" or (height, width) == (1, 1):
         if (examples.channels, *examples.size) != (channels, height, width):
@@ -36,7 +35,6 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
                 f"{examples.size[0]}x{examples.size[1]}; only squares are resized."
             )
         examples = resize_all(examples, height)
-    number = torch.tensor([class_names.index(name) for name in examples.class_names])
     true_labels = examples.true_labels
     if true_labels is not None:
         true_labels = number[true_labels].where(true_labels != FOREIGN, FOREIGN)
@@ -54,6 +52,21 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
         noise=None,
         source=source,
     )
+
+
+def _places(examples: Examples, class_names: Sequence[str]) -> list[int]:
+    """The number of each class in a model; `1.0` and `1`, as two tables may call it, are one.
+
+    Raises:
+        UserError: the model does not know it.
+    """
+    places = {whole_number(name): place for place, name in reversed(list(enumerate(class_names)))}
+    places |= {name: place for place, name in enumerate(class_names)}
+    found = [places.get(name, places.get(whole_number(name))) for name in examples.class_names]
+    if None in found:
+        strange = examples.class_names[found.index(None)]
+        raise UserError(f"{examples.name!r} has the class {strange!r}; the model knows {', '.join(class_names)}.")
+    return [place for place in found if place is not None]
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:

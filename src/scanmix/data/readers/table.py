@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from scanmix.config import DataError
+from scanmix.data.cells import MISSING, as_text, one_name
+from scanmix.data.decisions import read_decision
 from scanmix.data.examples import Examples
 from scanmix.data.readers.folder import Row, to_examples
 from scanmix.data.records import read_records
@@ -13,6 +19,19 @@ from scanmix.data.records import read_records
 SPLITS = {
     "": "train", "train": "train", "training": "train", "test": "test", "val": "test", "validation": "test",
 }  # fmt: skip
+LINE_ENDS = ("\n", "\r")
+
+
+class Entry(NamedTuple):
+    """A row of a table."""
+
+    number: int
+    """Its place below the header, from 1."""
+    path: str
+    label: str
+    split: str
+    excluded: bool
+    """A person has decided to leave it out."""
 
 
 def read_table(
@@ -20,42 +39,94 @@ def read_table(
 ) -> tuple[Examples, Examples | None]:
     """Read the images a table names. Paths are relative to `root`, by default the folder of the table.
 
-    Rows without a label are set aside with the unreadable files.
+    Rows without a label are set aside with the unreadable files; what stands for a missing label ("nan") is none.
+    A column `decision`, as `scanmix review` writes it, is honored: excluded rows are left out.
 
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        DataError: if a column is missing, a path stands twice, a split is unknown, or there is one class.
+        DataError: if a column is missing, a file stands twice, a split or decision is unknown, or there is one class.
     """
     table = table.absolute()
     base = table.parent if root is None else Path(root).expanduser().absolute()
-    records = read_records(table, required=("path", "label"), optional=("split",))
+    records = read_records(table, required=("path", "label"), optional=("split", "decision"))
+    entries = [_entry(table, base, record, number) for number, record in enumerate(records, start=1)]
+    _refuse_twice(table, base, entries)
+    kept = [entry for entry in entries if not entry.excluded]
+    _tell(table, entries)
+    labeled = [entry for entry in kept if entry.label and entry.label not in MISSING]
     rows: dict[str, list[Row]] = {"train": [], "test": []}
-    seen: dict[str, int] = {}
-    unlabeled: list[str] = []
-    for number, record in enumerate(records, start=1):
-        path, label = as_text(record["path"]), as_text(record["label"])
-        split = SPLITS.get(as_text(record.get("split")).lower())
-        if not path:
-            raise DataError(f"row {number} of {table} has no path.")
-        if path in seen:
-            raise DataError(f"{table} names {path} twice, in rows {seen[path]} and {number}; keep one.")
-        if split is None:
-            raise DataError(f"row {number} of {table} has split {record.get('split')!r}; use train or test.")
-        seen[path] = number
-        if label:
-            rows[split].append((path, base / path, label))
-        else:
-            unlabeled.append(f"{base / path}: no label")
+    for entry, label in zip(labeled, one_name([entry.label for entry in labeled]), strict=True):
+        rows[entry.split].append((entry.path, base / entry.path, label))
     if len({label for _, _, label in rows["train"]}) < 2:
         raise DataError(f"{table} must name training images of at least two classes.")
+    unlabeled = [
+        f"{base / entry.path}: " + (f"the label {entry.label!r} stands for none" if entry.label else "no label")
+        for entry in kept if not entry.label or entry.label in MISSING
+    ]  # fmt: skip
     return to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
 
 
-def as_text(value: Any) -> str:
-    """A label as text: 3.0, which is how tables with gaps store 3, is 3; missing is empty."""
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+def cell_of(table: Path, record: Mapping[str, Any], column: str, number: int) -> str:
+    """Return a cell as text; nothing where the table has no such column.
+
+    Raises:
+        DataError: a Parquet file has several values in it.
+    """
+    try:
+        return as_text(record.get(column))
+    except ValueError as error:
+        raise DataError(f"row {number} of {table} has {error} as its {column}; one value is needed.") from None
+
+
+def _entry(table: Path, base: Path, record: Mapping[str, Any], number: int) -> Entry:
+    path, label, split, decision = (
+        cell_of(table, record, column, number) for column in ("path", "label", "split", "decision")
+    )
+    if not path:
+        raise DataError(f"row {number} of {table} has no path.")
+    if split.lower() not in SPLITS:
+        raise DataError(f"row {number} of {table} has split {split!r}; use train or test.")
+    # One quotation mark too many makes one cell of several rows. A file may have such a name all the same.
+    swallowed = _has_line_end(path) and not os.path.lexists(base / path)
+    if swallowed or (_has_line_end(label) and "," in label):
+        raise DataError(
+            f"row {number} of {table} has a {'path' if swallowed else 'label'} that runs over a line end; look for a "
+            "quotation mark without its end there."
+        )
+    return Entry(number, path, label, SPLITS[split.lower()], read_decision(decision, table, number) == "exclude")
+
+
+def _has_line_end(text: str) -> bool:
+    return any(end in text for end in LINE_ENDS)
+
+
+def _refuse_twice(table: Path, base: Path, entries: list[Entry]) -> None:
+    """`a.png`, `./a.png` and `/where/a.png` may be one file: learned from twice, or learned from and tested on."""
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        first = seen.setdefault(os.path.normpath(base / entry.path), entry)
+        if first is entry:
+            continue
+        other = "" if first.path == entry.path else f" ({first.path})"
+        parts = "" if first.split == entry.split else f", for {first.split} and for {entry.split}"
+        raise DataError(
+            f"{table} names {entry.path} twice, in rows {first.number}{other} and {entry.number}{parts}; keep one."
+        )
+
+
+def _tell(table: Path, entries: list[Entry]) -> None:
+    """Say what is left out although something stands in its cells."""
+    excluded = sum(entry.excluded for entry in entries)
+    if excluded:
+        warnings.warn(
+            f"{excluded} of {len(entries)} rows of {table} are left out: their decision is to exclude", stacklevel=3
+        )
+    missing = Counter(entry.label for entry in entries if entry.label in MISSING and not entry.excluded)
+    if missing:
+        words = ", ".join(sorted(missing))
+        warnings.warn(
+            f"{missing.total()} of {len(entries)} rows of {table} are set aside: their label ({words}) stands for a "
+            "missing one; if it is a class, give that another name",
+            stacklevel=3,
+        )

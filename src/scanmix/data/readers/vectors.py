@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from scanmix.config import DataError, UserError
+from scanmix.data.cells import MISSING, one_name
 from scanmix.data.examples import Examples
 from scanmix.data.npy import finite_rows, read_array, read_rows, row_names
 from scanmix.data.readers.folder import sort_names
-from scanmix.data.readers.table import as_text
+from scanmix.data.readers.table import cell_of
 from scanmix.data.records import read_records
 
 NAMED = 3
@@ -137,11 +138,23 @@ def _read_labels(path: Path) -> tuple[list[str], list[str]]:
         array = read_array(path)
         if array.ndim != 1 or array.dtype.kind not in "iuUb":
             raise DataError(f"{path} must hold one text or whole number for each row, not {array.dtype} {array.shape}.")
-        return [str(label) for label in array.tolist()], []
+        return _checked([str(label) for label in array.tolist()], path), []
     records = read_records(path, required=("label",), optional=("id", "decision"))
     if any("decision" in record for record in records):
         raise UserError(f"{path} is of a review, in another order than the rows; copy its labels into the label file.")
-    labels = [as_text(record["label"]) for record in records]
-    if "" in labels:
-        raise DataError(f"row {labels.index('') + 1} of {path} has no label.")
-    return labels, [as_text(record["id"]) for record in records if "id" in record]
+    labels = [cell_of(path, record, "label", number) for number, record in enumerate(records, start=1)]
+    ids = [cell_of(path, record, "id", number) for number, record in enumerate(records, start=1) if "id" in record]
+    return _checked(labels, path), ids
+
+
+def _checked(labels: list[str], path: Path) -> list[str]:
+    """Labels by which a class has one name; a missing one is refused, since the rows are told apart by their order."""
+    for number, label in enumerate(labels, start=1):
+        if not label:
+            raise DataError(f"row {number} of {path} has no label.")
+        if label in MISSING:
+            raise DataError(
+                f"row {number} of {path} has the label {label!r}, which stands for a missing one; remove the row here "
+                "and from the vectors, or give the class another name."
+            )
+    return one_name(labels)
