@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from scanmix.config import UserError
+from scanmix.data.cells import csv_text
 from scanmix.data.decisions import read_decision
 from scanmix.data.examples import DECIDED, JSON, Examples, Excluded
 from scanmix.files import check_regular
@@ -120,7 +121,7 @@ def _read(path: Path) -> tuple[list[_Row], str]:
                 f"row {number} of {path} has {len(line)} cells where the first line has {len(columns)}; "
                 "put cells with commas, quotes or line breaks into quotes, and complete what is cut off"
             )
-        cells = dict(zip(columns, line, strict=True))
+        cells = dict(zip(columns, map(csv_text, line), strict=True))
         rows.append(_Row(cells, read_decision(cells.get("decision", ""), path, number)))
     return rows, hashlib.sha256(content).hexdigest()
 

@@ -5,8 +5,6 @@ Legend: N rows of an audit.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import threading
@@ -20,6 +18,7 @@ import pydantic
 
 from scanmix.audit import Audit
 from scanmix.config import STRICT, UserError
+from scanmix.data.cells import csv_line
 from scanmix.data.examples import DECIDED
 from scanmix.files import CannotWrite, reading, write_text, writing
 
@@ -264,13 +263,6 @@ def read_entry(line: bytes) -> Entry:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(": ".join([*map(str, first["loc"]), first["msg"]])) from None
-
-
-def csv_line(cells: Sequence[str]) -> str:
-    """Return a row of a CSV with its line break; cells that hold any kind of line break are quoted."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerow(cells)  # the writer quotes what its line end is made of
-    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _append(path: Path, content: bytes) -> None:
