@@ -60,6 +60,7 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
         "thing": main.run.settings.kind,
         "audit": main.audit,
         "summary": None if main.audit is None else main.audit.summary(),
+        "decided": 0 if main.audit is None else int(main.audit.decided.sum()),
         "label_free": any(line.get("accuracy_after_matching") for each in found for line in each.run.metrics),
         "runs": runs,
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),

@@ -30,6 +30,10 @@ MOST = 2**53
 """No revision is as large: the page counts in doubles."""
 
 
+class OnlyInLog(CannotWrite):
+    """A change that holds, since it is in the log; the CSV is as it was before."""
+
+
 class State(NamedTuple):
     """What holds for one row: a code in `CHOICES`, and its label."""
 
@@ -113,7 +117,7 @@ class Decisions:
         Raises:
             UserError: an unknown choice, row or label.
             OSError: it could not be written; then nothing has changed.
-            CannotWrite: it is in the log and holds, but the CSV could not be written.
+            OnlyInLog: it holds, but the CSV could not be written.
         """
         rows = list(dict.fromkeys(rows))
         if choice not in CHOICES[1:]:
@@ -130,7 +134,7 @@ class Decisions:
         """Take the last change back, whoever made it; return its rows, none when there is nothing to undo.
 
         Raises:
-            OSError, CannotWrite: as `decide`.
+            OSError, OnlyInLog: as `decide`.
         """
         with self._lock:
             if not self._undoable:
@@ -180,7 +184,7 @@ class Decisions:
         try:
             self._write_corrected()
         except CannotWrite as error:
-            raise CannotWrite(f"it is saved in {LOG} and holds, but {error}") from error
+            raise OnlyInLog(f"it is saved in {LOG} and holds, but {error}") from error
 
     def _apply(self, changes: Sequence[tuple[int, State]], undo: bool) -> None:
         if not undo:

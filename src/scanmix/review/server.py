@@ -25,7 +25,7 @@ from scanmix.audit import Audit
 from scanmix.config import STRICT, UserError
 from scanmix.files import CannotWrite
 from scanmix.review.connections import LARGEST_HEAD, Hurried, with_headers
-from scanmix.review.decisions import MOST, Decisions
+from scanmix.review.decisions import MOST, Decisions, OnlyInLog
 from scanmix.review.rows import Queue, detail, progress, table
 from scanmix.review.thumbnails import SIDES, Thumbnails
 
@@ -204,7 +204,7 @@ async def _answer(request: Request, kind: type[Asked], work: Callable[[Asked], d
     except pydantic.ValidationError as error:
         return _json({"error": f"not understood: {error.errors(include_input=False)[0]['msg']}"}, 400)
     except CannotWrite as error:
-        return _json({"error": str(error)}, 507)
+        return _json({"error": str(error), "saved": isinstance(error, OnlyInLog)}, 507)
     except UserError as error:
         return _json({"error": str(error)}, 400)
     except OSError as error:
