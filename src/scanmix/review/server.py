@@ -127,13 +127,17 @@ def make_app(review: Review, token: str) -> ASGIApp:
     return _guarded(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token)
 
 
-def serve(review: Review, listening: socket.socket, token: str) -> None:
-    """Answer on a bound socket until Ctrl-C, which is passed on as KeyboardInterrupt."""
-    config = uvicorn.Config(
+def configured(review: Review, token: str) -> uvicorn.Config:
+    """Return how the page is served."""
+    return uvicorn.Config(
         make_app(review, token), http=Hurried, ws="none", log_level="error", lifespan="off", server_header=False,
         timeout_graceful_shutdown=10, h11_max_incomplete_event_size=LARGEST_HEAD,
     )  # fmt: skip
-    uvicorn.Server(config).run(sockets=[listening])
+
+
+def serve(review: Review, listening: socket.socket, token: str) -> None:
+    """Answer on a bound socket until Ctrl-C, which is passed on as KeyboardInterrupt."""
+    uvicorn.Server(configured(review, token)).run(sockets=[listening])
 
 
 def listen(port: int) -> tuple[socket.socket, str, str]:
@@ -197,7 +201,7 @@ async def _answer(request: Request, kind: type[Asked], work: Callable[[Asked], d
         body = await _body(request)
         if body is None:
             return _json({"error": f"that is more than {LARGEST_BODY} bytes; decide for fewer labels at once"}, 413)
-        wish = pydantic.TypeAdapter(kind).validate_json(body)
+        wish = pydantic.TypeAdapter(kind).validate_json(body, strict=True)
         return _json(await run_in_threadpool(work, wish))
     except ClientDisconnect:  # nobody is there to be answered
         return Response(status_code=400)
