@@ -90,7 +90,8 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
 
 def _harmless(value: Any) -> Any:
     """What stands in the page: names as they are, but for control characters."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    is_name = isinstance(value, str | Path) and not isinstance(value, Markup)
+    return visible(str(value)) if is_name else value
 
 
 def _percent(share: float | None, digits: int = 1) -> str:
