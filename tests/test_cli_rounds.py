@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 import scanmix
 from scanmix.audit import audit, evidence_of
 from scanmix.cli import app
+from scanmix.cli.review import _new_folder
 from scanmix.review import Decisions
 from scanmix.review.decisions import CORRECTED
 from scanmix.review.rows import make_queue, table
@@ -165,3 +166,26 @@ def test_an_older_run_opens_as_before(second: Path, tmp_path: Path) -> None:
     say("audit", folder)
     assert "decided" not in rows_of(folder / "labels.csv")[0] and "decided" not in open_run(folder).audit()
     say("report", folder)
+
+
+def test_labels_that_were_only_kept_need_no_new_training(photos: Path, tmp_path: Path) -> None:
+    """Decisions that change no label leave the run what it is; they are known to it all the same."""
+    say("train", photos, "--out", tmp_path / "one", *PLAIN)
+    ids = [row["id"] for row in rows_of(tmp_path / "one" / "labels.csv")]
+    table = tmp_path / "kept.csv"
+    line = ("train", photos, "--labels", table, "--out", tmp_path / "two", *PLAIN)
+    table.write_text("id,label,decision\n" + "".join(f"{name},{name.partition('/')[0]},keep\n" for name in ids[:5]))
+    say(*line)
+    weights = (tmp_path / "two" / "model" / "model.safetensors").read_bytes()
+    assert "kept with it" not in say(*line).stdout
+    table.write_text("id,label,decision\n" + "".join(f"{name},{name.partition('/')[0]},keep\n" for name in ids[:9]))
+    assert "What was decided since is kept with it" in say(*line).stdout
+    assert words(rows_of(tmp_path / "two" / "labels.csv"), "decided").keys() == set(ids[:9])
+    assert weights == (tmp_path / "two" / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_further_round_is_told_to_go_to_a_folder_of_its_own(first: Path, second: Path, tmp_path: Path) -> None:
+    assert _new_folder(open_run(first), first) == []
+    assert _new_folder(open_run(second), second) == ["--out", str(second.with_name("second-round3"))]
+    third = shutil.copytree(second, tmp_path / "x-round3")
+    assert _new_folder(open_run(third), third) == ["--out", str(tmp_path / "x-round4")]

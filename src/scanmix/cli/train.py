@@ -70,6 +70,7 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
+    from scanmix.audit import remember_decisions
     from scanmix.data.readers import is_known, kind_of, load
     from scanmix.processes import is_first
     from scanmix.runs import resolve
@@ -97,6 +98,8 @@ def train(
     )  # fmt: skip
     if finished:
         typer.echo(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
+        if remember_decisions(run, examples):
+            typer.echo("What was decided since is kept with it, and counts in its list of labels.")
     if is_first(nodes):
         _show_end(run, folder)
 
