@@ -69,8 +69,8 @@ class Audit(Mapping[str, np.ndarray]):
 
     @property
     def looks_wrong(self) -> np.ndarray:
-        """(N,) bool: p_clean is below a half and nobody has decided."""
-        below: np.ndarray = (self["p_clean"] < EVEN) & ~self.decided
+        """(N,) bool: p_clean, with the four decimals of `labels.csv`, is below a half and nobody has decided."""
+        below: np.ndarray = (self["p_clean"].astype(np.float64).round(4) < EVEN) & ~self.decided
         return below
 
     @property

@@ -18,7 +18,7 @@ async function start() {
   table.classes = table.classes.map(visible);
   codes = new Array(table.id.length).fill(0);
   labels = table.given.slice();
-  $("title").textContent = document.title = `Review of ${table.title}`;
+  $("title").textContent = document.title = `Review of ${visible(table.title)}`;
   document.body.classList.toggle("read-only", source.readOnly);
   if (source.readOnly) trouble(`A read-only copy: the ${table.order.length} most doubtful labels.`);
   fillFilters();
@@ -117,7 +117,8 @@ function words(row, choice = table.choices[codes[row]], label = labels[row]) {
 
 function next() {
   const undecided = shown.findIndex((row, place) => place > at && isOpen(row));
-  showAt(undecided < 0 ? Math.min(at + 1, shown.length - 1) : undecided);
+  const settled = !table.again && table.before[shown[at + 1]]; // not asked, not even when nothing else is left
+  showAt(undecided >= 0 ? undecided : settled ? at : Math.min(at + 1, shown.length - 1));
 }
 
 function goTo(row) {
@@ -362,7 +363,7 @@ function say(sentence) { $("said").textContent = sentence; }
 let lasting = false; // a refusal stays until the next decision
 function trouble(sentence, stays = false) {
   lasting = stays;
-  $("banner").textContent = sentence;
+  $("banner").textContent = visible(sentence);
   $("banner").hidden = false;
 }
 function calm() { if (!lasting) $("banner").hidden = true; }
