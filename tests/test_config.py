@@ -1,11 +1,13 @@
 """Settings: strict, every problem told at once, and the same after a trip through TOML."""
 
 import math
+import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 import tomli_w
 from hypothesis import given
@@ -224,6 +226,112 @@ def test_read_toml_tells_what_is_wrong(tmp_path: Path) -> None:
             config.read_toml(tmp_path / f"{name}.toml")
     with pytest.raises(UserError, match="cannot be read"):
         config.read_toml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a = " + "[" * 20_000, "a = " + "9" * 6_000, "a = 1" + "9" * 6_000 + "-01-01", ".".join("a" * 300) + " = 1"],
+)
+def test_toml_that_python_itself_stumbles_over_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(UserError, match=r"x\.toml: not valid TOML"):
+        config.read_toml(tmp_path / "x.toml")
+
+
+def test_a_pipe_and_a_device_are_no_toml(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.toml")
+    for path in (tmp_path / "x.toml", "/dev/zero"):
+        with pytest.raises(UserError, match="cannot be read"):
+            config.read_toml(path)
+
+
+@pytest.mark.parametrize("value", ["9" * 5_000, "[" * 5_000, "[" * 100 + "]" * 100, "{a = " * 100 + "1" + "}" * 100])
+def test_an_assignment_of_something_endless_is_text(value: str) -> None:
+    assert config.parse_assignment(f"epochs={value}") == {"epochs": value}
+    told = problem({"pretrain": config.parse_assignment(f"epochs={value}")})
+    assert "pretrain.epochs = " in told and "a whole number at least 1 is expected" in told and len(told) < 200
+
+
+def test_an_assignment_of_many_parts_is_refused() -> None:
+    with pytest.raises(UserError, match="write key=value") as told:
+        config.parse_assignment(".".join("a" * 5_000) + "=1")
+    assert len(str(told.value)) < 200
+
+
+# --- values of wrong types ---
+
+
+@pytest.mark.parametrize("values", [3, "x", None, [1], True, 0.5])
+def test_what_is_no_table_of_settings_is_told(values: Any) -> None:
+    with pytest.raises(UserError, match=r"recipe x: .*a table of settings is expected"):
+        config.build(Method, values, "recipe x")
+    with pytest.raises(UserError, match=r"recipe x: network = .*: a table of settings is expected"):
+        config.build(Method, values, "recipe x", "network.")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"momentum": math.inf}, "recipe x: momentum = inf: a finite number is expected"),
+        ({"momentum": -math.inf}, "momentum = -inf: a finite number"),
+        ({"momentum": math.nan}, "momentum = nan: a finite number"),
+        ({"pretrain": {"temperature": math.inf}}, "pretrain.temperature = inf: a finite number"),
+        (
+            {"widths": [16, 10**4000]},
+            "widths = a number of more than 60 digits: a number of at most 9223372036854775807",
+        ),
+        ({"widths": [16, 2**63]}, "widths = 9223372036854775808: a number of at most"),
+        ({"name": "\udcff"}, "a text in UTF-8 is expected"),
+        ({"warmup": "9" * 5000 + " epochs"}, "write a number of epochs"),
+        ({"name": "x" * 5000, "flip": "x" * 5000}, "true or false is expected"),
+    ],
+)
+def test_a_value_that_no_setting_can_have_is_told_by_its_key(values: dict[str, object], message: str) -> None:
+    told = problem(values)
+    assert message in told and len(told) < 300
+
+
+def test_settings_that_hold_themselves_are_told() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    assert "nested too deeply" in problem({"widths": endless})
+    assert "nested too deeply" in problem({"mapping": {"a": endless}})
+
+
+def test_arrays_are_lists() -> None:
+    assert config.build(Method, {"widths": np.array([8, 16]), "momentum": np.float32(0.5)}, "x").widths == (8, 16)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.just(10**400),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["kind", "epochs", "lr"]), inner),
+    max_leaves=6,
+)
+KEYS = ["warmup", "clean_threshold", "divider", "momentum", "name", "widths", "mapping", "pretrain", "clustering", "x"]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), anything))
+def test_any_values_are_settings_or_one_error(values: dict[str, object]) -> None:
+    try:
+        assert isinstance(config.build(Method, values, "x"), Method)
+    except UserError as error:
+        assert str(error).startswith("x: ")
+
+
+# --- arguments ---
+
+
+@pytest.mark.parametrize("value", ["a", 1.0, None, True, [1], -1, 4, 10**400, np.array([1, 2])])
+def test_what_is_no_whole_number_within_bounds_is_told(value: object) -> None:
+    with pytest.raises(UserError, match="seed must be a whole number from 0 to 3, not "):
+        config.whole_number("seed", value, most=3)
+
+
+def test_whole_numbers_of_any_kind() -> None:
+    assert config.whole_number("seed", np.int64(3)) == 3 and type(config.whole_number("seed", np.int64(3))) is int
+    config.check_type("examples", 3, int, "a number")
+    with pytest.raises(UserError, match=r"examples must be a number, not \(1, 2\)"):
+        config.check_type("examples", (1, 2), int, "a number")
 
 
 # --- names ---

@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -91,6 +92,18 @@ def test_an_engine_is_silent_until_told_otherwise(capsys: pytest.CaptureFixture[
     heard = list[tuple[str, int, int, str]]()
     Engine(tick=lambda *news: heard.append(news)).tick("stage", 1, 2, "note")
     assert capsys.readouterr().out == "" and heard == [("stage", 1, 2, "note")]
+
+
+@pytest.mark.parametrize("name", [3, None, ["cpu"], 1.5])
+def test_what_is_no_name_of_a_device_is_told(name: Any) -> None:
+    with pytest.raises(UserError, match="device must be the name of one, such as 'auto'"):
+        find_device(name)
+
+
+@pytest.mark.parametrize("name", ["meta", "", "\udcff", "cuda:99999999999999999999", "cpu:-1"])
+def test_a_device_on_which_nothing_can_be_computed_is_told(name: str) -> None:
+    with pytest.raises(UserError, match="cannot be used on this machine; choose one of"):
+        find_device(name)
 
 
 def test_find_device() -> None:

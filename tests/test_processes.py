@@ -18,7 +18,7 @@ import scanmix
 from scanmix.config import UserError
 from scanmix.data.batches import share
 from scanmix.data.examples import Examples
-from scanmix.processes import Processes, choose_processes, is_first, joined, launched
+from scanmix.processes import Processes, choose_processes, is_first, joined, launched, limited_threads
 from scanmix.runs import Run, open_run
 
 pytest.importorskip("lightning_fabric")
@@ -264,3 +264,26 @@ def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run")
     assert run.finished and run.settings.processes.devices == 2
     assert done.stdout.count("Run folder: run. Next") == 1, "one of them speaks"
+
+
+@pytest.mark.parametrize("number", [-1, 0, 1.5, "2", True, 10**30])
+def test_a_number_of_processes_or_threads_that_is_none_is_told(number: Any) -> None:
+    with pytest.raises(UserError, match="devices must be a whole number from 1 to 4096, not "):
+        choose_processes(number, None, Processes())
+    with pytest.raises(UserError, match="nodes must be a whole number from 1 to 4096, not "):
+        choose_processes(None, number, Processes())
+    with (
+        pytest.raises(UserError, match="threads must be a whole number from 1 to 4096, not "),
+        limited_threads(number, Processes()),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("world", [None, "x", ""])
+def test_an_environment_that_cannot_be_read_is_told(monkeypatch: pytest.MonkeyPatch, world: str | None) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if world is not None:
+        monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(UserError, match="torchrun or srun began this, but not how"):
+        launched()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +65,8 @@ class _Package(ModuleType):
 
 
 def _version() -> str:
+    from importlib import metadata  # a quarter of what `import scanmix` would take
+
     try:
         return metadata.version("scanmix")
     except metadata.PackageNotFoundError:  # run from a checkout that is not installed

@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Generator, Tensor, distributed, nn
 
-from scanmix.config import UserError
+from scanmix.config import UserError, check_type
 from scanmix.data.batches import share
 
 Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
@@ -237,15 +237,18 @@ def find_device(name: str) -> torch.device:
     """Return the device called `name`; "auto" takes an accelerator when there is one.
 
     Raises:
-        UserError: when the device does not exist on this machine.
+        UserError: when the device does not exist on this machine, or `name` is no name.
     """
+    check_type("device", name, (str, torch.device), "the name of one, such as 'auto', 'cpu' or 'cuda:1'")
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        if device.type == "meta":
+            raise ValueError("it holds shapes alone")
+    except Exception as error:  # each kind of device has errors of its own
         there = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
-        raise UserError(f"device {name!r} cannot be used on this machine; choose one of: auto, {there}") from error
+        raise UserError(f"device {str(name)!r} cannot be used on this machine; choose one of: auto, {there}") from error
     return device

@@ -17,6 +17,7 @@ from scanmix.blocks.rog import fit_rog
 from scanmix.checkpoint import Model, truth_of
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
+from scanmix.data.npy import finite_rows
 from scanmix.data.readers import reload
 from scanmix.engine import derived_seed
 from scanmix.runs import Run, open_run
@@ -37,7 +38,8 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
         `top5_accuracy`; of a run with a test set also `best_accuracy`, `last_accuracy` and `last10_accuracy`.
 
     Raises:
-        UserError: there are no examples, or their classes or images are not those of the model.
+        UserError: there are no examples, their classes or images are not those of the model, or what it says of them
+            are no numbers.
     """
     model = run_or_model.model if isinstance(run_or_model, Run) else run_or_model
     if examples.class_names != model.class_names:
@@ -48,7 +50,7 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     examples = examples.without_foreign()
     if len(examples) == 0:
         raise UserError(f"{examples.name!r} has no examples to measure on")
-    truth, likely = truth_of(examples), torch.from_numpy(model.predict_proba(examples))
+    truth, likely = truth_of(examples), torch.from_numpy(said_of(model, examples))
     prediction, count = likely.argmax(1), len(model.class_names)
     if model.label_free:
         prediction = match_clusters(prediction, truth, count)[prediction]
@@ -74,6 +76,22 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
             "last10_accuracy": run_or_model.last10_accuracy,
         }
     return result
+
+
+def said_of(model: Model, examples: Examples) -> np.ndarray:
+    """Return the class probabilities of examples. Shape: -> (N, C).
+
+    Raises:
+        UserError: they are not finite, so the model is damaged.
+    """
+    probs = model.predict_proba(examples)
+    bad = ~finite_rows(probs)
+    if bad.any():
+        raise UserError(
+            f"the model is damaged: its probabilities for {int(bad.sum())} of {len(bad)} examples of "
+            f"{examples.name!r} are not numbers; copy it anew or train again"
+        )
+    return probs
 
 
 def evaluate_run(folder: str | Path) -> dict[str, Any]:

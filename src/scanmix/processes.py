@@ -15,11 +15,13 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import distributed
 
-from scanmix.config import STRICT, Count, UserError
+from scanmix.config import STRICT, Count, UserError, whole_number
 from scanmix.engine import BatchNorm, Parallel, Precision, find_device
 
 PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others: longer than any of them works alone (writing, fitting, loading)."""
+MOST = 4096
+"""Threads, devices and machines: beyond any there are, and less than brings a machine down."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -57,14 +59,21 @@ class ProcessLost(UserError):
 
 
 def launched() -> tuple[int, int] | None:
-    """Return (devices, nodes) where torchrun or srun started several processes like this one, else None."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        world, devices = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    elif "SLURM_STEP_ID" in os.environ:  # srun; a batch script alone has none
-        world, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", "1"))
-        devices = world // nodes
-    else:
-        return None
+    """Return (devices, nodes) where torchrun or srun started several processes like this one, else None.
+
+    Raises:
+        UserError: what they say in the environment cannot be read.
+    """
+    try:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            world, devices = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+        elif "SLURM_STEP_ID" in os.environ:  # srun; a batch script alone has none
+            world, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", "1"))
+            devices = world // nodes
+        else:
+            return None
+    except (KeyError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"the environment says that torchrun or srun began this, but not how: {error!r}") from None
     return (devices, world // devices) if world > 1 else None
 
 
@@ -79,8 +88,10 @@ def choose_processes(devices: int | None, nodes: int | None, how: Processes) -> 
     """Return `how` with the numbers asked for; what was not is as many processes as were launched, else one.
 
     Raises:
-        UserError: another number was asked for than torchrun or SLURM has launched, or than can share peers.
+        UserError: a number is none; another was asked for than torchrun or SLURM has launched, or than can share peers.
     """
+    devices = None if devices is None else whole_number("devices", devices, least=1, most=MOST)
+    nodes = None if nodes is None else whole_number("nodes", nodes, least=1, most=MOST)
     there = launched()
     found = (devices or (there or (1, 1))[0], nodes or (there or (1, 1))[1])
     if there is not None and found != there:
@@ -155,7 +166,11 @@ def limited_threads(threads: int | None, processes: Processes) -> Iterator[None]
     """So many threads of PyTorch inside; by default its own choice, which the processes of a machine share.
 
     More threads than cores wait for each other.
+
+    Raises:
+        UserError: that is no number of threads.
     """
+    threads = None if threads is None else whole_number("threads", threads, least=1, most=MOST)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or max(1, before // processes.devices))
     try:

@@ -236,10 +236,83 @@ def test_arrays_that_do_not_fit_are_told(labels: Any, probs: Any, more: dict[str
         evidence_from_arrays(labels, probs, **more)
 
 
+ROWS = 4
+EVEN = np.full((ROWS, 2), 0.5)
+
+
+def changed(array: Any, row: int, value: Any) -> Any:
+    other = np.array(array)
+    other[row] = value
+    return other
+
+
+@pytest.mark.parametrize(
+    ("labels", "probs", "more", "message"),
+    [
+        ([0, 1, 0, 7], EVEN, {}, r"0..1; row 3 holds 7 \(1 such of 4\)"),
+        ([0, 1.5, 0, 1], EVEN, {}, "row 1 of labels holds 1.5, which is no whole number"),
+        ([0, 1, np.nan, np.inf], EVEN, {}, r"row 2 of labels holds nan.* \(2 such of 4\)"),
+        (["a", "b", "nan", "a"], EVEN, {}, "row 2 of labels holds 'nan', which stands for a missing label"),
+        (np.array(["a", None, "b", "a"], object), EVEN, {}, "row 1 of labels holds None, which is neither"),
+        (np.array(["a", 1, "b", "a"], object), EVEN, {}, "row 1 of labels holds 1; the rows above"),
+        (np.array(0), EVEN, {}, "one column"),
+        (np.array([0, 1, 0, 1], "M8[s]"), EVEN, {}, "names or whole numbers, not datetime64"),
+        ([0, 1, 0, 1], changed(EVEN, 2, [np.nan, 1]), {}, "row 2 holds nan"),
+        ([0, 1, 0, 1], changed(EVEN, 1, [np.inf, 0]), {}, "row 1 holds inf"),
+        ([0, 1, 0, 1], changed(EVEN, 3, [-0.5, 1.5]), {}, "row 3 holds -0.5"),
+        ([0, 1, 0, 1], changed(EVEN, 3, [0.5, 0.6]), {}, "must sum to 1; row 3 does not"),
+        ([0, 1, 0, 1], np.eye(2, dtype=int)[[0, 1, 0, 1]], {}, "not int64; take the softmax"),
+        ([0, 1, 0, 1], np.zeros((0, ROWS, 2)), {}, r"not \(0, 4, 2\)"),
+        ([0, 1, 0, 1], EVEN, {"features": changed(np.ones((ROWS, 3)), 1, np.nan)}, "row 1 of features holds"),
+        ([0, 1, 0, 1], EVEN, {"features": changed(np.ones((ROWS, 3)), 2, np.inf)}, "row 2 of features holds"),
+        ([0, 1, 0, 1], EVEN, {"features": changed(np.ones((ROWS, 3)), 3, 1e25)}, "row 3 of features .*too large"),
+        ([0, 1, 0, 1], EVEN, {"class_names": ["a", "a"]}, "2 different ones"),
+        ([0, 1, 0, 1], EVEN, {"class_names": ["a", ""]}, "none empty"),
+        (["a", "a", "a", "a"], EVEN, {}, "1 class names for 2 columns of probabilities; name .* --classes"),
+    ],
+)
+def test_a_row_that_holds_what_it_cannot_is_named(labels: Any, probs: Any, more: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evidence_from_arrays(np.asarray(labels), probs, **more)
+
+
+def test_numbers_as_text_mean_what_numbers_mean() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 12, 300)
+    scores = rng.normal(size=(300, 12))
+    scores[np.arange(300), labels] += 5
+    probs = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    numbers = evidence_from_arrays(labels, probs)
+    for same in (
+        labels.astype(str),
+        labels.astype(str).astype("S"),
+        labels.astype(float),
+        labels.astype(float).astype(str),
+    ):
+        found = evidence_from_arrays(same, probs)
+        assert torch.equal(found.labels, numbers.labels) and found.class_names == numbers.class_names
+    as_text = np.argsort(np.arange(12).astype(str))
+    with pytest.raises(UserError, match=r"do not seem to stand in the order 0, 1, 2.* with --classes"):
+        evidence_from_arrays(labels.astype(str), probs[:, as_text])
+    named = evidence_from_arrays(labels.astype(str), probs[:, as_text], class_names=[str(c) for c in as_text])
+    assert named.class_names[2] == "10" and named.labels[0] == named.class_names.index(str(labels[0]))
+
+
 def test_names_and_numbers_are_both_labels() -> None:
     named = evidence_from_arrays(np.array(["b", "a", "b"]), GOOD)
     assert named.class_names == ("a", "b") and named.labels.tolist() == [1, 0, 1]
     assert evidence_from_arrays(np.array([1, 0, 1]), GOOD).class_names == ("0", "1")
+
+
+def test_other_files_in_the_place_of_an_array_are_told_apart(tmp_path: Path) -> None:
+    torch.save(torch.zeros(3), tmp_path / "p.pt")
+    (tmp_path / "y.csv").write_text("label\ncat\n")
+    (tmp_path / "none.npy").write_bytes(b"")
+    np.savez(tmp_path / "p.npz", np.zeros(2))
+    told = {"p.pt": "a file of PyTorch", "y.csv": "text, such as a CSV", "none.npy": "empty", "p.npz": "several arrays"}
+    for name, words in told.items():
+        with pytest.raises(UserError, match=words):
+            read_array(tmp_path / name)
 
 
 def test_objects_in_an_array_file_are_not_loaded(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -277,6 +279,30 @@ def test_from_file_never_unpickles(tmp_path: Path) -> None:
         from_file(tmp_path / "cut.npy", 3, 4)
     with pytest.raises(UserError, match="cannot be read"):
         from_file(tmp_path / "absent.json", 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"seed": "a"}, "seed must be a whole number of at least 0, not 'a'"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"rate": "a"}, "rate must be a number between 0 and 1, not 'a'"),
+        ({"rate": float("nan")}, "must lie between 0 and 1, not nan"),
+        ({"examples": (1, 2)}, "examples must be Examples, as the parts that scanmix.load returns, not "),
+    ],
+)
+def test_arguments_of_wrong_types_are_told(arguments: dict[str, Any], words: str) -> None:
+    asked: dict[str, Any] = {"examples": tiny(balanced(50)), "kind": "symmetric", "rate": 0.5} | arguments
+    with pytest.raises(UserError, match=words):
+        add_noise(**asked)
+
+
+def test_a_pipe_is_no_noise_file(tmp_path: Path) -> None:
+    for name in ("noise.json", "noise.npy"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match="named pipe"):
+            from_file(tmp_path / name, 3, 4)
 
 
 def test_a_draw_can_be_saved_and_loaded(tmp_path: Path) -> None:

@@ -125,3 +125,19 @@ def test_missing_labels_and_options_for_images_are_told(saved: Path, tmp_path: P
 def test_made_vectors_need_parts_that_fit() -> None:
     with pytest.raises(UserError, match="must lie in"):
         to_vectors(np.zeros((2, 2)), [0, 2], ["a", "b"], ids=["x", "y"], name="made")
+
+
+@pytest.mark.parametrize("labels", ["1.0\n2\n1\n2.0", '"1",\n"2.0",\n"1.0",\n"2",'])
+def test_a_class_of_vectors_has_one_name(saved: Path, labels: str) -> None:
+    saved.with_suffix(".csv").write_text(("label,x\n" if "," in labels else "label\n") + labels)
+    examples, _ = load(saved)
+    assert examples.class_names == ("1", "2") and examples.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_a_word_for_a_missing_label_of_a_vector_is_refused(saved: Path) -> None:
+    saved.with_suffix(".csv").write_text("label\na\nnan\na\nb")
+    with pytest.raises(UserError, match=r"row 2 of .* has the label 'nan', which stands for a missing one"):
+        load(saved)
+    np.save(saved.parent / "y.npy", np.array(["a", "b", "None", "a"]))
+    with pytest.raises(UserError, match=r"row 3 of .* has the label 'None'"):
+        load(saved, labels=saved.parent / "y.npy")

@@ -5,7 +5,6 @@ Legend: N examples, C classes, K neighbors, P networks, T snapshots. All row arr
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from scanmix.blocks.doubt import EVEN, Rate
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
+from scanmix.data.cells import csv_line
 from scanmix.data.examples import Excluded
 from scanmix.data.records import load_pyarrow
 from scanmix.files import write_aside, write_text
@@ -127,17 +127,16 @@ class Audit(Mapping[str, np.ndarray]):
         ]  # fmt: skip
 
     def to_csv(self, path: str | Path) -> None:
-        """Write all columns as CSV, atomically."""
+        """Write all columns as CSV, atomically; what a spreadsheet would run is written as `csv_cell` says."""
         write_aside(Path(path), self._write_csv)
 
     def _write_csv(self, path: Path) -> None:
         """Write some thousand rows at a time: as text they are many times as large as the columns."""
-        with path.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(self.columns)
+        with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            file.write(csv_line(self.columns))
             for start in range(0, len(self.order), 4096):
                 part = [_printed(column[start : start + 4096]) for column in self.columns.values()]
-                table.writerows(zip(*part, strict=True))
+                file.writelines(map(csv_line, zip(*part, strict=True)))
 
     def to_parquet(self, path: str | Path) -> None:
         """Write all columns as Parquet, atomically.
@@ -146,8 +145,13 @@ class Audit(Mapping[str, np.ndarray]):
             UserError: pyarrow is missing.
         """
         pyarrow = load_pyarrow(Path(path))
-        table = pyarrow.table(dict(self.columns))
-        write_aside(Path(path), lambda aside: pyarrow.parquet.write_table(table, aside))
+        table = pyarrow.table({name: _in_utf8(column) for name, column in self.columns.items()})
+
+        def write(aside: Path) -> None:
+            with aside.open("wb") as file:  # a path that is no UTF-8 is beyond pyarrow
+                pyarrow.parquet.write_table(table, file)
+
+        write_aside(Path(path), write)
 
     def to_json(self, path: str | Path) -> None:
         """Write `summary` as JSON, atomically."""
@@ -165,6 +169,13 @@ class Audit(Mapping[str, np.ndarray]):
         except ImportError:
             raise UserError("a data frame needs pandas: pip install pandas") from None
         return pandas.DataFrame(dict(self.columns))
+
+
+def _in_utf8(column: np.ndarray) -> np.ndarray | list[str]:
+    """A column as Parquet takes it: what is no UTF-8 in a text is spelled out."""
+    if column.dtype.kind != "U":
+        return column
+    return [cell.encode("utf-8", "backslashreplace").decode() for cell in column.tolist()]
 
 
 def _printed(column: np.ndarray) -> list[Any]:

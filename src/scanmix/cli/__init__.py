@@ -17,7 +17,7 @@ from scanmix.cli.predict import predict
 from scanmix.cli.report import report
 from scanmix.cli.reproduce import reproduce
 from scanmix.cli.review import review
-from scanmix.cli.shell import Commands
+from scanmix.cli.shell import Commands, say
 from scanmix.cli.train import resume, train
 
 __all__ = ["app"]
@@ -37,7 +37,7 @@ def _show_version(asked: bool) -> None:
     if asked:
         import scanmix
 
-        typer.echo(f"scanmix {scanmix.__version__}")
+        say(f"scanmix {scanmix.__version__}")
         raise typer.Exit()
 
 

@@ -7,13 +7,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.shell import check_run, percent, print_table, show_warning
+from scanmix.cli.shell import (
+    Written,
+    begins_with,
+    check_run,
+    check_writable,
+    has_columns,
+    percent,
+    print_table,
+    say,
+    show_warning,
+)
 from scanmix.config import UserError
 
 if TYPE_CHECKING:
     from scanmix.audit import Audit
 
 ARRAYS = Path("audit")
+LABELS = Written("a table of an audit", has_columns(("id", "path", "given", "suggested", "p_clean")))
+FILES = {
+    "labels.csv": LABELS,
+    "audit.json": Written("the summary of an audit", begins_with('"labels"', '"noise_rate"')),
+    "labels.parquet": LABELS,
+}
+"""What is written, and what it may replace."""
 
 
 def audit(
@@ -35,11 +52,14 @@ def audit(
         if labels or probs or features or classes:
             raise UserError("give a RUN, or --labels and --probs, not both")
         check_run(run)
+        _check_folder(out, run)
         from scanmix.runs import open_run
 
         found, folder = open_run(run).audit(), out or run
     else:
-        found, folder = _audit_arrays(labels, probs, features, classes), out or ARRAYS
+        folder = out or ARRAYS
+        _check_folder(folder)
+        found = _audit_arrays(labels, probs, features, classes)
     folder.mkdir(parents=True, exist_ok=True)
     found.to_csv(folder / "labels.csv")
     found.to_json(folder / "audit.json")
@@ -50,7 +70,18 @@ def audit(
     except UserError as error:
         show_warning(str(error))
     _show(found, worst)
-    typer.echo(f"Written to {folder}: {', '.join(written)}.")
+    say(f"Written to {folder}: {', '.join(written)}.")
+
+
+def _check_folder(folder: Path | None, run: Path | None = None) -> None:
+    """Refuse a folder in which a file of another kind would be lost; a run's own files are made anew."""
+    if folder is None or not folder.exists() or (run is not None and folder.samefile(run)):
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; choose another --out")
+    for name, written in FILES.items():
+        if (folder / name).exists():
+            check_writable(folder / name, written)
 
 
 def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None, classes: str | None) -> Audit:
@@ -69,14 +100,14 @@ def _show(found: Audit, worst: int) -> None:
     """Print what holds for the data set, then the first rows."""
     summary: dict[str, Any] = found.summary()
     rate = summary["noise_rate"]
-    typer.echo(
+    say(
         f"Wrong labels: about {summary['expected_wrong']:.0f} of {summary['labels']} "
         f"({percent(rate['value'])}; the evidence allows {percent(rate['low'])} to {percent(rate['high'])})."
     )
-    typer.echo("Kinds: " + ", ".join(f"{count} {kind}" for kind, count in summary["kinds"].items()) + ".")
+    say("Kinds: " + ", ".join(f"{count} {kind}" for kind, count in summary["kinds"].items()) + ".")
     if summary.get("decided"):
         words = ", ".join(f"{count} {word}" for word, count in summary["decided"].items())
-        typer.echo(
+        say(
             f"Decided by a person before: {words}; not counted above, and last in the list. The audit, which was not "
             f"told, still doubts {summary['decided_still_doubted']} of them."
         )

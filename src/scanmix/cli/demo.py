@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.options import Noise, Seed, Threads
-from scanmix.cli.shell import percent, watched
+from scanmix.cli.shell import percent, say, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import Table
 
@@ -43,29 +43,29 @@ def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings:
     right = train_set.labels
     folder = _new_folder(out)
     height, width = noisy.size
-    typer.echo(f"{len(noisy)} handwritten digits, {height}x{width} pixels, {len(test_set or ())} more to test on.")
+    say(f"{len(noisy)} handwritten digits, {height}x{width} pixels, {len(test_set or ())} more to test on.")
     if noisy.noise is not None:
-        typer.echo(
+        say(
             f"Noise {noise}: {percent(noisy.noise.actual_rate)} of the training labels are wrong now. "
             "No method is told which, or how many."
         )
     runs = []
     for method in METHODS:
-        typer.echo(f"\nTraining {method} ...")
+        say(f"\nTraining {method} ...")
         run = train(
             noisy, test=test_set, method=method, seed=seed, out=folder / method, threads=threads,
             progress=watched(method), **settings.get(method, {}),
         )  # fmt: skip
-        typer.echo(f"{method}: {percent(run.last_accuracy)} of the test digits right.")
+        say(f"{method}: {percent(run.last_accuracy)} of the test digits right.")
         runs.append(run)
-    typer.echo("")
+    say("")
     show_results(f"Accuracy on {len(test_set or ())} test digits, labels {noise}, seed {seed}", runs)
-    typer.echo("")
+    say("")
     names = noisy.class_names
     truth = {key: names[label] for key, label in zip(noisy.ids, right.tolist(), strict=True)}
     show_labels(folder / "scanmix", truth)
-    typer.echo("\nPre-training is kept and shared: a second demo finds it and is quicker.")
-    typer.echo(f"The run is in {folder / 'scanmix'}. Next:")
+    say("\nPre-training is kept and shared: a second demo finds it and is quicker.")
+    say(f"The run is in {folder / 'scanmix'}. Next:")
     place = shlex.quote(str(folder / "scanmix"))
     for line, purpose in (
         (f"scanmix report {place}", "all of it as one page"),
@@ -74,7 +74,7 @@ def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings:
         (f"scanmix predict {place} path/to/images", "classify your own pictures of digits"),
         ("scanmix train path/to/folder", "your images: one sub-folder for each class"),
     ):
-        typer.echo(f"  {line:<{len(place) + 32}}  # {purpose}")
+        say(f"  {line:<{len(place) + 32}}  # {purpose}")
 
 
 def _new_folder(out: Path) -> Path:

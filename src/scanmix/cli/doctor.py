@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scanmix.cli.options import Data, Device, LimitTest, PerClass, Root, Seed, Size
-from scanmix.cli.shell import check_writable, percent, print_table, settings_from, shape_of
+from scanmix.cli.shell import check_writable, percent, print_table, say, settings_from, shape_of
 from scanmix.progress import Bar, progress
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def doctor(
     if json_ is not None:
         _write(json_, json.dumps(as_json(checkup), indent=2, ensure_ascii=False) + "\n")
     if checkup.plan is None:
-        typer.echo("Training cannot start before the faults are gone.")
+        say("Training cannot start before the faults are gone.")
         raise typer.Exit(1)
     _show_estimates(checkup.plan)
     _show_advice(data, checkup.plan, save_recipe)
@@ -84,7 +84,7 @@ def doctor(
         asked["recipe"] = save_recipe or "mine.toml"
     options = [word for name, value in asked.items() if value is not None for word in (f"--{name}", str(value))]
     options += [word for assignment in set_ or () for word in ("--set", assignment)]
-    typer.echo(f"Training can start: {shlex.join(['scanmix', 'train', data, *options])}")
+    say(f"Training can start: {shlex.join(['scanmix', 'train', data, *options])}")
 
 
 def _show_data(checkup: Checkup, train: Examples) -> None:
@@ -94,11 +94,11 @@ def _show_data(checkup: Checkup, train: Examples) -> None:
 
     many = f"{train.kind}s"
     tested = f"no test {many}" if checkup.test is None else f"{len(checkup.test)} test {many}"
-    typer.echo(f"{train.name}: {len(train)} {many} of {train.num_classes} classes ({shape_of(train)}), {tested}.")
+    say(f"{train.name}: {len(train)} {many} of {train.num_classes} classes ({shape_of(train)}), {tested}.")
     if checkup.headers:
         modes = Counter(header.mode for header in checkup.headers).most_common()
         shorter = sides(checkup.headers)
-        typer.echo(
+        say(
             f"Files: {', '.join(f'{count} {mode}' for mode, count in modes)}; shorter side {shorter['least']} to "
             f"{shorter['greatest']} pixels, {shorter['middle']} in the middle."
         )
@@ -117,7 +117,7 @@ def _show_data(checkup: Checkup, train: Examples) -> None:
 
 def _show_findings(checkup: Checkup) -> None:
     if not checkup.findings:
-        typer.echo("Nothing odd was found.")
+        say("Nothing odd was found.")
         return
     rows = []
     for finding in checkup.findings:
@@ -135,7 +135,7 @@ def _show_estimates(plan: Plan) -> None:
     columns = [f"{plan.settings.method} with settings", *plan.estimate.stages, "in all", "memory"]
     print_table("Time on this machine, measured on a few batches", columns, rows)
     if any(low != high for low, high in plan.estimate.stages.values()):
-        typer.echo("The time of an epoch depends on how many labels look right: here one in five to nine in ten.")
+        say("The time of an epoch depends on how many labels look right: here one in five to nine in ten.")
 
 
 def _estimate_row(name: str, estimate: Estimate) -> list[str]:
@@ -151,15 +151,15 @@ def _show_advice(data: str, plan: Plan, save_recipe: Path | None) -> None:
         recipe = (
             f"Recipe: {plan.settings.recipe}." if plan.settings.recipe else "The published settings suit this data."
         )
-        typer.echo(f"{recipe} --save-recipe wrote nothing." if save_recipe else recipe)
+        say(f"{recipe} --save-recipe wrote nothing." if save_recipe else recipe)
         return
     text = as_recipe(plan.advice, plan.settings.method, f"Suggested by scanmix doctor for {data}: a start.")
     if save_recipe is not None:
         _write(save_recipe, text)
-        typer.echo(f"Wrote {save_recipe}: no recipe is shipped for these images alone, so the suggested one.")
+        say(f"Wrote {save_recipe}: no recipe is shipped for these images alone, so the suggested one.")
         return
-    typer.echo("No recipe is shipped for these images alone. This suits number and size (--save-recipe keeps it):")
-    typer.echo(f"\n{text}")
+    say("No recipe is shipped for these images alone. This suits number and size (--save-recipe keeps it):")
+    say(f"\n{text}")
 
 
 def _span(low: float, high: float) -> str:

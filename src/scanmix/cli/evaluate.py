@@ -10,7 +10,7 @@ import typer
 
 from scanmix.cli.inputs import load_labeled
 from scanmix.cli.options import Root, RunFolder
-from scanmix.cli.shell import check_run, percent, print_table
+from scanmix.cli.shell import check_run, percent, print_table, say
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
@@ -50,11 +50,11 @@ def evaluate(
         rows.append([name, str(total), percent(share), taken_for])
     print_table(f"{run} on {data or f'its test {many}'}", ["class", many, "found", "most often taken for"], rows)
     five = f", {percent(result['top5_accuracy'])} among the first five guesses" if "top5_accuracy" in result else ""
-    typer.echo(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}{_how(result)}{five}.")
+    say(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}{_how(result)}{five}.")
     if rog:
         from scanmix.evaluate import evaluate_rog
 
-        typer.echo(f"With RoG's head: {percent(evaluate_rog(run, examples))}.")
+        say(f"With RoG's head: {percent(evaluate_rog(run, examples))}.")
     if against is not None:
         _compare(run, against, examples)
 
@@ -72,13 +72,11 @@ def _compare(run: Path, other: Path, examples: Examples) -> None:
     ]
     print_table("bootstrap over the test data", ["run", "mean accuracy", "standard deviation"], rows)
     low, high = found.interval
-    typer.echo(
+    say(
         f"Difference: {100 * found.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f} in 95 % of the "
         f"resamples), p = {found.p_value:.2g} (t-test with the bootstrap's variances)."
     )
-    typer.echo(
-        "This is of these two trained networks; other seeds of training give others, which only more seeds tell."
-    )
+    say("This is of these two trained networks; other seeds of training give others, which only more seeds tell.")
 
 
 def _how(result: Mapping[str, Any]) -> str:

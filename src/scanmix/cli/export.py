@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.options import RunFolder
-from scanmix.cli.shell import check_run
+from scanmix.cli.shell import check_run, say
 
 
 class Format(StrEnum):
@@ -42,5 +42,5 @@ def export(
     else:
         export_safetensors(run, out)
     new = "new.npy" if open_run(run).settings.kind == "vector" else "new_images/"
-    typer.echo(f"Wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}.{checked}")
-    typer.echo(f"Next: scanmix predict {shlex.quote(str(out))} {new}")
+    say(f"Wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}.{checked}")
+    say(f"Next: scanmix predict {shlex.quote(str(out))} {new}")

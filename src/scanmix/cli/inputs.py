@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scanmix.export.classifier import Classifier
 
 STDIN = Path("-")
+TABLES = (".csv", ".parquet")
 CHUNK = 4096
 """Images decoded at a time: memory does not grow with their number."""
 
@@ -30,8 +31,17 @@ class Chunk(NamedTuple):
     skipped: list[str]
 
 
-def find_files(paths: Sequence[Path]) -> list[Path]:
+def is_table(source: Path | str | None) -> bool:
+    """Whether a table is named, as the name alone tells."""
+    return source is not None and Path(source).suffix.lower() in TABLES
+
+
+def find_files(paths: Sequence[Path], root: Path | None = None) -> list[Path]:
     """Files named, found in folders, or listed in tables or on standard input (`-`); each once, in the order given.
+
+    Args:
+        paths: what was named.
+        root: what the paths of tables are relative to; by default the folder of each.
 
     Raises:
         UserError: one of the paths does not exist, or there is nothing in it.
@@ -46,8 +56,8 @@ def find_files(paths: Sequence[Path]) -> list[Path]:
             inside = find_pictures(path)
         elif not path.exists():
             raise UserError(f"{path}: no such file or folder")
-        elif path.suffix.lower() in (".csv", ".parquet"):
-            inside = _from_table(path)
+        elif is_table(path):
+            inside = _from_table(path, root)
         else:
             inside = [path]
         if not inside:
@@ -126,9 +136,14 @@ def _from_stdin() -> list[Path]:
     return [Path(line) for line in os.fsdecode(sys.stdin.buffer.read()).splitlines() if line.strip()]
 
 
-def _from_table(table: Path) -> list[Path]:
-    """Paths in the column `path`, relative to the table's folder."""
+def _from_table(table: Path, root: Path | None) -> list[Path]:
+    """Paths in the column `path`, relative to `root`, else to the table's folder."""
+    from scanmix.data.cells import as_text
     from scanmix.data.records import read_records
 
-    cells = [str(record["path"] or "").strip() for record in read_records(table, required=("path",))]
-    return [table.parent / cell for cell in cells if cell]
+    base = table.parent if root is None else root.expanduser()
+    try:
+        cells = [as_text(record["path"]) for record in read_records(table, required=("path",))]
+    except ValueError as error:
+        raise UserError(f"{table} has {error} as its path; one path a row is needed") from None
+    return [base / cell for cell in cells if cell]

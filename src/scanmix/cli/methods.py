@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scanmix.cli.shell import print_table
+from scanmix.cli.shell import print_table, say
 from scanmix.config import recipe_names, unknown_name
 
 PAGE = """# Methods
@@ -35,19 +35,19 @@ def methods(
     if name is not None and name not in METHODS:
         raise unknown_name("method", name, METHODS)
     if markdown:
-        typer.echo("\n".join([PAGE, *(_section(key) for key in METHODS)]).strip())
+        say("\n".join([PAGE, *(_section(key) for key in METHODS)]).strip())
         return
     if name is None:
         rows = [[key, it.about.idea, it.about.paper, str(it.about.nets), it.about.labels, it.about.cost]
                 for key, it in METHODS.items()]  # fmt: skip
         columns = ["method", "idea", "paper", "nets", "labels used", "cost"]
         print_table("Methods", columns, rows, text_columns=len(columns))
-        typer.echo("Cost: passes through a network in one epoch, cross_entropy = 1; low where few labels look right.")
-        typer.echo("Pre-training needs no label, is done once and shared by later runs.")
-        typer.echo("State, recipes and settings of one: scanmix methods scanmix")
+        say("Cost: passes through a network in one epoch, cross_entropy = 1; low where few labels look right.")
+        say("Pre-training needs no label, is done once and shared by later runs.")
+        say("State, recipes and settings of one: scanmix methods scanmix")
         return
-    typer.echo(f"{name}: {METHODS[name].about.idea}\n")
-    typer.echo("\n".join(_facts(name)) + "\n")
+    say(f"{name}: {METHODS[name].about.idea}\n")
+    say("\n".join(_facts(name)) + "\n")
     print_table(f"Settings of {name}", ["--set", "default", "meaning"], _settings(METHODS[name]()), text_columns=3)
 
 

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.options import Data, PerClass, Root, Seed
-from scanmix.cli.shell import check_writable, percent, print_table
+from scanmix.cli.shell import Written, begins_with, check_writable, percent, print_table, say
 from scanmix.config import UserError, unknown_name
+
+NOISE = Written("a noise file of scanmix", begins_with('"kind"', '"asked_rate"', '"actual_rate"'))
 
 
 def noise(
@@ -41,7 +43,7 @@ def noise(
         raise unknown_name("noise", kind, kinds)
     if not 0 <= rate <= 1:
         raise UserError(f"--rate {rate:g} is not a share; give a number from 0 to 1, such as 0.8")
-    check_writable(out)
+    check_writable(out, NOISE, inputs=[data])
     train, _ = load(data, root=root, per_class=per_class, seed=seed)
     with progress("noise", None) as bar:
         noisy = apply_noise(train, f"{kind}:{rate}", seed, bar)
@@ -54,6 +56,6 @@ def noise(
         [name, str(count), percent(share)] for name, count, share in zip(noisy.class_names, counts, shares, strict=True)
     ]
     print_table(f"{kind} noise on {noisy.name}, seed {seed}", ["class", "images", "wrong labels"], rows)
-    typer.echo(f"Noise: asked {percent(rate)}, actual {percent(report.actual_rate)} of {len(noisy)} labels.")
+    say(f"Noise: asked {percent(rate)}, actual {percent(report.actual_rate)} of {len(noisy)} labels.")
     again = f" --per-class {per_class} --seed {seed}" if per_class else ""
-    typer.echo(f"Wrote {out}. Next: scanmix train {data} --noise file:{out}{again}")
+    say(f"Wrote {out}. Next: scanmix train {data} --noise file:{out}{again}")

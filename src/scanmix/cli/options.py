@@ -24,7 +24,7 @@ Recipe = Annotated[
     str | None, typer.Option(help="Name (digits/any/scanmix) or .toml file; by default the one for DATA.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw: the noise, --per-class, training.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of every draw: the noise, --per-class, training.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; by default what PyTorch takes.")]
 Devices = Annotated[
     int | None,
@@ -49,7 +49,8 @@ Noise = Annotated[
     ),
 ]
 Root = Annotated[
-    Path | None, typer.Option(help="Where a known data set lies, or what the paths of a table are relative to.")
+    Path | None,
+    typer.Option(help="Where a known data set lies, or what the paths of a table, of --test, too, are relative to."),
 ]
 Labels = Annotated[
     Path | None,

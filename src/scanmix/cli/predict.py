@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.inputs import Chunk, find_files, load_labeled, picture_chunks, read_vector_files, vector_chunks
+from scanmix.cli.inputs import (
+    Chunk,
+    find_files,
+    is_table,
+    load_labeled,
+    picture_chunks,
+    read_vector_files,
+    vector_chunks,
+)
 from scanmix.cli.options import Device
-from scanmix.cli.shell import check_run, check_writable, percent, show_skipped
+from scanmix.cli.shell import Written, check_run, check_writable, has_columns, percent, say, show_skipped
 from scanmix.config import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +27,7 @@ if TYPE_CHECKING:
     from scanmix.export.classifier import Classifier
 
 PREDICTIONS = Path("predictions.csv")
+TABLE = Written("a table of predictions", has_columns(("path", "class", "probability"), ("id", "class", "probability")))
 
 
 def predict(
@@ -43,36 +52,45 @@ def predict(
         ),
     ] = None,
     device: Device = "auto",
+    root: Annotated[
+        Path | None, typer.Option(help="What the paths of a table are relative to; by default its folder.")
+    ] = None,
 ) -> None:
     """Classify images or feature vectors, into a CSV or Parquet table.
 
     What cannot be read is listed and skipped.
     """
     check_run(run)
-    check_writable(out)
+    if root is not None and not any(is_table(path) for path in (*paths, calibrate)):
+        raise UserError("--root is what the paths of a table are relative to; no .csv or .parquet is named")
+    check_writable(out, TABLE, inputs=[*paths, calibrate], run=run)
     from scanmix.export.classifier import load_classifier
 
     model = load_classifier(run, device)
     if top > len(model.class_names):
         raise UserError(f"--top {top} is more than the {len(model.class_names)} classes of {run}")
-    chunks = _chunks(model, run, paths)
-    temperature = 1.0 if calibrate is None else _find_temperature(model, run, calibrate)
-    skipped, total = _write(out, model, chunks, top, temperature)
+    chunks = _chunks(model, run, paths, root)
+    temperature = 1.0 if calibrate is None else _find_temperature(model, run, calibrate, root)
+    skipped, total = _write(out, model, run, chunks, top, temperature)
     note = f"; {skipped} could not be read and were skipped" if skipped else ""
-    typer.echo(f"Wrote {out}: {total - skipped} of {total} {model.kind}s{note}.")
+    say(f"Wrote {out}: {total - skipped} of {total} {model.kind}s{note}.")
 
 
-def _chunks(model: Classifier, run: Path, paths: Sequence[Path]) -> Iterator[Chunk]:
+def _chunks(model: Classifier, run: Path, paths: Sequence[Path], root: Path | None) -> Iterator[Chunk]:
     """What the paths lead to, in the form the model takes."""
     if model.kind == "vector":
+        if root is not None:
+            raise UserError(f"--root is for tables of paths; {run} takes vectors")
         return vector_chunks(read_vector_files(paths, run, model.channels))
-    files = find_files(paths)
+    files = find_files(paths, root)
     if model.size[0] != model.size[1]:
         raise UserError(f"{run} takes images of {model.size[0]}x{model.size[1]} pixels; files are cut to squares")
     return picture_chunks(files, model)
 
 
-def _write(out: Path, model: Classifier, chunks: Iterable[Chunk], top: int, temperature: float) -> tuple[int, int]:
+def _write(
+    out: Path, model: Classifier, run: Path, chunks: Iterable[Chunk], top: int, temperature: float
+) -> tuple[int, int]:
     """Write the table; list what was skipped and return how many that is, and how many there were in all."""
     from scanmix.data.records import new_table
 
@@ -84,7 +102,7 @@ def _write(out: Path, model: Classifier, chunks: Iterable[Chunk], top: int, temp
     total = 0
     with new_table(out, columns) as write:
         for chunk in chunks:
-            write(_rows(model, chunk, top, temperature))
+            write(_rows(model, run, chunk, top, temperature))
             skipped += chunk.skipped
             total += len(chunk.names) + len(chunk.skipped)
         show_skipped(skipped)
@@ -94,15 +112,23 @@ def _write(out: Path, model: Classifier, chunks: Iterable[Chunk], top: int, temp
     return len(skipped), total
 
 
-def _rows(model: Classifier, chunk: Chunk, top: int, temperature: float) -> list[Row]:
+def _rows(model: Classifier, run: Path, chunk: Chunk, top: int, temperature: float) -> list[Row]:
     """A row of cells for each input, likeliest class first."""
     import numpy as np
 
     from scanmix.calibration import temper
+    from scanmix.data.npy import finite_rows
 
     if not chunk.names:
         return []
-    probs = temper(model.predict_proba(chunk.inputs), temperature)
+    said = model.predict_proba(chunk.inputs)
+    good = finite_rows(said)
+    if not good.all():
+        first = chunk.names[int(np.flatnonzero(~good)[0])]
+        raise UserError(
+            f"the model of {run} is damaged: its probabilities for {first} are not numbers; copy it anew or train again"
+        )
+    probs = temper(said, temperature)
     best = np.argsort(-probs, axis=1, kind="stable")[:, :top]
     return [
         [name, *(cell for c in likeliest for cell in (model.class_names[c], float(shares[c])))]
@@ -110,14 +136,14 @@ def _rows(model: Classifier, chunk: Chunk, top: int, temperature: float) -> list
     ]
 
 
-def _find_temperature(model: Classifier, run: Path, data: str) -> float:
+def _find_temperature(model: Classifier, run: Path, data: str, root: Path | None) -> float:
     """Fit a temperature to labeled examples and say how it went."""
     from scanmix.calibration import fit_temperature
 
-    examples = load_labeled(model, data)
+    examples = load_labeled(model, data, root if is_table(data) else None)
     _refuse_training_data(run, examples, data)
     found = fit_temperature(model.predict_proba(examples.images.numpy()), examples.labels.numpy())
-    typer.echo(
+    say(
         f"Temperature {found.temperature:.2f} (95 % interval {found.low:.2f} to {found.high:.2f}), "
         f"from {len(examples)} labels of which {percent(found.noise_rate)} seem wrong; "
         f"loss {found.loss_before:.3f} before, {found.loss_after:.3f} after."

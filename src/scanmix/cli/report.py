@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.options import RunFolder
-from scanmix.cli.shell import check_run, check_writable
+from scanmix.cli.shell import Written, begins_with, check_run, check_writable, say
+
+REPORT = Written("a report of scanmix", begins_with("ScanMix report</title>"))
 
 
 def report(
@@ -29,8 +31,8 @@ def report(
     for folder in [run, *([compare] if compare else [])]:
         check_run(folder)
     path = out or run / "report.html"
-    check_writable(path)
+    check_writable(path, REPORT, run=None if out is None or out == run / path.name else run)
     from scanmix.report import write_report
 
     written = write_report(run, path, compare, epoch or ())
-    typer.echo(f"Written: {written} ({written.stat().st_size / 1e6:.1f} MB). It opens in a browser, without a network.")
+    say(f"Written: {written} ({written.stat().st_size / 1e6:.1f} MB). It opens in a browser, without a network.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from scanmix.cli.options import Root
-from scanmix.cli.shell import print_table
+from scanmix.cli.shell import print_table, say
 from scanmix.config import UserError
 from scanmix.progress import progress
 
@@ -81,18 +81,18 @@ def reproduce(
         _show_cells(found, out, jobs, names, root)
         return
 
-    def say(line: str) -> None:
+    def tell(line: str) -> None:
         if not sys.stderr.isatty():  # a terminal has the bar
-            typer.echo(line)
+            say(line)
 
     try:
         with progress(found.name, None) as bar:
-            failures = run_table(found, out, jobs, only=names, root=root, bar=bar, say=say)
+            failures = run_table(found, out, jobs, only=names, root=root, bar=bar, say=tell)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same line goes on") from None
     for name, reason in failures.items():
-        typer.echo(f"failed: {name}: {reason}", err=True)
-    typer.echo(f"Written: {out / found.name}.md and .csv; every run is in {out / 'store.jsonl'}")
+        say(f"failed: {name}: {reason}", err=True)
+    say(f"Written: {out / found.name}.md and .csv; every run is in {out / 'store.jsonl'}")
     if failures:
         raise typer.Exit(1)
 
@@ -103,7 +103,7 @@ def _audit(out: Path, seeds: int) -> None:
 
     with progress("audit-digits", None) as bar:
         run_audits(out, seeds, bar=bar)
-    typer.echo(f"Written: {out / 'audit.md'} and {out / 'audit.csv'}")
+    say(f"Written: {out / 'audit.md'} and {out / 'audit.csv'}")
 
 
 def _figure(name: str, runs: list[Path], out: Path) -> None:
@@ -118,8 +118,8 @@ def _figure(name: str, runs: list[Path], out: Path) -> None:
     path = out if out.suffix == ".svg" else out / f"{name}.svg"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, drawn.svg)
-    typer.echo(drawn.caption)
-    typer.echo(f"Written: {path}")
+    say(drawn.caption)
+    say(f"Written: {path}")
 
 
 def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> None:
@@ -131,12 +131,12 @@ def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> No
 
     rows = [[found.key, str(found.value), found.origin] for found in explained(table, cell)]
     print_table(path, ["setting", "value", "from"], rows, text_columns=3)
-    typer.echo(" ".join([f"The paper: {paper_says(table, cell) or 'no figure for this cell'}.", *notes(table)]))
+    say(" ".join([f"The paper: {paper_says(table, cell) or 'no figure for this cell'}.", *notes(table)]))
     where = "" if root is None else f" --root {shlex.quote(str(root))}"
     told = " --oracle" if table.oracle else ""
-    typer.echo(f"Run it: scanmix reproduce {path}{where}{told}")
+    say(f"Run it: scanmix reproduce {path}{where}{told}")
     trained = chosen_cells(table, [cell.method, cell.noise])[0]  # label-free: for the first column, whatever was named
-    typer.echo(f"The same as: scanmix {shlex.join(Work(table, Path('results'), root=root).arguments(trained))}")
+    say(f"The same as: scanmix {shlex.join(Work(table, Path('results'), root=root).arguments(trained))}")
 
 
 def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root: Path | None) -> None:
@@ -162,7 +162,7 @@ def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root:
         if cell in taken:
             low, high = taken[cell]
             state += f", {low / 60:.0f} to {high / 60:.0f} minutes on this machine"
-        typer.echo(f"{cell.name}: {state}: scanmix {shlex.join(work.arguments(cell))}")
+        say(f"{cell.name}: {state}: scanmix {shlex.join(work.arguments(cell))}")
     low, high = (sum(pair[side] for pair in taken.values()) / 3600 / jobs for side in (0, 1))
     time = f"not measured: {missing}" if missing else f"{low:.1f} to {high:.1f} hours, {jobs} at once, measured here."
-    typer.echo(f"{len(waiting)} of {len(cells)} are to be run: {time}")
+    say(f"{len(waiting)} of {len(cells)} are to be run: {time}")

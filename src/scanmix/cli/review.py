@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scanmix.cli.options import RunFolder
-from scanmix.cli.shell import check_run, check_writable
+from scanmix.cli.shell import Written, begins_with, check_run, check_writable, say
 from scanmix.config import UserError
 
 if TYPE_CHECKING:
     from scanmix.review import Review
     from scanmix.runs import Run
+
+PAGE = Written("a page of scanmix review", begins_with("<title>Review</title>"))
 
 
 def review(
@@ -39,7 +41,7 @@ def review(
     """
     check_run(run)
     if static is not None:
-        check_writable(static)
+        check_writable(static, PAGE, run=run)
     from scanmix.files import held
     from scanmix.review import CORRECTED, LOCK, serve, write_static
     from scanmix.review.server import listen
@@ -51,23 +53,23 @@ def review(
         raise UserError(f"{run} learned from vectors: there is nothing to look at; see {run / 'labels.csv'}")
     if static is not None:
         count = write_static(_review_of(opened, run, name, again), static)
-        typer.echo(f"{static}: the {count} most doubtful labels, to be looked at without this program")
+        say(f"{static}: the {count} most doubtful labels, to be looked at without this program")
         return
     socket, token, url = listen(port)
     with socket, held(run, f"review at {url}", LOCK, "use that page or stop it first"):
         page = _review_of(opened, run, name, again)
         page.decisions.take_over()
-        typer.echo(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
+        say(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
         if browser:
             webbrowser.open(url)
         try:
             serve(page, socket, token)
         except KeyboardInterrupt:
-            typer.echo()
+            say()
     _show_end(page)
     if (page.decisions.codes > 0).any():
         words = ["--labels", str(run / CORRECTED), *_new_folder(opened, run)]
-        typer.echo(f"Next: scanmix train {_data_of(opened)} {shlex.join(words)}")
+        say(f"Next: scanmix train {_data_of(opened)} {shlex.join(words)}")
 
 
 def _show_end(page: Review) -> None:
@@ -75,10 +77,10 @@ def _show_end(page: Review) -> None:
     from scanmix.review.rows import progress
 
     now = progress(page.audit, page.queue, page.decisions)
-    typer.echo(f"{now['all_decided']} of {now['labels']} labels are decided.")
+    say(f"{now['all_decided']} of {now['labels']} labels are decided.")
     if now["before"]:
         again = f"; {now['again_same']} of {now['again_seen']} were decided the same again" if now["again_seen"] else ""
-        typer.echo(
+        say(
             f"{now['before']} of them were before this run; the audit still holds {now['before_doubted']} of these for "
             f"wrong{again}."
         )

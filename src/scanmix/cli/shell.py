@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -20,10 +22,36 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 100
 """Files set aside that are listed one by one."""
+TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Letters that turn the direction of others: a name may be shown as another one."""
+RUN_FILES = frozenset(
+    {
+        "run.toml", "run.lock", "metrics.jsonl", "labels.csv", "labels.parquet", "audit.json", "report.html",
+        "corrected.csv", "review-log.jsonl",
+    }
+)  # fmt: skip
+RUN_FOLDERS = ("checkpoint", "model", "evidence", "trajectory")
+
+
+class Written(NamedTuple):
+    """What a command writes: it replaces a file of that kind, and none of any other."""
+
+    what: str
+    """In words: "a table of predictions"."""
+    is_one: Callable[[Path], bool]
+    """Whether a file is one."""
 
 
 class Commands(TyperGroup):
     """The commands; a `UserError` of any of them is printed to stderr and ends the program with code 2."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Take the line apart."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt:
+            say("\nstopped", err=True)
+            raise typer.Exit(130) from None
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was typed."""
@@ -33,7 +61,7 @@ class Commands(TyperGroup):
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt as stop:  # train says in it how to go on
-                typer.echo(f"\n{stop or 'stopped'}", err=True)
+                say(f"\n{str(stop) or 'stopped'}", err=True)
                 raise typer.Exit(130) from None
             except UserError as error:
                 sentence = str(error)
@@ -41,8 +69,39 @@ class Commands(TyperGroup):
                 if error.errno == errno.EPIPE:  # typer knows what to do
                     raise
                 sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        typer.echo(f"Error: {sentence}", err=True)
+        say(f"Error: {sentence}", err=True)
         raise typer.Exit(2)
+
+
+def say(text: object = "", err: bool = False) -> None:
+    """Print to stdout or stderr: the one way in which words reach a terminal. See `printable`."""
+    typer.echo(_fitting(printable(str(text)), sys.stderr if err else sys.stdout), err=err)
+
+
+def printable(text: str, keep: str = "\n\t") -> str:
+    r"""Return a text that changes nothing but the screen it is shown on, as `\x1b[31mcat`.
+
+    Names of classes and files come from strangers. Control characters but those of `keep`, separators of lines, what
+    turns the direction of writing, and bytes that are no UTF-8 are spelled out.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter in keep or not _is_strange(letter) else _spelled(letter) for letter in text)
+
+
+def _is_strange(letter: str) -> bool:
+    return letter in TURNS or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def _spelled(letter: str) -> str:
+    byte = ord(letter) - 0xDC00  # how Python holds a byte of a path that is no UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
+
+
+def _fitting(text: str, stream: TextIO) -> str:
+    """A text in the letters that a stream can write."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _show_warning(
@@ -58,12 +117,12 @@ def _show_warning(
 
 def show_warning(message: str) -> None:
     """Tell on stderr what is not as it should be, but can go on."""
-    typer.echo(f"Warning: {message}", err=True)
+    say(f"Warning: {message}", err=True)
 
 
 def watched(title: str) -> bool | Bar:
     """What to report progress to: bars on a terminal, a line of text now and then elsewhere."""
-    return sys.stderr.isatty() or Lines(title, lambda line: typer.echo(line, err=True))
+    return sys.stderr.isatty() or Lines(title, lambda line: say(line, err=True))
 
 
 def settings_from(assignments: Sequence[str]) -> Table:
@@ -78,16 +137,66 @@ def settings_from(assignments: Sequence[str]) -> Table:
     return table
 
 
-def check_writable(path: Path) -> None:
-    """Refuse a file to write whose folder is not there, before any work is done.
+def check_writable(
+    path: Path, written: Written | None = None, inputs: Iterable[Path | str | None] = (), run: Path | None = None
+) -> None:
+    """Refuse a file to write that cannot be written or whose content would be lost, before any work is done.
+
+    Args:
+        path: the file to write.
+        written: what it will be; a file that is something else is not replaced, an empty one is.
+        inputs: what the command reads.
+        run: folder of the run that is read, whose own files stay.
 
     Raises:
-        UserError: `path` is a folder, or its folder does not exist.
+        UserError: `path` is a folder or a device, its folder does not exist, or it is another file.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder; name the file to write")
     if not path.absolute().parent.is_dir():
         raise UserError(f"{path.absolute().parent}: no such folder; make it first or choose another --out")
+    if run is not None and _is_of_run(path, run):
+        raise UserError(f"{path} is a file of the run itself; choose another name")
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise UserError(f"{path} is no file; choose another name")
+    for read in inputs:
+        if read is not None and os.path.exists(read) and os.path.samefile(path, read):
+            raise UserError(f"{path} is read here and would be lost; choose another name")
+    if written is not None and path.stat().st_size and not written.is_one(path):
+        raise UserError(f"{path} is there and is not {written.what}; it would be lost: choose another name or move it")
+
+
+def _is_of_run(path: Path, run: Path) -> bool:
+    """Whether a path is that of a file which a run consists of, there or not."""
+    full, folder = path.resolve(), run.resolve()
+    return (full.parent == folder and full.name in RUN_FILES) or any(
+        full.is_relative_to(folder / name) for name in RUN_FOLDERS
+    )
+
+
+def begins_with(*texts: str) -> Callable[[Path], bool]:
+    """Return what tells whether all of some texts stand in the first few thousand bytes of a file."""
+
+    def does(path: Path) -> bool:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        return all(text.encode() in head for text in texts)
+
+    return does
+
+
+def has_columns(*choices: Sequence[str]) -> Callable[[Path], bool]:
+    """Return what tells whether a file is a table, CSV or Parquet by its suffix, that begins with such columns."""
+
+    def does(path: Path) -> bool:
+        from scanmix.data.records import columns_of
+
+        columns = columns_of(path)
+        return any(columns[: len(choice)] == list(choice) for choice in choices)
+
+    return does
 
 
 def check_run(folder: Path) -> None:
@@ -105,9 +214,9 @@ def check_run(folder: Path) -> None:
 def show_skipped(lines: Sequence[str]) -> None:
     """List on stderr what was set aside, each as "path: reason"."""
     for line in lines[:MOST_LISTED]:
-        typer.echo(f"skipped {line}", err=True)
+        say(f"skipped {printable(line, keep='')}", err=True)
     if len(lines) > MOST_LISTED:
-        typer.echo(f"... and {len(lines) - MOST_LISTED} more", err=True)
+        say(f"... and {len(lines) - MOST_LISTED} more", err=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> None:
@@ -116,12 +225,13 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    typer.echo(title)
+    say(title)
     table = RichTable()
     for place, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if place < text_columns else "right")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # Text: brackets in a class name are no markup
+        # Text: brackets in a class name are no markup
+        table.add_row(*(Text(_fitting(printable(cell, keep=""), sys.stdout)) for cell in row))
     # Into a pipe or a file, tables are not squeezed to 80 columns.
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
 

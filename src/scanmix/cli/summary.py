@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import typer
-
-from scanmix.cli.shell import percent, print_table
+from scanmix.cli.shell import percent, print_table, say, show_warning
+from scanmix.config import UserError
 
 if TYPE_CHECKING:
     from scanmix.runs import Run
@@ -29,11 +27,25 @@ def show_results(title: str, runs: Sequence[Run]) -> None:
     ]
     print_table(title, ["method", "best", "last", "mean of last 10", "seconds"], rows)
     if any(line.get("accuracy_after_matching") for run in runs for line in run.metrics):
-        typer.echo("scan: measured after the best matching of clusters with classes, which no other method is given.")
+        say("scan: measured after the best matching of clusters with classes, which no other method is given.")
     for run in [run for run in runs if run.noise.estimated is not None] or runs[:1]:
         known = [f"{what} {percent(share)}" for what, share in run.noise._asdict().items() if share is not None]
         if known:
-            typer.echo(f"Wrong labels ({run.settings.method}): {', '.join(known)}.")
+            say(f"Wrong labels ({run.settings.method}): {', '.join(known)}.")
+
+
+class Label(NamedTuple):
+    """A row of `labels.csv`."""
+
+    id: str
+    path: str
+    given: str
+    suggested: str
+    p_clean: str
+    doubtful: bool
+    """It looks wrong: p_clean is below a half, and no person has decided."""
+    decided: str
+    """What a person had decided before the training; empty where nobody had."""
 
 
 def seconds(run: Run) -> float:
@@ -42,10 +54,24 @@ def seconds(run: Run) -> float:
     return sum(float(line.get(key, 0.0)) for line in run.metrics for key in wanted)
 
 
-def read_labels(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of a run's `labels.csv`, the most doubtful first."""
-    with (folder / "labels.csv").open(encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle))
+def read_labels(folder: Path) -> list[Label]:
+    """Return the rows of a run's `labels.csv`, the most doubtful first.
+
+    Raises:
+        UserError: it is missing, damaged, or was changed by hand beyond what can be read.
+    """
+    from scanmix.data.records import read_records
+
+    path, found = folder / "labels.csv", []
+    for number, row in enumerate(read_records(path, ("id", "path", "given", "suggested", "p_clean")), start=1):
+        try:
+            p_clean = float(row["p_clean"])
+        except ValueError:
+            raise UserError(f"row {number} of {path} has the p_clean {row['p_clean']!r}, which is no number") from None
+        decided = row.get("decided") or ""
+        doubtful = p_clean < 0.5 and not decided
+        found.append(Label(row["id"], row["path"], row["given"], row["suggested"], row["p_clean"], doubtful, decided))
+    return found
 
 
 def show_labels(folder: Path, truth: Mapping[str, str] | None = None, count: int = 5) -> None:
@@ -53,23 +79,26 @@ def show_labels(folder: Path, truth: Mapping[str, str] | None = None, count: int
 
     Where the truth (id -> class) is known, also how many of them are wrong, and of how many wrong ones.
     """
-    rows = read_labels(folder)
-    decided = sum(bool(row.get("decided")) for row in rows)
-    doubtful = [row for row in rows if float(row["p_clean"]) < 0.5 and not row.get("decided")]
-    known = ""
+    try:
+        rows = read_labels(folder)
+    except UserError as error:  # the run is whole: its labels can be listed again
+        show_warning(f"{error}; `scanmix audit {folder}` lists the labels anew")
+        return
+    doubtful, known = [row for row in rows if row.doubtful], ""
     if truth is not None and doubtful:
-        found = sum(truth[row["id"]] != row["given"] for row in doubtful)
-        wrong = sum(truth[row["id"]] != row["given"] for row in rows)
+        found = sum(truth.get(row.id) != row.given for row in doubtful)
+        wrong = sum(truth.get(row.id) != row.given for row in rows)
         known = f"; {found} of these are ({percent(found / len(doubtful))}), of {wrong} wrong ones in all"
-    typer.echo(f"{len(doubtful)} of {len(rows)} labels look wrong{known}.")
+    say(f"{len(doubtful)} of {len(rows)} labels look wrong{known}.")
+    decided = sum(bool(row.decided) for row in rows)
     if decided:
-        typer.echo(f"{decided} labels were decided by a person before; they are not counted and come last.")
+        say(f"{decided} labels were decided by a person before; they are not counted and come last.")
     if not doubtful:
         return
     columns = ["image", "given", "suggested", "p(right)"] + (["truth"] if truth is not None else [])
     shown = [
-        [row["path"] or row["id"], row["given"], row["suggested"], row["p_clean"]]
-        + ([truth[row["id"]]] if truth is not None else [])
+        [row.path or row.id, row.given, row.suggested, row.p_clean]
+        + ([truth.get(row.id, "")] if truth is not None else [])
         for row in doubtful[:count]
     ]
     print_table(f"The most doubtful in {folder / 'labels.csv'}", columns, shown, text_columns=len(columns))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scanmix.cli.inputs import is_table
 from scanmix.cli.options import (
     BatchNormName,
     Data,
@@ -33,7 +34,7 @@ from scanmix.cli.options import (
     TestData,
     Threads,
 )
-from scanmix.cli.shell import check_run, settings_from, shape_of, show_skipped, watched
+from scanmix.cli.shell import check_run, say, settings_from, shape_of, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import Table, UserError
 
@@ -78,11 +79,12 @@ def train(
 
     _check_words(data, method, noise, recipe, overrides, device, loggers or ())
     given, corrections = (labels, None) if kind_of(data) == "vector" else (None, labels)
+    own, of_test = _roots(data, test, root)
     examples, test_set = load(
-        data, root=root, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
+        data, root=own, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
     )
     if test is not None:
-        test_set = _labeled_test(test, examples, limit_test)
+        test_set = _labeled_test(test, examples, limit_test, of_test)
     examples = _relabeled(examples, noise, seed, corrections)
     method = resolve(method, examples.name, recipe, overrides, kind=examples.kind).method
     folder = out or Path("runs") / run_name(
@@ -97,9 +99,9 @@ def train(
         precision=precision, batch_norm=batch_norm, parallel=parallel, **overrides,
     )  # fmt: skip
     if finished:
-        typer.echo(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
+        say(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
         if remember_decisions(run, examples):
-            typer.echo("What was decided since is kept with it, and counts in its list of labels.")
+            say("What was decided since is kept with it, and counts in its list of labels.")
     if is_first(nodes):
         _show_end(run, folder)
 
@@ -117,7 +119,7 @@ def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None, loggers
 
     opened = open_run(run)
     if opened.finished:
-        typer.echo(f"{run} is finished already.")
+        say(f"{run} is finished already.")
     ended = go_on(run, progress=watched(opened.settings.method), devices=devices, nodes=nodes, loggers=loggers or ())
     if is_first(ended.settings.processes.nodes):
         _show_end(ended, run)
@@ -159,13 +161,22 @@ def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | No
     return examples if corrections is None else apply_corrections(examples, corrections)
 
 
-def _labeled_test(source: str, examples: Examples, limit: int | None) -> Examples:
+def _roots(data: str, test: str | None, root: Path | None) -> tuple[Path | None, Path | None]:
+    """Where DATA and the test data look: --root is for both where both are tables, else for the one that takes it."""
+    from scanmix.data.readers import is_known
+
+    if root is None or not is_table(test) or is_known(data):
+        return root, None
+    return root if is_table(data) else None, root
+
+
+def _labeled_test(source: str, examples: Examples, limit: int | None, root: Path | None) -> Examples:
     """Load test images in the training images' classes, size and channels."""
     from scanmix.data.readers import load, match
 
     height, width = examples.size
     size = height if height == width and examples.kind == "image" else None
-    first, second = load(source, size=size, limit_test=limit)
+    first, second = load(source, root=root, size=size, limit_test=limit)
     if second is None and limit is not None:
         raise UserError(f"--limit-test is for data with a test part of its own; {source} is taken whole")
     return match(second or first, examples.class_names, examples.size, examples.channels)
@@ -174,7 +185,7 @@ def _labeled_test(source: str, examples: Examples, limit: int | None) -> Example
 def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
     what = f"{examples.kind}s"
     tested = f"no test {what}" if test is None else f"{len(test)} test {what}"
-    typer.echo(
+    say(
         f"{examples.name}: {len(examples)} {what} of {examples.num_classes} classes ({shape_of(examples)}), "
         f"{tested}. Run folder: {folder}"
     )
@@ -186,4 +197,4 @@ def _show_end(run: Run, folder: Path) -> None:
     show_labels(folder)
     place = shlex.quote(str(folder))
     new = "new.npy" if run.model.kind == "vector" else "path/to/images"
-    typer.echo(f"Run folder: {folder}. Next: scanmix predict {place} {new}")
+    say(f"Run folder: {folder}. Next: scanmix predict {place} {new}")

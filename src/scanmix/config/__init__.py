@@ -4,14 +4,16 @@ Order: defaults of the dataclasses < recipe < command line. Errors say what, whe
 """
 
 from scanmix.config.about import About
+from scanmix.config.arguments import LARGEST, check_type, whole_number
 from scanmix.config.durations import Duration, epochs_of
-from scanmix.config.errors import DataError, UnexpectedData, UserError, nearest, unknown_name
+from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
 from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
 from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
 
 __all__ = [
+    "LARGEST",
     "RECIPES",
     "RECIPE_KEYS",
     "STRICT",
@@ -28,11 +30,13 @@ __all__ = [
     "UnexpectedData",
     "UserError",
     "build",
+    "check_type",
     "defaults",
     "dotted_keys",
     "dump",
     "epochs_of",
     "flatten",
+    "in_short",
     "load_recipe",
     "merge",
     "nearest",
@@ -42,4 +46,5 @@ __all__ = [
     "read_toml",
     "recipe_names",
     "unknown_name",
+    "whole_number",
 ]

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 
 from scanmix.config.errors import UserError
 
-_DURATION = re.compile(r"(?P<count>\d+) ?(?P<unit>epochs?|steps?)|(?P<percent>\d+(\.\d+)?) ?%")
+_DURATION = re.compile(r"(?P<count>\d{1,15}) ?(?P<unit>epochs?|steps?)|(?P<percent>\d{1,15}(\.\d{1,15})?) ?%")
 
 
 def _check_duration(value: object) -> int | str:

@@ -18,6 +18,19 @@ class UnexpectedData(UserWarning):
     """A published data set that is not quite as it was published."""
 
 
+def in_short(value: object, most: int = 60) -> str:
+    """Write a value for an error: what it is where that is short, else its type and how it begins."""
+    if isinstance(value, int) and abs(value) > 10**most:
+        return f"a number of more than {most} digits"
+    try:
+        words = repr(value)
+    except Exception:  # a repr of somebody else's
+        words = ""
+    if "\n" in words or not words:
+        return f"a {type(value).__name__}"
+    return words if len(words) <= most else f"{words[:most]}..."
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when none is like it. Letter case, `-` and `_` do not matter."""
     plain = {plain_name(choice): choice for choice in choices}
@@ -35,4 +48,4 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UserError:
     known = sorted(choices)
     guess = nearest(name, known)
     hint = f"did you mean {guess!r}? " if guess else ""
-    return UserError(f"unknown {kind} {name!r}; {hint}Known: {', '.join(known) or 'none'}")
+    return UserError(f"unknown {kind} {in_short(name)}; {hint}Known: {', '.join(known) or 'none'}")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import is_dataclass
+import math
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from scanmix.config.errors import UserError
+from scanmix.config.arguments import LARGEST
+from scanmix.config.errors import UserError, in_short
 from scanmix.config.fields import fields_of, model_in
 from scanmix.config.problems import explain
-from scanmix.config.tables import Table, merge
+from scanmix.config.tables import DEEPEST, Table, merge
 
 STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 """Config of every settings and method dataclass: `@dataclass(frozen=True, kw_only=True, config=STRICT)`."""
@@ -44,11 +45,25 @@ def build(cls: type[Model], values: Mapping[str, Any], where: str, prefix: str =
     Raises:
         UserError: one error that lists every problem.
     """
-    table = _with_defaults(cls, _plain(values))
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(table), strict=True)
+        plain = _plain(values)
+    except RecursionError:
+        raise UserError(f"{where}: tables or lists are nested too deeply") from None
+    if not isinstance(plain, dict):
+        place = f"{prefix.removesuffix('.')} = " if prefix else ""
+        raise UserError(f"{where}: {place}{in_short(values)}: a table of settings is expected")
+    table = _with_defaults(cls, plain)
+    problems = list(_unspeakable(table, prefix))
+    endless = [] if problems else list(_endless(table, prefix))
+    try:
+        if not problems:
+            found = TypeAdapter(cls).validate_json(json.dumps(table), strict=True)
+            if not endless:
+                return found
     except ValidationError as error:
         problems = [explain(cls, detail, prefix, table) for detail in error.errors(include_url=False)]
+    told = {problem.partition(" = ")[0] for problem in problems}
+    problems += [f"{key} = {value}: a finite number is expected" for key, value in endless if key not in told]
     if len(problems) == 1:
         raise UserError(f"{where}: {problems[0]}")
     raise UserError("\n  ".join([f"{where}: {len(problems)} problems", *problems]))
@@ -91,16 +106,52 @@ def _with_defaults(cls: type, values: Table) -> Table:
     return full
 
 
-def _plain(value: Any) -> Any:
-    """A value in the types JSON and TOML know."""
-    if is_dataclass(value) and not isinstance(value, type):
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value in the types JSON and TOML know.
+
+    Raises:
+        RecursionError: it goes deeper than `DEEPEST`, or holds itself.
+    """
+    if depth > DEEPEST:
+        raise RecursionError
+    if hasattr(type(value), "__pydantic_fields__"):
         return dump(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): _plain(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_plain(inner, depth + 1) for inner in value]
     if isinstance(value, Enum):
-        return value.value
+        return _plain(value.value, depth + 1)
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return value.item() if hasattr(value, "item") else str(value)  # a NumPy scalar; a path
+    if callable(getattr(value, "tolist", None)):  # numbers and arrays of NumPy, tensors
+        return _plain(value.tolist(), depth + 1)
+    return str(value)  # a path
+
+
+def _unspeakable(table: Table, prefix: str) -> Iterator[str]:
+    """What JSON has no words for, whatever the type of the setting."""
+    for key, value in _leaves(table, prefix):
+        if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+            yield f"{key} = {in_short(value)}: a number of at most {LARGEST} is expected"
+        elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            yield f"{key} = {in_short(value)}: a text in UTF-8 is expected"
+
+
+def _endless(table: Table, prefix: str) -> Iterator[tuple[str, float]]:
+    """Numbers that are infinite or none: within no bounds, or within all that go upwards."""
+    return (
+        (key, value) for key, value in _leaves(table, prefix) if isinstance(value, float) and not math.isfinite(value)
+    )
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Each value that is neither table nor list, by its dotted key."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}{name}.")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, key)
+    else:
+        yield key.removesuffix("."), value

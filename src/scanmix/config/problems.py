@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from scanmix.config.errors import nearest, plain_name
+from scanmix.config.errors import in_short, nearest, plain_name
 from scanmix.config.fields import dotted_keys, fields_of, kinds_of, model_in, models_in
 from scanmix.config.tables import Table
 
@@ -22,14 +22,14 @@ def explain(cls: type, detail: ErrorDetails, prefix: str, table: Table) -> str:
         _, parent = _found(cls, location[:-1], table)
         other = _kind_with(str(location[-1]), parent)
         hint = f"{prefix}{key.rpartition('.')[0]}.kind = {other!r} has one" if other else _suggest(cls, key, prefix)
-        return f"unknown key {prefix + key!r}; {hint}"
+        return f"unknown key {in_short(prefix + key)}; {hint}"
     message = detail["msg"].removeprefix("Value error, ")
     if not key:
         return message  # from a check of the whole dataclass
     allowed = None if field is None or detail["type"] == "value_error" else _allowed(field)
     if detail["type"].startswith("missing"):
         return f"{prefix}{key} is missing: {allowed or 'a value'} is needed"
-    return f"{prefix}{key} = {detail['input']!r}: " + (f"{allowed} is expected" if allowed else message)
+    return f"{prefix}{key} = {in_short(detail['input'])}: " + (f"{allowed} is expected" if allowed else message)
 
 
 def _suggest(cls: type, key: str, prefix: str) -> str:

@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from datetime import date, time
 from pathlib import Path
 from typing import Any
 
-from scanmix.config.errors import UserError
+from scanmix.config.errors import UserError, in_short
 
 Table = dict[str, Any]
+DEEPEST = 32
+"""Tables and lists within each other; no setting needs more."""
 
 
 def read_toml(path: str | Path) -> Table:
     """Read a TOML file.
 
     Raises:
-        UserError: the file is missing, unreadable or not TOML.
+        UserError: the file is missing, unreadable, no regular file or not TOML.
     """
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe or a device may be waited for for ever
+            raise UserError(f"{path}: cannot be read (a pipe or a device; a file is needed)")
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file in UTF-8, so not TOML") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise UserError(f"{path}: not valid TOML: nested too deeply") from None
+    except Exception as error:  # numbers, dates and memory have errors of their own
+        raise UserError(f"{path}: not valid TOML: {' '.join(str(error).split())[:200]}") from None
+    if _is_deep(table):
+        raise UserError(f"{path}: not valid TOML: nested too deeply")
+    return table
+
+
+def _is_deep(value: object) -> bool:
+    """Whether tables and lists lie in each other beyond `DEEPEST`: what walks them goes no deeper."""
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for outer in level if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]  # fmt: skip
+    return bool(level)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
@@ -81,8 +107,8 @@ def parse_assignment(text: str) -> Table:
     """
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
-    if not equals or not all(re.fullmatch(r"[\w-]+", part) for part in parts):
-        raise UserError(f"cannot read {text!r}: write key=value, for example pretrain.learning_rate=0.1")
+    if not equals or len(parts) > DEEPEST or not all(re.fullmatch(r"[\w-]+", part) for part in parts):
+        raise UserError(f"cannot read {in_short(text)}: write key=value, for example pretrain.learning_rate=0.1")
     table: Table = {parts[-1]: _parse_value(value.strip())}
     for part in reversed(parts[:-1]):
         table = {part: table}
@@ -92,8 +118,8 @@ def parse_assignment(text: str) -> Table:
 def _parse_value(text: str) -> Any:
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError, MemoryError):  # not TOML, or a number of thousands of digits
         return text
     value = table.pop("value")
     # More keys: the text held a newline. Dates: no setting is one, but a folder may be named like one.
-    return text if table or isinstance(value, date | time) else value
+    return text if table or isinstance(value, date | time) or _is_deep(value) else value

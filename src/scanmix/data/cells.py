@@ -67,11 +67,11 @@ def one_name(labels: Sequence[str]) -> list[str]:
     """
     names = {label: label for label in labels}
     if all(_PLAIN_NUMBER.fullmatch(name) for name in names):
-        names = {label: whole_number(label) for label in names}
+        names = {label: without_point(label) for label in names}
     return [names[label] for label in labels]
 
 
-def whole_number(text: str) -> str:
+def without_point(text: str) -> str:
     """Return `1` for `1.0`, and any other text as it is."""
     found = _WHOLE.fullmatch(text)
     return text if found is None else "0" if int(found[1]) == 0 else found[1]

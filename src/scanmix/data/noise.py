@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError
+from scanmix.config import UserError, check_type, whole_number
 from scanmix.data.examples import JSON, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.instance_noise import instance_dependent
 from scanmix.data.mappings import ASYMMETRIC
 from scanmix.data.npy import read_array
-from scanmix.files import write_text
+from scanmix.files import check_regular, reading, write_text
 
 DRAWN = ("symmetric", "symmetric-exclusive", "asymmetric", "instance")
 """Kinds that need nothing but a rate and a seed."""
@@ -104,6 +104,7 @@ def add_noise(
     Raises:
         UserError: on an unknown kind, a missing rate, mapping or path, or one that does not fit the examples.
     """
+    check_type("examples", examples, Examples, "Examples, as the parts that scanmix.load returns")
     if kind == "file":
         if path is None:
             raise UserError("noise of kind 'file' needs a path, for instance path='noise.json'.")
@@ -112,7 +113,8 @@ def add_noise(
         raise UserError(f"unknown noise {kind!r}; known: {', '.join(DRAWN)}, file.")
     if rate is None:
         raise UserError(f"noise {kind!r} needs a rate between 0 and 1, for instance rate=0.5.")
-    rate, seed = float(rate), int(seed)
+    check_type("rate", rate, (int, float, np.number), "a number between 0 and 1")
+    rate, seed = float(rate), whole_number("seed", seed)
     step: dict[str, JSON] = {"kind": kind, "rate": rate, "seed": seed}
     if kind == "asymmetric":
         used = _mapping_for(examples, mapping)
@@ -166,16 +168,20 @@ def from_file(path: str | Path, num_examples: int, num_classes: int) -> Tensor:
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return read_array(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        check_regular(path)  # a pipe would be waited for
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"the noise file {path} cannot be read: {error.strerror or error}.") from None
-    except (ValueError, RecursionError):
-        raise UserError(
-            f"the noise file {path} is neither JSON nor a plain .npy array; write a JSON list of labels."
-        ) from None
+    with reading(path):
+        try:
+            return json.loads(content.decode())
+        except (ValueError, RecursionError):
+            raise UserError(
+                f"the noise file {path} is neither JSON nor a plain .npy array; write a JSON list of labels."
+            ) from None
 
 
 def _checked(content: Any, path: Path, num_examples: int, num_classes: int) -> Tensor:
@@ -185,7 +191,7 @@ def _checked(content: Any, path: Path, num_examples: int, num_classes: int) -> T
         content = content["noise_labels"]
     try:
         labels = np.asarray(content)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         labels = np.empty((0, 0))  # ragged: refused below as not flat
     if labels.ndim != 1 or (labels.size and labels.dtype.kind not in "iu"):
         raise UserError(f"the noise file {path} must hold one flat list of whole-number labels.")
@@ -242,7 +248,7 @@ def load_noise(examples: Examples, path: str | Path) -> Examples:
         examples,
         labels,
         str(kind) if kind in DRAWN or str(kind).startswith("semantic-") else "file",
-        rate if isinstance(rate, float) else None,
-        seed if isinstance(seed, int) else None,
+        rate if isinstance(rate, float) and 0 <= rate <= 1 else None,
+        seed if isinstance(seed, int) and not isinstance(seed, bool) else None,
         {"kind": "file", "path": str(path)},
     )

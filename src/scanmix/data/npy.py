@@ -6,12 +6,14 @@ Legend: N rows, D features.
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from scanmix.config import DataError, UserError
+from scanmix.files import reading
 
 IN_MEMORY = 4_000_000_000
 """Bytes of pixels or features that are held in memory; more lie on the disk. `SCANMIX_IN_MEMORY` says otherwise."""
@@ -40,20 +42,58 @@ def read_array(path: Path) -> np.ndarray:
     """Read the one array of a `.npy` file; one too large for memory is read page by page as it is used.
 
     Raises:
-        UserError: it cannot be read, holds Python objects (which could run code), or is an archive of several.
+        UserError: it cannot be read, holds Python objects (which could run code) or named fields, or is something
+            else: an archive of several arrays, a file of PyTorch, a table.
     """
-    try:
-        mode = MAPPED if stays_on_disk(path.stat().st_size) else None
-        array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"an array cannot be read from {path}: no such file") from None
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise UserError(
-            f"{path} cannot be read as an array without pickled objects, so it is no plain .npy: {error}"
-        ) from None
-    if not isinstance(array, np.ndarray):  # an archive, whatever the file is called
-        raise UserError(f"{path} holds several arrays; save the one with np.save.")
+    if not path.exists():
+        raise UserError(f"an array cannot be read from {path}: no such file")
+    with reading(path):
+        if other := _what_else(path):
+            raise UserError(f"{path} cannot be read as an array: it {other}.")
+        try:
+            mode = MAPPED if stays_on_disk(path.stat().st_size) else None
+            array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
+        except UserError:
+            raise
+        except Exception as error:  # its header is parsed by Python itself, which raises whatever it likes
+            raise UserError(
+                f"{path} cannot be read as an array without pickled objects, so it is no plain .npy: {_in_words(error)}"
+            ) from None
+    if array.dtype.names is not None or array.dtype.kind == "V":
+        raise UserError(f"{path} holds records ({array.dtype}); save plain numbers or texts with np.save.")
     return array
+
+
+def _what_else(path: Path) -> str:
+    """What a file is or holds that does not begin as a `.npy` does; nothing where it does, or where nobody can tell."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(b"\x93NUMPY"):
+        return ""
+    if not head:
+        return "is empty"
+    if head.startswith(b"PK"):
+        if _is_of_pytorch(path):
+            return "is a file of PyTorch; save the tensor with np.save(path, tensor.numpy())"
+        return "holds several arrays, as an .npz does; save the one with np.save"
+    if head.startswith(b"PAR1"):
+        return "is a Parquet table; save the column with np.save"
+    text = head.decode("utf-8", "ignore")  # the last letter may be cut
+    if len(text.encode()) > len(head) - 4 and all(letter.isprintable() or letter.isspace() for letter in text):
+        return "is text, such as a CSV; save its numbers or names with np.save"
+    return ""
+
+
+def _is_of_pytorch(path: Path) -> bool:
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
+
+
+def _in_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def read_rows(path: Path) -> np.ndarray:
@@ -72,7 +112,7 @@ def read_rows(path: Path) -> np.ndarray:
 def finite_rows(rows: np.ndarray) -> np.ndarray:
     """Whether each row holds numbers alone, nothing infinite or missing. Shape: (N, D) -> (N,) bool."""
     parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))  # the answers of all would be N x D
-    return np.concatenate([np.isfinite(part).all(axis=1) for part in parts])
+    return np.concatenate([np.zeros(0, bool), *(np.isfinite(part).all(axis=1) for part in parts)])
 
 
 def row_names(path: Path, count: int) -> list[str]:

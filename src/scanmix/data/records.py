@@ -34,6 +34,26 @@ def read_records(table: Path, required: Sequence[str], optional: Sequence[str] =
     return (_read_parquet if _is_parquet(table) else _read_csv)(table, required, optional)
 
 
+def columns_of(table: Path) -> list[str]:
+    """Return the names of the columns of a table; nothing where the file is none.
+
+    Raises:
+        UserError: it ends in .parquet and pyarrow is missing.
+    """
+    if _is_parquet(table):
+        pyarrow = load_pyarrow(table)
+        try:
+            with table.open("rb") as file:  # pyarrow cannot open a path that is no UTF-8
+                return list(pyarrow.parquet.read_schema(file).names)
+        except (OSError, pyarrow.ArrowException):
+            return []
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            return [name.strip() for name in next(csv.reader(file, skipinitialspace=True, strict=True), ())]
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
 @contextmanager
 def new_table(path: Path, columns: Mapping[str, type[str] | type[float]]) -> Iterator[Write]:
     """Hand out what adds rows to a new table; `path` is replaced when the block ends, and left alone if it fails.
@@ -115,13 +135,13 @@ def _record(table: Path, columns: Sequence[str], required: Sequence[str], row: S
 
 def _read_parquet(table: Path, required: Sequence[str], optional: Sequence[str]) -> list[Record]:
     pyarrow = load_pyarrow(table)
-    with reading(table, error=DataError):
+    with reading(table, error=DataError), table.open("rb") as file:
         try:
-            columns = pyarrow.parquet.read_schema(table).names
+            columns = pyarrow.parquet.read_schema(file).names
             _check_columns(table, columns, required, optional)
             wanted = [column for column in (*required, *optional) if column in columns]
             # dictionary-typed (categorical) columns come out as plain values
-            records: list[Record] = pyarrow.parquet.read_table(table, columns=wanted).to_pylist()
+            records: list[Record] = pyarrow.parquet.read_table(file, columns=wanted).to_pylist()
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{table} cannot be read as Parquet: {error}.") from None
     return records
@@ -142,7 +162,7 @@ def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
     pyarrow = load_pyarrow(path)
     types = {str: pyarrow.string(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
-    with pyarrow.parquet.ParquetWriter(path, schema) as writer:
+    with path.open("wb") as file, pyarrow.parquet.ParquetWriter(file, schema) as writer:
 
         def write(rows: Sequence[Row]) -> None:
             records = [dict(zip(columns, map(_utf8, row), strict=True)) for row in rows]

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from scanmix.config import unknown_name
+from scanmix.config import UserError, in_short, unknown_name
 from scanmix.data.examples import Kind
 from scanmix.engine import Engine
 from scanmix.networks.batch_norm import synchronized
@@ -30,12 +30,14 @@ NETWORKS: dict[Kind, dict[str, type[NetworkSettings]]] = {
 """What reads which examples, by `kind`; the first where a table names none."""
 
 
-def settings_class(kind: Kind, table: Mapping[str, Any]) -> type[NetworkSettings]:
+def settings_class(kind: Kind, table: object) -> type[NetworkSettings]:
     """Return what a table of network settings is built into.
 
     Raises:
-        UserError: it names no kind of network that reads such examples.
+        UserError: it is no table, or names no kind of network that reads such examples.
     """
+    if not isinstance(table, Mapping):
+        raise UserError(f"network = {in_short(table)}: a table of settings is expected")
     named, known = str(table.get("kind", "")), NETWORKS[kind]
     if named not in known:
         raise unknown_name(f"network.kind for {kind}s", named, [name for name in known if name])

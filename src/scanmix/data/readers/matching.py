@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError
-from scanmix.data.cells import whole_number
+from scanmix.data.cells import without_point
 from scanmix.data.examples import FOREIGN, JSON, Examples
 from scanmix.data.readers.pictures import resize_all
 
@@ -60,9 +60,9 @@ def _places(examples: Examples, class_names: Sequence[str]) -> list[int]:
     Raises:
         UserError: the model does not know it.
     """
-    places = {whole_number(name): place for place, name in reversed(list(enumerate(class_names)))}
+    places = {without_point(name): place for place, name in reversed(list(enumerate(class_names)))}
     places |= {name: place for place, name in enumerate(class_names)}
-    found = [places.get(name, places.get(whole_number(name))) for name in examples.class_names]
+    found = [places.get(name, places.get(without_point(name))) for name in examples.class_names]
     if None in found:
         strange = examples.class_names[found.index(None)]
         raise UserError(f"{examples.name!r} has the class {strange!r}; the model knows {', '.join(class_names)}.")
