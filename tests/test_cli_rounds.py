@@ -16,6 +16,7 @@ import scanmix
 from scanmix.audit import audit, evidence_of
 from scanmix.cli import app
 from scanmix.cli.review import _new_folder
+from scanmix.data.examples import DECIDED
 from scanmix.review import Decisions
 from scanmix.review.decisions import CORRECTED
 from scanmix.review.rows import make_queue, table
@@ -189,3 +190,16 @@ def test_a_further_round_is_told_to_go_to_a_folder_of_its_own(first: Path, secon
     assert _new_folder(open_run(second), second) == ["--out", str(second.with_name("second-round3"))]
     third = shutil.copytree(second, tmp_path / "x-round3")
     assert _new_folder(open_run(third), third) == ["--out", str(tmp_path / "x-round4")]
+
+
+def test_corrections_given_as_the_data_are_decisions_too(first: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="2 of 60 rows of .* are left out"):
+        examples, _ = scanmix.load(first / CORRECTED)
+    rows = {row["path"]: row for row in rows_of(first / CORRECTED)}
+    assert examples.decided is not None and len(examples) == 58
+    words_ = [DECIDED[code] for code in examples.decided.tolist()]
+    assert words_ == [rows[name]["decision"] for name in examples.ids] and words_.count("") == 40
+    assert {name for name, *_ in examples.excluded} == {p for p, row in rows.items() if row["decision"] == "exclude"}
+    plain = tmp_path / "plain.csv"
+    plain.write_text("path,label\n" + "".join(f"{path},{row['label']}\n" for path, row in rows.items()))
+    assert scanmix.load(plain)[0].decided is None
