@@ -108,8 +108,8 @@ def _show(found: Audit, worst: int) -> None:
     if summary.get("decided"):
         words = ", ".join(f"{count} {word}" for word, count in summary["decided"].items())
         say(
-            f"Decided by a person before: {words}; not counted above, and last in the list. The audit, which was not "
-            f"told, still doubts {summary['decided_still_doubted']} of them."
+            f"Decided by a person before: {words}; not counted above, and last in the list. The evidence still speaks "
+            f"against {summary['decided_still_doubted']} of them."
         )
     rows = [[row["class"], str(int(row["labels"])), f"{row['expected_wrong']:.0f}"] for row in summary["classes"]]
     print_table("Labels by class, the worst class first", ["label", "labels", "expected wrong"], rows)

@@ -71,7 +71,6 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.audit import remember_decisions
     from scanmix.data.readers import is_known, kind_of, load
     from scanmix.processes import is_first
     from scanmix.runs import resolve
@@ -99,9 +98,7 @@ def train(
         precision=precision, batch_norm=batch_norm, parallel=parallel, **overrides,
     )  # fmt: skip
     if finished:
-        say(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
-        if remember_decisions(run, examples):
-            say("What was decided since is kept with it, and counts in its list of labels.")
+        _show_finished(run, folder, examples)
     if is_first(nodes):
         _show_end(run, folder)
 
@@ -190,6 +187,14 @@ def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
         f"{tested}. Run folder: {folder}"
     )
     show_skipped(examples.skipped)
+
+
+def _show_finished(run: Run, folder: Path, examples: Examples) -> None:
+    from scanmix.audit import remember_decisions
+
+    say(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
+    if remember_decisions(run, examples):
+        say("What was decided since is kept with it, and counts in its list of labels.")
 
 
 def _show_end(run: Run, folder: Path) -> None:
