@@ -257,7 +257,7 @@ function setView(wanted) {
   $("show-one").setAttribute("aria-pressed", view === "one");
   $("show-grid").setAttribute("aria-pressed", view === "grid");
   drawn = -1;
-  if (view === "grid") { drawPalette(); grid.show(shown, row); $("scroller").focus(); } else { document.activeElement?.blur(); showAt(at); }
+  if (view === "grid") { drawPalette(); grid.show(shown, row); if (!shown.length) redraw(); $("scroller").focus(); } else { document.activeElement?.blur(); showAt(at); }
   writeHash();
 }
 
