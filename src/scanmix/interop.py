@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from scanmix.audit import Audit
-from scanmix.blocks.doubt import EVEN
 from scanmix.config import UserError, check_type, in_short
 from scanmix.data.arrays import WHITES, find_white, same_shape, to_images
 from scanmix.data.decoding import reason, upright
@@ -70,14 +69,14 @@ def cross_validated(
 def datalab_columns(audit: Audit) -> dict[str, np.ndarray]:
     """Return an audit under the names, types and in the order that cleanlab's Datalab shows: as the data lies.
 
-    Scores run from 0 (worst) to 1. `is_label_issue`: the label is not believed and another class is likelier;
-    `label_score` is the audit's score. `is_outlier_issue`: kind `out_of_scope`; `outlier_score` is the belief in the
-    likeliest class. `is_near_duplicate_issue`: kind `duplicate`, which is narrower than Datalab's: the same pixels
-    under another label; the score is 0 there and 1 elsewhere.
+    Scores run from 0 (worst) to 1. `is_label_issue`: the label is not believed, another class is likelier, and no
+    person has decided; `label_score` is the audit's score. `is_outlier_issue`: kind `out_of_scope`; `outlier_score` is
+    the belief in the likeliest class. `is_near_duplicate_issue`: kind `duplicate`, which is narrower than Datalab's:
+    the same pixels under another label; the score is 0 there and 1 elsewhere.
 
     Shape: -> columns (N,): bool, float64, and class names.
     """
-    doubted = (audit["p_clean"] < EVEN) & (audit["suggested"] != audit["given"])
+    doubted = audit.looks_wrong & (audit["suggested"] != audit["given"])
     duplicate = audit["kind"] == "duplicate"
     worst_first = {
         "is_label_issue": doubted,

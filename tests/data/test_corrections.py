@@ -1,6 +1,8 @@
 """Labels a person corrected, laid over examples."""
 
+import dataclasses
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 
 from scanmix.config import UserError
 from scanmix.data.corrections import apply_corrections
-from scanmix.data.examples import Examples
+from scanmix.data.examples import DECIDED, Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers import load, reload
 
@@ -56,8 +58,6 @@ def test_rows_are_found_by_path_where_there_is_no_id(tmp_path: Path, name: str) 
 
 
 def test_paths_may_be_relative_to_the_file(tmp_path: Path) -> None:
-    import dataclasses
-
     examples = dataclasses.replace(six(), paths=tuple(str(tmp_path / "pics" / f"{i}.png") for i in range(6)))
     table = write(tmp_path / "a.csv", "path,label", "pics/4.png,ant")
     assert apply_corrections(examples, table).labels[4] == 0
@@ -115,3 +115,93 @@ def test_corrected_examples_are_loaded_again_and_a_changed_file_is_refused(tmp_p
     write(table, "id,label", f"{digits.ids[0]},6")
     with pytest.raises(UserError, match=r"a\.csv is not what it was"):
         reload(result.source)
+
+
+def words(examples: Examples) -> list[str]:
+    assert examples.decided is not None
+    return [DECIDED[code] for code in examples.decided.tolist()]
+
+
+def test_what_a_person_decided_is_remembered_and_what_was_left_out(tmp_path: Path) -> None:
+    table = write(
+        tmp_path / "a.csv", "id,path,label,given,decision", "part/0.png,,ant,ant,keep", "part/1.png,,ant,bee,accept",
+        'part/2.png,,"cat, big",,relabel', "part/3.png,,ant,ant,unsure", "part/4.png,,bee,bee,",
+        "part/5.png,,ant,,exclude", "gone.png,/old/gone.png,ant,bee,exclude",
+    )  # fmt: skip
+    result = apply_corrections(six(), table)
+    assert words(result) == ["keep", "accept", "relabel", "", ""]
+    assert result.excluded == (("part/5.png", "/data/part/5.png", "cat, big"), ("gone.png", "/old/gone.png", "bee"))
+    assert six().decided is None and result.fingerprint() == dataclasses.replace(result, decided=None).fingerprint()
+    assert words(result.select([2, 0])) == ["relabel", "keep"] and result.select([0]).excluded == result.excluded
+    assert words(result.without_true_labels()) == words(result)
+    assert result.with_labels(result.labels).decided is None  # it was said of other labels
+    assert words(result.per_class(1)) == [words(result)[result.ids.index(name)] for name in result.per_class(1).ids]
+
+
+def test_a_later_file_adds_to_what_was_decided(tmp_path: Path) -> None:
+    rows = [f"part/{i}.png,{name},keep" for i, name in enumerate(("ant", "bee", '"cat, big"', "ant"))]
+    once = apply_corrections(six(), write(tmp_path / "a.csv", "id,label,decision", *rows, "part/5.png,ant,exclude"))
+    later = [
+        "part/0.png,ant,",
+        "part/1.png,ant,",
+        'part/2.png,"cat, big",unsure',
+        "part/4.png,bee,accept",
+        "part/3.png,ant,exclude",
+    ]
+    twice = apply_corrections(once, write(tmp_path / "b.csv", "id,label,decision", *later))
+    # the same label is still decided, another that nobody decided is not, and who is unsure has not decided
+    assert words(twice) == ["keep", "", "", "accept"] and twice.ids[-1] == "part/4.png"
+    assert [name for name, *_ in twice.excluded] == ["part/5.png", "part/3.png"]
+
+
+def test_corrected_examples_that_load_again_are_decided_still(tmp_path: Path) -> None:
+    digits, _ = load("digits")
+    rows = (f"{digits.ids[0]},{digits.labels[0]},keep", f"{digits.ids[1]},7,exclude")
+    result = apply_corrections(digits, write(tmp_path / "a.csv", "id,label,decision", *rows))
+    again = reload(json.loads(json.dumps(result.source)))
+    assert words(again) == words(result) and [i for i, word in enumerate(words(again)) if word] == [0]
+    assert again.excluded == result.excluded and len(again.excluded) == 1
+
+
+@pytest.mark.parametrize("word", ["Exclude", " excluded ", "delete", "DELETED", "remove", "removed\t", "exclude"])
+def test_leaving_out_may_be_spelled_in_many_ways(tmp_path: Path, word: str) -> None:
+    table = write(tmp_path / "a.csv", "id,label,decision", f"part/1.png,bee,{word}")
+    assert "part/1.png" not in apply_corrections(six(), table).ids
+
+
+@pytest.mark.parametrize("word", ["drop", "exclu", "no", "yes", "keep!", "0"])
+def test_a_word_that_is_no_decision_is_refused(tmp_path: Path, word: str) -> None:
+    table = write(tmp_path / "a.csv", "id,label,decision", "part/0.png,ant,kept", f"part/1.png,bee,{word}")
+    with pytest.raises(UserError, match=rf"row 2 of .*a\.csv has the decision '{word}'"):
+        apply_corrections(six(), table)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (["id,label,decision", "part/0.png,ant,", "part/1.png,bee"], r"row 2 of .*a\.csv has 2 cells .* has 3"),
+        (["id,label,decision", "part/0.png,ant,keep,more"], r"row 1 of .*a\.csv has 4 cells .* has 3"),
+        (["id,label,label", "part/0.png,ant,bee"], r"a\.csv has the column 'label' twice; keep one"),
+        (["id,label", "part/0.png,ant", "", 'part/1.png,"b"ee'], "no UTF-8 CSV"),
+    ],
+)
+def test_rows_that_are_cut_off_or_run_over_are_refused(tmp_path: Path, lines: list[str], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        apply_corrections(six(), write(tmp_path / "a.csv", *lines))
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(UserError, match="named pipe"):
+        apply_corrections(six(), tmp_path / "a.csv")
+
+
+def test_what_is_left_out_is_found_by_its_file_under_another_id(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "id,path,label,decision", "4.png,/data/part/4.png,bee,exclude")
+    assert "part/4.png" not in apply_corrections(six(), table).ids
+
+
+def test_a_file_that_both_excludes_and_keeps_one_example_is_refused(tmp_path: Path) -> None:
+    rows = ("4.png,/data/part/4.png,bee,exclude", "part/4.png,/data/part/4.png,bee,keep")
+    with pytest.raises(UserError, match=r"more than one row for 'part/4\.png'"):
+        apply_corrections(six(), write(tmp_path / "a.csv", "id,path,label,decision", *rows))

@@ -268,6 +268,48 @@ def test_the_largest_page_stays_under_five_megabytes() -> None:
     assert page.count("card") == 48 and "260 are left out" in page.text
 
 
+def test_names_cannot_steer_whatever_shows_the_page() -> None:
+    names = ("a\x1b[31mred", "b\x1b]0;title\x07", "c\u202egpj")
+    found = large(count=40, classes=3, side=8)
+    assert isinstance(found.labels, Evidence)
+    evidence = dataclasses.replace(found.labels, class_names=names, ids=tuple(f"\x9b{i}\r\x00.png" for i in range(40)))
+    run = Run(found.run.settings, {**found.run.about, "class_names": list(names)}, found.run.metrics)
+    test = {"confusion": np.eye(3, dtype=int).tolist(), "class_accuracy": dict.fromkeys(names, 1.0)}
+    folder = Path("runs/\x1b[2J")
+    source = render([
+        dataclasses.replace(
+            found, run=run, labels=evidence, audit=audit(evidence), test=test, folder=folder, toml='name = "\x1b"\n'
+        )
+    ])  # fmt: skip
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", source)
+    page = Page(source)
+    assert r"a\x1b[31mred" in page.text and r"c\u202egpj" in page.text and r"runs/\x1b[2J" in page.text
+    assert any(r"b\x1b]0;title\x07" in figure or "In truth" in figure for figure in page.figures())
+    inside = [part for part in re.findall(r"<svg.*?</svg>", source, re.DOTALL) if "red" in part]
+    assert inside and all(r"a\x1b[31mred" in part for part in inside)
+
+
+def test_a_further_round_says_what_was_decided_before(tmp_path: Path) -> None:
+    found = large(count=60, classes=3, side=8)
+    assert isinstance(found.labels, Evidence)
+    codes = torch.tensor([1] * 10 + [2] * 10 + [0] * 40, dtype=torch.int8)
+    evidence = dataclasses.replace(found.labels, decided=codes, excluded=(("gone", "", found.labels.class_names[0]),))
+    second = dataclasses.replace(found, labels=evidence, audit=audit(evidence))
+    assert second.audit is not None
+    doubted = int((second.audit["p_clean"][-20:] < 0.5).sum())
+    page = Page(render([second]))
+    assert "20 were decided by a person before the training, and count as right." in page.text
+    assert "earlier rounds: 10 accept, 10 keep, 1 exclude, which are no longer among the labels." in page.text
+    assert f"still holds {doubted} of the 20 for wrong." in page.text and "once more" not in page.text
+    assert "Of 40 labels that nobody has decided:" in page.text
+    assert page.count("card") == 40  # decided labels are nothing to look at
+    asked = dataclasses.replace(second, rounds={"again_seen": 8, "again_same": 6})
+    assert "When 8 were asked once more, 6 kept their label (75.0 %)." in Page(render([asked])).text
+    unknown = dataclasses.replace(second, no_rounds="line 3 of the log does not fit")
+    assert "is not known: line 3 of the log does not fit." in Page(render([unknown])).text
+    assert "earlier rounds" not in Page(render([found])).text
+
+
 def test_asked_epochs_are_shown_and_others_refused(trained: Trained, tmp_path: Path) -> None:
     path = write_report(trained("scanmix"), tmp_path / "page.html", epochs=[2])
     losses = [figure for figure in Page(path.read_text(encoding="utf-8")).figures() if "After epoch" in figure]

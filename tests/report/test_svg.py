@@ -57,6 +57,11 @@ def test_tags_escape_what_they_are_given() -> None:
     assert tag("g", tag("path"), Markup("<b/>")) == "<g><path></path><b/></g>"
 
 
+def test_control_characters_are_shown_and_not_obeyed() -> None:
+    shown = tag("text", "a\x1b[31m\x00\u202e", tag("title", "b\x07"), aria_label="c\x9b")
+    assert shown == r'<text aria-label="c\x9b">a\x1b[31m\x00\u202e<title>b\x07</title></text>'
+
+
 def test_numbers_are_short() -> None:
     assert [short(value) for value in (1.0, 1.239, 0.001, -3.5, "x")] == ["1", "1.24", "0", "-3.5", "x"]
     assert path([(0, 1), (2.5, 3)], "line") == '<path d="M0,1L2.5,3" class="line"></path>'

@@ -18,8 +18,14 @@ MakeAudit = Callable[..., Audit]
 MakeReview = Callable[..., Review]
 
 
-def made_up(count: int = 12, classes: Sequence[str] = CLASSES, paths: Sequence[str] | None = None) -> Audit:
-    """A third of the labels wrong, a sixth hard, the others fine; row i is given class i and suggested the next."""
+def made_up(
+    count: int = 12, classes: Sequence[str] = CLASSES, paths: Sequence[str] | None = None, decided: Sequence[str] = (),
+    excluded: tuple[tuple[str, str, str], ...] = (),
+) -> Audit:  # fmt: skip
+    """A third of the labels wrong, a sixth hard, the others fine; row i is given class i and suggested the next.
+
+    `decided` are words of an earlier round for the last rows.
+    """
     names = np.array(classes, dtype=object)
     given = np.arange(count) % len(names)
     wrong, hard = count // 3, count // 6
@@ -42,8 +48,11 @@ def made_up(count: int = 12, classes: Sequence[str] = CLASSES, paths: Sequence[s
         "suggestion": np.array(["set_aside"] * count, dtype=object),
         "reason": np.array([f"because of <i>{i}</i>" for i in range(count)], dtype=object),
     }
+    if decided or excluded:
+        columns["decided"] = np.array([*[""] * (count - len(decided)), *decided], dtype=object)
     return Audit(
         columns=columns,
+        excluded=excluded,
         order=np.arange(count)[::-1],
         class_names=tuple(classes),
         belief=belief,
@@ -64,12 +73,15 @@ def make_audit() -> MakeAudit:
 def make_review(tmp_path: Path) -> MakeReview:
     """The page of an audit in a folder; pictures come from `paths` (by row) or are plain squares."""
 
-    def make(count: int = 12, *, folder: Path = tmp_path, paths: Sequence[str] | None = None, **more: object) -> Review:
+    def make(
+        count: int = 12, *, folder: Path = tmp_path, paths: Sequence[str] | None = None, again: bool = False,
+        **more: object,
+    ) -> Review:  # fmt: skip
         audit = made_up(count, paths=paths, **more)  # type: ignore[arg-type]
         squares = (torch.arange(count) % 256).to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8)
         sources = squares if paths is None else paths[::-1]
         decisions = Decisions(folder, audit, "ann")
         decisions.take_over()
-        return Review("made up", audit, make_queue(audit), decisions, Thumbnails(sources, audit.order.tolist()))
+        return Review("made up", audit, make_queue(audit, again), decisions, Thumbnails(sources, audit.order.tolist()))
 
     return make

@@ -173,6 +173,7 @@ def test_a_reload_in_the_middle_goes_on_where_it_was(make_review: Any, open_tab:
         press(page, "k", "a")
         place = current(page)
         comes(page, "revision === 2 && !source.waiting()")  # else it asks whether to leave
+        comes(page, f"location.hash.includes(encodeURIComponent('{place}'))")  # written 150 ms later
         page.reload()
         comes(page, f"document.getElementById('row-id').textContent === '{place}'")
         assert "2 of " in page.inner_text("#numbers")
@@ -461,3 +462,35 @@ def test_both_themes_can_be_read(make_review: Any, browser: Any) -> None:
             page.wait_for_selector("#losses svg")
             assert page.evaluate(measure) == []
             context.close()
+
+
+def test_a_further_round_asks_what_nobody_has_decided(make_review: Any, open_tab: Any) -> None:
+    review = make_review(decided=["keep", "accept"], classes=("ant", "b\x1b[31mee", "cat", "dog"))
+    with served(review) as (url, *_):
+        page = open_tab(url)
+        press(page, *"k" * 20)  # more often than there are labels to decide
+        until(lambda: len(decided(review)) == 10)
+        assert not review.decisions.codes[10:].any()
+        page.evaluate("goTo(11)")
+        assert page.inner_text("#now") == "✓ accepted before"
+        assert page.inner_text("#given") == "dog" and r"b\x1b[31mee" in page.inner_text("#f-given")
+        until(lambda: "7 of 7" in page.inner_text("#numbers"))
+        numbers = " ".join(page.inner_text("#numbers").split())
+        assert "12 of all 12 labels are decided" in numbers and "Decided before 2 in earlier rounds" in numbers
+        press(page, "g")
+        until(lambda: "✓ kept before" in page.inner_text("#sheet"))
+        page.check("#f-undecided")
+        until(lambda: "No label fits" in page.inner_text("#place"))
+
+
+def test_asked_again_decided_labels_come_first(make_review: Any, open_tab: Any) -> None:
+    review = make_review(decided=["keep", "accept"], again=True)
+    with served(review) as (url, *_):
+        page = open_tab(url)
+        assert current(page) == "made/00010" and page.inner_text("#now") == "✓ kept before"
+        press(page, "k", "x")
+        until(lambda: decided(review) == {10: "keep", 11: "exclude"})
+        until(lambda: "1 of 2" in page.inner_text("#numbers"))
+        press(page, "z")
+        until(lambda: decided(review) == {10: "keep"})
+        comes(page, "document.getElementById('now').textContent === '✓ accepted before'")

@@ -2,17 +2,22 @@ import csv
 import errno
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from scanmix.audit import Audit
 from scanmix.config import UserError
+from scanmix.data.corrections import apply_corrections
+from scanmix.data.examples import Examples
+from scanmix.files import CannotWrite
 from scanmix.review import Decisions
-from scanmix.review.decisions import CHOICES, CORRECTED, LOG
+from scanmix.review.decisions import CHOICES, CORRECTED, LOG, OnlyInLog
 
 
 @pytest.fixture
@@ -201,3 +206,129 @@ def test_ids_with_odd_characters_survive(tmp_path: Path, make_audit: Any) -> Non
     fresh(tmp_path, audit).decide([0, 1, 2], "accept")
     assert [row["id"] for row in corrected(tmp_path)[:3]] == odd
     assert fresh(tmp_path, audit).codes[:3].all()
+
+
+def test_decisions_of_earlier_rounds_are_carried_on(tmp_path: Path, make_audit: Any) -> None:
+    left_out = (("made/gone", "/x/gone.png", "bee"), ("made/=odd", "", "ant"))
+    audit = make_audit(decided=["keep", "accept", "relabel", "keep"], excluded=left_out)
+    decisions = fresh(tmp_path, audit)
+    assert decisions.codes.tolist() == [0] * 12 and decisions.before.tolist() == [0] * 8 + [1, 2, 3, 1]
+    decisions.decide([0], "accept")
+    rows = corrected(tmp_path)
+    words = [row["decision"] for row in rows]
+    assert words == ["accept", *[""] * 7, "keep", "accept", "relabel", "keep", "exclude", "exclude"]
+    assert [row["label"] for row in rows[8:12]] == audit["given"][8:12].tolist()
+    assert [(row["id"], row["path"], row["given"]) for row in rows[12:]] == list(left_out)
+    decisions.decide([8], "exclude")
+    decisions.decide([9], "unsure")
+    assert [row["decision"] for row in corrected(tmp_path)[8:10]] == ["exclude", "unsure"]  # the last word counts
+    decisions.undo()
+    decisions.undo()
+    assert [row["decision"] for row in corrected(tmp_path)[8:10]] == ["keep", "accept"]
+    assert state(fresh(tmp_path, audit)) == state(decisions)
+
+
+LINE = {
+    "change": 1, "who": "ann", "when": "2026-01-01T00:00:00+00:00", "id": "made/00000", "from": "ant", "to": "bee",
+    "decision": "accept",
+}  # fmt: skip
+
+
+def with_(**cells: Any) -> str:
+    return json.dumps({**LINE, **cells})
+
+
+@pytest.mark.parametrize(
+    ("damaged", "told"),
+    [
+        (with_().replace('"change": 1', '"change": 1e999'), "change"),
+        (with_(change=2**63), "change"),
+        (with_(change=2**53), "change"),
+        (with_().replace('"change": 1', '"change": ' + "9" * 5000), "number out of range"),
+        (with_(change=0), "change"),
+        (with_(change=-1), "change"),
+        (with_(change=True), "change"),
+        (with_(change=1.0), "change"),
+        (with_(change="1"), "change"),
+        ("[" * 20000, "recursion"),
+        ('{"a":' * 20000, "recursion"),
+        (with_(id=["made/00000"]), "id"),
+        (with_(id="made/99999"), "there is no id 'made/99999'"),
+        (with_(to="Bee"), "there is no class 'Bee'"),
+        (with_(to=None), "the label None with the decision 'accept'"),
+        (with_(to="ant", decision="exclude"), "the label 'ant' with the decision 'exclude'"),
+        (with_(decision="burn"), "decision"),
+        (with_(decision=""), "decision"),
+        (with_(more=1), "more"),
+        (json.dumps({key: value for key, value in LINE.items() if key != "who"}), "who"),
+        (with_(decision="undo"), "there is nothing to undo for 'made/00000'"),
+        (" ", "EOF"),
+        ("NaN", "to fit|JSON|object|dictionary"),
+    ],
+)
+def test_every_damaged_line_of_the_log_is_one_sentence(tmp_path: Path, audit: Audit, damaged: str, told: str) -> None:
+    text = with_(id="made/00001", change=1, decision="keep", to="bee") + "\n"
+    (tmp_path / LOG).write_text(text + damaged + "\n")
+    with pytest.raises(UserError, match=r"line 2 of .*review-log\.jsonl does not fit this run \(") as error:
+        fresh(tmp_path, audit)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+    assert re.search(told, str(error.value).partition("(")[2])
+    assert not (tmp_path / CORRECTED).exists()
+
+
+def test_a_log_that_goes_back_is_refused(tmp_path: Path, audit: Audit) -> None:
+    lines = [with_(change=1), with_(change=2, id="made/00001", to="ant"), with_(change=1, id="made/00002", to="ant")]
+    (tmp_path / LOG).write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"line 3 of .*\(change 1 comes after change 2\)"):
+        fresh(tmp_path, audit)
+    (tmp_path / LOG).write_text("\n".join(lines[:2]) + "\n")
+    assert fresh(tmp_path, audit).revision == 2
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path, audit: Audit) -> None:
+    (tmp_path / LOG).write_bytes(with_().encode().replace(b"ann", b"\xff\xfe") + b"\n")
+    with pytest.raises(UserError, match=r"line 1 of .* is no UTF-8"):
+        fresh(tmp_path, audit)
+
+
+def test_a_pipe_or_a_folder_in_place_of_the_log_is_told(tmp_path: Path, audit: Audit) -> None:
+    os.mkfifo(tmp_path / LOG)
+    with pytest.raises(UserError, match="named pipe"):
+        fresh(tmp_path, audit)
+    (tmp_path / LOG).unlink()
+    (tmp_path / LOG).mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        fresh(tmp_path, audit)
+
+
+@pytest.mark.parametrize("odd", ["b\r.png", "b\x1b[31m.png", "=1+1", "@sum", "-x", "+y", "\tz", "'=q", " a ", 'q"\r\n'])
+def test_odd_names_come_back_from_the_csv(tmp_path: Path, make_audit: Any, odd: str) -> None:
+    """Written by the review, read by the training: no name is another one afterwards, and no spreadsheet runs it."""
+    audit = make_audit(classes=("ant", "bee", odd, "dog"))
+    audit["id"][0] = odd
+    decisions = fresh(tmp_path, audit)
+    decisions.decide([0], "relabel", 2)
+    assert not re.search(rb"(?m)(^|,)\"?[=+@\t\r-]", (tmp_path / CORRECTED).read_bytes().partition(b"\n")[2])
+    examples = Examples(
+        images=torch.zeros(12, 1, 8, 8, dtype=torch.uint8), labels=torch.from_numpy(decisions.given),
+        class_names=audit.class_names, ids=tuple(audit["id"]),
+    )  # fmt: skip
+    result = apply_corrections(examples, tmp_path / CORRECTED)
+    assert result.labels.tolist() == decisions.labels.tolist() and result.labels[0] == 2
+    assert result.decided is not None and result.decided.nonzero().flatten().tolist() == [0]
+
+
+def test_where_only_the_csv_cannot_be_written_the_decision_holds(
+    tmp_path: Path, audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decisions = fresh(tmp_path, audit)
+
+    def full(*_: object) -> None:
+        raise CannotWrite("corrected.csv cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scanmix.review.decisions.write_text", full)
+        with pytest.raises(OnlyInLog, match=r"it is saved in review-log\.jsonl and holds, but corrected\.csv cannot"):
+            decisions.decide([0], "keep")
+    assert decisions.codes[0] == 1 and state(fresh(tmp_path, audit)) == state(decisions)
+    assert corrected(tmp_path)[0]["decision"] == "keep"

@@ -80,3 +80,42 @@ def test_progress_counts_by_hand(make_review: Any, tmp_path: Path) -> None:
     assert (now["spots_seen"], now["spots_kept"], now["excluded"]) == (2, 1, 1)
     left = [row for row in range(60) if row not in (0, 1, 2, 3, 4, 6, calm, *spots)]  # unsure is not settled
     assert now["expected_left"] == round(doubt[left].sum(), 1)
+
+
+def test_what_was_decided_before_comes_last_and_is_not_asked(make_audit: Any) -> None:
+    audit = make_audit(60, decided=["keep"] * 8 + ["accept"] * 4)
+    audit["kind"][-6:] = "wrong"  # the audit doubts half of them still
+    queue = make_queue(audit)
+    plain = make_queue(make_audit(60))
+    assert queue.order[-12:].tolist() == list(range(48, 60)) and sorted(queue.order.tolist()) == list(range(60))
+    assert queue.length == plain.length and not queue.spots[48:].any() and queue.spots.any()
+    shown = table(audit, queue)
+    assert shown["before"] == [0] * 48 + [1] * 8 + [2] * 4 and shown["again"] is False
+    assert table(make_audit(), make_queue(make_audit()))["before"] == [0] * 12
+
+
+def test_asked_again_it_comes_first(make_audit: Any) -> None:
+    audit = make_audit(60, decided=["keep"] * 12)
+    queue = make_queue(audit, again=True)
+    assert queue.order[:12].tolist() == list(range(48, 60)) and table(audit, queue)["again"] is True
+    once = make_queue(audit)
+    assert queue.order[12:].tolist() == once.order[:-12].tolist() and queue.length == once.length + 12
+
+
+def test_progress_of_a_further_round(make_review: Any) -> None:
+    review = make_review(60, decided=["keep"] * 8 + ["accept"] * 4, excluded=(("x", "", "ant"),), again=True)
+    review.audit["p_clean"][-3:] = 0.1
+    doubt = 1 - review.audit["p_clean"].astype(float)
+    start = progress(review.audit, review.queue, review.decisions)
+    assert (start["before"], start["before_doubted"], start["before_excluded"]) == (12, 3, 1)
+    assert (start["again_seen"], start["again_same"], start["all_decided"], start["looked"]) == (0, 0, 12, 0)
+    assert start["expected_first"] == start["expected_left"] == round(doubt[:48].sum(), 1)  # of decided ones, none
+    assert start["look_wrong"] == int((review.audit["p_clean"][:48] < 0.5).sum())
+    review.decisions.decide([48, 49, 50], "keep")
+    review.decisions.decide([51], "exclude")
+    review.decisions.decide([52], "relabel", (int(review.decisions.given[52]) + 2) % 4)
+    review.decisions.decide([53], "unsure")
+    review.decisions.decide([0], "accept")
+    now = progress(review.audit, review.queue, review.decisions)
+    assert (now["again_seen"], now["again_same"]) == (5, 3)
+    assert (now["looked"], now["found"], now["decided"], now["all_decided"]) == (1, 1, 7, 13)

@@ -1,4 +1,6 @@
+import asyncio
 import json
+import xml.etree.ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,9 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from scanmix.config import UserError
+from scanmix.files import CannotWrite
 from scanmix.review import Review, make_app
+from scanmix.review.connections import HEADERS
 from scanmix.review.decisions import CORRECTED, LOG
-from scanmix.review.server import FILES, listen
+from scanmix.review.server import FILES, LARGEST_BODY, listen
 
 TOKEN = "secret"
 HOME = "http://127.0.0.1:8000"
@@ -135,3 +139,114 @@ def test_it_listens_on_the_loopback_address_and_a_taken_port_is_told() -> None:
         assert first.getsockname()[0] == "127.0.0.1" and url.endswith(f"/{token}/") and len(token) >= 20
         with pytest.raises(UserError, match="cannot be used"):
             listen(first.getsockname()[1])
+
+
+NONSENSE = ["9" * 5000, "9" * 30, "-1", "+1", "%D9%A3", "1.0", "1e3", "0x1", "", " 1", "%00", "12"]
+
+
+@pytest.mark.parametrize("number", NONSENSE)
+def test_no_number_in_an_address_is_too_odd(client: TestClient, number: str) -> None:
+    for path in (f"api/rows/{number}", f"pictures/small/{number}"):
+        answer = client.get(f"/{TOKEN}/{path}")
+        assert answer.status_code == 404 and answer.headers["x-content-type-options"] == "nosniff", path
+    state = client.get(f"/{TOKEN}/api/state?since={number}")
+    assert state.status_code == 200 and state.json()["revision"] == 0
+    assert client.get(f"/{TOKEN}/api/rows/0003").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 20000, b'{"a":' * 20000, b"\xff", b"", b"null", b'{"rows":[0],"choice":"keep","since":1e999}',
+     b'{"rows":[0],"choice":"keep","since":-1}', b'{"rows":[-1],"choice":"keep","since":0}',
+     b'{"rows":[' + b"9" * 5000 + b'],"choice":"keep","since":0}',
+     b'{"rows":[99999999999999999999],"choice":"keep","since":0}',
+     b'{"rows":[0],"choice":"relabel","label":' + b"9" * 4000 + b',"since":0}',
+     b'{"rows":[0],"choice":"keep","since":' + b"9" * 25 + b"}", b'{"rows":[true],"choice":"keep","since":0}',
+     b'{"rows":[0],"choice":"\\ud800","since":0}'],
+)  # fmt: skip
+def test_no_body_is_too_odd(client: TestClient, review: Review, body: bytes) -> None:
+    for path in ("decisions", "undo"):
+        answer = client.post(f"/{TOKEN}/api/{path}", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400 and "not understood" in answer.json()["error"]
+        assert len(answer.text) < 300
+    assert review.decisions.revision == 0
+
+
+def test_a_body_beyond_the_limit_is_told(client: TestClient, review: Review) -> None:
+    sent = b'{"rows":[0],"choice":"keep","since":0}'
+    for extra, status in ((LARGEST_BODY - len(sent), 200), (LARGEST_BODY - len(sent) + 1, 413)):
+        body = sent + b" " * extra
+        for content in (body, iter([body[:99999], body[99999:]])):  # with its length, and in pieces
+            answer = client.post(
+                f"/{TOKEN}/api/decisions", content=content, headers={"content-type": "application/json"}
+            )
+            assert answer.status_code == status
+            assert status == 200 or f"more than {LARGEST_BODY} bytes" in answer.json()["error"]
+    assert review.decisions.revision == 2
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1:x@evil", "127.0.0.1:80@evil", "localhost:evil", "127.0.0.1:", "localhost", "127.0.0.1:99999", "[::1",
+     "127.0.0.1:8000:1", "127.0.0.1:8000/", "localhost:80 80", "127.0.0.1:-1", "evil:8000", "LOCALHOST.evil:80",
+     "127.0.0.1:" + "9" * 5000],
+)  # fmt: skip
+def test_a_host_is_this_machine_and_a_port_of_digits(client: TestClient, host: str) -> None:
+    answer = client.get(f"/{TOKEN}/", headers={"host": host})
+    assert answer.status_code == 403 and "loopback" in answer.text
+
+
+def test_every_refusal_carries_the_headers(client: TestClient) -> None:
+    wish = {"rows": [0], "choice": "keep", "since": 0}
+    answers = [
+        client.get("/"), client.get(f"/{TOKEN}/", headers={"host": "evil"}), ask(client, wish, origin="null"),
+        client.get(f"/{TOKEN}/none"), client.put(f"/{TOKEN}/api/decisions"), ask(client, {}),
+    ]  # fmt: skip
+    assert [answer.status_code for answer in answers] == [403, 403, 403, 404, 405, 400]
+    for answer in answers:
+        for name, value in HEADERS.items():
+            assert answer.headers[name] == value
+
+
+@pytest.mark.parametrize("path", ["", "*", "x", "x:1", "//", "/\ud800", "http://127.0.0.1:8000/"])
+def test_a_path_of_any_form_is_answered(review: Review, path: str) -> None:
+    """As they come from the wire: clients that are well made send none of these."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http", "method": "GET", "path": path, "raw_path": b"", "query_string": b"", "root_path": "",
+        "scheme": "http", "http_version": "1.1", "headers": [(b"host", b"127.0.0.1:8000")], "server": None,
+    }  # fmt: skip
+
+    async def answer() -> None:
+        await make_app(review, TOKEN)(scope, receive, send)
+
+    asyncio.run(answer())
+    assert sent[0]["status"] == 403 and (b"referrer-policy", b"no-referrer") in sent[0]["headers"]
+
+
+def test_a_full_disk_is_told_and_says_what_holds(
+    client: TestClient, review: Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise CannotWrite(f"{path.name} cannot be written: No space left on device")
+
+    monkeypatch.setattr("scanmix.review.decisions.write_text", full)
+    answer = ask(client, {"rows": [0], "choice": "keep", "since": 0})
+    assert answer.status_code == 507 and answer.json()["saved"] is True
+    assert "corrected.csv cannot be written: No space left" in answer.json()["error"]
+    assert review.decisions.codes[0] == 1
+
+
+def test_a_picture_that_is_gone_under_an_odd_name_is_a_drawing(make_review: Any) -> None:
+    review = make_review(paths=["/nowhere/\x1b[31m\x01.png"] * 12)
+    with TestClient(make_app(review, TOKEN), base_url=HOME) as client:
+        answer = client.get(f"/{TOKEN}/pictures/small/0")
+    assert answer.status_code == 200
+    xml.etree.ElementTree.fromstring(answer.text)  # a control character would end it

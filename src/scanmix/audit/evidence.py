@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
 from scanmix.data.duplicates import exact_groups
-from scanmix.data.examples import Examples
+from scanmix.data.examples import Examples, Excluded
 from scanmix.model import Seen
 from scanmix.trajectory import Snapshot
 
@@ -47,6 +47,10 @@ class Evidence:
     """(N,) bool: labels from which nothing was learned in the last epoch."""
     label_free: bool = False
     """No label was learned from at all."""
+    decided: Tensor | None = None
+    """(N,) int8, places in `DECIDED`: what a person decided before the training; None where nobody was asked."""
+    excluded: tuple[Excluded, ...] = ()
+    """What a person left out before the training."""
 
 
 def collect(seen: Seen, examples: Examples) -> Evidence:
@@ -63,6 +67,8 @@ def collect(seen: Seen, examples: Examples) -> Evidence:
         neighbors=neighbors,
         similarity=similarity,
         pictures=same_pictures(examples.images.cpu()),
+        decided=examples.decided,
+        excluded=examples.excluded,
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from scanmix.audit.evidence import Evidence, collect
-from scanmix.audit.kept import has_evidence, load_evidence
+from scanmix.audit.kept import has_evidence, load_evidence, save_evidence
 from scanmix.blocks.doubt import EVEN
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
@@ -46,6 +47,26 @@ def evidence_of(run: Run, examples: Examples | None = None) -> Evidence:
         set_aside=_set_aside(run, snapshots),
         label_free=METHODS[run.settings.method].label_free,
     )
+
+
+def remember_decisions(run: Run, examples: Examples) -> bool:
+    """Keep with a finished run what a person has decided since; return whether there was anything new.
+
+    For a run that was asked for again with the same labels, of which more have been looked at: nothing is to be
+    trained, but the list of what to look at next is another.
+
+    Raises:
+        UserError: what the run kept is damaged or cannot be written.
+    """
+    folder = run.folder
+    if folder is None or examples.decided is None or not has_evidence(folder):
+        return False
+    found = load_evidence(folder)
+    if found.ids != examples.ids or (found.decided is not None and torch.equal(found.decided, examples.decided)):
+        return False
+    save_evidence(folder, dataclasses.replace(found, decided=examples.decided, excluded=examples.excluded))
+    run.audit().to_csv(folder / "labels.csv")
+    return True
 
 
 def training_data(run: Run) -> Examples:

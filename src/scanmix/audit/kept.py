@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from scanmix.audit.evidence import Evidence
-from scanmix.data.examples import FOREIGN
+from scanmix.data.examples import DECIDED, FOREIGN, Excluded
 from scanmix.files import parse_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 
-TENSORS = ("labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "pictures")
+TENSORS = ("labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "pictures", "decided")
 """Whole numbers take 32 bits on the disk and 64 in memory."""
 
 
@@ -33,7 +33,8 @@ def save_evidence(folder: Path, evidence: Evidence) -> None:
         folder.mkdir(exist_ok=True)
     found = {name: tensor for name in TENSORS if (tensor := getattr(evidence, name)) is not None}
     tensors = {name: tensor.int() if tensor.dtype == torch.int64 else tensor for name, tensor in found.items()}
-    names = {"class_names": evidence.class_names, "ids": evidence.ids, "paths": evidence.paths}
+    names: dict[str, Any] = {"class_names": evidence.class_names, "ids": evidence.ids, "paths": evidence.paths}
+    names |= {"excluded": evidence.excluded} if evidence.excluded else {}
     write_tensors(folder / "evidence.safetensors", tensors)
     write_json(folder / "evidence.json", names)
 
@@ -55,6 +56,7 @@ def load_evidence(folder: Path) -> Evidence:
         content = parse_json((folder / "evidence.json").read_text(encoding="utf-8"))
         names = {key: _texts(content, key) for key in ("class_names", "ids")}
         paths = None if content["paths"] is None else _texts(content, "paths")
+        excluded = _excluded(content.get("excluded", []))
     path = folder / "evidence.safetensors"
     found = read_tensors(path, fix)
     with reading(path, fix):
@@ -70,6 +72,8 @@ def load_evidence(folder: Path) -> Evidence:
             neighbors=tensors.get("neighbors"),
             similarity=tensors.get("similarity"),
             pictures=tensors.get("pictures"),
+            decided=tensors.get("decided"),
+            excluded=excluded,
         )
         _check(evidence)
     return evidence
@@ -86,6 +90,17 @@ def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(content[key])
 
 
+def _excluded(rows: Any) -> tuple[Excluded, ...]:
+    """Id, path and given label of each example that a person left out.
+
+    Raises:
+        TypeError, ValueError: something else.
+    """
+    if not all(isinstance(text, str) for row in rows for text in row):
+        raise ValueError("excluded examples that are no texts")
+    return tuple((name, path, given) for name, path, given in rows)
+
+
 def _check(evidence: Evidence) -> None:
     """Numbers and names must be of the same examples, and point at examples and classes that exist.
 
@@ -98,6 +113,7 @@ def _check(evidence: Evidence) -> None:
     if evidence.paths is not None and len(evidence.paths) != count:
         raise ValueError(f"{count} ids and {len(evidence.paths)} paths")
     below = {"labels": classes, "true_labels": classes, "predictions": classes, "neighbors": count, "pictures": count}
+    below["decided"] = len(DECIDED)
     for name in TENSORS:
         tensor = getattr(evidence, name)
         if tensor is None:

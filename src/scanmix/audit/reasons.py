@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+DECIDED_BEFORE = {"keep": "kept by a person; ", "accept": "accepted by a person; ", "relabel": "given by a person; "}
+"""What stands before the evidence of a label that was decided in an earlier round."""
+
 
 def reason(row: Mapping[str, Any], twins: Sequence[str]) -> str:
     """Say why a label has its kind.
@@ -13,6 +16,11 @@ def reason(row: Mapping[str, Any], twins: Sequence[str]) -> str:
         row: the cells of the audit, by column.
         twins: ids of a few of the same pictures or vectors under other labels.
     """
+    decided = DECIDED_BEFORE.get(row.get("decided", ""), "")
+    return decided + _evidence(row, twins)
+
+
+def _evidence(row: Mapping[str, Any], twins: Sequence[str]) -> str:
     given, suggested = row["given"], row["suggested"]
     sure = f"{row['confidence']:.0%}"
     if row["kind"] == "duplicate":

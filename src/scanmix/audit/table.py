@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from scanmix.blocks.doubt import Rate
+from scanmix.blocks.doubt import EVEN, Rate
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
 from scanmix.data.cells import csv_line
+from scanmix.data.examples import Excluded
 from scanmix.data.records import load_pyarrow
 from scanmix.files import write_aside, write_text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Audit(Mapping[str, np.ndarray]):
-    """Columns by name, most doubtful label first; `docs/audit.md` says what each holds."""
+    """Columns by name, most doubtful label first, decided ones last; `docs/audit.md` says what each holds."""
 
     columns: Mapping[str, np.ndarray]
     order: np.ndarray
@@ -40,6 +41,8 @@ class Audit(Mapping[str, np.ndarray]):
     noise_rate: Rate
     confusion: np.ndarray
     """(C, C) expected counts: rows are true classes, columns given labels."""
+    excluded: tuple[Excluded, ...] = ()
+    """What a person left out before the training; these are no rows."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column."""
@@ -54,13 +57,34 @@ class Audit(Mapping[str, np.ndarray]):
         return len(self.columns)
 
     @property
+    def decided(self) -> np.ndarray:
+        """(N,) bool: labels that a person decided before the training; counted as right wherever wrong ones are."""
+        words = self.columns.get("decided")
+        return np.zeros(len(self.order), dtype=bool) if words is None else np.array([word != "" for word in words])
+
+    @property
+    def doubt(self) -> np.ndarray:
+        """(N,) float64, how much of a wrong label each row counts for: 1 - p_clean, and nothing once decided."""
+        return np.where(self.decided, 0.0, 1 - self["p_clean"].astype(np.float64))
+
+    @property
+    def looks_wrong(self) -> np.ndarray:
+        """(N,) bool: p_clean, with the four decimals of `labels.csv`, is below a half and nobody has decided."""
+        below: np.ndarray = (self["p_clean"].astype(np.float64).round(4) < EVEN) & ~self.decided
+        return below
+
+    @property
     def transition(self) -> np.ndarray:
         """Estimated share of each true class (row) that was given each label (column). Shape: (C, C)."""
         return transition_matrix(torch.from_numpy(self.confusion)).numpy()
 
     def summary(self) -> dict[str, Any]:
-        """Return what holds for the data set as a whole, as JSON takes it."""
-        kind, count = np.unique(self["kind"], return_counts=True)
+        """Return what holds for the data set as a whole, as JSON takes it.
+
+        `kinds` and `looks_wrong` are counts of labels that nobody has decided, `decided` of the others.
+        """
+        decided = self.decided
+        kind, count = np.unique(self["kind"][~decided], return_counts=True)
         given = self.confusion.sum(0)
         wrong = given - self.confusion.diagonal()
         classes = [
@@ -71,11 +95,24 @@ class Audit(Mapping[str, np.ndarray]):
             "labels": len(self["id"]),
             "noise_rate": self.noise_rate._asdict(),
             "expected_wrong": float(wrong.sum()),
+            "looks_wrong": int(self.looks_wrong.sum()),
             "kinds": dict(zip(kind.tolist(), count.tolist(), strict=True)),
+            **self._decided_before(),
             "classes": sorted(classes, key=lambda row: -row["expected_wrong"] / max(row["labels"], 1)),
             "confused": self.confused_pairs(),
             "transition": self.transition.round(4).tolist(),
             "class_names": list(self.class_names),
+        }
+
+    def _decided_before(self) -> dict[str, Any]:
+        """What was decided in earlier rounds, and of how many of these the audit, who was not told, still doubts."""
+        if "decided" not in self.columns:
+            return {}
+        word, count = np.unique(self["decided"][self.decided], return_counts=True)
+        return {
+            "decided": dict(zip(word.tolist(), count.tolist(), strict=True)),
+            "decided_still_doubted": int((self["p_clean"][self.decided] < EVEN).sum()),
+            "excluded": len(self.excluded),
         }
 
     def confused_pairs(self, most: int = 10) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
 from scanmix.blocks.divide import clean_probability
 from scanmix.blocks.doubt import (
+    Rate,
     count_forgotten,
     estimate_noise,
     given_share,
@@ -28,6 +29,7 @@ from scanmix.blocks.doubt import (
 )
 from scanmix.blocks.neighbors import neighbor_vote
 from scanmix.blocks.transition import expected_confusion
+from scanmix.data.examples import DECIDED
 
 TWINS = 3
 """Of the same pictures under other labels so many are named."""
@@ -40,6 +42,9 @@ def audit(evidence: Evidence) -> Audit:
     training (at its end, where nothing was kept of the way) and the vote of the neighbors, to each of whom the
     networks give their probabilities: the example's own label, which a network may know by heart, has no part in
     it. p_clean is the posterior of a two-component mixture on that score.
+
+    Labels that a person decided before the training come last and count as right in every count of wrong ones; their
+    own p_clean and kind stay as the evidence has them.
     """
     labels, probs, neighbors = evidence.labels, evidence.probs.float(), evidence.neighbors
     losses = _losses(evidence)
@@ -52,11 +57,15 @@ def audit(evidence: Evidence) -> Audit:
     seen = torch.stack(witnesses)
     score = seen.mean(0)
     p_clean = clean_probability(-score)
-    order = torch.from_numpy(np.lexsort((score.numpy(), p_clean.numpy())))
-    posterior = truth_posterior(p_clean, belief, labels)
+    decided = torch.zeros(len(labels), dtype=torch.bool) if evidence.decided is None else evidence.decided > 0
+    order = torch.from_numpy(np.lexsort((score.numpy(), p_clean.numpy(), decided.numpy())))
+    believed = p_clean.masked_fill(decided, 1.0)
+    posterior = truth_posterior(believed, belief, labels)
     columns = _columns(evidence, p_clean, score, belief, losses)
     columns = {name: column[order.numpy()] for name, column in columns.items()}
-    columns["expected_wrong"] = (1 - columns["p_clean"].astype(np.float64)).cumsum().round(2)
+    columns["expected_wrong"] = (1 - believed[order].double()).cumsum(0).numpy().round(2)
+    if "decided" in columns:
+        columns["decided"] = columns.pop("decided")  # the last, so that who reads by place goes on
     place = order.argsort()
     return Audit(
         columns=columns,
@@ -66,9 +75,20 @@ def audit(evidence: Evidence) -> Audit:
         neighbors=None if neighbors is None else place[neighbors[order]].numpy(),
         epochs=tuple(snapshot.epoch for snapshot in evidence.snapshots),
         losses=losses[:, :, order].numpy(),
-        noise_rate=estimate_noise(seen, p_clean),
+        noise_rate=_noise_rate(seen, p_clean, decided),
+        excluded=evidence.excluded,
         confusion=expected_confusion(posterior, labels).numpy(),
     )
+
+
+def _noise_rate(seen: Tensor, p_clean: Tensor, decided: Tensor) -> Rate:
+    """Share of all labels that are wrong, decided ones being right. Shape: (W, N), (N,), (N,) bool."""
+    if not bool(decided.any()):
+        return estimate_noise(seen, p_clean)
+    if bool(decided.all()):
+        return Rate(0.0, 0.0, 0.0)
+    share = float((~decided).double().mean())
+    return Rate(*(share * of_these for of_these in estimate_noise(seen[:, ~decided], p_clean[~decided])))
 
 
 def _columns(
@@ -104,6 +124,8 @@ def _columns(
         table["forgotten"] = count_forgotten(torch.stack(predicted)).numpy()
     table["against"] = np.array([_letters(column) for column in against.T.tolist()], dtype=object)
     table["suggestion"] = np.array(_origin(evidence), dtype=object)
+    if evidence.decided is not None:
+        table["decided"] = np.array(DECIDED, dtype=object)[evidence.decided.numpy()]
     rows = ({name: column[i] for name, column in table.items()} for i in range(count))
     table["reason"] = np.array([reason(row, twins.get(i, ())) for i, row in enumerate(rows)], dtype=object)
     return table

@@ -105,6 +105,12 @@ def _show(found: Audit, worst: int) -> None:
         f"({percent(rate['value'])}; the evidence allows {percent(rate['low'])} to {percent(rate['high'])})."
     )
     say("Kinds: " + ", ".join(f"{count} {kind}" for kind, count in summary["kinds"].items()) + ".")
+    if summary.get("decided"):
+        words = ", ".join(f"{count} {word}" for word, count in summary["decided"].items())
+        say(
+            f"Decided by a person before: {words}; not counted above, and last in the list. The evidence still speaks "
+            f"against {summary['decided_still_doubted']} of them."
+        )
     rows = [[row["class"], str(int(row["labels"])), f"{row['expected_wrong']:.0f}"] for row in summary["classes"]]
     print_table("Labels by class, the worst class first", ["label", "labels", "expected wrong"], rows)
     pairs = [[pair["given"], pair["true"], f"{pair['expected']:.0f}"] for pair in summary["confused"]]

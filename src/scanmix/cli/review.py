@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import webbrowser
 from pathlib import Path
@@ -26,13 +27,17 @@ def review(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; by default any that is free.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     who: Annotated[str | None, typer.Option(help="Name for the log of changes; by default yours here.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Ask labels once more that were decided before this run; they come first.")
+    ] = False,
     static: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one read-only HTML file of the worst labels instead.")
     ] = None,
 ) -> None:
     """Look at the labels of a finished run, worst first, and decide which are right.
 
-    Decisions are saved in the run folder one by one; image files and the labels you gave are never changed.
+    Labels that were decided before the run (`train --labels`) are not asked again. Decisions are saved in the run
+    folder one by one; image files and the labels you gave are never changed.
     """
     check_run(run)
     if static is not None:
@@ -47,12 +52,12 @@ def review(
     if opened.model.kind == "vector":
         raise UserError(f"{run} learned from vectors: there is nothing to look at; see {run / 'labels.csv'}")
     if static is not None:
-        count = write_static(_review_of(opened, run, name), static)
+        count = write_static(_review_of(opened, run, name, again), static)
         say(f"{static}: the {count} most doubtful labels, to be looked at without this program")
         return
     socket, token, url = listen(port)
     with socket, held(run, "under review", LOCK, url, "use that page or stop it first"):
-        page = _review_of(opened, run, name)
+        page = _review_of(opened, run, name, again)
         page.decisions.take_over()
         say(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
         if browser:
@@ -61,13 +66,27 @@ def review(
             serve(page, socket, token)
         except KeyboardInterrupt:
             say()
-    decided = int((page.decisions.codes > 0).sum())
-    say(f"{decided} of {len(page.decisions.codes)} labels are decided.")
-    if decided:
-        say(f"Next: scanmix train {_data_of(opened)} --labels {shlex.quote(str(run / CORRECTED))}")
+    _show_end(page)
+    if (page.decisions.codes > 0).any():
+        words = ["--labels", str(run / CORRECTED), *_new_folder(opened, run)]
+        say(f"Next: scanmix train {_data_of(opened)} {shlex.join(words)}")
 
 
-def _review_of(run: Run, folder: Path, who: str) -> Review:
+def _show_end(page: Review) -> None:
+    """Tell how many labels are decided now, and how far earlier decisions hold."""
+    from scanmix.review.rows import progress
+
+    now = progress(page.audit, page.queue, page.decisions)
+    say(f"{now['all_decided']} of {now['labels']} labels are decided.")
+    if now["before"]:
+        again = f"; {now['again_same']} of {now['again_seen']} were decided the same again" if now["again_seen"] else ""
+        say(
+            f"{now['before']} of them were before this run; the audit still holds {now['before_doubted']} of these for "
+            f"wrong{again}."
+        )
+
+
+def _review_of(run: Run, folder: Path, who: str, again: bool) -> Review:
     """Weigh the labels and rebuild what was decided."""
     from scanmix.audit import audit as weigh
     from scanmix.audit import evidence_of, pictures_of
@@ -82,7 +101,7 @@ def _review_of(run: Run, folder: Path, who: str) -> Review:
     return Review(
         title=folder.resolve().name,
         audit=audit,
-        queue=make_queue(audit),
+        queue=make_queue(audit, again),
         decisions=Decisions(folder, audit, who),
         thumbnails=Thumbnails(pictures, audit.order.tolist()),
     )
@@ -92,3 +111,15 @@ def _data_of(run: Run) -> str:
     """The data of a run, as it is typed."""
     source = run.settings.source
     return "DATA" if source is None else shlex.quote(str(source["train"]["load"]["source"]))
+
+
+def _new_folder(run: Run, folder: Path) -> list[str]:
+    """The option that keeps a further round apart: by its name alone it would be taken for the round before."""
+    source = run.settings.source
+    if source is None or not any("corrections" in step for step in source["train"].get("steps", [])):
+        return []
+    name = re.sub(r"-round\d+$", "", folder.resolve().name)
+    count = 3
+    while (place := folder.with_name(f"{name}-round{count}")).exists():
+        count += 1
+    return ["--out", str(place)]

@@ -43,7 +43,9 @@ class Label(NamedTuple):
     suggested: str
     p_clean: str
     doubtful: bool
-    """It looks wrong: p_clean is below a half."""
+    """It looks wrong: p_clean is below a half, and no person has decided."""
+    decided: str
+    """What a person had decided before the training; empty where nobody had."""
 
 
 def seconds(run: Run) -> float:
@@ -66,12 +68,14 @@ def read_labels(folder: Path) -> list[Label]:
             p_clean = float(row["p_clean"])
         except ValueError:
             raise UserError(f"row {number} of {path} has the p_clean {row['p_clean']!r}, which is no number") from None
-        found.append(Label(row["id"], row["path"], row["given"], row["suggested"], row["p_clean"], p_clean < 0.5))
+        decided = row.get("decided") or ""
+        doubtful = p_clean < 0.5 and not decided
+        found.append(Label(row["id"], row["path"], row["given"], row["suggested"], row["p_clean"], doubtful, decided))
     return found
 
 
 def show_labels(folder: Path, truth: Mapping[str, str] | None = None, count: int = 5) -> None:
-    """Print how many labels look wrong (p_clean below a half) and the most doubtful few.
+    """Print how many labels look wrong (p_clean below a half, not decided by a person) and the most doubtful few.
 
     Where the truth (id -> class) is known, also how many of them are wrong, and of how many wrong ones.
     """
@@ -86,6 +90,9 @@ def show_labels(folder: Path, truth: Mapping[str, str] | None = None, count: int
         wrong = sum(truth.get(row.id) != row.given for row in rows)
         known = f"; {found} of these are ({percent(found / len(doubtful))}), of {wrong} wrong ones in all"
     say(f"{len(doubtful)} of {len(rows)} labels look wrong{known}.")
+    decided = sum(bool(row.decided) for row in rows)
+    if decided:
+        say(f"{decided} labels were decided by a person before; they are not counted and come last.")
     if not doubtful:
         return
     columns = ["image", "given", "suggested", "p(right)"] + (["truth"] if truth is not None else [])

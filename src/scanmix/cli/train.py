@@ -98,7 +98,7 @@ def train(
         precision=precision, batch_norm=batch_norm, parallel=parallel, **overrides,
     )  # fmt: skip
     if finished:
-        say(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
+        _show_finished(run, folder, examples)
     if is_first(nodes):
         _show_end(run, folder)
 
@@ -187,6 +187,14 @@ def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
         f"{tested}. Run folder: {folder}"
     )
     show_skipped(examples.skipped)
+
+
+def _show_finished(run: Run, folder: Path, examples: Examples) -> None:
+    from scanmix.audit import remember_decisions
+
+    say(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
+    if remember_decisions(run, examples):
+        say("What was decided since is kept with it, and counts in its list of labels.")
 
 
 def _show_end(run: Run, folder: Path) -> None:

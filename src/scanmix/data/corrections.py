@@ -1,6 +1,7 @@
 """Labels that a person corrected, read from a CSV and laid over examples.
 
-Columns: `label`, and `id` or `path` to say whose; `decision` where there is one: `exclude` leaves the row out.
+Columns: `label`, and `id` or `path` to say whose; `decision` where there is one: `exclude` leaves the row out, and
+`keep`, `accept` and `relabel` say that a person has looked at the label.
 """
 
 from __future__ import annotations
@@ -11,14 +12,26 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from scanmix.config import UserError
-from scanmix.data.examples import Examples
+from scanmix.data.cells import csv_text
+from scanmix.data.decisions import read_decision
+from scanmix.data.examples import DECIDED, JSON, Examples, Excluded
+from scanmix.files import check_regular
 
+EXCLUDE = "exclude"
 NAMED = 10
 """Unknown names that an error lists."""
+
+
+class _Row(NamedTuple):
+    """A row by column, and its decision in the words of `read_decision`."""
+
+    cells: dict[str, str]
+    decision: str
 
 
 def apply_corrections(examples: Examples, path: str | Path, sha256: str | None = None) -> Examples:
@@ -26,7 +39,8 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
 
     Rows are found by `id` where the file has that column, else by `path`. Examples that it does not name keep their
     labels, and those that it excludes may be gone already. The old labels become the true ones of nobody: what was
-    true before is still all that is known.
+    true before is still all that is known. Who was decided, and what is left out, is remembered (`Examples.decided`,
+    `Examples.excluded`).
 
     Args:
         examples: what to correct.
@@ -40,40 +54,75 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
     rows, found = _read(path)
     if sha256 not in (None, found):
         raise UserError(f"{path} is not what it was when the run began; bring it back, or train anew with --labels")
-    place, key = _places(examples, path, rows[0] if rows else {})
+    place, key = _places(examples, path, rows[0].cells if rows else {})
     number = {name: label for label, name in enumerate(examples.class_names)}
-    used = [row for row in rows if row.get("decision") != "exclude"]
-    _refuse(path, key, {row[key] for row in used} - place.keys(), f"not in {examples.name!r}")
-    _refuse(path, "label", {row["label"] for row in used} - number.keys(), f"no class of {examples.name!r}")
-    rows = [row for row in rows if row[key] in place]  # what is excluded may be gone
-    named = [place[row[key]] for row in rows]
+    used = [row for row in rows if row.decision != EXCLUDE]
+    _refuse(path, key, {row.cells[key] for row in used} - place.keys(), f"not in {examples.name!r}")
+    _refuse(path, "label", {row.cells["label"] for row in used} - number.keys(), f"no class of {examples.name!r}")
+    files = {name: i for i, name in enumerate(examples.paths or ())}
+    found_at = [place.get(row.cells[key], _by_file(row, files)) for row in rows]
+    gone = [row for row, i in zip(rows, found_at, strict=True) if i is None]
+    rows = [row for row, i in zip(rows, found_at, strict=True) if i is not None]
+    named = [i for i in found_at if i is not None]
     if len(set(named)) < len(named):
         twice = examples.ids[Counter(named).most_common(1)[0][0]]
         raise UserError(f"{path} has more than one row for {twice!r}; keep one")
     labels, keep = examples.labels.clone(), torch.ones(len(examples), dtype=torch.bool)
+    decided = torch.zeros(len(examples), dtype=torch.int8) if examples.decided is None else examples.decided.clone()
+    excluded = []
     for row, i in zip(rows, named, strict=True):
-        if row.get("decision") == "exclude":
+        if row.decision == EXCLUDE:
             keep[i] = False
-        else:
-            labels[i] = number[row["label"]]
-    return examples.corrected(labels, keep, step={"corrections": {"path": str(path), "sha256": found}})
+            where = "" if examples.paths is None else examples.paths[i]
+            excluded.append((examples.ids[i], where, examples.class_names[int(examples.labels[i])]))
+            continue
+        label = number[row.cells["label"]]
+        if row.decision or label != labels[i]:  # an empty cell beside the same label takes no decision back
+            decided[i] = DECIDED.index(row.decision) if row.decision in DECIDED else 0
+        labels[i] = label
+    excluded += [_left_out(row.cells, key) for row in gone]
+    step: JSON = {"corrections": {"path": str(path), "sha256": found}}
+    return examples.corrected(labels, keep, decided=decided, excluded=excluded, step=step)
 
 
-def _read(path: Path) -> tuple[list[dict[str, str]], str]:
-    """Rows by column, and the hash of the file."""
+def _by_file(row: _Row, files: Mapping[str, int]) -> int | None:
+    """Position of an excluded example by its file, should it be called otherwise here: it must not come back."""
+    return files.get(row.cells.get("path", "")) if row.decision == EXCLUDE else None
+
+
+def _left_out(cells: Mapping[str, str], key: str) -> Excluded:
+    """What the file says of an example that is gone."""
+    return cells[key], cells.get("path", ""), cells.get("given") or cells["label"]
+
+
+def _read(path: Path) -> tuple[list[_Row], str]:
+    """Rows, and the hash of the file."""
     try:
+        check_regular(path)
         content = path.read_bytes()
-        table = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        rows = [{name: cell or "" for name, cell in row.items() if name} for row in table]
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except OSError as error:
         raise UserError(f"the labels {path} cannot be read: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"the labels {path} are no UTF-8 CSV: {error}") from None
-    columns = set(table.fieldnames or ())
-    if "label" not in columns or not columns & {"id", "path"}:
-        raise UserError(
-            f"{path} needs the columns label, and id or path; it has {', '.join(sorted(columns)) or 'none'}"
-        )
+    columns = lines[0] if lines else []
+    if "label" not in columns or not {*columns} & {"id", "path"}:
+        has = ", ".join(sorted(columns)) or "none"
+        raise UserError(f"{path} needs the columns label, and id or path; it has {has}")
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name]
+    if twice:
+        raise UserError(f"{path} has the column {twice[0]!r} twice; keep one")
+    rows = []
+    for number, line in enumerate(lines[1:], start=1):
+        if not line:
+            continue
+        if len(line) != len(columns):
+            raise UserError(
+                f"row {number} of {path} has {len(line)} cells where the first line has {len(columns)}; "
+                "put cells with commas, quotes or line breaks into quotes, and complete what is cut off"
+            )
+        cells = dict(zip(columns, map(csv_text, line), strict=True))
+        rows.append(_Row(cells, read_decision(cells.get("decision", ""), path, number)))
     return rows, hashlib.sha256(content).hexdigest()
 
 

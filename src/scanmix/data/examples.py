@@ -22,6 +22,10 @@ Kind: TypeAlias = Literal["image", "vector"]
 """What an example is."""
 FOREIGN = -1
 """The true label of an image that is of no class here, whatever label it was given: open-set noise."""
+DECIDED = ("", "keep", "accept", "relabel")
+"""What a person may have decided of a label that is still there; the place is the code in `Examples.decided`."""
+Excluded: TypeAlias = tuple[str, str, str]
+"""What is left of an example that a person left out: id, path ("" where there is none) and the label it was given."""
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007
 
 
@@ -74,6 +78,9 @@ class Examples:
         noise: what `add_noise` did, or what is known of labels that came wrong; else None.
         source: how to load these examples again (`readers.reload`), or None for arrays in memory.
         skipped: files set aside while reading, each "path: reason".
+        decided: (N,) int8, places in `DECIDED`: the labels that a person has decided already, for the list of what to
+            look at next. No method sees it, and it is not in the fingerprint. None where nobody was asked.
+        excluded: what a person has left out of these examples, so that it stays out.
 
     Raises:
         UserError: if shapes, types, label range or ids do not fit together.
@@ -90,6 +97,8 @@ class Examples:
     noise: NoiseReport | None = None
     source: Mapping[str, JSON] | None = None
     skipped: tuple[str, ...] = ()
+    decided: Tensor | None = None
+    excluded: tuple[Excluded, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -111,6 +120,9 @@ class Examples:
         _check_labels(self.labels, len(self), self.num_classes, f"labels of {self.name!r}")
         if self.true_labels is not None:
             _check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}", FOREIGN)
+        if self.decided is not None and (self.decided.dtype != torch.int8 or self.decided.shape != (len(self),)):
+            has = f"{self.decided.dtype} of shape {tuple(self.decided.shape)}"
+            raise UserError(f"decided of {self.name!r} must be {len(self)} int8 numbers, not {has}.")
 
     def __len__(self) -> int:
         """Return N."""
@@ -181,6 +193,7 @@ class Examples:
             true_labels=true_labels,
             noise=noise,
             source=None,
+            decided=None if self.decided is None else self.decided[chosen],
         )
 
     def per_class(self, count: int, seed: int = 0) -> Examples:
@@ -205,6 +218,8 @@ class Examples:
     def with_labels(self, labels: Tensor, *, noise: NoiseReport | None = None, step: JSON = None) -> Examples:
         """Return the same images with other given labels; the old become the true ones if none are known.
 
+        What a person decided was about the old ones, and is dropped.
+
         `step` is what `reload` must do to arrive here again; without it the result has no `source`.
         """
         return dataclasses.replace(
@@ -213,14 +228,20 @@ class Examples:
             true_labels=self.labels if self.true_labels is None else self.true_labels,
             noise=noise,
             source=None if step is None else self.source_after(step),
+            decided=None,
         )
 
-    def corrected(self, labels: Tensor, keep: Tensor, *, step: JSON) -> Examples:
+    def corrected(
+        self, labels: Tensor, keep: Tensor, *, step: JSON, decided: Tensor | None = None,
+        excluded: Sequence[Excluded] = (),
+    ) -> Examples:  # fmt: skip
         """Return the kept examples with labels that a person corrected; the old are not taken for the true ones.
 
-        Shape: labels (N,) int64, keep (N,) bool. `step` as in `with_labels`.
+        Shape: labels (N,) int64, keep (N,) bool, decided (N,) int8 as the field. `excluded` is what is left out now
+        or was gone already; `step` as in `with_labels`.
         """
-        relabeled = dataclasses.replace(self, labels=labels, noise=None)
+        left_out = tuple(dict.fromkeys((*self.excluded, *excluded)))
+        relabeled = dataclasses.replace(self, labels=labels, noise=None, decided=decided, excluded=left_out)
         kept = relabeled if bool(keep.all()) else relabeled.select(keep)  # a choice is a copy of its pixels
         return dataclasses.replace(kept, source=self.source_after(step))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,10 @@ class Findings:
     test: dict[str, Any] | None
     """What `evaluate` says of the test images."""
     no_test: str
+    rounds: Mapping[str, int] | None = None
+    """What `earlier_rounds` says of the labels that were decided before the run; None where none were."""
+    no_rounds: str = ""
+    """Why that is not known, where there were some."""
 
     @property
     def given(self) -> Tensor:
@@ -91,11 +95,24 @@ def gather(folder: str | Path, bar: Bar) -> Findings:
     except UserError as error:
         no_test = str(error)
     bar.advance()
+    rounds, no_rounds = (None, "") if audit is None or "decided" not in audit else _rounds(folder, audit)
     return Findings(
         run=run, folder=folder, versions=read_toml(folder / "run.toml").get("versions", {}), toml=text,
         snapshots=snapshots, labels=labels, audit=audit, no_audit=no_audit, pictures=pictures,
-        no_pictures=no_pictures, test=test, no_test=no_test,
+        no_pictures=no_pictures, test=test, no_test=no_test, rounds=rounds,
+        no_rounds=no_rounds,
     )  # fmt: skip
+
+
+def _rounds(folder: Path, audit: Audit) -> tuple[Mapping[str, int] | None, str]:
+    """How far decisions of earlier rounds hold, in the eyes of the audit and of whoever was asked again."""
+    from scanmix.review.decisions import Decisions  # brings a server along
+    from scanmix.review.rows import earlier_rounds
+
+    try:
+        return earlier_rounds(audit, Decisions(folder, audit, "")), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def _pictures(run: Run, evidence: Evidence) -> tuple[Sequence[str] | Tensor | None, str]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from scanmix.data.names import visible
 from scanmix.files import write_text
 from scanmix.progress import progress
 from scanmix.report import curves, labels, sheet
@@ -42,7 +44,7 @@ def render(found: Sequence[Findings], epochs: Sequence[int] = ()) -> str:
     """Return the page about the first of one or two runs, with the other beside it."""
     environment = Environment(
         loader=PackageLoader("scanmix.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_harmless,
     )  # fmt: skip
     environment.filters |= {"percent": _percent, "shown": _shown, "sentence": _sentence}
     return environment.get_template("report.html").render(_context(found, epochs))
@@ -58,6 +60,7 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
         "thing": main.run.settings.kind,
         "audit": main.audit,
         "summary": None if main.audit is None else main.audit.summary(),
+        "decided": 0 if main.audit is None else int(main.audit.decided.sum()),
         "label_free": any(line.get("accuracy_after_matching") for each in found for line in each.run.metrics),
         "runs": runs,
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -83,6 +86,12 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
         "cards": cards,
         "tiny": all(card.tiny for card in cards),
     }
+
+
+def _harmless(value: Any) -> Any:
+    """What stands in the page: names as they are, but for control characters."""
+    is_name = isinstance(value, str | Path) and not isinstance(value, Markup)
+    return visible(str(value)) if is_name else value
 
 
 def _percent(share: float | None, digits: int = 1) -> str:

@@ -59,12 +59,15 @@ class Card(NamedTuple):
 
 
 def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
-    """Return the most doubtful labels as cards, without images where there are no pictures; none without an audit."""
+    """Return the most doubtful labels that nobody has decided, as cards; none without an audit.
+
+    Without images where there are no pictures.
+    """
     audit, pictures, truth = found.audit, found.pictures, found.truth
     if audit is None:
         return []
     cards = []
-    for row in range(min(count, len(audit["id"]))):
+    for row in range(min(count, int((~audit.decided).sum()))):
         place = int(audit.order[row])
         near = [] if audit.neighbors is None else audit.neighbors[row, :NEIGHBORS].tolist()
         picture = None if pictures is None else _seen(pictures[place], LARGE)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from scanmix.data.names import visible
+
 CHARACTER = 6.2
 """Width of a letter at the size of the style sheet, about, in units of the drawing."""
 TONES = 6
@@ -19,16 +21,20 @@ TONES = 6
 
 
 def tag(name: str, *children: str, **attributes: str | float) -> Markup:
-    """Return an element; children that are no `Markup` are escaped, `_` in attributes becomes `-`."""
+    """Return an element; children that are no `Markup` are escaped, `_` in attributes becomes `-`.
+
+    Control characters are shown by their numbers.
+    """
     shown = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), short(value)) for key, value in attributes.items()
     )
-    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), shown, Markup("").join(children))
+    inside = Markup("").join(child if isinstance(child, Markup) else visible(child) for child in children)
+    return Markup("<{0}{1}>{2}</{0}>").format(Markup(name), shown, inside)
 
 
 def short(value: str | float) -> str:
     """Write a coordinate with two decimals at most; text stays as it is."""
-    return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+    return visible(value) if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def label(content: str, x: float, y: float, anchor: str = "middle", kind: str = "label") -> Markup:

@@ -5,26 +5,33 @@ Legend: N rows of an audit.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import pydantic
 
 from scanmix.audit import Audit
-from scanmix.config import UserError
-from scanmix.files import write_aside
+from scanmix.config import STRICT, UserError
+from scanmix.data.cells import csv_line
+from scanmix.data.examples import DECIDED
+from scanmix.files import CannotWrite, reading, write_text, writing
 
 LOG, CORRECTED = "review-log.jsonl", "corrected.csv"
-CHOICES = ("", "keep", "accept", "relabel", "exclude", "unsure")
+CHOICES = (*DECIDED, "exclude", "unsure")
 """What may be decided; the place is the code, and the first is undecided."""
 UNDO = "undo"
+MOST = 2**53
+"""No revision is as large: the page counts in doubles."""
+
+
+class OnlyInLog(CannotWrite):
+    """A change that holds, since it is in the log; the CSV is as it was before."""
 
 
 class State(NamedTuple):
@@ -32,6 +39,22 @@ class State(NamedTuple):
 
     code: int
     label: int
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class Entry:
+    """A line of the log: one row of one change."""
+
+    change: Annotated[int, pydantic.Field(ge=1, lt=MOST)]
+    who: str
+    when: str
+    id: str
+    before: Annotated[str | None, pydantic.Field(alias="from")]
+    after: Annotated[str | None, pydantic.Field(alias="to")]
+    decision: Literal["keep", "accept", "relabel", "exclude", "unsure", "undo"]
+
+
+READ_ENTRY = pydantic.TypeAdapter(Entry)
 
 
 class Decisions:
@@ -54,6 +77,10 @@ class Decisions:
         """(N,) places in `CHOICES`."""
         self.labels = self.given.copy()
         """(N,) as they hold now: the given one until somebody decides otherwise."""
+        self.before = np.array([CHOICES.index(word) for word in audit.columns.get("decided", ())], dtype=np.int8)
+        """(N,) places in `CHOICES`, decided in earlier rounds: they hold until somebody decides again."""
+        if not len(self.before):
+            self.before = np.zeros(len(self.given), dtype=np.int8)
         self.changed_at = np.zeros(len(self.given), dtype=np.int64)
         """(N,) revision that last touched each row."""
         self.revision = 0
@@ -63,6 +90,7 @@ class Decisions:
         self._lock = threading.Lock()
         self._replay()
         self._csv = [self._csv_line(row) for row in range(len(self.given))]
+        self._left_out = [csv_line((*row, row[-1], "exclude")) for row in audit.excluded]
 
     @property
     def _log(self) -> Path:
@@ -72,12 +100,13 @@ class Decisions:
         """Bring the files into line after a crash: for the one who is going to write.
 
         Raises:
-            OSError: they cannot be written.
+            CannotWrite: they cannot be written.
         """
         if self._log.exists():
-            content = self._log.read_bytes()
-            if not content.endswith(b"\n"):
-                os.truncate(self._log, content.rfind(b"\n") + 1)
+            with writing(self._log):
+                content = self._log.read_bytes()
+                if not content.endswith(b"\n"):
+                    os.truncate(self._log, content.rfind(b"\n") + 1)
             self._write_corrected()
 
     def decide(self, rows: Sequence[int], choice: str, label: int | None = None) -> list[int]:
@@ -88,6 +117,7 @@ class Decisions:
         Raises:
             UserError: an unknown choice, row or label.
             OSError: it could not be written; then nothing has changed.
+            OnlyInLog: it holds, but the CSV could not be written.
         """
         rows = list(dict.fromkeys(rows))
         if choice not in CHOICES[1:]:
@@ -104,7 +134,7 @@ class Decisions:
         """Take the last change back, whoever made it; return its rows, none when there is nothing to undo.
 
         Raises:
-            OSError: it could not be written; then nothing has changed.
+            OSError, OnlyInLog: as `decide`.
         """
         with self._lock:
             if not self._undoable:
@@ -151,7 +181,10 @@ class Decisions:
         self._apply(changes, undo)
         for row, _ in changes:
             self._csv[row] = self._csv_line(row)
-        self._write_corrected()
+        try:
+            self._write_corrected()
+        except CannotWrite as error:
+            raise OnlyInLog(f"it is saved in {LOG} and holds, but {error}") from error
 
     def _apply(self, changes: Sequence[tuple[int, State]], undo: bool) -> None:
         if not undo:
@@ -171,14 +204,12 @@ class Decisions:
         return None if CHOICES[state.code] == "exclude" else self.class_names[state.label]
 
     def _csv_line(self, row: int) -> str:
-        names, text = self.class_names, io.StringIO()
-        cells = (self._ids[row], self._paths[row], names[self.labels[row]], names[self.given[row]])
-        csv.writer(text, lineterminator="\n").writerow([*cells, CHOICES[self.codes[row]]])
-        return text.getvalue()
+        names, choice = self.class_names, CHOICES[self.codes[row] or self.before[row]]
+        return csv_line((self._ids[row], self._paths[row], names[self.labels[row]], names[self.given[row]], choice))
 
     def _write_corrected(self) -> None:
-        text = "id,path,label,given,decision\n" + "".join(self._csv)
-        write_aside(self.folder / CORRECTED, lambda aside: aside.write_bytes(text.encode()))
+        text = "id,path,label,given,decision\n" + "".join(self._csv) + "".join(self._left_out)
+        write_text(self.folder / CORRECTED, text)
 
     def _replay(self) -> None:
         if not self._log.exists():
@@ -187,28 +218,55 @@ class Decisions:
                     f"{self.folder / CORRECTED} is there without a {LOG}; move it away: it would be replaced"
                 )
             return
-        whole = self._log.read_bytes().rpartition(b"\n")[0]
+        with reading(self._log, "correct or move it"):
+            whole = self._log.read_bytes().rpartition(b"\n")[0]
         place = {name: row for row, name in enumerate(self._ids)}
         number = {name: label for label, name in enumerate(self.class_names)}
         for count, line in enumerate(whole.splitlines(), start=1):
             try:
-                self._replay_line(json.loads(line), place, number)
-            except (ValueError, KeyError, TypeError, IndexError) as error:
+                self._replay_line(read_entry(line), place, number)
+            except ValueError as error:
                 raise UserError(
                     f"line {count} of {self._log} does not fit this run ({error}); correct or move it"
                 ) from None
 
-    def _replay_line(self, entry: dict[str, Any], place: dict[str, int], number: dict[str, int]) -> None:
-        row, change, choice = place[entry["id"]], int(entry["change"]), entry["decision"]
-        begins = change != self.revision
-        self.revision = change
-        if choice == UNDO:
+    def _replay_line(self, entry: Entry, place: dict[str, int], number: dict[str, int]) -> None:
+        if entry.id not in place:
+            raise ValueError(f"there is no id {entry.id!r}")
+        if entry.change < self.revision:
+            raise ValueError(f"change {entry.change} comes after change {self.revision}")
+        row, begins = place[entry.id], entry.change != self.revision
+        self.revision = entry.change
+        if entry.decision == UNDO:
+            if not self._undoable or row not in self._undoable[-1]:
+                raise ValueError(f"there is nothing to undo for {entry.id!r}")
             self._apply([(row, self._before(row))], undo=True)
             return
-        label = int(self.given[row]) if entry["to"] is None else number[entry["to"]]
-        self._apply([(row, State(CHOICES.index(choice), label))], undo=False)
+        if (entry.after is None) != (entry.decision == "exclude"):
+            raise ValueError(f"the label {entry.after!r} with the decision {entry.decision!r}")
+        if entry.after is not None and entry.after not in number:
+            raise ValueError(f"there is no class {entry.after!r}")
+        label = int(self.given[row]) if entry.after is None else number[entry.after]
+        self._apply([(row, State(CHOICES.index(entry.decision), label))], undo=False)
         if not begins:  # further rows of one change are undone with the first
+            if len(self._undoable) < 2:
+                raise ValueError(f"change {entry.change} decides after it took back")
             self._undoable[-2].update(self._undoable.pop())
+
+
+def read_entry(line: bytes) -> Entry:
+    """Read a line of the log.
+
+    Raises:
+        ValueError: it is none; says in a few words where.
+    """
+    try:
+        return READ_ENTRY.validate_json(line.decode("utf-8"), strict=True)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start + 1} is no UTF-8") from None
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ValueError(": ".join([*map(str, first["loc"]), first["msg"]])) from None
 
 
 def _append(path: Path, content: bytes) -> None:

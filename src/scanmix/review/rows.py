@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scanmix.audit import Audit
+from scanmix.blocks.doubt import EVEN
 from scanmix.review.decisions import CHOICES, Decisions
 
 SPOT_EVERY = 20
@@ -22,7 +23,7 @@ KEPT, EXCLUDED, UNSURE = (CHOICES.index(choice) for choice in ("keep", "exclude"
 
 
 class Queue(NamedTuple):
-    """The order in which rows are shown: the doubtful, spot checks among them, and then all others."""
+    """The order in which rows are shown: the doubtful, spot checks among them, then all others, decided ones last."""
 
     order: np.ndarray
     """(N,) rows."""
@@ -30,12 +31,19 @@ class Queue(NamedTuple):
     """The first so many are to be looked at."""
     spots: np.ndarray
     """(N,) bool, by row."""
+    again: bool = False
+    """Whether labels that were decided in an earlier round are asked again."""
 
 
-def make_queue(audit: Audit) -> Queue:
-    """Mix a few of the surest labels, chosen by their ids, among the doubtful ones; the same every time."""
-    fine = audit["kind"] == "fine"
-    doubtful = np.flatnonzero(~fine)
+def make_queue(audit: Audit, again: bool = False) -> Queue:
+    """Mix a few of the surest labels, chosen by their ids, among the doubtful ones; the same every time.
+
+    Labels that were decided in an earlier round come after all others; with `again` before all others, to be decided
+    once more.
+    """
+    before = audit.decided
+    fine = (audit["kind"] == "fine") & ~before
+    doubtful = np.flatnonzero(~fine & ~before)
     surest = np.flatnonzero(fine)[fine.sum() // 2 :]  # rows come the most doubtful first
     draws = {row: _draw(audit["id"][row]) for row in surest.tolist()}
     step = SPOT_EVERY - 1
@@ -48,7 +56,10 @@ def make_queue(audit: Audit) -> Queue:
         mixed += rows
     spots = np.zeros(len(fine), dtype=bool)
     spots[chosen] = True
-    return Queue(np.array([*mixed, *np.flatnonzero(fine & ~spots)], dtype=np.int64), len(mixed), spots)
+    settled, rest = np.flatnonzero(before).tolist(), np.flatnonzero(fine & ~spots).tolist()
+    order = [*settled, *mixed, *rest] if again else [*mixed, *rest, *settled]
+    length = len(mixed) + (len(settled) if again else 0)
+    return Queue(np.array(order, dtype=np.int64), length, spots, again)
 
 
 def table(audit: Audit, queue: Queue) -> dict[str, Any]:
@@ -59,6 +70,8 @@ def table(audit: Audit, queue: Queue) -> dict[str, Any]:
         "kinds": list(KINDS),
         "choices": list(CHOICES),
         "order": queue.order.tolist(),
+        "before": [CHOICES.index(word) for word in audit.get("decided", [""] * len(audit["id"]))],
+        "again": queue.again,
         "id": audit["id"].tolist(),
         "path": audit["path"].tolist(),
         "given": [number[name] for name in audit["given"]],
@@ -89,26 +102,46 @@ def detail(audit: Audit, row: int) -> dict[str, Any]:
 
 def progress(audit: Audit, queue: Queue, decisions: Decisions) -> dict[str, Any]:
     """Return how far the review is, what it has found, and what is likely left."""
-    codes, spots = decisions.codes, queue.spots
+    codes, spots, before = decisions.codes, queue.spots, decisions.before > 0
     listed = np.zeros(len(codes), dtype=bool)
     listed[queue.order[: queue.length]] = True
-    looked, decided = (codes > 0) & ~spots & (audit["kind"] != "fine"), codes > 0
+    looked, decided = (codes > 0) & ~spots & ~before & (audit["kind"] != "fine"), codes > 0
     open_still = ~decided | (codes == UNSURE)  # of these the given label stays
-    doubt = 1 - audit["p_clean"].astype(np.float64)
+    doubt = audit.doubt
     return {
         "decided": int((decided & listed).sum()),
         "to_decide": queue.length,
-        "all_decided": int(decided.sum()),
+        "all_decided": int((decided | before).sum()),
         "labels": len(codes),
         "looked": int(looked.sum()),
         "found": int((looked & np.isin(codes, LOOKED_WRONG)).sum()),
         "excluded": int((codes == EXCLUDED).sum()),
         "expected_left": round(float(doubt[open_still].sum()), 1),
         "expected_first": round(float(doubt.sum()), 1),
+        "look_wrong": int(audit.looks_wrong.sum()),
         "spots": int(spots.sum()),
         "spots_seen": int((spots & decided).sum()),
         "spots_kept": int((spots & (codes == KEPT)).sum()),
         "spot_every": SPOT_EVERY,
+        **earlier_rounds(audit, decisions),
+    }
+
+
+def earlier_rounds(audit: Audit, decisions: Decisions) -> dict[str, int]:
+    """Return how many labels were decided before the run, how far they hold, and what was left out.
+
+    `before_doubted`: of how many the audit, which learned from them as from all others, still holds the label for
+    wrong. `again_seen`: how many were decided once more; `again_same`: and how many of these kept their label. Who
+    is unsure now has not decided.
+    """
+    before, codes = decisions.before > 0, decisions.codes
+    again = before & (codes > 0) & (codes != UNSURE)
+    return {
+        "before": int(before.sum()),
+        "before_doubted": int((before & (audit["p_clean"] < EVEN)).sum()),
+        "before_excluded": len(audit.excluded),
+        "again_seen": int(again.sum()),
+        "again_same": int((again & (codes == KEPT)).sum()),
     }
 
 

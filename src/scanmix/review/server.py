@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from scanmix.audit import Audit
 from scanmix.config import STRICT, UserError
-from scanmix.review.decisions import Decisions
+from scanmix.files import CannotWrite
+from scanmix.review.connections import LARGEST_HEAD, Hurried, with_headers
+from scanmix.review.decisions import MOST, Decisions, OnlyInLog
 from scanmix.review.rows import Queue, detail, progress, table
 from scanmix.review.thumbnails import SIDES, Thumbnails
 
@@ -31,13 +35,11 @@ LOCK = "review.lock"
 """There is one server, and one writer, for a run."""
 PAGE = Path(__file__).parent / "page"
 FILES = ("index.html", "review.css", "source.js", "draw.js", "grid.js", "review.js")
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; script-src 'self'; style-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
+LARGEST_BODY = 1 << 20
+"""Bytes: a decision for some hundred thousand labels."""
+LOOPBACK = re.compile(rf"(?:{re.escape(HOST)}|localhost):[0-9]{{1,5}}")
+"""Host names that mean this machine; the port may be a forwarded one."""
+Whole = Annotated[int, pydantic.Field(ge=0, lt=MOST)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +61,17 @@ class Review:
 class Wish:
     """What a page asks to be decided."""
 
-    rows: list[int]
+    rows: list[Whole]
     choice: str
-    since: int
-    label: int | None = None
+    since: Whole
+    label: Whole | None = None
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class UndoWish:
     """The last revision that a page knows, when it asks for the last change to be taken back."""
 
-    since: int
+    since: Whole
 
 
 def make_app(review: Review, token: str) -> ASGIApp:
@@ -84,18 +86,15 @@ def make_app(review: Review, token: str) -> ASGIApp:
         return everything
 
     def send_row(request: Request) -> Response:
-        row = request.path_params["row"]
-        return (
-            _json(detail(review.audit, row)) if row < len(review.thumbnails) else _json({"error": "no such row"}, 404)
-        )
+        row = _place(request.path_params["row"], len(review.thumbnails))
+        return _json({"error": "no such row"}, 404) if row is None else _json(detail(review.audit, row))
 
     def send_state(request: Request) -> Response:
-        since = request.query_params.get("since", "0")
-        return _json(review.state(int(since) if since.isdecimal() else 0))
+        return _json(review.state(_place(request.query_params.get("since", "0"), MOST) or 0))
 
     def send_picture(request: Request) -> Response:
-        row, size = request.path_params["row"], request.path_params["size"]
-        if size not in SIDES or row >= len(review.thumbnails):
+        row, size = _place(request.path_params["row"], len(review.thumbnails)), request.path_params["size"]
+        if size not in SIDES or row is None:
             return PlainTextResponse("no such picture", 404)
         picture = review.thumbnails.get(row, size)
         keep = "no-store" if picture.missing else "private, max-age=86400"
@@ -119,19 +118,26 @@ def make_app(review: Review, token: str) -> ASGIApp:
         Route("/", send_file),
         Route("/api/table", send_table),
         Route("/api/state", send_state),
-        Route("/api/rows/{row:int}", send_row),
+        Route("/api/rows/{row}", send_row),
         Route("/api/decisions", decide, methods=["POST"]),
         Route("/api/undo", undo, methods=["POST"]),
-        Route("/pictures/{size}/{row:int}", send_picture),
+        Route("/pictures/{size}/{row}", send_picture),
         Route("/{name}", send_file),
     ]
     return _guarded(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token)
 
 
+def configured(review: Review, token: str) -> uvicorn.Config:
+    """Return how the page is served."""
+    return uvicorn.Config(
+        make_app(review, token), http=Hurried, ws="none", log_level="error", lifespan="off", server_header=False,
+        timeout_graceful_shutdown=10, h11_max_incomplete_event_size=LARGEST_HEAD,
+    )  # fmt: skip
+
+
 def serve(review: Review, listening: socket.socket, token: str) -> None:
     """Answer on a bound socket until Ctrl-C, which is passed on as KeyboardInterrupt."""
-    config = uvicorn.Config(make_app(review, token), log_level="error", lifespan="off", timeout_graceful_shutdown=10)
-    uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(configured(review, token)).run(sockets=[listening])
 
 
 def listen(port: int) -> tuple[socket.socket, str, str]:
@@ -157,19 +163,22 @@ def _guarded(app: ASGIApp, token: str) -> ASGIApp:
     """Turn away what does not come from the page itself: other host names, other sites, no token."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        why = _refusal(Request(scope), token) if scope["type"] == "http" else None
-        await (PlainTextResponse(why, 403)(scope, receive, send) if why else app(scope, receive, _with_headers(send)))
+        why = _refusal(scope, token) if scope["type"] == "http" else None
+        await (PlainTextResponse(why, 403) if why else app)(scope, receive, with_headers(send))
 
     return guard
 
 
-def _refusal(request: Request, token: str) -> str | None:
-    headers, host = request.headers, request.headers.get("host", "")
-    if host.rpartition(":")[0] not in (HOST, "localhost"):
+def _refusal(scope: Scope, token: str) -> str | None:
+    """Why a request is turned away. Looks at single headers: the address as a whole need not make sense."""
+    headers = Headers(scope=scope)
+    host = headers.get("host", "")
+    if LOOPBACK.fullmatch(host) is None or int(host.rpartition(":")[2]) >= 1 << 16:
         return "this page answers on the loopback address only"
-    if not secrets.compare_digest(request.url.path.split("/")[1].encode(), token.encode()):
+    first = scope["path"].removeprefix("/").partition("/")[0]
+    if not secrets.compare_digest(first.encode("utf-8", "replace"), token.encode()):
         return "the address lacks the token; use the one that scanmix review printed last"
-    if request.method == "POST":
+    if scope["method"] == "POST":
         foreign = headers.get("origin", f"http://{host}") != f"http://{host}"
         if foreign or headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return "only the page itself may decide"
@@ -178,29 +187,46 @@ def _refusal(request: Request, token: str) -> str | None:
     return None
 
 
-def _with_headers(send: Send) -> Send:
-    async def adding(message: Any) -> None:
-        if message["type"] == "http.response.start":
-            there = {name for name, _ in message["headers"]}
-            extra = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-            message["headers"] = [*message["headers"], *(pair for pair in extra if pair[0] not in there)]
-        await send(message)
-
-    return adding
+def _place(text: str, end: int) -> int | None:
+    """A whole number in 0..end - 1, written with the digits 0 to 9; None for everything else, however long."""
+    digits = text.lstrip("0") or text[-1:]
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= len(str(end))):
+        return None
+    return int(digits) if int(digits) < end else None
 
 
 async def _answer(request: Request, kind: type[Asked], work: Callable[[Asked], dict[str, Any]]) -> Response:
     """Check what was asked, do it outside of the event loop, and turn what goes wrong into a sentence."""
     try:
-        wish = pydantic.TypeAdapter(kind).validate_json(await request.body())
+        body = await _body(request)
+        if body is None:
+            return _json({"error": f"that is more than {LARGEST_BODY} bytes; decide for fewer labels at once"}, 413)
+        wish = pydantic.TypeAdapter(kind).validate_json(body, strict=True)
         return _json(await run_in_threadpool(work, wish))
+    except ClientDisconnect:  # nobody is there to be answered
+        return Response(status_code=400)
     except pydantic.ValidationError as error:
-        return _json({"error": f"not understood: {error.errors()[0]['msg']}"}, 400)
+        return _json({"error": f"not understood: {error.errors(include_input=False)[0]['msg']}"}, 400)
+    except CannotWrite as error:
+        return _json({"error": str(error), "saved": isinstance(error, OnlyInLog)}, 507)
     except UserError as error:
         return _json({"error": str(error)}, 400)
     except OSError as error:
         return _json({"error": f"{error.filename or 'the run folder'} cannot be written: {error.strerror}"}, 507)
 
 
+async def _body(request: Request) -> bytes | None:
+    """What a request sends, read only as far as is allowed; None where that is too much."""
+    if _place(request.headers.get("content-length", "0"), LARGEST_BODY + 1) is None:
+        return None
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > LARGEST_BODY:
+            return None
+    return bytes(content)
+
+
 def _json(content: Any, status: int = 200) -> Response:
-    return Response(json.dumps(content, separators=(",", ":")), status, media_type="application/json")
+    headers = {"Connection": "close"} if status == 413 else None  # the rest of the body is not waited for
+    return Response(json.dumps(content, separators=(",", ":")), status, headers, media_type="application/json")

@@ -53,7 +53,7 @@ def _content(review: Review) -> tuple[int, dict[str, Any]]:
     number = {row: place for place, row in enumerate(shown)}
     for known in details:
         known["neighbors"] = [number[row] for row in known["neighbors"]]
-    columns = ("id", "given", "suggested", "kind", "score", "confidence")
+    columns = ("id", "given", "suggested", "kind", "score", "confidence", "before")
     state = review.state(0)
     return count, {
         "table": {

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from scanmix.config import UserError
+from scanmix.data.names import visible
 from scanmix.data.readers.pictures import preview
 
 SIDES = {"small": 160, "large": 900}
@@ -68,8 +69,8 @@ class Thumbnails:
         exact = isinstance(source, Tensor) or Path(source).suffix.lower() == ".png"
         try:
             return _encoded(preview(source, side), "PNG" if exact else "JPEG")
-        except UserError as error:
-            return _placeholder(str(error))
+        except (UserError, OSError, ValueError, MemoryError) as error:  # the last three: what encoding may raise
+            return _placeholder(visible(str(error)))
 
 
 def _encoded(image: Image.Image, kind: str) -> Picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import warnings
 from collections import Counter
@@ -9,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from scanmix.config import DataError
 from scanmix.data.cells import MISSING, as_text, one_name
 from scanmix.data.decisions import read_decision
-from scanmix.data.examples import Examples
+from scanmix.data.examples import DECIDED, Examples
 from scanmix.data.readers.folder import Row, to_examples
 from scanmix.data.records import read_records
 
@@ -30,8 +33,13 @@ class Entry(NamedTuple):
     path: str
     label: str
     split: str
-    excluded: bool
-    """A person has decided to leave it out."""
+    decision: str
+    """What a person has decided, in the words of `read_decision`."""
+
+    @property
+    def excluded(self) -> bool:
+        """Whether a person has decided to leave it out."""
+        return self.decision == "exclude"
 
 
 def read_table(
@@ -40,7 +48,8 @@ def read_table(
     """Read the images a table names. Paths are relative to `root`, by default the folder of the table.
 
     Rows without a label are set aside with the unreadable files; what stands for a missing label ("nan") is none.
-    A column `decision`, as `scanmix review` writes it, is honored: excluded rows are left out.
+    A column `decision`, as `scanmix review` writes it, is honored: excluded rows are left out, and what was decided of
+    the others is remembered.
 
     Shape: images (N, 1 or 3, size, size) uint8.
 
@@ -67,7 +76,16 @@ def read_table(
         f"{base / entry.path}: " + (f"the label {entry.label!r} stands for none" if entry.label else "no label")
         for entry in kept if not entry.label or entry.label in MISSING
     ]  # fmt: skip
-    return to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
+    train, test = to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
+    return _decided(train, base, entries) if any("decision" in record for record in records) else train, test
+
+
+def _decided(examples: Examples, base: Path, entries: list[Entry]) -> Examples:
+    """Remember what a person has decided, and what is left out."""
+    words = {entry.path: entry.decision for entry in entries}
+    codes = [DECIDED.index(words[name]) if words[name] in DECIDED else 0 for name in examples.ids]
+    excluded = tuple((entry.path, str(base / entry.path), entry.label) for entry in entries if entry.excluded)
+    return dataclasses.replace(examples, decided=torch.tensor(codes, dtype=torch.int8), excluded=excluded)
 
 
 def cell_of(table: Path, record: Mapping[str, Any], column: str, number: int) -> str:
@@ -97,7 +115,7 @@ def _entry(table: Path, base: Path, record: Mapping[str, Any], number: int) -> E
             f"row {number} of {table} has a {'path' if swallowed else 'label'} that runs over a line end; look for a "
             "quotation mark without its end there."
         )
-    return Entry(number, path, label, SPLITS[split.lower()], read_decision(decision, table, number) == "exclude")
+    return Entry(number, path, label, SPLITS[split.lower()], read_decision(decision, table, number))
 
 
 def _has_line_end(text: str) -> bool:

@@ -9,6 +9,10 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
+// A name without what steers terminals or hides in text: control characters by their numbers.
+const visible = (text) => text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+  (sign) => (sign < "\u0100" ? `\\x${sign.charCodeAt(0).toString(16).padStart(2, "0")}` : `\\u${sign.charCodeAt(0).toString(16)}`));
+
 const percent = (share) => `${(100 * share).toFixed(share > 0.995 || share < 0.095 ? 1 : 0)} %`;
 
 function picture(image, address, alt) {

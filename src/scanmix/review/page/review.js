@@ -4,6 +4,7 @@
 const POLL = 1000; // milliseconds between two looks at what other tabs decided
 const AHEAD = 4; // rows fetched before they are shown
 const MARKS = { keep: "✓ kept", accept: "✓ accepted", relabel: "✎", exclude: "✕ excluded", unsure: "? unsure" };
+const BEFORE = { keep: "✓ kept before", accept: "✓ accepted before", relabel: "✎ relabeled before" };
 const KIND_WORDS = { out_of_scope: "out of scope" };
 
 let table, codes, labels, shown = [], at = 0, revision = 0, view = "one";
@@ -14,9 +15,10 @@ start().catch((error) => trouble(error.message));
 
 async function start() {
   table = await source.table();
+  table.classes = table.classes.map(visible);
   codes = new Array(table.id.length).fill(0);
   labels = table.given.slice();
-  $("title").textContent = document.title = `Review of ${table.title}`;
+  $("title").textContent = document.title = `Review of ${visible(table.title)}`;
   document.body.classList.toggle("read-only", source.readOnly);
   if (source.readOnly) trouble(`A read-only copy: the ${table.order.length} most doubtful labels.`);
   fillFilters();
@@ -27,6 +29,9 @@ async function start() {
   readHash();
   if (!source.readOnly) setInterval(poll, POLL);
 }
+
+// Whether somebody should look at a row: decisions of an earlier round hold, unless they are asked again.
+const isOpen = (row) => codes[row] === 0 && (table.again || !table.before[row]);
 
 // ---- what is decided ------------------------------------------------------------------------------------------
 
@@ -86,7 +91,7 @@ async function deliver(path, body) {
     calm();
     return answer;
   } catch (error) {
-    trouble(`Not saved: ${error.message}`, true);
+    trouble(error.saved ? error.message : `Not saved: ${error.message}`, true);
     codes.fill(0);
     labels = table.given.slice();
     learn(await source.state(0));
@@ -105,14 +110,15 @@ function outcome(row, choice, label) {
 function words(row, choice = table.choices[codes[row]], label = labels[row]) {
   const name = label === null ? "" : table.classes[label];
   if (choice === "relabel") return `✎ ${name}`;
-  return MARKS[choice] ?? "undecided";
+  return MARKS[choice] ?? BEFORE[table.choices[table.before[row]]] ?? "undecided";
 }
 
 // ---- one by one ---------------------------------------------------------------------------------------------
 
 function next() {
-  const undecided = shown.findIndex((row, place) => place > at && codes[row] === 0);
-  showAt(undecided < 0 ? Math.min(at + 1, shown.length - 1) : undecided);
+  const undecided = shown.findIndex((row, place) => place > at && isOpen(row));
+  const settled = !table.again && table.before[shown[at + 1]]; // not asked, not even when nothing else is left
+  showAt(undecided >= 0 ? undecided : settled ? at : Math.min(at + 1, shown.length - 1));
 }
 
 function goTo(row) {
@@ -149,12 +155,12 @@ async function drawOne() {
   if (row === undefined) { drawn = -1; return; }
   const [given, suggested] = [table.given[row], table.suggested[row]];
   $("now").textContent = words(row);
-  $("now").className = table.choices[codes[row]] || "undecided";
+  $("now").className = table.choices[codes[row] || table.before[row]] || "undecided";
   if (drawn === row) return;
   drawn = row;
   picture($("picture"), source.picture(row, "large"), `given ${table.classes[given]}, suggested ${table.classes[suggested]}`);
-  $("row-id").textContent = table.id[row];
-  $("row-path").textContent = table.path[row];
+  $("row-id").textContent = visible(table.id[row]);
+  $("row-path").textContent = visible(table.path[row]);
   $("given").textContent = table.classes[given];
   $("suggested").textContent = table.classes[suggested];
   $("suggested-share").textContent = percent(table.confidence[row]);
@@ -175,7 +181,7 @@ function drawDetail(row, known) {
   const given = table.given[row];
   const share = known.classes.find(([label]) => label === given)[1];
   $("given-share").textContent = percent(share);
-  $("reason").textContent = known.reason;
+  $("reason").textContent = visible(known.reason);
   const networks = Math.max(known.losses.length, known.against.length);
   $("against").textContent = (known.against.length
     ? `Against the given label: ${known.against.join(" and ")} of ${networks} network${networks > 1 ? "s" : ""}. `
@@ -192,7 +198,7 @@ function drawDetail(row, known) {
 
 function neighbor(row, given) {
   const name = table.classes[table.given[row]];
-  const button = element("button", { type: "button", title: table.id[row] }, element("img", {}),
+  const button = element("button", { type: "button", title: visible(table.id[row]) }, element("img", {}),
     element("span", { textContent: name }));
   button.classList.toggle("same", table.given[row] === given);
   button.setAttribute("aria-label", `neighbor with given label ${name}`);
@@ -213,12 +219,14 @@ function drawChoices(row, classes) {
 // ---- grid -----------------------------------------------------------------------------------------------------
 
 function fillCell(cell, row) {
-  const names = `${table.classes[table.given[row]]} → ${table.classes[table.suggested[row]]}`;
-  const decided = codes[row] ? words(row) : "";
+  const [given, suggested] = [table.classes[table.given[row]], table.classes[table.suggested[row]]];
+  const names = given === suggested ? `${given} (no other)` : `${given} → ${suggested}`;
+  const decided = codes[row] || table.before[row] ? words(row) : "";
   cell.children[1].textContent = names;
   cell.children[2].textContent = decided;
-  cell.children[2].className = `badge ${table.choices[codes[row]]}`;
-  cell.setAttribute("aria-label", `given ${names.replace("→", "suggested")}, ${decided || "undecided"}`);
+  cell.children[1].title = names;
+  cell.children[2].className = `badge ${table.choices[codes[row] || table.before[row]]}`;
+  cell.setAttribute("aria-label", `given ${given}, suggested ${suggested}, ${decided || "undecided"}`);
 }
 
 function picked(row, open) {
@@ -249,7 +257,7 @@ function setView(wanted) {
   $("show-one").setAttribute("aria-pressed", view === "one");
   $("show-grid").setAttribute("aria-pressed", view === "grid");
   drawn = -1;
-  if (view === "grid") { drawPalette(); grid.show(shown, row); $("scroller").focus(); } else { document.activeElement?.blur(); showAt(at); }
+  if (view === "grid") { drawPalette(); grid.show(shown, row); if (!shown.length) redraw(); $("scroller").focus(); } else { document.activeElement?.blur(); showAt(at); }
   writeHash();
 }
 
@@ -275,9 +283,9 @@ function applyFilters(row) {
     && (suggested < 0 || table.suggested[each] === suggested)
     && (kind < 0 || table.kind[each] === kind)
     && table.score[each] >= low && table.score[each] <= high
-    && !($("f-undecided").checked && codes[each]));
+    && (!$("f-undecided").checked || isOpen(each)));
   const wanted = shown.indexOf(row);
-  at = wanted < 0 ? Math.max(0, shown.findIndex((each) => codes[each] === 0)) : wanted;
+  at = wanted < 0 ? Math.max(0, shown.findIndex(isOpen)) : wanted;
   setView(view);
 }
 
@@ -311,15 +319,23 @@ function readHash() {
 function drawProgress(now) {
   $("bar").value = now.to_decide ? now.decided / now.to_decide : 1;
   const entries = [
-    ["Decided", `${now.decided} of ${now.to_decide}`, `doubtful labels; ${now.all_decided} of all ${now.labels}`],
+    ["Decided", `${now.decided} of ${now.to_decide}`,
+      `to look at: labels in doubt for any reason, and ${now.spots} spot checks; ${now.all_decided} of all ${now.labels} labels are decided`],
     ["Precision so far", now.looked ? percent(now.found / now.looked) : "–",
       `${now.found} of ${now.looked} looked at were wrong: accepted or relabeled`],
     ["Wrong labels left", `≈ ${Math.round(now.expected_left)}`,
-      `expected among the undecided; ${Math.round(now.expected_first)} at the start`],
-    ["Excluded", now.excluded, "left out of training"],
+      `expected among the undecided: each label counts by its chance to be wrong; ${Math.round(now.expected_first)} at the start, ` +
+      `when ${now.look_wrong} were more likely wrong than right`],
+    ["Excluded", now.excluded, `left out of training${now.before_excluded ? `; ${now.before_excluded} more in earlier rounds` : ""}`],
     ["Spot checks", now.spots_seen ? `${now.spots_kept} of ${now.spots_seen} kept` : `0 of ${now.spots} seen`,
       `one in ${now.spot_every} is a label the audit is sure of, unmarked: it measures you and the score`],
   ];
+  if (now.before) {
+    entries.push(["Decided before", now.before,
+      `in earlier rounds, and believed; the audit still holds ${now.before_doubted} of them for wrong`]);
+    entries.push(["Decided the same again", now.again_seen ? `${now.again_same} of ${now.again_seen}` : "–",
+      table.again ? "kept when asked once more" : "scanmix review RUN --again asks once more"]);
+  }
   $("numbers").replaceChildren(...entries.map(([name, value, note]) => element("div", {},
     element("dt", { textContent: name }),
     element("dd", {}, element("strong", { textContent: value }), element("span", { className: "quiet", textContent: note })))));
@@ -328,7 +344,7 @@ function drawProgress(now) {
 function drawPairs() {
   const counts = new Map();
   for (const row of table.order) {
-    if (table.given[row] === table.suggested[row] || table.kinds[table.kind[row]] === "fine") continue;
+    if (table.before[row] || table.given[row] === table.suggested[row] || table.kinds[table.kind[row]] === "fine") continue;
     const pair = `${table.given[row]},${table.suggested[row]}`;
     counts.set(pair, (counts.get(pair) ?? 0) + 1);
   }
@@ -347,7 +363,7 @@ function say(sentence) { $("said").textContent = sentence; }
 let lasting = false; // a refusal stays until the next decision
 function trouble(sentence, stays = false) {
   lasting = stays;
-  $("banner").textContent = sentence;
+  $("banner").textContent = visible(sentence);
   $("banner").hidden = false;
 }
 function calm() { if (!lasting) $("banner").hidden = true; }

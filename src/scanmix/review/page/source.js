@@ -17,7 +17,7 @@ const source = (() => {
       const response = await fetch(path, options);
       const answer = response.headers.get("content-type")?.startsWith("application/json")
         ? await response.json() : { error: await response.text() };
-      if (!response.ok) throw Object.assign(new Error(answer.error), { refused: true });
+      if (!response.ok) throw Object.assign(new Error(answer.error), { refused: true, saved: answer.saved });
       return answer;
     }
 
