@@ -63,7 +63,7 @@ def damage(name: str, count: int, whole: Path, folder: Path) -> int:
         finally:
             path.write_bytes(content)
         noticed += bool(told) or found != right
-        assert "\n\n" not in told and len(told) < 3000, (name, number, way.__name__, told)
+        assert "\n\n" not in told and len(told) < 8000, (name, number, way.__name__, told)
         assert told or not kind.sealed or found == right, (name, number, way.__name__)
     return noticed
 

@@ -163,7 +163,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, audit: Audit, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(CannotWrite, match="No space"):
             decisions.decide([1], "accept")
     assert (tmp_path / LOG).read_bytes() == before
     assert decisions.revision == 1 and decisions.codes[1] == 0

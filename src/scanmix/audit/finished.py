@@ -14,6 +14,7 @@ from scanmix.blocks.doubt import EVEN
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
+from scanmix.files import held
 from scanmix.methods import METHODS
 from scanmix.runs import Run
 from scanmix.trajectory import Snapshot, load_trajectory
@@ -36,6 +37,11 @@ def evidence_of(run: Run, examples: Examples | None = None) -> Evidence:
     folder = run.folder
     if examples is None and folder is not None and run.finished and has_evidence(folder):
         found = load_evidence(folder)
+        if found.class_names != run.class_names:
+            raise UserError(
+                f"{folder / 'evidence'} is of other classes than {folder / 'run.toml'}; one of them is not as it was "
+                "written: bring it back"
+            )
     else:
         model = run.model  # an unfinished run is told before its data is read
         examples = training_data(run) if examples is None else examples
@@ -61,11 +67,12 @@ def remember_decisions(run: Run, examples: Examples) -> bool:
     folder = run.folder
     if folder is None or examples.decided is None or not has_evidence(folder):
         return False
-    found = load_evidence(folder)
-    if found.ids != examples.ids or (found.decided is not None and torch.equal(found.decided, examples.decided)):
-        return False
-    save_evidence(folder, dataclasses.replace(found, decided=examples.decided, excluded=examples.excluded))
-    run.audit().to_csv(folder / "labels.csv")
+    with held(folder, "being audited"):
+        found = load_evidence(folder)
+        if found.ids != examples.ids or (found.decided is not None and torch.equal(found.decided, examples.decided)):
+            return False
+        save_evidence(folder, dataclasses.replace(found, decided=examples.decided, excluded=examples.excluded))
+        run.audit().to_csv(folder / "labels.csv")
     return True
 
 

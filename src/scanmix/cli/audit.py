@@ -19,6 +19,7 @@ from scanmix.cli.shell import (
     show_warning,
 )
 from scanmix.config import UserError
+from scanmix.files import CannotWrite
 
 if TYPE_CHECKING:
     from scanmix.audit import Audit
@@ -60,17 +61,27 @@ def audit(
         folder = out or ARRAYS
         _check_folder(folder)
         found = _audit_arrays(labels, probs, features, classes)
-    folder.mkdir(parents=True, exist_ok=True)
+    from scanmix.runs import writer
+
+    with writer(folder, "being audited"):
+        written = _write(found, folder)
+    _show(found, worst)
+    say(f"Written to {folder}: {', '.join(written)}.")
+
+
+def _write(found: Audit, folder: Path) -> list[str]:
+    """Write the tables of an audit; return their names."""
     found.to_csv(folder / "labels.csv")
     found.to_json(folder / "audit.json")
     written = ["labels.csv", "audit.json"]
     try:
         found.to_parquet(folder / "labels.parquet")
         written.append("labels.parquet")
-    except UserError as error:
+    except CannotWrite:
+        raise
+    except UserError as error:  # pyarrow is missing
         show_warning(str(error))
-    _show(found, worst)
-    say(f"Written to {folder}: {', '.join(written)}.")
+    return written
 
 
 def _check_folder(folder: Path | None, run: Path | None = None) -> None:

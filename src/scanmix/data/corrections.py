@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from scanmix.config import UserError
+from scanmix.config import UserError, check_type, file_path, in_short
 from scanmix.data.cells import csv_text
 from scanmix.data.decisions import read_decision
 from scanmix.data.examples import DECIDED, JSON, Examples, Excluded
@@ -50,7 +50,8 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
     Raises:
         UserError: the file cannot be read or has changed, or relies on an example or a class that is not there.
     """
-    path = Path(path).expanduser().absolute()
+    check_type("examples", examples, Examples, "Examples, as the parts of the pair that scanmix.load returns")
+    path = file_path("path", path).expanduser().absolute()
     rows, found = _read(path)
     if sha256 not in (None, found):
         raise UserError(f"{path} is not what it was when the run began; bring it back, or train anew with --labels")
@@ -146,7 +147,7 @@ def _refuse(path: Path, column: str, unknown: Iterable[str], why: str) -> None:
     names = sorted(unknown)
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        listed = ", ".join(repr(name) for name in names[:NAMED])
+        listed = ", ".join(map(in_short, names[:NAMED]))
         raise UserError(
             f"{path} has the {column} {listed}{more}, {why}; exclude it, correct the file or give its own data"
         )

@@ -20,7 +20,7 @@ from scanmix.audit import Audit
 from scanmix.config import STRICT, UserError
 from scanmix.data.cells import csv_line
 from scanmix.data.examples import DECIDED
-from scanmix.files import CannotWrite, reading, write_text, writing
+from scanmix.files import CannotWrite, append_text, reading, write_text, writing
 
 LOG, CORRECTED = "review-log.jsonl", "corrected.csv"
 CHOICES = (*DECIDED, "exclude", "unsure")
@@ -116,7 +116,7 @@ class Decisions:
 
         Raises:
             UserError: an unknown choice, row or label.
-            OSError: it could not be written; then nothing has changed.
+            CannotWrite: it could not be written; then nothing has changed.
             OnlyInLog: it holds, but the CSV could not be written.
         """
         rows = list(dict.fromkeys(rows))
@@ -134,7 +134,7 @@ class Decisions:
         """Take the last change back, whoever made it; return its rows, none when there is nothing to undo.
 
         Raises:
-            OSError, OnlyInLog: as `decide`.
+            CannotWrite, OnlyInLog: as `decide`.
         """
         with self._lock:
             if not self._undoable:
@@ -176,7 +176,7 @@ class Decisions:
             }
             for row, state in changes
         ]
-        _append(self._log, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+        append_text(self._log, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         self.revision += 1
         self._apply(changes, undo)
         for row, _ in changes:
@@ -267,16 +267,3 @@ def read_entry(line: bytes) -> Entry:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ValueError(": ".join([*map(str, first["loc"]), first["msg"]])) from None
-
-
-def _append(path: Path, content: bytes) -> None:
-    """Add to a file and flush it to the disk; where that fails, leave the file as it was."""
-    with path.open("ab") as file:
-        before = file.tell()
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            os.truncate(path, before)
-            raise

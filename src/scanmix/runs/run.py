@@ -104,6 +104,11 @@ class Run:
             if self.folder is None or not self.finished:
                 raise UserError(f"the run in {self.folder} is unfinished; `scanmix resume {self.folder}` goes on")
             self._model = load_model(self.folder)
+            if self._model.class_names != self.class_names:
+                raise UserError(
+                    f"{self.folder / 'model'} is of other classes than {self.folder / 'run.toml'}; one of them is not "
+                    "as it was written: bring it back"
+                )
         return self._model
 
     @property
