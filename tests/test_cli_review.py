@@ -78,7 +78,7 @@ def test_from_decisions_to_a_run_on_corrected_labels(run: Path, server: tuple[st
     post(url, "api/decisions", {"rows": [table["id"].index("sun/3.png")], "choice": "exclude", "since": 1})
     assert table["given"][wrong] == night
     told = say("review", run, "--no-browser", code=2)
-    assert f"{run} is in use: review at {url}, process {process.pid}" in told.stderr
+    assert f"{run} is under review already: process {process.pid} at {url}, on " in told.stderr
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate(timeout=20)
     assert process.returncode == 0 and not errors

@@ -204,8 +204,6 @@ def _names(class_names: object) -> Iterable[str]:
 
 
 def _examples(pairs: Sequence[tuple[np.ndarray, int]], class_names: Sequence[str] | None, name: str) -> Examples:
-    if not pairs:
-        raise UserError(f"{name!r} is empty; give a data set with some images")
     images, labels = [image for image, _ in pairs], [label for _, label in pairs]
     pixels = same_shape(images)
     names = map(str, range(max(labels) + 1)) if class_names is None else _names(class_names)

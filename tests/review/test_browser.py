@@ -20,6 +20,7 @@ from PIL import Image
 
 import scanmix
 from scanmix.data.corrections import apply_corrections
+from scanmix.files import CannotWrite
 from scanmix.review import Review, make_app, write_static
 from scanmix.review.decisions import CHOICES
 from scanmix.review.server import listen
@@ -402,13 +403,13 @@ def test_a_refusal_is_shown_and_the_page_shows_what_holds(
     make_review: Any, open_tab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device", "review-log.jsonl")
+        raise CannotWrite("review-log.jsonl cannot be written: No space left on device")
 
     review = make_review()
     with served(review) as (url, *_):
         page = open_tab(url)
         with monkeypatch.context() as patch:
-            patch.setattr("scanmix.review.decisions._append", full)
+            patch.setattr("scanmix.review.decisions.append_text", full)
             page.evaluate("decide('keep')")
             comes(page, "document.getElementById('banner').textContent.includes('No space left on device')")
         press(page, "ArrowLeft")

@@ -125,9 +125,9 @@ def test_nonsense_is_answered_with_a_sentence(client: TestClient, review: Review
 
 def test_a_folder_that_cannot_be_written_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device", "review-log.jsonl")
+        raise CannotWrite("review-log.jsonl cannot be written: No space left on device")
 
-    monkeypatch.setattr("scanmix.review.decisions._append", fail)
+    monkeypatch.setattr("scanmix.review.decisions.append_text", fail)
     answer = ask(client, {"rows": [0], "choice": "keep", "since": 0})
     assert answer.status_code == 507
     assert answer.json()["error"] == "review-log.jsonl cannot be written: No space left on device"

@@ -106,9 +106,7 @@ def pretrain(
         "scan",
         content_key(made_of),
         lambda unfinished: cluster(clustering, peer, candidates, data, engine, unfinished),
-        lambda found: (
-            _is_of(under("encoder.", found), peer.encoder) and _is_of(under("clusterer.", found), peer.clusterer)
-        ),
+        lambda found: _is_of(found, nn.ModuleDict({"encoder": peer.encoder, "clusterer": peer.clusterer})),
     )
     return Pretrained(neighbors, under("encoder.", second), under("clusterer.", second))
 

@@ -93,13 +93,8 @@ def load(
     source = source if isinstance(source, str) and is_known(source) else str(file_path("source", source))
     root = None if root is None else file_path("root", root)
     labels = None if labels is None else file_path("labels", labels)
-    if size is not None and whole_number("size", size) < 8:
-        raise UserError(f"size must be at least 8 pixels, not {size}.")
-    size = None if size is None else whole_number("size", size, 8, MOST_PIXELS)
-    if limit_test is not None and whole_number("limit_test", limit_test) < 1:
-        raise UserError(f"limit_test must be at least 1, not {limit_test}.")
-    per_class = None if per_class is None else whole_number("per_class", per_class)
-    seed = whole_number("seed", seed)
+    numbers = _numbers(size=size, per_class=per_class, limit_test=limit_test)
+    size, per_class, limit_test = (numbers.get(name) for name in ("size", "per_class", "limit_test"))
     if flip is not None:
         check_type("flip", flip, bool, "True or False")
     train, test = _read(source, root, size, download, labels, least_classes)
@@ -108,11 +103,8 @@ def load(
     recipe: dict[str, JSON] = {"source": source if is_known(source) else _absolute(source)}
     recipe |= {} if root is None else {"root": _absolute(root)}
     recipe |= {} if labels is None else {"labels": _absolute(labels)}
-    asked: dict[str, int | bool | None] = {
-        "size": size, "per_class": per_class, "limit_test": limit_test, "flip": flip,
-    }  # fmt: skip
-    recipe |= {name: value for name, value in asked.items() if value is not None}
-    recipe |= {} if per_class is None else {"seed": seed}
+    recipe |= numbers | ({} if flip is None else {"flip": flip})
+    recipe |= {} if per_class is None else {"seed": whole_number("seed", seed)}
     recipe |= {} if least_classes == 2 else {"least_classes": least_classes}
     if per_class is not None:
         train = train.per_class(per_class, seed)
@@ -120,6 +112,22 @@ def load(
         test = test.select(range(min(limit_test, len(test))))
     finished = _finish(train, recipe, "train", flip)
     return finished, None if test is None else _finish(test, recipe, "test", flip)
+
+
+def _numbers(**asked: object) -> dict[str, int]:
+    """Those of the numbers that were asked for.
+
+    Raises:
+        UserError: one of them is none, or out of its bounds.
+    """
+    found = {name: whole_number(name, value) for name, value in asked.items() if value is not None}
+    if found.get("size", 8) < 8:
+        raise UserError(f"size must be at least 8 pixels, not {found['size']}.")
+    if found.get("size", 8) > MOST_PIXELS:
+        raise UserError(f"size must be at most {MOST_PIXELS:,} pixels, not {found['size']}.")
+    if found.get("limit_test", 1) < 1:
+        raise UserError(f"limit_test must be at least 1, not {found['limit_test']}.")
+    return found
 
 
 def kind_of(source: str | Path) -> Kind:
