@@ -57,9 +57,12 @@ def cached(
         fits: whether tensors are what `compute` would return, as far as their names and shapes tell.
     """
     path = engine.cache and engine.cache / f"{stage}-{key}.safetensors"
-    if stored := engine.told(lambda: _whole(path, lambda content: fits(parse_tensors(content)))):
-        return load(stored)
     unfinished = path and path.with_suffix(".unfinished")
+    if stored := engine.told(lambda: _whole(path, lambda content: fits(parse_tensors(content)))):
+        if unfinished is not None:
+            with suppress(OSError):  # a kill may have come between the result and this
+                unfinished.unlink(missing_ok=True)
+        return load(stored)
     if path is not None:
         with suppress(OSError):  # the first file to be written will say so
             path.parent.mkdir(parents=True, exist_ok=True)
