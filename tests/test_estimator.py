@@ -122,6 +122,14 @@ def test_a_pickle_holds_weights_and_no_code_of_torch() -> None:
     assert pickle.loads(pickle.dumps(tiny())).get_params() == tiny().get_params()
 
 
+@pytest.mark.parametrize("missing", ["settings", "about", "metrics", "files"])
+def test_a_pickle_without_a_part_is_told(missing: str) -> None:
+    state = tiny().fit(*made()).__getstate__()
+    del state["run_"][missing]
+    with pytest.raises(UserError, match=f"the pickled run lacks {missing}"):
+        tiny().__setstate__(state)
+
+
 def test_clone_and_cross_validation() -> None:
     images, labels = made()
     assert clone(tiny(random_state=3)).get_params() == tiny(random_state=3).get_params()

@@ -256,6 +256,9 @@ def _packed(run: Run) -> dict[str, Any]:
 
 
 def _unpacked(packed: Mapping[str, Any]) -> Run:
+    lacking = [name for name in ("settings", "about", "metrics", "files") if name not in packed]
+    if lacking:
+        raise UserError(f"the pickled run lacks {', '.join(lacking)}: it is damaged, or of another program")
     with tempfile.TemporaryDirectory() as folder:
         for name, content in packed["files"].items():
             (Path(folder) / Path(name).name).write_bytes(content)

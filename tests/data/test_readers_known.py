@@ -190,3 +190,10 @@ def test_fashion_mnist_of_debian(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_page_of_data_sets_has_every_one() -> None:
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     assert {name_of(word) for word in re.findall(r"`([^`\s]+)`", text) if is_known(word)} == set(KNOWN)
+
+
+def test_a_size_beyond_all_memory_is_refused() -> None:
+    with pytest.raises(UserError, match=r"1437 images of 16000x16000 pixels take 368 GB; choose a smaller size"):
+        load("digits", size=16_000)
+    with pytest.raises(UserError, match="size must be at most 16,384 pixels"):
+        load("digits", size=10**7)

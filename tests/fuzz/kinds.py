@@ -245,7 +245,7 @@ KINDS: Mapping[str, Kind] = {
     "labels.csv": Kind("run/labels.csv", labels, mutations.TABLE),
     "corrected.csv": Kind("run/corrected.csv", corrected, mutations.TABLE),
     "review log": Kind("run/review-log.jsonl", review_log, mutations.JSON),
-    "noise.json": Kind("noise.json", noise("noise.json"), mutations.JSON),
+    "noise.json": Kind("noise.json", noise("noise.json"), mutations.JSON, sealed=True),
     "noise.npy": Kind("noise.npy", noise("noise.npy"), mutations.BYTES),
     "recipe": Kind("recipe.toml", recipe, mutations.TOML),
     "artifact": Kind("cache/stage-key.safetensors", artifact, mutations.BYTES, sealed=True),

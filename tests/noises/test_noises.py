@@ -98,3 +98,17 @@ def test_it_is_made_once_and_loaded_again(digits: Examples, tmp_path: Path, monk
     assert torch.equal(first.labels, second.labels)
     assert first.source is not None and torch.equal(reload(first.source).labels, first.labels)
     assert first.noise is not None and (first.noise.kind, first.noise.asked_rate) == ("semantic-vgg", 0.35)
+
+
+def test_damaged_labels_in_the_cache_are_made_again(
+    digits: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCANMIX_CACHE", str(tmp_path))
+    first = apply_noise(digits, "semantic:vgg:0.3", 0)
+    (path,) = (tmp_path / "noise").iterdir()
+    text = path.read_text()
+    start = text.index("noise_labels") + len('noise_labels": [')
+    path.write_text(f"{text[:start]}{(int(text[start]) + 1) % 10}{text[start + 1 :]}")
+    with pytest.warns(UserWarning, match="its checksum is another than when it was written.*made again"):
+        again = apply_noise(digits, "semantic:vgg:0.3", 0)
+    assert torch.equal(first.labels, again.labels) and path.read_text() == text

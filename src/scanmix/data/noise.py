@@ -20,7 +20,7 @@ from scanmix.data.examples import JSON, Examples, NoiseReport, changed_share, me
 from scanmix.data.instance_noise import instance_dependent
 from scanmix.data.mappings import ASYMMETRIC
 from scanmix.data.npy import read_array
-from scanmix.files import check_regular, reading, write_text
+from scanmix.files import check_regular, parse_json, reading, write_json
 
 DRAWN = ("symmetric", "symmetric-exclusive", "asymmetric", "instance")
 """Kinds that need nothing but a rate and a seed."""
@@ -178,8 +178,8 @@ def _read(path: Path) -> Any:
         raise UserError(f"the noise file {path} cannot be read: {error.strerror or error}.") from None
     with reading(path):
         try:
-            return json.loads(content.decode())
-        except (ValueError, RecursionError):
+            return parse_json(content.decode())
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
             raise UserError(
                 f"the noise file {path} is neither JSON nor a plain .npy array; write a JSON list of labels."
             ) from None
@@ -229,7 +229,7 @@ def save_noise(examples: Examples, path: str | Path) -> None:
         "closed_noise": changed.nonzero().flatten().tolist(),
         "open_noise": foreign.nonzero().flatten().tolist(),
     }
-    write_text(Path(path), json.dumps(content))
+    write_json(Path(path), content)
 
 
 def load_noise(examples: Examples, path: str | Path) -> Examples:

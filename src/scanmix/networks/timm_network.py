@@ -10,9 +10,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic.dataclasses import dataclass
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from scanmix.config import STRICT, UserError, unknown_name
+from scanmix.files import reading
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -97,13 +99,8 @@ def _created(name: str, channels: int, *, pretrained: bool) -> Any:
 
 
 def _load(encoder: TimmNetwork, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"network.weights: {path} cannot be read as safetensors ({error})") from None
+    with reading(path, "network.weights names a file of safetensors"):
+        tensors = load(path.read_bytes())
     own = encoder.network.state_dict()
     found = {name: tensor for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
     missing = [name for name in own if name not in found]

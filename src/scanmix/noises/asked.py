@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from typing import Literal, get_args
 
 import pydantic.dataclasses
@@ -14,6 +15,7 @@ from scanmix.data.noise import add_noise, load_noise, save_noise
 from scanmix.data.readers import load
 from scanmix.data.readers.open_set import add_open_set
 from scanmix.data.store import default_cache
+from scanmix.files import writing
 from scanmix.noises.semantic import LABELLERS, semantic_labels
 from scanmix.progress import Bar, Quiet
 
@@ -94,10 +96,14 @@ def with_foreign(examples: Examples, source: str, rate: float, seed: int) -> Exa
 def _semantic(examples: Examples, network: str, rate: float, seed: int, bar: Bar) -> Examples:
     key = hashlib.sha256(json.dumps([examples.fingerprint(), network, rate, seed]).encode()).hexdigest()[:16]
     path = default_cache() / "noise" / f"semantic-{network}-{rate:g}-{key}.json"
-    if not path.exists():
-        made = semantic_labels(examples, network, rate, seed, bar)
+    if path.exists():
+        try:
+            return load_noise(examples, path)
+        except UserError as error:
+            warnings.warn(f"{error}; the labels are made again", stacklevel=2)
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_noise(made.put_on(examples), path)
+    save_noise(semantic_labels(examples, network, rate, seed, bar).put_on(examples), path)
     return load_noise(examples, path)
 
 

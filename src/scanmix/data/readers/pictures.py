@@ -21,6 +21,9 @@ from scanmix.data.examples import Examples
 from scanmix.data.modes import has_transparency, is_gray
 from scanmix.data.store import gather
 
+MOST_RESIZED = 100_000_000_000
+"""Bytes of pixels that a known data set may be resized to: they are held in memory."""
+
 
 class Header(NamedTuple):
     """What an image file says of itself before it is decoded."""
@@ -132,6 +135,10 @@ def resize_all(examples: Examples, size: int) -> Examples:
     """Return the examples with images resized to (size, size). Shape: (N, c, H, W) -> (N, c, size, size)."""
     if examples.size == (size, size):
         return examples
+    wanted = len(examples) * examples.channels * size**2
+    if wanted > MOST_RESIZED:
+        gigabytes = f"{wanted / 1e9:.0f} GB"
+        raise UserError(f"{len(examples)} images of {size}x{size} pixels take {gigabytes}; choose a smaller size")
     resized = np.empty((len(examples), examples.channels, size, size), dtype=np.uint8)
     for i, image in enumerate(examples.images.numpy()):
         for plane in range(examples.channels):
