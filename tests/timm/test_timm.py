@@ -97,7 +97,7 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
         assert torch.equal(tensor, donor.state_dict()[name.removeprefix("network.")])
     with pytest.raises(UserError, match="lacks"):
         first_encoder(settings, 3)
-    with pytest.raises(UserError, match="is damaged and cannot be read|no such file"):
+    with pytest.raises(UserError, match=r"is damaged and cannot be read|no such file"):
         first_encoder(TimmSettings(kind="timm", name=SMALL, weights=str(tmp_path / "none")), 1)
     assert untrained(settings) == TimmSettings(kind="timm", name=SMALL)
 
