@@ -19,9 +19,10 @@ from typer.testing import CliRunner, Result
 import scanmix
 from scanmix import __main__
 from scanmix.cli import app
-from scanmix.cli.shell import check_writable, print_table, printable
+from scanmix.cli.shell import check_writable, print_table
 from scanmix.cli.shell import say as show
 from scanmix.config import UserError
+from scanmix.data.names import visible
 from scanmix.data.records import read_records
 from scanmix.model import Model
 
@@ -81,8 +82,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_what_a_terminal_would_obey_is_spelled_out(text: str, shown: str) -> None:
-    assert printable(text) == shown
-    assert printable("a\nb\tc", keep="") == r"a\nb\tc"
+    assert visible(text) == shown
+    assert visible("a\nb\tc", keep="") == r"a\nb\tc"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from scanmix.config import Table, UserError, merge, parse_assignment
+from scanmix.data.names import visible
 from scanmix.progress import Bar, Lines
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 100
 """Files set aside that are listed one by one."""
-TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Letters that turn the direction of others: a name may be shown as another one."""
 RUN_FILES = frozenset(
     {
         "run.toml", "run.lock", "metrics.jsonl", "labels.csv", "labels.parquet", "audit.json", "report.html",
@@ -74,28 +72,8 @@ class Commands(TyperGroup):
 
 
 def say(text: object = "", err: bool = False) -> None:
-    """Print to stdout or stderr: the one way in which words reach a terminal. See `printable`."""
-    typer.echo(_fitting(printable(str(text)), sys.stderr if err else sys.stdout), err=err)
-
-
-def printable(text: str, keep: str = "\n\t") -> str:
-    r"""Return a text that changes nothing but the screen it is shown on, as `\x1b[31mcat`.
-
-    Names of classes and files come from strangers. Control characters but those of `keep`, separators of lines, what
-    turns the direction of writing, and bytes that are no UTF-8 are spelled out.
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter in keep or not _is_strange(letter) else _spelled(letter) for letter in text)
-
-
-def _is_strange(letter: str) -> bool:
-    return letter in TURNS or unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")
-
-
-def _spelled(letter: str) -> str:
-    byte = ord(letter) - 0xDC00  # how Python holds a byte of a path that is no UTF-8
-    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else letter.encode("unicode_escape").decode()
+    """Print to stdout or stderr: the one way in which words reach a terminal. See `visible`."""
+    typer.echo(_fitting(visible(str(text)), sys.stderr if err else sys.stdout), err=err)
 
 
 def _fitting(text: str, stream: TextIO) -> str:
@@ -214,7 +192,7 @@ def check_run(folder: Path) -> None:
 def show_skipped(lines: Sequence[str]) -> None:
     """List on stderr what was set aside, each as "path: reason"."""
     for line in lines[:MOST_LISTED]:
-        say(f"skipped {printable(line, keep='')}", err=True)
+        say(f"skipped {visible(line, keep='')}", err=True)
     if len(lines) > MOST_LISTED:
         say(f"... and {len(lines) - MOST_LISTED} more", err=True)
 
@@ -231,7 +209,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(Text(column), justify="left" if place < text_columns else "right")
     for row in rows:
         # Text: brackets in a class name are no markup
-        table.add_row(*(Text(_fitting(printable(cell, keep=""), sys.stdout)) for cell in row))
+        table.add_row(*(Text(_fitting(visible(cell, keep=""), sys.stdout)) for cell in row))
     # Into a pipe or a file, tables are not squeezed to 80 columns.
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
 
