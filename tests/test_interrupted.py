@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,7 @@ def values(content: bytes) -> Any:
 
 PLAIN: dict[str, Callable[[bytes], Any]] = {
     ".pt": values,
+    "run.toml": lambda content: {**tomllib.loads(content.decode()), "versions": None},  # has the state of a checkout
     "metrics.jsonl": without_seconds,
     "store.jsonl": without_seconds,
     "review-log.jsonl": lambda content: [{**json.loads(line), "when": ""} for line in content.splitlines()],
