@@ -11,7 +11,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from safetensors.torch import load, save
@@ -68,10 +68,29 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
     """
 
     def write(aside: Path) -> None:
-        with aside.open("wb") as file:  # a file of Python's: its errors say what went wrong
-            torch.save(dict(content), file)
+        with aside.open("wb") as file:
+            told = _Told(file)
+            try:
+                torch.save(dict(content), cast(IO[bytes], told))
+            except RuntimeError as error:  # in which PyTorch hides what the file has said
+                raise told.failure or error from error
 
     write_aside(path, write)
+
+
+class _Told(io.RawIOBase):
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.failure: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.failure = error
+            raise
 
 
 def read_state(path: Path, device: str | torch.device = "cpu", fix: str = "") -> Any:

@@ -27,6 +27,7 @@ from scanmix.data.readers.red_mini_imagenet import read_red_mini_imagenet
 from scanmix.data.readers.table import read_table
 from scanmix.data.readers.vectors import read_vectors
 from scanmix.data.readers.webvision import read_ilsvrc12, read_webvision
+from scanmix.files import check_regular
 
 __all__ = ["KNOWN", "is_known", "kind_of", "load", "match", "name_of", "reload"]
 
@@ -202,6 +203,8 @@ def _read(
         if path.suffix.lower() not in (".csv", ".parquet"):
             raise UserError(f"{source} is neither a folder nor a .csv or .parquet table of path and label, nor a .npy.")
         return read_table(path, root, size, least)
+    if path.exists():
+        check_regular(path)
     near = difflib.get_close_matches(str(source).lower().replace("_", "-"), KNOWN, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UserError(f"no folder, table or known data set {str(source)!r}; known: {', '.join(KNOWN)}.{hint}")
