@@ -23,7 +23,7 @@ import torch
 import scanmix
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.files import held
+from scanmix.files import locked
 from scanmix.files.atomic import HOST
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.scanmix import ScanMix
@@ -323,13 +323,13 @@ def test_of_two_trainings_in_one_folder_the_second_is_refused(tmp_path: Path) ->
 
 def test_a_run_that_is_in_training_is_neither_resumed_nor_trained_again(data: Pair, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    with held(tmp_path / "run", "in training"):
+    with locked(tmp_path / "run", "in training"):
         with pytest.raises(UserError, match=r"run is in training already: process \d+"):
             quick(data[0], tmp_path / "run")
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
     quick(data[0], tmp_path / "run")
     (tmp_path / "run" / "model" / "model.json").unlink()
-    with held(tmp_path / "run", "in training"), pytest.raises(UserError, match="in training already"):
+    with locked(tmp_path / "run", "in training"), pytest.raises(UserError, match="in training already"):
         resume(tmp_path / "run")
     assert resume(tmp_path / "run", progress=False).finished
     assert not (tmp_path / "run" / "run.lock").exists()

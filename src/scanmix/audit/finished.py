@@ -14,7 +14,7 @@ from scanmix.blocks.doubt import EVEN
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
-from scanmix.files import held
+from scanmix.files import locked
 from scanmix.methods import METHODS
 from scanmix.runs import Run
 from scanmix.trajectory import Snapshot, load_trajectory
@@ -67,7 +67,7 @@ def remember_decisions(run: Run, examples: Examples) -> bool:
     folder = run.folder
     if folder is None or examples.decided is None or not has_evidence(folder):
         return False
-    with held(folder, "being audited"):
+    with locked(folder, "being audited"):
         found = load_evidence(folder)
         if found.ids != examples.ids or (found.decided is not None and torch.equal(found.decided, examples.decided)):
             return False

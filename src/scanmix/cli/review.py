@@ -42,7 +42,7 @@ def review(
     check_run(run)
     if static is not None:
         check_writable(static, PAGE, run=run)
-    from scanmix.files import held
+    from scanmix.files import locked
     from scanmix.review import CORRECTED, LOCK, serve, write_static
     from scanmix.review.server import listen
     from scanmix.runs import open_run
@@ -56,7 +56,7 @@ def review(
         say(f"{static}: the {count} most doubtful labels, to be looked at without this program")
         return
     socket, token, url = listen(port)
-    with socket, held(run, "under review", LOCK, url, "use that page or stop it first"):
+    with socket, locked(run, "under review", LOCK, url, "use that page or stop it first"):
         page = _review_of(opened, run, name, again)
         page.decisions.take_over()
         say(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")

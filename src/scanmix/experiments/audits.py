@@ -22,7 +22,7 @@ from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers import load
-from scanmix.files import checked, held, reading, write_text, writing
+from scanmix.files import checked, locked, reading, write_text, writing
 from scanmix.interop import cross_validated
 from scanmix.progress import Bar, Quiet
 from scanmix.train import train
@@ -83,7 +83,7 @@ def run_audits(
     with writing(kept):
         kept.mkdir(parents=True, exist_ok=True)
     cells = [(seed, rate) for seed in range(seeds) for rate in rates]
-    with held(kept, "being reproduced", "table.lock"):
+    with locked(kept, "being reproduced", "table.lock"):
         return _run_cells(out, cells, seeds, folds, bar or Quiet(), overrides or {})
 
 

@@ -23,7 +23,7 @@ from scanmix.experiments.explain import settings_of
 from scanmix.experiments.results import read_result, write_results
 from scanmix.experiments.store import append, row_of
 from scanmix.experiments.tables import Cell, ResultTable, chosen_cells, images_of, pretrains
-from scanmix.files import held, write_text, writing
+from scanmix.files import locked, write_text, writing
 from scanmix.progress import Bar, Quiet
 from scanmix.runs import Run, open_run, resolve
 
@@ -153,7 +153,7 @@ def run_table(
         load_data(table, waiting[0].noise, root)
     with writing(work.folder):
         work.folder.mkdir(parents=True, exist_ok=True)
-    with held(work.folder, "being reproduced", "table.lock"):
+    with locked(work.folder, "being reproduced", "table.lock"):
         return _run_cells(work, cells, waiting, bar, say)
 
 

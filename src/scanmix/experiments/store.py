@@ -10,7 +10,7 @@ from typing import Any
 from scanmix.config import UserError
 from scanmix.experiments.results import Result
 from scanmix.experiments.tables import ResultTable
-from scanmix.files import checked, held, reading, write_text, writing
+from scanmix.files import checked, locked, reading, write_text, writing
 from scanmix.runs import Run
 
 Row = Mapping[str, Any]
@@ -57,7 +57,7 @@ def append(path: Path, rows: Iterable[Row]) -> None:
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with held(path.parent, "writing its store", "store.lock", patience=PATIENCE):
+    with locked(path.parent, "writing its store", "store.lock", patience=PATIENCE):
         known = read_store(path)
         seen = {_key(row) for row in known}
         new = [row for row in rows if _key(row) not in seen]

@@ -13,7 +13,7 @@ from scanmix.config import UserError
 from scanmix.export.card import made_with, model_card, onnx_use, safetensors_use
 from scanmix.export.classifier import INPUTS, ONNX_FILE, OUTPUT
 from scanmix.export.onnx_file import OPSET, Agreement, about, check_onnx, require_onnx, write_onnx
-from scanmix.files import aside_of, held, remove_leftovers, write_text, writing
+from scanmix.files import aside_of, locked, remove_leftovers, write_text, writing
 from scanmix.files.sums import write_sums
 from scanmix.runs import open_run
 
@@ -29,7 +29,7 @@ def export_onnx(run_folder: Path, out: Path) -> Agreement:
     require_onnx()
     run = open_run(run_folder)
     model = run.model
-    with held(run_folder, "being exported"), _new_folder(out) as folder:
+    with locked(run_folder, "being exported"), _new_folder(out) as folder:
         write_onnx(model, folder / ONNX_FILE)
         agreement = check_onnx(run, folder / ONNX_FILE)
         description = {**about(model), "input": INPUTS[model.kind], "output": OUTPUT, "opset": OPSET}
@@ -46,7 +46,7 @@ def export_safetensors(run_folder: Path, out: Path) -> None:
     """
     run = open_run(run_folder)
     model = run.model
-    with held(run_folder, "being exported"), _new_folder(out) as folder:
+    with locked(run_folder, "being exported"), _new_folder(out) as folder:
         for name in MODEL_FILES:
             shutil.copyfile(run_folder / "model" / name, folder / name)
         write_text(folder / "README.md", model_card(run, made_with(run_folder), safetensors_use(model)))

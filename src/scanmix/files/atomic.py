@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from scanmix.files.told import writing
+from scanmix.files.errors import writing
 
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 """This machine, in the names of part files: on a shared folder the process numbers of another say nothing here."""

@@ -22,7 +22,7 @@ UNKNOWN = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EI
 
 
 @contextmanager
-def held(
+def locked(
     folder: Path, work: str, name: str = LOCK, at: str = "", busy: str = "wait for it or stop it",
     patience: float = 0.0,
 ) -> Iterator[None]:  # fmt: skip

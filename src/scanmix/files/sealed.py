@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from scanmix.files.atomic import write_text
-from scanmix.files.told import reading
+from scanmix.files.errors import reading
 
 Model = TypeVar("Model")
 SEAL = "sha256"

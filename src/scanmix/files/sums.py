@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from scanmix.files.atomic import write_text
-from scanmix.files.told import reading
+from scanmix.files.errors import reading
 
 SUMS = "SHA256SUMS"
 

@@ -18,8 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from scanmix.files.atomic import write_aside
+from scanmix.files.errors import reading
 from scanmix.files.sealed import SEAL
-from scanmix.files.told import reading
 
 Tensors = dict[str, Tensor]
 CHUNK = 1 << 26
@@ -69,16 +69,16 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
 
     def write(aside: Path) -> None:
         with aside.open("wb") as file:
-            told = _Told(file)
+            kept = _KeepsError(file)
             try:
-                torch.save(dict(content), cast(IO[bytes], told))
+                torch.save(dict(content), cast(IO[bytes], kept))
             except RuntimeError as error:  # in which PyTorch hides what the file has said
-                raise told.failure or error from error
+                raise kept.failure or error from error
 
     write_aside(path, write)
 
 
-class _Told(io.RawIOBase):
+class _KeepsError(io.RawIOBase):
     """A file that remembers why it could not be written."""
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -60,7 +60,7 @@ READ_ENTRY = pydantic.TypeAdapter(Entry)
 class Decisions:
     """The decisions of a run folder, rebuilt from its log; every change is on the disk before it counts.
 
-    There is one writer: threads of one server, held apart by a lock.
+    There is one writer: threads of one server, kept apart by a lock.
     """
 
     def __init__(self, folder: Path, audit: Audit, who: str) -> None:

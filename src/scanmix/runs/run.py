@@ -21,7 +21,7 @@ import tomli_w
 from scanmix.config import STRICT, Table, UserError, build, dump, file_path, flatten, read_toml, unknown_name
 from scanmix.data.examples import Examples, changed_share
 from scanmix.data.readers.origin import check_origin
-from scanmix.files import checked, held, reading, remove_leftovers, write_text, writing
+from scanmix.files import checked, locked, reading, remove_leftovers, write_text, writing
 from scanmix.files.lock import LOCK
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
@@ -250,7 +250,7 @@ def writer(folder: Path | None, work: str) -> Iterator[None]:
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with held(folder, work, busy="wait until it is done, stop it, or choose another folder"):
+    with locked(folder, work, busy="wait until it is done, stop it, or choose another folder"):
         for part, names in WRITTEN.items():
             remove_leftovers(folder / part, names)
         yield
