@@ -263,6 +263,7 @@ def test_exponent_of_a_power_law() -> None:
     assert growth.exponent((2, 4, 8), [3 * count**1.1 for count in (2, 4, 8)]) == pytest.approx(1.1)
 
 
+@pytest.mark.long
 def test_growth_is_measured_in_a_process_of_its_own() -> None:
     found = growth.in_a_process(200)
     assert found["count"] == 200 and len(found["wall"]) == growth.REPEATS

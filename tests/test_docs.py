@@ -215,6 +215,7 @@ def test_recipes_in_the_docs_are_valid(tmp_path: Path) -> None:
     assert found
 
 
+@pytest.mark.long
 def test_the_page_that_adds_a_method_adds_one(tmp_path: Path) -> None:
     """One file, one line, one recipe, put into a copy of the package: it trains, resumes, audits and predicts."""
     text = (ROOT / "docs" / "new-method.md").read_text(encoding="utf-8")

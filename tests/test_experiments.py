@@ -143,6 +143,7 @@ def alive(pid: int) -> bool:
     return bool(found) and not found.startswith("Z")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at processes as Linux's ps does")
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=str)
 def test_a_killed_table_goes_on_and_leaves_no_process(tmp_path: Path, stop: signal.Signals) -> None:

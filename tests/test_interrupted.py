@@ -83,6 +83,8 @@ def values(content: bytes) -> Any:
     return plain(torch.load(io.BytesIO(content), weights_only=True))
 
 
+ALIKE = ("report elsewhere", "predict parquet", "export safetensors")
+"""What `make test` leaves to `make test-long`: the same code writes another file."""
 PLAIN: dict[str, Callable[[bytes], Any]] = {
     ".pt": values,
     "run.toml": lambda content: {**tomllib.loads(content.decode()), "versions": None},  # has the state of a checkout
@@ -212,9 +214,9 @@ def kill_everywhere(victim: Victim, place: Path, name: str, most: int) -> int:
     return len(moments)
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, *FUNCTIONS])
+@pytest.mark.parametrize("name", [name for name in [*COMMANDS, *FUNCTIONS] if name not in ALIKE])
 def test_a_killed_command_goes_on_with_the_same_bytes(name: str, victim: Victim, place: Path) -> None:
-    assert kill_everywhere(victim, place, name, most=6 if name == "train" else 3) > 1
+    assert kill_everywhere(victim, place, name, most=5 if name == "train" else 2) > 1
 
 
 @pytest.mark.long
@@ -271,11 +273,13 @@ def without_room(victim: Victim, top: Path, what: str, name: str, most: int) -> 
         assert not [path for path in wanted if found[path] != wanted[path]], where
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ALIKE])
 def test_a_command_without_room_says_so_and_goes_on_when_there_is_some(
     name: str, victim: Victim, full: tuple[Path, str]
 ) -> None:
-    without_room(victim, *full, name, most=6 if name == "train" else 2)
+    if full[1] != "limit" and name != "train":
+        pytest.skip("`make test-long` fills the disk in every command")
+    without_room(victim, *full, name, most=4 if name == "train" else 2)
 
 
 @pytest.mark.long

@@ -130,7 +130,7 @@ def train_tiny(folder: Path, devices: int, **more: Any) -> Run:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.long)])
 def test_a_run_goes_on_with_another_number_of_processes(
     before: int, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +175,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("victim", ["worker", "first"])
+@pytest.mark.parametrize("victim", ["worker", pytest.param("first", marks=pytest.mark.long)])
 def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(victim: str, tmp_path: Path) -> None:
     (tmp_path / "bare.toml").touch()
     command = [
@@ -225,6 +225,7 @@ SLURM = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("environment", "options"), [(SLURM, []), ({"NODE_RANK": "{rank}"}, ["--nodes", "2"])], ids=["slurm", "by hand"]
 )
@@ -251,6 +252,7 @@ def test_processes_that_somebody_else_starts(environment: dict[str, str], option
     assert open_run(tmp_path / "run").settings.processes.world == 2 and open_run(tmp_path / "run").finished
 
 
+@pytest.mark.long
 def test_torchrun_starts_the_processes(tmp_path: Path) -> None:
     (tmp_path / "bare.toml").touch()
     command = [

@@ -33,7 +33,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*published:UserWarning")
-@pytest.mark.parametrize("name", ["cifar10n", "cifar100n"])
+@pytest.mark.parametrize("name", ["cifar10n", pytest.param("cifar100n", marks=pytest.mark.long)])
 def test_cifar_n(tmp_path: Path, name: str) -> None:
     ten = name == "cifar10n"
     clean = layouts.cifar10(tmp_path, 4) if ten else layouts.cifar100(tmp_path, 20)
@@ -50,6 +50,7 @@ def test_red_mini_imagenet(tmp_path: Path) -> None:
     assert open_run(out).noise.actual == pytest.approx(0.25)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*published:UserWarning")
 def test_clothing1m(tmp_path: Path) -> None:
     """ResNet-50, MoCo-v2, a draw for each epoch, neighbors within it, crops."""

@@ -51,7 +51,7 @@ METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
 }
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
 CUTS = 4
-QUICK = ("cross_entropy", "dividemix", "exact_em", "pes", "scanmix", "ssr")
+QUICK = ("cross_entropy", "dividemix", "scanmix", "ssr")
 """What `make test` kills: each keeps something else from epoch to epoch. `make test-long` kills every method."""
 
 
