@@ -12,7 +12,7 @@ import scanmix
 from benchmarks.made import made_examples
 from benchmarks.rows import Row
 from benchmarks.timing import interleave, ready
-from scanmix.audit import audit, evidence_of
+from scanmix.audit import audit
 from scanmix.data.examples import Examples
 from scanmix.progress import Bar, progress
 from scanmix.report import write_report
@@ -32,7 +32,7 @@ def rows(bar: Bar) -> list[Row]:
         steps.advance()
         run = scanmix.open_run(folder / "run")
         examples, _ = scanmix.load("fashion-mnist", root=folder)
-        evidence = evidence_of(run, examples)
+        evidence = run.evidence(examples)
         times = interleave(
             {
                 "audit": ready(lambda: audit(evidence)),

@@ -128,9 +128,9 @@ def _train(kind: str, pixels: Path, labels: Any, folder: Path) -> float:
 
 def _time_stages(spent: dict[str, float]) -> None:
     """Let the functions that a stage consists of count the seconds they take."""
-    method, stages, train, audit, table = (
+    method, stages, train, run, table = (
         importlib.import_module(f"scanmix.{name}")
-        for name in ("methods.scanmix", "pretrain.stages", "train", "audit", "audit.table")
+        for name in ("methods.scanmix", "pretrain.stages", "train", "runs.run", "audit.table")
     )
     for stage, place, name in (
         ("SimCLR", stages, "simclr"),
@@ -143,8 +143,8 @@ def _time_stages(spent: dict[str, float]) -> None:
         ("cluster", method.ScanMix, "_cluster"),
         ("snapshot", train, "take_snapshot"),
         ("checkpoint", train, "save_checkpoint"),
-        ("audit", audit, "evidence_of"),
-        ("audit", audit, "audit"),
+        ("audit", run.Run, "evidence"),
+        ("audit", run, "audit"),
         ("labels.csv", table.Audit, "to_csv"),
     ):
         setattr(place, name, _counted(getattr(place, name), stage, spent))

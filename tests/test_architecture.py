@@ -97,6 +97,42 @@ def test_files_and_functions_are_short(path: Path) -> None:
         assert length <= MAX_FUNCTION, f"{function.name} has {length} lines"
 
 
+OWN_LAZY = {
+    "__main__.py": {"scanmix.cli"},  # the first Ctrl-C is caught while it is imported
+    "export/classifier.py": {"scanmix.engine", "scanmix.model"},  # an ONNX file predicts without PyTorch
+    "report/findings.py": {"scanmix.review.decisions", "scanmix.review.rows"},  # they bring a server along
+}
+"""Our own packages that are imported inside functions, outside of the command line, which starts without PyTorch."""
+OTHERS_LAZY = {
+    "cleanlab", "fcntl", "lightning_fabric", "mlflow", "msvcrt", "onnx", "onnxruntime", "pandas", "pyarrow", "scipy",
+    "sklearn", "timm", "torch", "wandb",
+}  # fmt: skip
+"""Packages of others: extras, one system's own, and what takes long to import."""
+
+
+def lazy_imports(path: Path) -> set[str]:
+    """Modules that are imported inside functions."""
+    found: set[str] = set()
+    for function in functions(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(function):
+            if isinstance(node, ast.ImportFrom):
+                found.add(str(node.module))
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+    return found
+
+
+def test_no_import_hides_in_a_function_to_dodge_a_layer() -> None:
+    for path in FILES:
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.startswith("cli/"):
+            continue
+        lazy = lazy_imports(path)
+        assert {module for module in lazy if module.startswith("scanmix.")} == OWN_LAZY.get(name, set()), name
+        others = {module.partition(".")[0] for module in lazy} - {"scanmix", "importlib"}
+        assert others <= OTHERS_LAZY, name
+
+
 def test_no_file_has_a_name_that_says_nothing() -> None:
     names = {part for path in FILES for part in path.relative_to(PACKAGE).with_suffix("").parts}
     assert not names & BANNED_FILES

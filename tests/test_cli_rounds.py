@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 import scanmix
-from scanmix.audit import audit, evidence_of
+from scanmix.audit import audit
 from scanmix.cli import app
 from scanmix.cli.review import _new_folder
 from scanmix.data.examples import DECIDED
@@ -68,7 +68,7 @@ def second(photos: Path, first: Path) -> Path:
 
 def decide(folder: Path, count: int, exclude: int = 0, again: bool = False) -> list[str]:
     """Decide the first labels of the queue by the name of the file; return their ids."""
-    found = audit(evidence_of(open_run(folder)))
+    found = audit(open_run(folder).evidence())
     decisions, queue = Decisions(folder, found, "ann"), make_queue(found, again)
     decisions.take_over()
     rows = queue.order[:count].tolist()
@@ -119,7 +119,7 @@ def test_every_number_of_the_second_run_leaves_decided_labels_out(second: Path) 
 def test_it_holds_without_the_data_and_for_a_run_in_memory(photos: Path, first: Path, second: Path) -> None:
     examples, _ = scanmix.load(photos)
     corrected = scanmix.data.corrections.apply_corrections(examples, first / CORRECTED)
-    kept, fresh = evidence_of(open_run(second)), evidence_of(open_run(second), corrected)
+    kept, fresh = open_run(second).evidence(), open_run(second).evidence(corrected)
     assert kept.decided is not None and fresh.decided is not None
     assert kept.decided.tolist() == fresh.decided.tolist() and kept.excluded == fresh.excluded
     assert len(kept.excluded) == 2
@@ -144,7 +144,7 @@ def test_a_third_round_knows_both(photos: Path, first: Path, second: Path, tmp_p
 
 def test_asked_again_the_reviewer_is_measured(second: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(second, tmp_path / "copy", ignore=shutil.ignore_patterns("corrected.csv", "review-log*"))
-    found = audit(evidence_of(open_run(folder)))
+    found = audit(open_run(folder).evidence())
     shown = table(found, make_queue(found, again=True))
     assert all(shown["before"][row] for row in shown["order"][:18])
     asked = decide(folder, 5, again=True)

@@ -114,12 +114,12 @@ def command(folder: Path, *words: str) -> None:
 
 def decide(folder: Path) -> None:
     """Make five decisions, one undone, as the server of a review does; those that are made are not made again."""
-    from scanmix.audit import audit, evidence_of
+    from scanmix.audit import audit
     from scanmix.review import Decisions
     from scanmix.runs import open_run
 
     os.environ["SCANMIX_CACHE"] = str(folder / "cache")
-    decisions = Decisions(folder / "run", audit(evidence_of(open_run(folder / "run"))), "tester")
+    decisions = Decisions(folder / "run", audit(open_run(folder / "run").evidence()), "tester")
     decisions.take_over()
     said = folder / "acknowledged"
     assert decisions.revision >= len(said.read_text() if said.exists() else ""), "a decision was lost"

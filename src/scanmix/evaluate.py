@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from scanmix.audit.finished import training_data
 from scanmix.blocks.clusters import match_clusters
 from scanmix.blocks.rog import fit_rog
 from scanmix.config import UserError
@@ -114,7 +113,7 @@ def evaluate_rog(folder: str | Path, examples: Examples) -> float:
     run = open_run(folder)
     if run.settings.source is None:
         raise UserError(f"the training data of {folder} came from memory; RoG's head has to be fitted to it")
-    train_set = training_data(run)
+    train_set = run.training_data()
     generator = torch.Generator().manual_seed(derived_seed(run.settings.seed, "rog"))
     head = fit_rog(run.model.layers(train_set), train_set.labels, len(train_set.class_names), generator)
     examples = examples.without_foreign()

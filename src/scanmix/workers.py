@@ -16,16 +16,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import distributed
 
-from scanmix.config import UserError, build, dump
+from scanmix.config import UserError, dump
 from scanmix.data.examples import Examples
-from scanmix.data.readers import reload
 from scanmix.processes import Place, ProcessLost, joined, launched
 from scanmix.runs import RunSettings
 
+WORKER = "scanmix.worker"
+"""What a worker runs; it stands above what trains, and is named here alone."""
 GRACE = 15.0
 """Seconds in which a lost process should have been noticed by those that talked to it; then the rest is ended."""
 
@@ -76,33 +76,15 @@ def gathered(
             _end(workers)
 
 
-def main() -> None:
-    """Do what the job folder, the only argument, asks for: the whole life of a worker."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    settings, examples, test = _read_job(Path(sys.argv[1]))
-    from scanmix.train import take_part
-
-    try:
-        take_part(settings, examples, test, joined(settings.processes, settings.device, {}))
-    except (UserError, RuntimeError) as error:
-        sys.exit(f"{error}")
-
-
 def _start(folder: Path, rank: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a worker in a session of its own, so that Ctrl-C reaches only the first process."""
     found = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with (folder / f"{rank}.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", "from scanmix.workers import main; main()", str(folder)],
+            [sys.executable, "-m", WORKER, str(folder)],
             env={**os.environ, **found, **environment}, stdin=subprocess.PIPE, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
-
-
-def _end_with_parent() -> None:
-    """The other end of standard input is closed when the first process is gone, however it went."""
-    sys.stdin.buffer.read()
-    os._exit(1)
 
 
 @contextmanager
@@ -184,22 +166,3 @@ def _write_examples(path: Path, examples: Examples) -> None:
     about = {"class_names": examples.class_names, "name": examples.name, "flip": examples.flip}
     tensors = {"images": examples.images.contiguous(), "labels": examples.labels.contiguous()}
     save_file(tensors, path, metadata={"about": json.dumps(about)})
-
-
-def _read_job(folder: Path) -> tuple[RunSettings, Examples, Examples | None]:
-    settings = build(RunSettings, json.loads((folder / "settings.json").read_text(encoding="utf-8")), where="job")
-    if settings.source is None:
-        examples = _read_examples(folder / "train")
-        return settings, examples, _read_examples(folder / "test") if (folder / "test").exists() else None
-    examples = reload(settings.source["train"])
-    if examples.fingerprint() != settings.fingerprint:
-        raise UserError("its data is not that of process 0; the data has changed")
-    return settings, examples, reload(settings.source["test"]) if "test" in settings.source else None
-
-
-def _read_examples(path: Path) -> Examples:
-    with safe_open(path, framework="pt") as file:
-        images, labels = file.get_tensor("images"), file.get_tensor("labels")
-        about = json.loads(file.metadata()["about"])
-    ids = tuple(str(i) for i in range(len(labels)))
-    return Examples(images, labels, tuple(about["class_names"]), ids, name=about["name"], flip=about["flip"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scanmix.audit import Audit, Evidence, audit, evidence_of
+from scanmix.audit import Audit, Evidence, audit
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.evidence import same_pictures
 from scanmix.config import UserError
@@ -183,7 +183,7 @@ def test_what_set_aside_means_is_the_last_division(tmp_path: Path) -> None:
     run = trained("dividemix", tmp_path / "run", warmup=2, batch_size=8)
     last = load_trajectory(tmp_path / "run", 4)[-1]
     assert last.p_clean is not None
-    evidence = evidence_of(run)
+    evidence = run.evidence()
     assert evidence.set_aside is not None
     for i in range(48):
         assert bool(evidence.set_aside[i]) == all(float(p) <= 0.5 for p in last.p_clean[:, i])

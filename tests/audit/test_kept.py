@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import scanmix
-from scanmix.audit import Evidence, evidence_of, save_evidence
+from scanmix.audit import Evidence, save_evidence
 from scanmix.audit.kept import load_evidence
 from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN
@@ -97,7 +97,7 @@ def test_opened_again_without_its_pictures_a_run_is_audited_alike(
     assert_same(again.audit(), here)
     again.audit().to_csv(tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == labels_csv
-    assert {"duplicate"} <= set(here["kind"]) and evidence_of(again).true_labels is not None
+    assert {"duplicate"} <= set(here["kind"]) and again.evidence().true_labels is not None
 
 
 def test_an_older_run_looks_at_its_data_again(photos: Path, tmp_path: Path) -> None:

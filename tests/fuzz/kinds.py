@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import scanmix
-from scanmix.audit import Audit, Evidence, audit, evidence_of
+from scanmix.audit import Audit, Evidence, audit
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.kept import load_evidence
 from scanmix.checkpoint import load_checkpoint, unpack
@@ -77,7 +77,7 @@ def build(top: Path) -> None:
         progress=False, threads=1, recipe=str(_write(top / "bare.toml", "")),
     )  # fmt: skip
     run = open_run(top / "run")
-    found = audit(evidence_of(run))
+    found = audit(run.evidence())
     run.audit().to_csv(top / "run" / "labels.csv")
     decisions = Decisions(top / "run", found, "tester")
     decisions.decide([0, 1], "accept")
@@ -273,7 +273,7 @@ def _digits() -> Examples:
 
 
 def _audit(top: Path) -> Audit:
-    return audit(evidence_of(open_run(top / "run")))
+    return audit(open_run(top / "run").evidence())
 
 
 def _training_data() -> Any:

@@ -89,15 +89,14 @@ def _show_end(page: Review) -> None:
 def _review_of(run: Run, folder: Path, who: str, again: bool) -> Review:
     """Weigh the labels and rebuild what was decided."""
     from scanmix.audit import audit as weigh
-    from scanmix.audit import evidence_of, pictures_of
     from scanmix.progress import progress
     from scanmix.review import Decisions, Review
     from scanmix.review.rows import make_queue
     from scanmix.review.thumbnails import Thumbnails
 
     with progress("weighing labels", total=None):
-        evidence = evidence_of(run)
-        audit, pictures = weigh(evidence), pictures_of(run, evidence)
+        evidence = run.evidence()
+        audit, pictures = weigh(evidence), run.pictures(evidence)
     return Review(
         title=folder.resolve().name,
         audit=audit,

@@ -190,10 +190,8 @@ def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
 
 
 def _show_finished(run: Run, folder: Path, examples: Examples) -> None:
-    from scanmix.audit import remember_decisions
-
     say(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
-    if remember_decisions(run, examples):
+    if run.remember_decisions(examples):
         say("What was decided since is kept with it, and counts in its list of labels.")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scanmix.audit import Audit, Evidence, evidence_of, pictures_of, training_data
+from scanmix.audit import Audit, Evidence
 from scanmix.audit import audit as weigh
 from scanmix.config import Table, UserError, read_toml
 from scanmix.data.examples import Examples
@@ -82,8 +82,8 @@ def gather(folder: str | Path, bar: Bar) -> Findings:
     audit, no_audit, pictures, no_pictures = None, "", None, ""
     try:
         if not run.finished:
-            labels = training_data(run)  # the right and the wrong have losses before there is an audit
-        labels = evidence = evidence_of(run)
+            labels = run.training_data()  # the right and the wrong have losses before there is an audit
+        labels = evidence = run.evidence()
         audit = weigh(evidence)
         pictures, no_pictures = _pictures(run, evidence)
     except UserError as error:
@@ -120,7 +120,7 @@ def _pictures(run: Run, evidence: Evidence) -> tuple[Sequence[str] | Tensor | No
     if run.model.kind == "vector":
         return None, ""
     try:
-        return pictures_of(run, evidence), ""
+        return run.pictures(evidence), ""
     except UserError as error:
         return None, str(error)
 

@@ -1,7 +1,8 @@
 """A run: what was asked for, what happened in each epoch, and the model that came out; in memory or on disk."""
 
+from scanmix.runs.folder import create_run, describe, open_or_create, open_run, writer
 from scanmix.runs.metrics import Line
-from scanmix.runs.run import NoiseRates, Run, create_run, describe, open_or_create, open_run, writer
+from scanmix.runs.run import NoiseRates, Run
 from scanmix.runs.settings import SECTIONS, RunSettings, resolve, source_of
 
 __all__ = [

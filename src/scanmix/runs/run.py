@@ -6,49 +6,26 @@ Legend: N examples, C classes.
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 import statistics
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import pydantic.dataclasses
-import tomli_w
+import torch
+from torch import Tensor
 
-from scanmix.config import STRICT, Table, UserError, build, dump, file_path, flatten, read_toml, unknown_name
-from scanmix.data.examples import Examples, changed_share
-from scanmix.data.readers.origin import check_origin
-from scanmix.files import checked, locked, reading, remove_leftovers, write_text, writing
-from scanmix.files.lock import LOCK
+from scanmix.audit import Audit, Evidence, audit, collect, has_evidence, load_evidence, save_evidence
+from scanmix.blocks.doubt import EVEN
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.data.readers import reload
+from scanmix.files import locked
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
-from scanmix.runs.metrics import Line, append_line, read_lines, write_lines
+from scanmix.runs.metrics import Line, append_line, write_lines
 from scanmix.runs.settings import RunSettings
-from scanmix.runs.versions import versions
-from scanmix.trajectory import Snapshot
-
-if TYPE_CHECKING:
-    from scanmix.audit import Audit
-
-WRITTEN = {
-    "": (
-        r"run\.toml",
-        r"metrics\.jsonl",
-        r"labels\.(?:csv|parquet)",
-        r"audit\.json",
-        r"report\.html",
-        r"corrected\.csv",
-    ),
-    "checkpoint": (r"(?:last|before)\.pt",),
-    "model": (r"model\.(?:json|safetensors)",),
-    "evidence": (r"evidence\.(?:json|safetensors)",),
-    "trajectory": (r"\d{5}\.safetensors",),
-    "loggers": (r"\w+\.json",),
-}
-"""What is written in a run folder, by sub-folder: patterns of names."""
+from scanmix.trajectory import Snapshot, load_trajectory
 
 
 class NoiseRates(NamedTuple):
@@ -150,16 +127,99 @@ class Run:
     def audit(self, examples: Examples | None = None) -> Audit:
         """Weigh every label it was trained on: columns by name, most doubtful label first.
 
-        A run folder keeps what that takes. Other runs look at what they were trained on again, as does one that is
-        given the examples.
+        Raises:
+            UserError: as `evidence`.
+        """
+        return audit(self.evidence(examples))
+
+    def evidence(self, examples: Examples | None = None) -> Evidence:
+        """Collect what the finished run of any method knows of its training labels.
+
+        What the folder keeps is taken as it is, without the images. A run in memory, or of an older version, looks at
+        its training data again.
+
+        Args:
+            examples: what it was trained on, to be looked at whatever is kept.
 
         Raises:
-            UserError: the run is unfinished; what it kept is damaged; or it kept nothing, and its data cannot be
-                loaded again (give the examples then).
+            UserError: the run is unfinished, what it kept is damaged, or it kept nothing and its training data cannot
+                be loaded again as it was (give the examples then).
         """
-        from scanmix.audit import audit, evidence_of
+        folder = self.folder
+        if examples is None and folder is not None and self.finished and has_evidence(folder):
+            found = load_evidence(folder)
+            if found.class_names != self.class_names:
+                raise UserError(
+                    f"{folder / 'evidence'} is of other classes than {folder / 'run.toml'}; one of them is not as it "
+                    "was written: bring it back"
+                )
+        else:
+            model = self.model  # an unfinished run is told before its data is read
+            examples = self.training_data() if examples is None else examples
+            found = collect(model.look(examples), examples)
+        snapshots = self.snapshots if folder is None else load_trajectory(folder, len(self.metrics))
+        return dataclasses.replace(
+            found,
+            snapshots=snapshots,
+            set_aside=self._set_aside(snapshots),
+            label_free=METHODS[self.settings.method].label_free,
+        )
 
-        return audit(evidence_of(self, examples))
+    def training_data(self) -> Examples:
+        """Return what the run was trained on, loaded again if need be.
+
+        Raises:
+            UserError: it came from memory, or is not what it was.
+        """
+        if self.examples is not None:
+            return self.examples
+        source = self.settings.source
+        if source is None:
+            raise UserError(
+                f"the data of {self.folder} came from memory; call run.audit(examples) with the same examples"
+            )
+        examples = reload(source["train"])
+        if examples.fingerprint() != self.settings.fingerprint:
+            raise UserError(f"the data of {self.folder} is not what it was when the run began; bring it back")
+        return examples
+
+    def pictures(self, evidence: Evidence) -> Sequence[str] | Tensor:
+        """Return where the picture of each example is to be seen: N files, or pixels where there never were files.
+
+        Shape: pixels (N, channels, H, W) uint8.
+
+        Raises:
+            UserError: there never were files, and the training data cannot be loaded again.
+        """
+        return evidence.paths or self.training_data().images.cpu()
+
+    def remember_decisions(self, examples: Examples) -> bool:
+        """Keep with a finished run what a person has decided since; return whether there was anything new.
+
+        For a run that was asked for again with the same labels, of which more have been looked at: nothing is to be
+        trained, but the list of what to look at next is another.
+
+        Raises:
+            UserError: what the run kept is damaged or cannot be written.
+        """
+        folder = self.folder
+        if folder is None or examples.decided is None or not has_evidence(folder):
+            return False
+        with locked(folder, "being audited"):
+            found = load_evidence(folder)
+            known = found.decided is not None and torch.equal(found.decided, examples.decided)
+            if found.ids != examples.ids or known:
+                return False
+            save_evidence(folder, dataclasses.replace(found, decided=examples.decided, excluded=examples.excluded))
+            self.audit().to_csv(folder / "labels.csv")
+        return True
+
+    def _set_aside(self, snapshots: Sequence[Snapshot]) -> Tensor | None:
+        """Labels that every network was told not to believe in the last epoch; None where no method divides."""
+        p_clean = snapshots[-1].p_clean if snapshots else None
+        if p_clean is None:
+            return None
+        return (p_clean <= getattr(self.settings.build_method(), "clean_threshold", EVEN)).all(0)
 
     def adopt(self, model: Model, examples: Examples) -> None:
         """Take the model of the training that has just ended, and what it was trained on."""
@@ -180,141 +240,3 @@ class Run:
         self.metrics = self.metrics[:epochs]
         if self.folder is not None:
             write_lines(self.folder, self.metrics)
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class About:
-    """The `data` table of `run.toml`: what a reader of the run may want to know of its data."""
-
-    name: str
-    num_examples: int
-    class_names: list[str]
-    noise: str | None = None
-    asked_noise: float | None = None
-    """Share of labels that the noise selected."""
-    actual_noise: float | None = None
-    """Share of labels known to be wrong."""
-
-
-def describe(examples: Examples) -> Table:
-    """Return the `data` table of `run.toml`."""
-    actual = None
-    if examples.true_labels is not None:
-        actual = changed_share(examples.true_labels, examples.labels)
-    asked = examples.noise.asked_rate if examples.noise else None
-    about = About(
-        name=examples.name,
-        num_examples=len(examples),
-        class_names=list(examples.class_names),
-        noise=examples.noise.kind if examples.noise else None,
-        asked_noise=asked,
-        actual_noise=actual,
-    )
-    return dump(about)
-
-
-def create_run(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
-    """Return a run without epochs; write its `run.toml`.
-
-    Raises:
-        UserError: the folder holds something else, or cannot be written.
-    """
-    about = describe(examples)
-    if folder is not None:
-        if folder.exists() and not _is_free(folder):
-            raise UserError(f"{folder} is there already and is no run; choose another folder with out=")
-        table = {**dump(settings), "data": about, "versions": versions()}
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "run.toml", tomli_w.dumps(table))
-    return Run(settings, about, [], folder=folder)
-
-
-def _is_free(folder: Path) -> bool:
-    """Whether nothing is in a folder but what a process that is just beginning, or was killed then, has there."""
-    ours = re.compile(rf"{re.escape(LOCK)}|run\.toml\.\d+(-[0-9a-f]{{8}})?\.part")
-    return folder.is_dir() and all(ours.fullmatch(path.name) and path.is_file() for path in folder.iterdir())
-
-
-@contextmanager
-def writer(folder: Path | None, work: str) -> Iterator[None]:
-    """Be the one who writes in a run folder while the block runs; it is made where it is not there yet.
-
-    Part files that killed processes left there go; nothing else does.
-
-    Raises:
-        UserError: another process writes there; says which. CannotWrite: the folder cannot be made.
-    """
-    if folder is None or (folder.exists() and not folder.is_dir()):
-        yield  # nothing is written, or `create_run` refuses it
-        return
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, work, busy="wait until it is done, stop it, or choose another folder"):
-        for part, names in WRITTEN.items():
-            remove_leftovers(folder / part, names)
-        yield
-
-
-def open_run(folder: str | Path) -> Run:
-    """Open a run folder, finished or not.
-
-    Raises:
-        UserError: it is no run folder, or its files cannot be read.
-    """
-    folder = file_path("the run folder", folder)
-    if not (folder / "run.toml").is_file():
-        raise UserError(f"{folder} is no run folder: it has no run.toml")
-    path = folder / "run.toml"
-    with reading(path):
-        table = read_toml(path)
-        about = build(About, as_table(table.pop("data", {}), "data"), where=str(path), prefix="data.")
-        checked(dict[str, str], json.dumps(table.pop("versions", {})))
-        settings = build(RunSettings, table, where=str(path))
-        if settings.method not in METHODS:
-            raise unknown_name(f"method in {path}", settings.method, METHODS)
-        for split, source in (settings.source or {}).items():
-            check_origin(as_table(source, f"source.{split}"), f"source.{split}")
-    return Run(settings, dump(about), read_lines(folder), folder=folder)
-
-
-def as_table(value: object, name: str) -> Table:
-    """Return what must be a table.
-
-    Raises:
-        UserError: it is something else.
-    """
-    if not isinstance(value, dict):
-        raise UserError(f"{name} = {value!r}: a table is expected")
-    return value
-
-
-def open_or_create(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
-    """Return the run in `folder` to go on with, or a new one.
-
-    Raises:
-        UserError: the folder holds another run, or something else.
-    """
-    if folder is None or not (folder / "run.toml").is_file():
-        return create_run(settings, examples, folder)
-    run = open_run(folder)
-    if run.settings.identity() != settings.identity():
-        changed = "; ".join(_differences(run.settings.decisive(), settings.decisive()))
-        raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
-    # Where it is computed may change.
-    run.settings = dataclasses.replace(
-        run.settings, device=settings.device, threads=settings.threads, processes=settings.processes
-    )
-    return run
-
-
-def _differences(old: Table, new: Table) -> list[str]:
-    """Name what differs between two tables: "settings.epochs was 4, is 6"."""
-    found: list[str] = []
-    before, after = flatten(old), flatten(new)
-    for key in sorted(key for key in {*before, *after} if before.get(key) != after.get(key)):
-        if "fingerprint" in key:
-            found.append("the test images" if key.startswith("test") else "the training images or labels")
-        else:
-            found.append(f"{key} was {before.get(key)!r}, is {after.get(key)!r}")
-    return found
