@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from scanmix.config import DataError, UserError
-from scanmix.files import reading
+from scanmix.files import in_words, reading
 
 IN_MEMORY = 4_000_000_000
 """Bytes of pixels or features that are held in memory; more lie on the disk. `SCANMIX_IN_MEMORY` says otherwise."""
@@ -57,7 +57,7 @@ def read_array(path: Path) -> np.ndarray:
             raise
         except Exception as error:  # its header is parsed by Python itself, which raises whatever it likes
             raise UserError(
-                f"{path} cannot be read as an array without pickled objects, so it is no plain .npy: {_in_words(error)}"
+                f"{path} cannot be read as an array without pickled objects, so it is no plain .npy: {in_words(error)}"
             ) from None
     if array.dtype.names is not None or array.dtype.kind == "V":
         raise UserError(f"{path} holds records ({array.dtype}); save plain numbers or texts with np.save.")
@@ -90,10 +90,6 @@ def _is_of_pytorch(path: Path) -> bool:
             return any(name.endswith("data.pkl") for name in archive.namelist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
-
-
-def _in_words(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def read_rows(path: Path) -> np.ndarray:

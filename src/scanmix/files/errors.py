@@ -69,7 +69,7 @@ def reading(path: str | Path, fix: str = "", error: type[UserError] = UserError)
     except MemoryError as failure:
         raise error(f"{path} asks for more memory than there is{hint}") from failure
     except Exception as failure:  # parsers raise whatever they like on damaged content
-        raise error(f"{path} is damaged and cannot be read ({_in_words(failure)}){hint}") from failure
+        raise error(f"{path} is damaged and cannot be read ({in_words(failure)}){hint}") from failure
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def writing(path: str | Path) -> Iterator[None]:
         if not _is_native(failure):
             raise
         raise CannotWrite(
-            f"{path} cannot be written ({_in_words(failure)}); see that there is room, then give the same command again"
+            f"{path} cannot be written ({in_words(failure)}); see that there is room, then give the same command again"
         ) from failure
 
 
@@ -99,7 +99,7 @@ def _is_native(failure: Exception) -> bool:
     return name == "SafetensorError" or "inline_container" in text or "iostream error" in text or "I/O error" in text
 
 
-def _in_words(failure: Exception) -> str:
+def in_words(failure: Exception) -> str:
     """The first line of an error, short, or its kind where it says nothing."""
     lines = str(failure).split("\n")
     words = " ".join(lines[0].split())

@@ -127,25 +127,14 @@ def open_run(folder: str | Path) -> Run:
     path = folder / "run.toml"
     with reading(path):
         table = read_toml(path)
-        about = build(About, as_table(table.pop("data", {}), "data"), where=str(path), prefix="data.")
+        about = build(About, table.pop("data", {}), where=str(path), prefix="data.")
         checked(dict[str, str], json.dumps(table.pop("versions", {})))
         settings = build(RunSettings, table, where=str(path))
         if settings.method not in METHODS:
             raise unknown_name(f"method in {path}", settings.method, METHODS)
         for split, source in (settings.source or {}).items():
-            check_origin(as_table(source, f"source.{split}"), f"source.{split}")
+            check_origin(source, f"source.{split}")
     return Run(settings, dump(about), read_lines(folder), folder=folder)
-
-
-def as_table(value: object, name: str) -> Table:
-    """Return what must be a table.
-
-    Raises:
-        UserError: it is something else.
-    """
-    if not isinstance(value, dict):
-        raise UserError(f"{name} = {value!r}: a table is expected")
-    return value
 
 
 def open_or_create(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:

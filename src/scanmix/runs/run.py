@@ -81,11 +81,7 @@ class Run:
             if self.folder is None or not self.finished:
                 raise UserError(f"the run in {self.folder} is unfinished; `scanmix resume {self.folder}` goes on")
             self._model = load_model(self.folder)
-            if self._model.class_names != self.class_names:
-                raise UserError(
-                    f"{self.folder / 'model'} is of other classes than {self.folder / 'run.toml'}; one of them is not "
-                    "as it was written: bring it back"
-                )
+            self._check_classes(self._model.class_names, self.folder, "model")
         return self._model
 
     @property
@@ -148,11 +144,7 @@ class Run:
         folder = self.folder
         if examples is None and folder is not None and self.finished and has_evidence(folder):
             found = load_evidence(folder)
-            if found.class_names != self.class_names:
-                raise UserError(
-                    f"{folder / 'evidence'} is of other classes than {folder / 'run.toml'}; one of them is not as it "
-                    "was written: bring it back"
-                )
+            self._check_classes(found.class_names, folder, "evidence")
         else:
             model = self.model  # an unfinished run is told before its data is read
             examples = self.training_data() if examples is None else examples
@@ -213,6 +205,18 @@ class Run:
             save_evidence(folder, dataclasses.replace(found, decided=examples.decided, excluded=examples.excluded))
             self.audit().to_csv(folder / "labels.csv")
         return True
+
+    def _check_classes(self, found: tuple[str, ...], folder: Path, part: str) -> None:
+        """Refuse a part of the run that is of other classes than `run.toml`.
+
+        Raises:
+            UserError: one of the two is not as it was written.
+        """
+        if found != self.class_names:
+            raise UserError(
+                f"{folder / part} is of other classes than {folder / 'run.toml'}; one of them is not as it was "
+                "written: bring it back"
+            )
 
     def _set_aside(self, snapshots: Sequence[Snapshot]) -> Tensor | None:
         """Labels that every network was told not to believe in the last epoch; None where no method divides."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -94,13 +94,13 @@ class Origin:
     steps: list[Step] = Field(default_factory=list)
 
 
-def check_origin(source: Mapping[str, Any], where: str) -> None:
+def check_origin(source: object, where: str) -> None:
     """Refuse what `readers.reload` could not follow.
 
     Raises:
         UserError: says which part of `where` is none.
     """
-    steps = source.get("steps", [])
+    steps = source.get("steps", []) if isinstance(source, Mapping) else []
     for step in steps if isinstance(steps, list | tuple) else []:
         if not isinstance(step, Mapping) or len(step) != 1 or not step.keys() <= STEPS:
             found = sorted(step) if isinstance(step, Mapping) else step
