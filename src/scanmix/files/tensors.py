@@ -11,7 +11,7 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -68,29 +68,11 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
     """
 
     def write(aside: Path) -> None:
-        with aside.open("wb") as file:
-            kept = _KeepsError(file)
-            try:
-                torch.save(dict(content), cast(IO[bytes], kept))
-            except RuntimeError as error:  # in which PyTorch hides what the file has said
-                raise kept.failure or error from error
+        buffer = io.BytesIO()  # of a file PyTorch hides a full disk and Ctrl-C alike behind an error of its own
+        torch.save(dict(content), buffer)
+        aside.write_bytes(buffer.getbuffer())
 
     write_aside(path, write)
-
-
-class _KeepsError(io.RawIOBase):
-    """A file that remembers why it could not be written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.failure: OSError | None = None
-
-    def write(self, content: Any) -> int:
-        try:
-            return self.file.write(content)
-        except OSError as error:
-            self.failure = error
-            raise
 
 
 def read_state(path: Path, device: str | torch.device = "cpu", fix: str = "") -> Any:
