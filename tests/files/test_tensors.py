@@ -12,6 +12,8 @@ from scanmix.files import CannotWrite
 from scanmix.files.tensors import read_state, write_state
 
 
+# Ctrl-C between open() and the start of its `with` block leaves the closing to the garbage collector, which warns.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_ctrl_c_while_a_state_is_written_is_ctrl_c(tmp_path: Path) -> None:
     content = {"tensors": [torch.full((64, 64), float(i)) for i in range(200)]}
     path = tmp_path / "state.pt"
