@@ -20,7 +20,7 @@ from benchmarks.rows import Row
 from benchmarks.timing import Contestant, Timing, interleave
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import Views
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.scanmix import ScanMix, ScanMixState
 from scanmix.networks.peer import make_encoder

@@ -25,7 +25,8 @@ from benchmarks.rows import Row
 from benchmarks.stages import shares
 from benchmarks.timing import Timing, interleave
 from scanmix.doctor.passes import Work, stages
-from scanmix.networks.peer import Peer, classify
+from scanmix.networks.inference import classify
+from scanmix.networks.peer import Peer
 from scanmix.networks.pointwise import PointwiseConv
 from scanmix.progress import Bar, progress
 

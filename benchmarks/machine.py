@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from scanmix.runs.versions import versions
+from scanmix.training.versions import versions
 
 LIBRARIES = ("scikit-learn", "pillow", "faiss-cpu")
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.views import AnyViewSettings, ViewSettings, make_views
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.preact_resnet import PreActResNetSettings
-from scanmix.runs import resolve
+from scanmix.training import resolve
 
 NUM_CLASSES = 10
 

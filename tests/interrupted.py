@@ -209,7 +209,7 @@ def main() -> None:
     # Imported before the forks: once, not a thousand times.
     for module in (
         "scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo", "scanmix.train", "scanmix.cli",
-        "scanmix.experiments", "scanmix.report", "scanmix.review", "scanmix.export.folder",
+        "scanmix.reproduce", "scanmix.report", "scanmix.review", "scanmix.export.folder",
     ):  # fmt: skip
         importlib.import_module(module)
     for line in sys.stdin:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scanmix.data.mappings import CIFAR100_COARSE
+from scanmix.data.noise.mappings import CIFAR100_COARSE
 
 CLOTHES = 14
 

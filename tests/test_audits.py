@@ -10,8 +10,8 @@ from sklearn.metrics import average_precision_score
 
 import scanmix
 from scanmix.config import UserError
-from scanmix.experiments import audits
-from scanmix.experiments.audits import AUDITORS, run_audits
+from scanmix.reproduce import audits
+from scanmix.reproduce.audits import AUDITORS, run_audits
 
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2, "final_norm": True}
 FAST = {

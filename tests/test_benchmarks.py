@@ -26,11 +26,11 @@ from scanmix.blocks.losses import nt_xent_one_way, scan_loss, semi_supervised_lo
 from scanmix.blocks.mixmatch import sharpen
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.config import UserError
-from scanmix.data.augmentations import AUGMENTATIONS, augment
 from scanmix.data.views import Views, ViewSettings, make_views
+from scanmix.data.views.augmentations import AUGMENTATIONS, augment
+from scanmix.distributed.engine import Engine
 from scanmix.doctor import passes
-from scanmix.engine import Engine
-from scanmix.networks.peer import examine
+from scanmix.networks.inference import examine
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.progress import Quiet
 

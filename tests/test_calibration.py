@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from scanmix.calibration import _fit_noise, fit_temperature, temper
 from scanmix.config import UserError
+from scanmix.evaluate.calibration import _fit_noise, fit_temperature, temper
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

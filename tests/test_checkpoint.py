@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scanmix.checkpoint import has_checkpoint, load_checkpoint, pack, save_checkpoint, unpack
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.files import CannotWrite
 from scanmix.model import Model, load_model, save_model
-from scanmix.networks.peer import Peer, Predictor, classify
+from scanmix.networks.inference import Predictor, classify
+from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
+from scanmix.training.checkpoint import has_checkpoint, load_checkpoint, pack, save_checkpoint, unpack
 
 NETWORK = PreActResNetSettings(widths=(4, 8), blocks=(1, 1))
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from scanmix.cli import app
 from scanmix.cli.doctor import _span
 from scanmix.doctor import measure
-from scanmix.runs import resolve
+from scanmix.training import resolve
 
 QUICK = ["--set", "network.widths=[4]", "--set", "network.blocks=[1]", "--size", "16"]
 

@@ -20,7 +20,7 @@ from scanmix.data.examples import DECIDED
 from scanmix.review import Decisions
 from scanmix.review.decisions import CORRECTED
 from scanmix.review.rows import make_queue, table
-from scanmix.runs import open_run
+from scanmix.training import open_run
 
 PLAIN = [
     "--method", "cross_entropy", "--set", "epochs=2", "--set", "network.widths=[4,8]", "--set", "network.blocks=[1,1]",

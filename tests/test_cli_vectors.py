@@ -18,7 +18,7 @@ from scanmix.cli import app
 from scanmix.doctor import measure
 from scanmix.export.classifier import load_classifier
 from scanmix.report.command import train_command
-from scanmix.runs import open_run
+from scanmix.training import open_run
 
 QUICK = ["--method", "dividemix", "--set", "epochs=14", "--set", "warmup=12", "--set", "batch_size=16",
          "--set", "network.hidden=[16,8]"]  # fmt: skip

@@ -23,7 +23,7 @@ from scanmix.cli.shell import check_writable, print_table
 from scanmix.cli.shell import say as show
 from scanmix.config import UserError
 from scanmix.data.names import visible
-from scanmix.data.records import read_records
+from scanmix.files.tables import read_records
 from scanmix.model import Model
 
 STRANGE = ("=1+1", "d\rg", "\x1b[31mred")

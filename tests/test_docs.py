@@ -23,8 +23,8 @@ from scanmix.cli import app
 from scanmix.cli.shell import settings_from
 from scanmix.config import UserError, dotted_keys, dump, merge, parse_assignment, recipe_names
 from scanmix.methods import METHODS
-from scanmix.noises import parse_noise
-from scanmix.runs import Run, RunSettings, resolve
+from scanmix.semantic_noise import parse_noise
+from scanmix.training import Run, RunSettings, resolve
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

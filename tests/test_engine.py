@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from scanmix.config import UserError
-from scanmix.engine import Diverged, Engine, Meter, derived_seed, find_device
+from scanmix.distributed.engine import Engine, derived_seed, find_device
+from scanmix.distributed.meter import Diverged, Meter
 
 
 def draw(engine: Engine, stage: str = "learn", epoch: int = 0, purpose: str = "order") -> list[float]:

@@ -9,8 +9,8 @@ import torch
 import scanmix
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.runs import Run, resolve
-from scanmix.train import resume
+from scanmix.training import Run, resolve
+from scanmix.training.loop import resume
 
 STAGES: dict[str, Any] = {
     "pretrain": {"epochs": 1, "batch_size": 40},

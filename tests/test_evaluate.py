@@ -11,11 +11,11 @@ from scanmix.cli import app
 from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN, Examples
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.evaluate import evaluate, evaluate_rog, evaluate_run
+from scanmix.evaluate.accuracy import evaluate, evaluate_rog, evaluate_run
 from scanmix.model import Model
-from scanmix.networks.peer import Predictor
+from scanmix.networks.inference import Predictor
 from scanmix.networks.preact_resnet import PreActResNetSettings
-from scanmix.runs import Run
+from scanmix.training import Run
 
 CLASSES = ("ant", "bee", "cat")
 NETWORK = {"widths": [4], "blocks": [1], "stem_stride": 2}

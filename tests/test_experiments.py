@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from scanmix.cli import app
 from scanmix.config import UserError
-from scanmix.experiments import TABLES, Cell, ResultTable, chosen_cells, find_table, run_table
-from scanmix.experiments.results import Result, to_csv, to_markdown, write_results
-from scanmix.experiments.running import Work, next_cell
-from scanmix.experiments.tables import ROWS
+from scanmix.reproduce import TABLES, Cell, ResultTable, chosen_cells, find_table, run_table
+from scanmix.reproduce.results import Result, to_csv, to_markdown, write_results
+from scanmix.reproduce.running import Work, next_cell
+from scanmix.reproduce.tables import ROWS
 
 ROOT = Path(__file__).parents[1]
 NETWORK = ("network.widths=[8,16]", "network.blocks=[1,1]", "network.stem_stride=2")

@@ -12,14 +12,20 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from scanmix import interop
 from scanmix.audit import Evidence, audit
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import load
 from scanmix.data.readers.vectors import to_vectors
-from scanmix.interop import cross_validated, datalab_columns, from_dataset, from_hugging_face, to_dataset
+from scanmix.integrations import conversions as interop
+from scanmix.integrations.conversions import (
+    cross_validated,
+    datalab_columns,
+    from_dataset,
+    from_hugging_face,
+    to_dataset,
+)
 
 SMALL: dict[str, Any] = {"network": {"widths": [4, 8], "blocks": [1, 1]}, "threads": 1}
 

@@ -105,7 +105,7 @@ PLAIN: dict[str, Callable[[bytes], Any]] = {
 
 def command(folder: Path, *words: str) -> None:
     from scanmix.cli import app
-    from scanmix.pretrain import artifacts
+    from scanmix.pretrain import cache as artifacts
 
     artifacts.MOST_LOST = 0.0  # every epoch of a stage is saved
     os.environ["SCANMIX_CACHE"] = str(folder / "cache")
@@ -116,7 +116,7 @@ def decide(folder: Path) -> None:
     """Make five decisions, one undone, as the server of a review does; those that are made are not made again."""
     from scanmix.audit import audit
     from scanmix.review import Decisions
-    from scanmix.runs import open_run
+    from scanmix.training import open_run
 
     os.environ["SCANMIX_CACHE"] = str(folder / "cache")
     decisions = Decisions(folder / "run", audit(open_run(folder / "run").evidence()), "tester")
@@ -134,7 +134,7 @@ def decide(folder: Path) -> None:
 
 def reproduce(folder: Path) -> None:
     """Write the table of runs that are finished."""
-    from scanmix.experiments import run_table
+    from scanmix.reproduce import run_table
     from tests.test_experiments import SMALL, TINY
 
     os.environ["SCANMIX_CACHE"] = str(folder / "cache")

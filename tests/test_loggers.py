@@ -16,9 +16,9 @@ from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import load
 from scanmix.files import parse_json
-from scanmix.loggers import LOGGERS, Logger, check_loggers, hyperparameters
-from scanmix.runs import Run, open_run
-from scanmix.train import resume, train
+from scanmix.training import Run, open_run
+from scanmix.training.loggers import LOGGERS, Logger, check_loggers, hyperparameters
+from scanmix.training.loop import resume, train
 
 SMALL: dict[str, Any] = {
     "method": "cross_entropy", "epochs": 3, "network": {"widths": [4, 8], "blocks": [1, 1]}, "threads": 1,

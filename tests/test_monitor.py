@@ -12,11 +12,11 @@ import scanmix
 from scanmix.blocks.em import log_likelihoods, log_probabilities
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods.cross_entropy import CrossEntropy
-from scanmix.monitor import bound_monitor
-from scanmix.runs import Run, resolve
-from scanmix.train import resume, train
+from scanmix.training import Run, resolve
+from scanmix.training.loop import resume, train
+from scanmix.training.monitor import bound_monitor
 
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
 TERMS = {f"elbo/{name}" for name in ("log_likelihood", "expected", "entropy", "bound", "kl", "gain")}

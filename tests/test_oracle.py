@@ -11,7 +11,7 @@ import scanmix
 from scanmix.data.examples import Examples
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.model import Model
-from scanmix.train import train
+from scanmix.training.loop import train
 
 STAGES: dict[str, Any] = {
     "pretrain": {"epochs": 2, "batch_size": 40},

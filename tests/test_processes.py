@@ -18,8 +18,8 @@ import scanmix
 from scanmix.config import UserError
 from scanmix.data.batches import share
 from scanmix.data.examples import Examples
-from scanmix.processes import Processes, choose_processes, is_first, joined, launched, limited_threads
-from scanmix.runs import Run, open_run
+from scanmix.distributed.process_group import Processes, choose_processes, is_first, joined, launched, limited_threads
+from scanmix.training import Run, open_run
 
 pytest.importorskip("lightning_fabric")
 HERE = Path(__file__).parent
@@ -134,7 +134,7 @@ def train_tiny(folder: Path, devices: int, **more: Any) -> Run:
 def test_a_run_goes_on_with_another_number_of_processes(
     before: int, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("scanmix.train")
+    module = importlib.import_module("scanmix.training.loop")
     real = module.save_checkpoint
 
     def stopped(folder: Path, identity: str, epoch: int, state: Any) -> None:

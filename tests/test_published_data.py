@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from scanmix.cli import app
-from scanmix.runs import open_run
+from scanmix.training import open_run
 from tests import layouts
 
 typer_testing = pytest.importorskip("typer.testing")

@@ -27,9 +27,10 @@ from scanmix.files import locked
 from scanmix.files.atomic import HOST
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.scanmix import ScanMix
-from scanmix.pretrain import artifacts, simclr
-from scanmix.runs import Run, open_run
-from scanmix.train import resume, train
+from scanmix.pretrain import cache as artifacts
+from scanmix.pretrain import simclr
+from scanmix.training import Run, open_run
+from scanmix.training.loop import resume, train
 
 STAGES: dict[str, Any] = {
     "pretrain": {"epochs": 12, "batch_size": 40},

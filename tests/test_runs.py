@@ -13,9 +13,9 @@ from scanmix.data.views import ViewSettings
 from scanmix.methods import METHODS
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.preact_resnet import PreActResNetSettings
-from scanmix.runs import Run, RunSettings, create_run, describe, open_run, resolve
+from scanmix.training import Run, RunSettings, create_run, describe, open_run, resolve
 
-runs = importlib.import_module("scanmix.runs.settings")
+runs = importlib.import_module("scanmix.training.settings")
 
 
 def examples_of(count: int = 12, **more: Any) -> Examples:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 import scanmix
-from scanmix.checkpoint import load_checkpoint
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.store import default_cache
 from scanmix.methods.cross_entropy import CrossEntropy
-from scanmix.runs import Run, open_run
-from scanmix.train import resume, train
-from scanmix.trajectory import division
+from scanmix.model.dynamics import division
+from scanmix.training import Run, open_run
+from scanmix.training.checkpoint import load_checkpoint
+from scanmix.training.loop import resume, train
 
 Pair = tuple[Examples, Examples]
 
@@ -278,4 +278,4 @@ def test_label_free_stages_report_below_the_epochs(data: Pair, tmp_path: Path) -
 
 
 def test_the_module_and_the_function_have_one_name() -> None:
-    assert importlib.import_module("scanmix.train").train is train is scanmix.train
+    assert importlib.import_module("scanmix.training.loop").train is train is scanmix.train

@@ -14,13 +14,13 @@ import scanmix
 from scanmix.cli import app
 from scanmix.config import UserError, recipe_names
 from scanmix.data.examples import Examples
-from scanmix.data.feature_views import FeatureViewSettings
 from scanmix.data.readers.vectors import to_vectors
+from scanmix.data.views.feature_views import FeatureViewSettings
 from scanmix.methods import METHODS
 from scanmix.model import load_model
 from scanmix.networks.mlp import MlpSettings
-from scanmix.runs import open_run, resolve
-from scanmix.train import train
+from scanmix.training import open_run, resolve
+from scanmix.training.loop import train
 
 STAGES = {"pretrain": {"epochs": 1}, "clustering": {"epochs": 1}, "num_neighbors": 5}
 SHORT: dict[str, dict[str, Any]] = {

@@ -21,18 +21,19 @@ from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData, share
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import ALONE, BatchNorm, Engine
+from scanmix.distributed.engine import ALONE, BatchNorm, Engine
+from scanmix.distributed.process_group import Processes, joined
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.batch_norm import synchronized
 from scanmix.networks.encoders import build_encoder
-from scanmix.networks.peer import Peer, examine, make_encoder, make_peer, sweep
+from scanmix.networks.inference import examine, sweep
+from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
-from scanmix.pretrain.artifacts import cached
+from scanmix.pretrain.cache import cached
 from scanmix.pretrain.moco import MoCo, _in_parts, moco
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
-from scanmix.processes import Processes, joined
 
 SMALL = PreActResNetSettings(widths=(4, 8), blocks=(1, 1), final_norm=True)
 equal = functools.partial(torch.testing.assert_close, rtol=1e-6, atol=1e-9)

@@ -8,18 +8,16 @@ run = scanmix.train(noisy, test=test_set, method="scanmix", seed=0, out="runs/fi
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
     from scanmix.data.noise import add_noise
     from scanmix.data.readers import load
-    from scanmix.estimator import ScanMixClassifier
+    from scanmix.integrations.estimator import ScanMixClassifier
     from scanmix.methods import METHODS
-    from scanmix.runs import open_run
-    from scanmix.train import resume, train
+    from scanmix.training import open_run
+    from scanmix.training.loop import resume, train
 
     __version__: str
 
@@ -31,12 +29,12 @@ __all__ = [
 _HOMES = {
     "load": "scanmix.data.readers",
     "add_noise": "scanmix.data.noise",
-    "train": "scanmix.train",
-    "resume": "scanmix.train",
-    "open_run": "scanmix.runs",
+    "train": "scanmix.training.loop",
+    "resume": "scanmix.training.loop",
+    "open_run": "scanmix.training",
     "METHODS": "scanmix.methods",
     "Examples": "scanmix.data.examples",
-    "ScanMixClassifier": "scanmix.estimator",
+    "ScanMixClassifier": "scanmix.integrations.estimator",
 }
 
 
@@ -56,14 +54,6 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-class _Package(ModuleType):
-    """Importing `scanmix.train` would hide the function behind the module of that name; not here."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        hidden = isinstance(value, ModuleType) and _HOMES.get(name) == value.__name__
-        super().__setattr__(name, getattr(value, name) if hidden else value)
-
-
 def _version() -> str:
     from importlib import metadata  # a quarter of what `import scanmix` would take
 
@@ -71,6 +61,3 @@ def _version() -> str:
         return metadata.version("scanmix")
     except metadata.PackageNotFoundError:  # run from a checkout that is not installed
         return "0+unknown"
-
-
-sys.modules[__name__].__class__ = _Package

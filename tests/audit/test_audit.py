@@ -18,10 +18,10 @@ from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.evidence import same_pictures
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.data.npy import read_array
-from scanmix.runs import open_run
-from scanmix.train import train
-from scanmix.trajectory import Snapshot, is_due, load_trajectory
+from scanmix.files.npy import read_array
+from scanmix.model.dynamics import Snapshot, is_due, load_trajectory
+from scanmix.training import open_run
+from scanmix.training.loop import train
 
 NAMES = ("cat", "dog", "owl")
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2, "final_norm": True}

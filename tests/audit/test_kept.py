@@ -17,13 +17,13 @@ from torch import Tensor
 
 import scanmix
 from scanmix.audit import Evidence, save_evidence
-from scanmix.audit.kept import load_evidence
+from scanmix.audit.stored import load_evidence
 from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN
 from scanmix.files import parse_json
 from scanmix.model import Model
-from scanmix.runs import Run, open_run
-from scanmix.train import train
+from scanmix.training import Run, open_run
+from scanmix.training.loop import train
 
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2, "final_norm": True}
 STAGES = {"pretrain": {"epochs": 1}, "clustering": {"epochs": 1}, "num_neighbors": 3}

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from scanmix.audit import Audit, Evidence, audit, save_evidence
 from scanmix.audit.arrays import evidence_from_arrays
-from scanmix.audit.kept import load_evidence
+from scanmix.audit.stored import load_evidence
 from scanmix.config import UserError
 from scanmix.data.examples import DECIDED
-from scanmix.interop import datalab_columns
+from scanmix.integrations.conversions import datalab_columns
 
 WRONG = 30
 """The first so many of 120 labels."""

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
 
-from scanmix.blocks.mixmatch import beta, guess, mixmatch, mixup, refine, sharpen
-from scanmix.engine import Engine
+from scanmix.blocks.mixmatch import beta, guess, mixup, refine, sharpen
+from scanmix.distributed.engine import Engine
+from scanmix.methods.steps.mixmatch import mixmatch
 from scanmix.networks.peer import Peer
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(2, 5))

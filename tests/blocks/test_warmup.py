@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scanmix.blocks.warmup import warm_up
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
+from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.peer import Peer
 
 RATE = 0.3

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Generator, Tensor
 
-from scanmix.data import augmentations
+from scanmix.data.views import augmentations
 
 SIZES = [(8, 8), (28, 28), (32, 32), (20, 33), (2, 5), (1, 1)]
 Reference = Callable[[Image.Image, float], Image.Image]

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from scanmix.data.batches import TrainingData, batches, paired
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 
 
 def generator(seed: int = 0) -> Generator:

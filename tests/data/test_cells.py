@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scanmix.data.cells import as_text, csv_cell, csv_line, csv_text, one_name
-from scanmix.data.records import new_table, read_records
+from scanmix.files.cells import as_text, csv_cell, csv_line, csv_text, one_name
+from scanmix.files.tables import new_table, read_records
 
 ODD = ["=", "+", "-", "@", "\t", "\r", "\n", "'", " ", "＝", '"', ",", ";", "a", "1", ".", "\x1b", "é"]
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from scanmix.data.checks import (
+from scanmix.data.examples import Examples
+from scanmix.data.readers.pictures import Header
+from scanmix.doctor.checks import (
     Finding,
     check_blank,
     check_classes,
@@ -18,8 +20,6 @@ from scanmix.data.checks import (
     check_skipped,
     class_counts,
 )
-from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import Header
 
 
 def made(labels: list[int], names: str = "ab", seed: int = 0, prefix: str = "") -> Examples:

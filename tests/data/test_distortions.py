@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from scanmix.data import distortions
+from scanmix.data.views import distortions
 
 
 def seeded(seed: int = 0) -> Generator:

@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError
-from scanmix.data.feature_views import FeatureViews, FeatureViewSettings, disturb, feature_statistics, given_statistics
 from scanmix.data.views import make_views
+from scanmix.data.views.feature_views import (
+    FeatureViews,
+    FeatureViewSettings,
+    disturb,
+    feature_statistics,
+    given_statistics,
+)
 
 
 def vectors(count: int = 200, features: int = 6) -> Tensor:

@@ -10,9 +10,9 @@ from PIL import Image
 
 from scanmix.config import DataError, UserError
 from scanmix.data.decoding import find_pictures, sort_files
-from scanmix.data.layout import check_layout, other_files
 from scanmix.data.readers import load, reload
 from scanmix.data.readers.folder import LostClassError, find_parts, part_of
+from scanmix.doctor.layout import check_layout, other_files
 
 
 def lay(top: Path, *files: str) -> Path:

@@ -6,7 +6,7 @@ import torch
 
 import scanmix
 from scanmix.config import UserError
-from scanmix.data.instance_noise import SPREAD, cut_normal, instance_dependent
+from scanmix.data.noise.instance import SPREAD, cut_normal, instance_dependent
 from scanmix.data.readers import reload
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scanmix.data.layout import check_layout
+from scanmix.doctor.layout import check_layout
 
 
 def lay(top: Path, *files: str) -> Path:

@@ -21,7 +21,7 @@ from scanmix.data.given import decoded
 from scanmix.data.modes import UnknownRangeError, plain
 from scanmix.data.readers import load
 from scanmix.data.readers.pictures import preview
-from scanmix.interop import from_dataset, from_hugging_face
+from scanmix.integrations.conversions import from_dataset, from_hugging_face
 
 SIDE = 16
 RAMP = np.linspace(0, 1, SIDE * SIDE).reshape(SIDE, SIDE)

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError
-from scanmix.data import mappings
 from scanmix.data.examples import FOREIGN, Examples
-from scanmix.data.noise import add_noise, asymmetric, from_file, load_noise, save_noise, symmetric
+from scanmix.data.noise import add_noise, asymmetric, from_file, load_noise, mappings, save_noise, symmetric
 from scanmix.data.readers import load, reload
-from scanmix.noises import NoiseSpec, apply_noise, parse_noise
+from scanmix.semantic_noise import NoiseSpec, apply_noise, parse_noise
 
 
 def balanced(count: int = 20_000, classes: int = 10) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 
 import scanmix
 from scanmix.config import DataError, UserError
-from scanmix.data.npy import finite_rows, read_array, read_rows, row_names
+from scanmix.files.npy import finite_rows, read_array, read_rows, row_names
 
 
 def test_rows_come_as_float32_and_what_it_cannot_hold_is_infinite(tmp_path: Path) -> None:

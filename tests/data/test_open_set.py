@@ -11,7 +11,7 @@ from scanmix.data.examples import FOREIGN, Examples
 from scanmix.data.noise import save_noise
 from scanmix.data.readers import reload
 from scanmix.data.readers.open_set import add_open_set
-from scanmix.noises import apply_noise
+from scanmix.semantic_noise import apply_noise
 from tests.layouts import picture
 
 

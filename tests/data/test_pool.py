@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanmix.data.batches import TrainingData
-from scanmix.data.pool import Drawn, balanced_draw, draw_pool
+from scanmix.data.subset import Drawn, balanced_draw, draw_pool
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 
 
 def made(count: int = 30) -> TrainingData:

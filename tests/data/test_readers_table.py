@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from scanmix.config import DataError, UserError
-from scanmix.data.cells import csv_line
 from scanmix.data.readers import load, match, reload
 from scanmix.data.readers.table import read_table
+from scanmix.files.cells import csv_line
 
 
 def paint(path: Path, color: Any = 128, mode: str = "L", size: tuple[int, int] = (24, 24), **saving: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scanmix.config import UserError
-from scanmix.data.records import new_table, read_records
+from scanmix.files.tables import new_table, read_records
 
 COLUMNS: dict[str, type[str] | type[float]] = {"path": str, "share": float}
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 import scanmix
 from scanmix.config import UserError
-from scanmix.data import decoding, npy, store
-from scanmix.data.npy import stays_on_disk
+from scanmix.data import decoding, store
 from scanmix.data.store import Fetched, on_device
+from scanmix.files import npy
+from scanmix.files.npy import stays_on_disk
 
 
 @pytest.fixture

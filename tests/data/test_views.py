@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from scanmix.config import UserError
-from scanmix.data import views
-from scanmix.data.augmentations import augment, cutout, draw_augmentations, draw_holes
 from scanmix.data.views import Views, ViewSettings
+from scanmix.data.views import image_views as views
+from scanmix.data.views.augmentations import augment, cutout, draw_augmentations, draw_holes
 
 CROP_ONLY = ViewSettings(jitter_probability=0, grayscale_probability=0)
 WHOLE = ViewSettings(contrast_scale=(1, 1), contrast_ratio=(1, 1), jitter_probability=0, grayscale_probability=0)

@@ -12,7 +12,7 @@ from scanmix.config import dump, flatten
 from scanmix.data.examples import Examples
 from scanmix.doctor.advice import advise, as_recipe
 from scanmix.methods import METHODS
-from scanmix.runs import resolve
+from scanmix.training import resolve
 
 
 def made(count: int, classes: int = 3, side: int = 32, channels: int = 3, flip: bool = True) -> Examples:

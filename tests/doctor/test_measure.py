@@ -12,7 +12,7 @@ from scanmix.data.examples import Examples
 from scanmix.doctor import measure as module
 from scanmix.doctor.measure import Cost, Estimate, estimate, free_memory, measure, seconds
 from scanmix.doctor.passes import Work, evaluating, stages
-from scanmix.runs import RunSettings, resolve
+from scanmix.training import RunSettings, resolve
 
 PUBLISHED = str(Path(__file__).parents[1] / "published.toml")
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from scanmix.config import merge
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import Views, ViewSettings, make_views
+from scanmix.distributed.engine import Engine
 from scanmix.doctor.passes import COUNTS, Work, evaluating, largest_batch, stages
-from scanmix.engine import Engine
 from scanmix.methods import METHODS
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
-from scanmix.runs import resolve
+from scanmix.training import resolve
 
 PUBLISHED = str(Path(__file__).parents[1] / "published.toml")
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 import scanmix
 from scanmix.cli import app
 from scanmix.config import UserError
-from scanmix.evaluate import right_ones
-from scanmix.experiments.figures import elbo_figure, figure3, figure4, rank_share
+from scanmix.evaluate.accuracy import right_ones
+from scanmix.reproduce.figures import elbo_figure, figure3, figure4, rank_share
 
 NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
 

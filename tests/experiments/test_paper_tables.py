@@ -8,13 +8,13 @@ from typer.testing import CliRunner
 
 from scanmix.cli import app
 from scanmix.config import UserError, load_recipe, recipe_names
-from scanmix.experiments import TABLES, Cell, find_cell, find_table
-from scanmix.experiments.explain import explained, origins
-from scanmix.experiments.paper import notes, paper_says, published
-from scanmix.experiments.running import Work
-from scanmix.experiments.store import append, read_store
-from scanmix.experiments.tables import short
 from scanmix.methods import METHODS
+from scanmix.reproduce import TABLES, Cell, find_cell, find_table
+from scanmix.reproduce.explain import explained, origins
+from scanmix.reproduce.paper import notes, paper_says, published
+from scanmix.reproduce.running import Work
+from scanmix.reproduce.store import append, read_store
+from scanmix.reproduce.tables import short
 
 TOLD = (
     "unlabeled_weight", "clean_threshold", "loss_memory", "confidence_weight", "mixup_alpha", "second_weighting",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scanmix.experiments.significance import compare, welch
+from scanmix.evaluate.significance import compare, welch
 
 
 def test_the_bootstrap_is_that_of_drawing_images() -> None:

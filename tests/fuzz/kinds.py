@@ -14,30 +14,30 @@ from PIL import Image
 import scanmix
 from scanmix.audit import Audit, Evidence, audit
 from scanmix.audit.arrays import evidence_from_arrays
-from scanmix.audit.kept import load_evidence
-from scanmix.checkpoint import load_checkpoint, unpack
+from scanmix.audit.stored import load_evidence
 from scanmix.cli.summary import read_labels
 from scanmix.data.corrections import apply_corrections
 from scanmix.data.decoding import decode_pictures
 from scanmix.data.examples import Examples
 from scanmix.data.noise import load_noise, save_noise
-from scanmix.data.npy import read_array
 from scanmix.data.readers import load
-from scanmix.engine import Engine
-from scanmix.experiments.store import read_store
+from scanmix.distributed.engine import Engine
 from scanmix.export.classifier import load_classifier
 from scanmix.export.folder import export_onnx
-from scanmix.loggers import hyperparameters
+from scanmix.files.npy import read_array
 from scanmix.methods import METHODS
 from scanmix.model import load_model
+from scanmix.model.dynamics import load_trajectory
 from scanmix.networks.encoders import untrained
 from scanmix.networks.peer import make_peer
-from scanmix.pretrain.artifacts import cached, resumable
+from scanmix.pretrain.cache import cached, resumable
 from scanmix.report import write_report
 from scanmix.report.command import train_command
+from scanmix.reproduce.store import read_store
 from scanmix.review import Decisions
-from scanmix.runs import open_run, resolve
-from scanmix.trajectory import load_trajectory
+from scanmix.training import open_run, resolve
+from scanmix.training.checkpoint import load_checkpoint, unpack
+from scanmix.training.loggers import hyperparameters
 from tests import layouts
 from tests.fuzz import mutations
 from tests.fuzz.mutations import Mutate

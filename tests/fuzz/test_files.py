@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scanmix.config import UserError
-from scanmix.pretrain import artifacts
+from scanmix.pretrain import cache as artifacts
 from tests.fuzz.kinds import KINDS, Kind, build
 
 QUICK, LONG = 25, 400

@@ -18,7 +18,7 @@ from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.config import UserError
 from scanmix.data.corrections import apply_corrections
 from scanmix.data.examples import Examples
-from scanmix.interop import from_dataset
+from scanmix.integrations.conversions import from_dataset
 from tests.fuzz.kinds import build
 
 QUICK, LONG = 12, 150

@@ -11,7 +11,7 @@ import torch
 from scanmix.config import build
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods import METHODS, Method
 from scanmix.methods.c2d import C2D
 from scanmix.methods.co_teaching import CoTeaching

@@ -8,12 +8,13 @@ from torch import Tensor
 
 import scanmix.methods.dividemix as module
 from scanmix.blocks.divide import clean_probability, normalize_losses
-from scanmix.blocks.mixmatch import Mixed, mixmatch
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods import Method
 from scanmix.methods.dividemix import DivideMix
-from scanmix.networks.peer import Belief, Peer
+from scanmix.methods.steps.mixmatch import Mixed, mixmatch
+from scanmix.networks.inference import Belief
+from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 NUMBERS = torch.arange(64)

@@ -3,14 +3,16 @@
 import pytest
 import torch
 
-from scanmix.blocks.early_stopping import Part, agrees, late, renew
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.methods.pes import PES
 from scanmix.methods.pes_semi import PESSemi
+from scanmix.methods.steps.early_stopping import Part, agrees, late, renew
 from scanmix.networks.encoders import build_encoder
+from scanmix.networks.inference import classify
 from scanmix.networks.mlp import MlpSettings
-from scanmix.networks.peer import classify, make_peer
+from scanmix.networks.peer import make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.networks.resnet import ResNetSettings
 from tests.methods.tiny import KIND, Network, near, run, weights

@@ -15,10 +15,10 @@ from scanmix.config import UserError
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods import exact_em
 from scanmix.methods.exact_em import ExactEM
-from scanmix.networks.peer import classify
+from scanmix.networks.inference import classify
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 NETWORK = PreActResNetSettings(widths=(8, 16), blocks=(1, 1), stem_stride=2)

@@ -9,11 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from scanmix.blocks.early_stopping import late
 from scanmix.blocks.transition import estimate_transition
 from scanmix.config import dotted_keys
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods import METHODS, Method
 from scanmix.methods.co_teaching_plus import CoTeachingPlus
 from scanmix.methods.d2l import D2L
@@ -24,6 +23,7 @@ from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
 from scanmix.methods.pes_semi import PESSemi
+from scanmix.methods.steps.early_stopping import late
 from tests.methods.tiny import Network, near, run, weights
 
 SMALL: dict[str, Any] = {"batch_size": 16, "learning_rate": 0.05}

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods import METHODS, Method
-from scanmix.networks.peer import sweep
+from scanmix.networks.inference import sweep
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 FOLDER = Path(__file__).with_name("golden")

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Diverged, Engine
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Diverged
 from scanmix.methods import METHODS, Method
-from scanmix.networks.peer import Predictor, sweep
+from scanmix.networks.inference import Predictor, sweep
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 Methods = Callable[..., dict[str, Method]]  # (epochs, warmup=1)

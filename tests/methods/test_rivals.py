@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods import METHODS, Method
 from scanmix.methods.bootstrap import Bootstrap
 from scanmix.methods.co_teaching import CoTeaching
@@ -24,8 +24,8 @@ from scanmix.methods.joint import Joint
 from scanmix.methods.loss_correction import Backward, Forward
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.pencil import Pencil
-from scanmix.networks.peer import classify, examine, sweep
-from scanmix.runs import resolve
+from scanmix.networks.inference import classify, examine, sweep
+from scanmix.training import resolve
 from tests.methods.tiny import KIND, Network, near, run, weights
 
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from scanmix.blocks.clusters import match_clusters
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods import Method
-from scanmix.networks.peer import examine
+from scanmix.networks.inference import examine
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 

@@ -12,13 +12,14 @@ from torch import Generator, Tensor
 import scanmix.methods.scanmix as module
 from scanmix.blocks.divide import clean_probability, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
-from scanmix.blocks.mixmatch import Mixed, mixmatch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor
 from scanmix.data.batches import TrainingData
-from scanmix.data.looks import View
-from scanmix.engine import Engine
+from scanmix.data.views.sampling import View
+from scanmix.distributed.engine import Engine
 from scanmix.methods.scanmix import ScanMix, ScanMixState
-from scanmix.networks.peer import Belief, Peer, sweep
+from scanmix.methods.steps.mixmatch import Mixed, mixmatch
+from scanmix.networks.inference import Belief, sweep
+from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.stages import current_neighbors
 

@@ -11,11 +11,12 @@ import scanmix.methods.scanmix as module
 from scanmix.blocks.clusters import match_clusters
 from scanmix.blocks.divide import clean_probabilities
 from scanmix.data.batches import TrainingData
-from scanmix.data.looks import View
 from scanmix.data.views import Views
-from scanmix.engine import Engine
+from scanmix.data.views.sampling import View
+from scanmix.distributed.engine import Engine
 from scanmix.methods.scanmix import ScanMix, ScanMixState
-from scanmix.networks.peer import Peer, examine
+from scanmix.networks.inference import examine
+from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 Started = tuple[ScanMixState, TrainingData]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scanmix.blocks.beta_mixture import NoisyAt
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods import Method
 from scanmix.methods.c2d import C2D
 from scanmix.methods.d2l import D2L
@@ -22,7 +22,7 @@ from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.ssr import SSR, SSRPlus
-from scanmix.networks.peer import classify, sweep
+from scanmix.networks.inference import classify, sweep
 from scanmix.pretrain.simclr import SimCLR
 from tests.methods.tiny import KIND, Network, near, run, weights
 

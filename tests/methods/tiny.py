@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods import Method
 from scanmix.networks.preact_resnet import PreActResNetSettings
 

@@ -7,19 +7,9 @@ from torch import Tensor, nn
 
 import scanmix.networks.peer as module
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
-from scanmix.networks.peer import (
-    Peer,
-    Predictor,
-    classify,
-    examine,
-    frozen_copy,
-    guessing,
-    learning,
-    make_encoder,
-    make_peer,
-    sweep,
-)
+from scanmix.distributed.engine import Engine
+from scanmix.networks.inference import Predictor, classify, examine, frozen_copy, guessing, sweep
+from scanmix.networks.peer import Peer, learning, make_encoder, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 SMALL = PreActResNetSettings(widths=(4, 6), blocks=(1, 1))

@@ -10,8 +10,9 @@ import scanmix
 from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN, Examples, changed_share
 from scanmix.data.readers import reload
-from scanmix.noises import LABELLERS, NoiseSpec, apply_noise, parse_noise, semantic, semantic_labels
 from scanmix.progress import Quiet
+from scanmix.semantic_noise import LABELLERS, NoiseSpec, apply_noise, parse_noise, semantic_labels
+from scanmix.semantic_noise import labels as semantic
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_it_is_made_once_and_loaded_again(digits: Examples, tmp_path: Path, monk
     def never(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("scanmix.noises.asked.semantic_labels", never)
+    monkeypatch.setattr("scanmix.semantic_noise.apply.semantic_labels", never)
     second = apply_noise(digits, "semantic:vgg:0.35", 0)
     assert torch.equal(first.labels, second.labels)
     assert first.source is not None and torch.equal(reload(first.source).labels, first.labels)

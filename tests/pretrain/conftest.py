@@ -7,7 +7,7 @@ import torch
 
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-import scanmix.pretrain.artifacts as module
-from scanmix.engine import Engine
+import scanmix.pretrain.cache as module
+from scanmix.distributed.engine import Engine
 from scanmix.files.atomic import HOST
 from scanmix.files.tensors import Tensors
-from scanmix.pretrain.artifacts import cached, content_key, resumable
+from scanmix.pretrain.cache import cached, content_key, resumable
 
 
 def test_a_key_is_its_parts_and_not_their_order() -> None:

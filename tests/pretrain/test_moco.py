@@ -15,11 +15,13 @@ from scanmix.blocks.losses import info_nce
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Diverged, Engine
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Diverged
 from scanmix.files.tensors import Tensors
-from scanmix.networks.peer import learning, make_encoder, sweep
+from scanmix.networks.inference import sweep
+from scanmix.networks.peer import learning, make_encoder
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
-from scanmix.pretrain import artifacts
+from scanmix.pretrain import cache as artifacts
 from scanmix.pretrain.moco import KeyQueue, MoCo, follow_weights, moco
 
 SMALL = PreActResNetSettings(widths=(8, 16), blocks=(1, 1))

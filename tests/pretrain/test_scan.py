@@ -12,8 +12,10 @@ from scanmix.blocks.clusters import match_clusters
 from scanmix.blocks.neighbors import draw_neighbor
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import Diverged, Engine
-from scanmix.networks.peer import Peer, make_peer, sweep
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Diverged
+from scanmix.networks.inference import sweep
+from scanmix.networks.peer import Peer, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering, cluster
 

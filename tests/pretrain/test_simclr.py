@@ -8,9 +8,11 @@ import scanmix.pretrain.simclr as module
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.schedules import cosine
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Diverged, Engine
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Diverged
 from scanmix.files.tensors import Tensors
-from scanmix.networks.peer import make_encoder, sweep
+from scanmix.networks.inference import sweep
+from scanmix.networks.peer import make_encoder
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.pretrain.simclr import Projector, SimCLR, simclr
 

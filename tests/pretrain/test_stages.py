@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-import scanmix.pretrain.artifacts as artifacts
+import scanmix.pretrain.cache as artifacts
 import scanmix.pretrain.stages as module
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.files.tensors import Tensors
 from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from scanmix.cli import app
 from scanmix.report.command import changed_settings, difference, train_command
-from scanmix.runs import Run, open_run, resolve
+from scanmix.training import Run, open_run, resolve
 
 QUICK = ["--method", "cross_entropy", "--set", "epochs=1", "--set", "network.widths=[8,16]"]
 FEW = ["--per-class", "8", "--limit-test", "20"]

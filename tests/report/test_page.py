@@ -20,12 +20,12 @@ from scanmix.audit.evidence import neighborhood
 from scanmix.cli import app
 from scanmix.config import UserError
 from scanmix.data.examples import FOREIGN
+from scanmix.model.dynamics import Snapshot
 from scanmix.progress import Quiet
 from scanmix.report import write_report
 from scanmix.report.findings import Findings, gather
 from scanmix.report.page import render
-from scanmix.runs import Run, resolve
-from scanmix.trajectory import Snapshot
+from scanmix.training import Run, resolve
 
 SMALL = {"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2}
 Trained = Callable[[str], Path]

@@ -12,7 +12,7 @@ from scanmix.networks.batch_norm import synchronized
 from scanmix.networks.encoders import build_encoder, first_encoder, untrained
 from scanmix.networks.resnet import ResNet, ResNetSettings
 from scanmix.networks.timm_network import TimmSettings
-from scanmix.runs import Run
+from scanmix.training import Run
 from tests import layouts
 
 timm = pytest.importorskip("timm", reason="its own environment: make test-timm")

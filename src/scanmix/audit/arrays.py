@@ -10,9 +10,9 @@ import torch
 
 from scanmix.audit.evidence import Evidence, neighborhood
 from scanmix.config import UserError, texts
-from scanmix.data.cells import MISSING, one_name, without_point
-from scanmix.data.npy import CHUNK
 from scanmix.data.readers.folder import sort_names
+from scanmix.files.cells import MISSING, one_name, without_point
+from scanmix.files.npy import CHUNK
 
 SUM_WITHIN = 1e-3
 """How far the sum of a row of probabilities may be from 1."""

@@ -15,7 +15,7 @@ from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
 from scanmix.data.duplicates import exact_groups
 from scanmix.data.examples import Examples, Excluded
 from scanmix.model import Seen
-from scanmix.trajectory import Snapshot
+from scanmix.model.dynamics import Snapshot
 
 NEIGHBORS = 10
 """How many neighbors vote, where there are so many."""

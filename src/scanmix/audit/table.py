@@ -17,10 +17,10 @@ import torch
 from scanmix.blocks.doubt import EVEN, Rate
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
-from scanmix.data.cells import csv_line
 from scanmix.data.examples import Excluded
-from scanmix.data.records import load_pyarrow
 from scanmix.files import write_aside, write_text
+from scanmix.files.cells import csv_line
+from scanmix.files.tables import load_pyarrow
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

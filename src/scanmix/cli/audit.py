@@ -54,14 +54,14 @@ def audit(
             raise UserError("give a RUN, or --labels and --probs, not both")
         check_run(run)
         _check_folder(out, run)
-        from scanmix.runs import open_run
+        from scanmix.training import open_run
 
         found, folder = open_run(run).audit(), out or run
     else:
         folder = out or ARRAYS
         _check_folder(folder)
         found = _audit_arrays(labels, probs, features, classes)
-    from scanmix.runs import writer
+    from scanmix.training import writer
 
     with writer(folder, "being audited"):
         written = _write(found, folder)
@@ -100,7 +100,7 @@ def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None
         raise UserError("name the folder of a run, or give both --labels and --probs")
     from scanmix.audit import audit as weigh
     from scanmix.audit.arrays import evidence_from_arrays
-    from scanmix.data.npy import read_array
+    from scanmix.files.npy import read_array
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     around = None if features is None else read_array(features)

@@ -35,8 +35,8 @@ def demo(
 def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings: Mapping[str, Table]) -> None:
     """Run the demo; `settings` (by method) are laid on the recipes."""
     from scanmix.data.readers import load
-    from scanmix.noises import apply_noise
-    from scanmix.train import train
+    from scanmix.semantic_noise import apply_noise
+    from scanmix.training.loop import train
 
     train_set, test_set = load("digits")
     noisy = apply_noise(train_set, noise, seed)

@@ -18,9 +18,9 @@ from scanmix.progress import Bar, progress
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
+    from scanmix.distributed.engine import Tick
     from scanmix.doctor.checkup import Checkup, Plan
     from scanmix.doctor.measure import Estimate
-    from scanmix.engine import Tick
 
 MOST_CLASSES = 20
 """Classes that are listed; of more, the smallest."""
@@ -55,9 +55,9 @@ def doctor(
             check_writable(path)
     overrides = settings_from(set_ or ())
     from scanmix.data.readers import kind_of, name_of
+    from scanmix.distributed.engine import find_device
     from scanmix.doctor.checkup import as_json, check_up
-    from scanmix.engine import find_device
-    from scanmix.runs import resolve
+    from scanmix.training import resolve
 
     find_device(device)  # what is mistyped is told before a million images are read
     settings = resolve(method, name_of(data), recipe, overrides, kind=kind_of(data), seed=seed, device=device)
@@ -89,7 +89,7 @@ def doctor(
 
 def _show_data(checkup: Checkup, train: Examples) -> None:
     """Print what is there in a line or two, then how many examples each class has."""
-    from scanmix.data.checks import class_counts
+    from scanmix.doctor.checks import class_counts
     from scanmix.doctor.checkup import sides
 
     many = f"{train.kind}s"

@@ -32,8 +32,8 @@ def evaluate(
 ) -> None:
     """Measure a finished run on labeled images or vectors."""
     check_run(run)
-    from scanmix.evaluate import evaluate as measure
-    from scanmix.evaluate import test_set_of
+    from scanmix.evaluate.accuracy import evaluate as measure
+    from scanmix.evaluate.accuracy import test_set_of
     from scanmix.model import load_model
 
     model = load_model(run)
@@ -52,7 +52,7 @@ def evaluate(
     five = f", {percent(result['top5_accuracy'])} among the first five guesses" if "top5_accuracy" in result else ""
     say(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}{_how(result)}{five}.")
     if rog:
-        from scanmix.evaluate import evaluate_rog
+        from scanmix.evaluate.accuracy import evaluate_rog
 
         say(f"With RoG's head: {percent(evaluate_rog(run, examples))}.")
     if against is not None:
@@ -61,8 +61,8 @@ def evaluate(
 
 def _compare(run: Path, other: Path, examples: Examples) -> None:
     """Say how sure the difference between two runs is, as the paper's section 4.3 does, and what that does not tell."""
-    from scanmix.evaluate import right_ones
-    from scanmix.experiments.significance import compare
+    from scanmix.evaluate.accuracy import right_ones
+    from scanmix.evaluate.significance import compare
 
     check_run(other)
     found = compare(right_ones(run, examples), right_ones(other, examples))

@@ -33,7 +33,7 @@ def export(
     """
     check_run(run)
     from scanmix.export.folder import export_onnx, export_safetensors
-    from scanmix.runs import open_run
+    from scanmix.training import open_run
 
     checked = ""
     if format_ is Format.onnx:

@@ -89,7 +89,7 @@ def read_vector_files(paths: Sequence[Path], run: Path, features: int) -> dict[P
     Raises:
         UserError: one is no such file, has another number of features, or two have one name.
     """
-    from scanmix.data.npy import read_rows
+    from scanmix.files.npy import read_rows
 
     found: dict[Path, np.ndarray] = {}
     for path in paths:
@@ -105,7 +105,7 @@ def read_vector_files(paths: Sequence[Path], run: Path, features: int) -> dict[P
 
 def vector_chunks(files: Mapping[Path, np.ndarray]) -> Iterator[Chunk]:
     """Yield rows by their names, such as `new/0`; one with an infinite or missing number is skipped."""
-    from scanmix.data.npy import finite_rows, row_names
+    from scanmix.files.npy import finite_rows, row_names
 
     with progress("classifying", sum(map(len, files.values()))) as bar:
         for path, rows in files.items():
@@ -139,8 +139,8 @@ def _from_stdin() -> list[Path]:
 
 def _from_table(table: Path, root: Path | None) -> list[Path]:
     """Paths in the column `path`, relative to `root`, else to the table's folder."""
-    from scanmix.data.cells import as_text
-    from scanmix.data.records import read_records
+    from scanmix.files.cells import as_text
+    from scanmix.files.tables import read_records
 
     base = table.parent if root is None else root.expanduser()
     try:

@@ -35,8 +35,8 @@ def noise(
     """
     from scanmix.data.noise import DRAWN, save_noise
     from scanmix.data.readers import load
-    from scanmix.noises import LABELLERS, apply_noise
     from scanmix.progress import progress
+    from scanmix.semantic_noise import LABELLERS, apply_noise
 
     kinds = (*DRAWN, *(f"semantic:{network}" for network in LABELLERS))
     if kind not in kinds:

@@ -23,8 +23,8 @@ from scanmix.config import UserError
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
-    from scanmix.data.records import Row
     from scanmix.export.classifier import Classifier
+    from scanmix.files.tables import Row
 
 PREDICTIONS = Path("predictions.csv")
 TABLE = Written("a table of predictions", has_columns(("path", "class", "probability"), ("id", "class", "probability")))
@@ -92,7 +92,7 @@ def _write(
     out: Path, model: Classifier, run: Path, chunks: Iterable[Chunk], top: int, temperature: float
 ) -> tuple[int, int]:
     """Write the table; list what was skipped and return how many that is, and how many there were in all."""
-    from scanmix.data.records import new_table
+    from scanmix.files.tables import new_table
 
     columns: dict[str, type[str] | type[float]] = {"path" if model.kind == "image" else "id": str}
     columns |= {"class": str, "probability": float}
@@ -116,8 +116,8 @@ def _rows(model: Classifier, run: Path, chunk: Chunk, top: int, temperature: flo
     """A row of cells for each input, likeliest class first."""
     import numpy as np
 
-    from scanmix.calibration import temper
-    from scanmix.data.npy import finite_rows
+    from scanmix.evaluate.calibration import temper
+    from scanmix.files.npy import finite_rows
 
     if not chunk.names:
         return []
@@ -138,7 +138,7 @@ def _rows(model: Classifier, run: Path, chunk: Chunk, top: int, temperature: flo
 
 def _find_temperature(model: Classifier, run: Path, data: str, root: Path | None) -> float:
     """Fit a temperature to labeled examples and say how it went."""
-    from scanmix.calibration import fit_temperature
+    from scanmix.evaluate.calibration import fit_temperature
 
     examples = load_labeled(model, data, root if is_table(data) else None)
     _refuse_training_data(run, examples, data)
@@ -155,7 +155,7 @@ def _refuse_training_data(run: Path, examples: Examples, data: str) -> None:
     """What was learned by heart says nothing of anything new. An exported folder does not know what it learned from."""
     if not (run / "run.toml").is_file():
         return
-    from scanmix.runs import open_run
+    from scanmix.training import open_run
 
     source = open_run(run).settings.source
     if source is not None and _origin(source["train"]) == _origin(examples.source):

@@ -15,7 +15,7 @@ from scanmix.config import UserError
 from scanmix.progress import progress
 
 if TYPE_CHECKING:
-    from scanmix.experiments import Cell, ResultTable
+    from scanmix.reproduce import Cell, ResultTable
 
 FIGURES = ("figure3", "figure4", "elbo")
 
@@ -62,7 +62,7 @@ def reproduce(
     if table == "audit-digits":
         _audit(out, seeds)
         return
-    from scanmix.experiments import find_cell, find_table, run_table
+    from scanmix.reproduce import find_cell, find_table, run_table
 
     names = [name.strip() for text in only or () for name in text.split(",") if name.strip()]
     if "/" in table:
@@ -99,7 +99,7 @@ def reproduce(
 
 def _audit(out: Path, seeds: int) -> None:
     """Compare audits; not a table of accuracies, so it has a page of its own."""
-    from scanmix.experiments.audits import run_audits
+    from scanmix.reproduce.audits import run_audits
 
     with progress("audit-digits", None) as bar:
         run_audits(out, seeds, bar=bar)
@@ -108,8 +108,8 @@ def _audit(out: Path, seeds: int) -> None:
 
 def _figure(name: str, runs: list[Path], out: Path) -> None:
     """Draw a figure of the paper, or of its theory, from runs, and say what it shows."""
-    from scanmix.experiments import figures
     from scanmix.files import write_text
+    from scanmix.reproduce import figures
 
     if not 1 <= len(runs) <= 2:
         raise UserError(f"{name} is drawn from one or two run folders: scanmix reproduce {name} RUN RUN")
@@ -124,10 +124,10 @@ def _figure(name: str, runs: list[Path], out: Path) -> None:
 
 def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> None:
     """Print every setting of a cell with its origin, the paper's figure, and the lines that run it."""
-    from scanmix.experiments import chosen_cells
-    from scanmix.experiments.explain import explained
-    from scanmix.experiments.paper import notes, paper_says
-    from scanmix.experiments.running import Work
+    from scanmix.reproduce import chosen_cells
+    from scanmix.reproduce.explain import explained
+    from scanmix.reproduce.paper import notes, paper_says
+    from scanmix.reproduce.running import Work
 
     rows = [[found.key, str(found.value), found.origin] for found in explained(table, cell)]
     print_table(path, ["setting", "value", "from"], rows, text_columns=3)
@@ -141,8 +141,8 @@ def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> No
 
 def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root: Path | None) -> None:
     """List the runs in their order: how far each of them is, how long it takes, and the line that would train it."""
-    from scanmix.experiments import chosen_cells
-    from scanmix.experiments.running import Work, estimates
+    from scanmix.reproduce import chosen_cells
+    from scanmix.reproduce.running import Work, estimates
 
     work = Work(table, out, jobs, root)
     cells = chosen_cells(table, only)

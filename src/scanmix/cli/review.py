@@ -17,7 +17,7 @@ from scanmix.config import UserError
 
 if TYPE_CHECKING:
     from scanmix.review import Review
-    from scanmix.runs import Run
+    from scanmix.training import Run
 
 PAGE = Written("a page of scanmix review", begins_with("<title>Review</title>"))
 
@@ -45,7 +45,7 @@ def review(
     from scanmix.files import locked
     from scanmix.review import CORRECTED, LOCK, serve, write_static
     from scanmix.review.server import listen
-    from scanmix.runs import open_run
+    from scanmix.training import open_run
 
     name = who or os.environ.get("USER") or os.environ.get("USERNAME") or "unknown"
     opened = open_run(run)

@@ -169,7 +169,7 @@ def has_columns(*choices: Sequence[str]) -> Callable[[Path], bool]:
     """Return what tells whether a file is a table, CSV or Parquet by its suffix, that begins with such columns."""
 
     def does(path: Path) -> bool:
-        from scanmix.data.records import columns_of
+        from scanmix.files.tables import columns_of
 
         columns = columns_of(path)
         return any(columns[: len(choice)] == list(choice) for choice in choices)

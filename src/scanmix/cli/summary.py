@@ -10,7 +10,7 @@ from scanmix.cli.shell import percent, print_table, say, show_warning
 from scanmix.config import UserError
 
 if TYPE_CHECKING:
-    from scanmix.runs import Run
+    from scanmix.training import Run
 
 
 def show_results(title: str, runs: Sequence[Run]) -> None:
@@ -60,7 +60,7 @@ def read_labels(folder: Path) -> list[Label]:
     Raises:
         UserError: it is missing, damaged, or was changed by hand beyond what can be read.
     """
-    from scanmix.data.records import read_records
+    from scanmix.files.tables import read_records
 
     path, found = folder / "labels.csv", []
     for number, row in enumerate(read_records(path, ("id", "path", "given", "suggested", "p_clean")), start=1):

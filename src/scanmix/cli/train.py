@@ -40,7 +40,7 @@ from scanmix.config import Table, UserError
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
-    from scanmix.runs import Run
+    from scanmix.training import Run
 
 
 def train(
@@ -72,9 +72,9 @@ def train(
     """
     overrides = settings_from(set_ or ())
     from scanmix.data.readers import is_known, kind_of, load
-    from scanmix.processes import is_first
-    from scanmix.runs import resolve
-    from scanmix.train import train as run_training
+    from scanmix.distributed.process_group import is_first
+    from scanmix.training import resolve
+    from scanmix.training.loop import train as run_training
 
     _check_words(data, method, noise, recipe, overrides, device, loggers or ())
     given, corrections = (labels, None) if kind_of(data) == "vector" else (None, labels)
@@ -110,9 +110,9 @@ def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None, loggers
     as before; any other number may go on.
     """
     check_run(run)
-    from scanmix.processes import is_first
-    from scanmix.runs import open_run
-    from scanmix.train import resume as go_on
+    from scanmix.distributed.process_group import is_first
+    from scanmix.training import open_run
+    from scanmix.training.loop import resume as go_on
 
     opened = open_run(run)
     if opened.finished:
@@ -136,10 +136,10 @@ def _check_words(
 ) -> None:  # fmt: skip
     """Tell what is mistyped before a million images are read, and before anything is written."""
     from scanmix.data.readers import kind_of, name_of
-    from scanmix.engine import find_device
-    from scanmix.loggers import check_loggers
-    from scanmix.noises import parse_noise
-    from scanmix.runs import resolve
+    from scanmix.distributed.engine import find_device
+    from scanmix.semantic_noise import parse_noise
+    from scanmix.training import resolve
+    from scanmix.training.loggers import check_loggers
 
     parse_noise(noise)
     find_device(device)
@@ -150,8 +150,8 @@ def _check_words(
 def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
     """Add the noise that was asked for, then what a person has corrected."""
     from scanmix.data.corrections import apply_corrections
-    from scanmix.noises import apply_noise
     from scanmix.progress import progress
+    from scanmix.semantic_noise import apply_noise
 
     with progress("noise", None) as bar:
         examples = apply_noise(examples, noise, seed, bar)

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from scanmix.config import epochs_of
-from scanmix.data.looks import View
 from scanmix.data.views import AnyViews
+from scanmix.data.views.sampling import View
 
 
 class AnyImages(Protocol):

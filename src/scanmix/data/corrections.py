@@ -17,10 +17,10 @@ from typing import NamedTuple
 import torch
 
 from scanmix.config import UserError, check_type, file_path, in_short
-from scanmix.data.cells import csv_text
 from scanmix.data.decisions import read_decision
 from scanmix.data.examples import DECIDED, JSON, Examples, Excluded
 from scanmix.files import check_regular
+from scanmix.files.cells import csv_text
 
 EXCLUDE = "exclude"
 NAMED = 10

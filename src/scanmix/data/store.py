@@ -21,8 +21,8 @@ from torch import Tensor
 
 from scanmix.config import STRICT, UserError
 from scanmix.data.decoding import threaded
-from scanmix.data.npy import MAPPED, stays_on_disk
 from scanmix.files import CannotWrite, read_json, reading, remove_leftovers, replacing, write_json, writing
+from scanmix.files.npy import MAPPED, stays_on_disk
 
 CHUNK = 1 << 26
 """Bytes that are checked together."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from scanmix.config import dotted_keys
-from scanmix.data.checks import class_counts
 from scanmix.data.examples import Examples
+from scanmix.doctor.checks import class_counts
 from scanmix.methods import METHODS
 
 PUBLISHED_FROM = 20_000

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from scanmix.config import DataError, Table, UnexpectedData
-from scanmix.data.checks import (
+from scanmix.data.examples import Examples
+from scanmix.data.readers import is_known, kind_of, load
+from scanmix.data.readers.folder import LostClassError
+from scanmix.data.readers.pictures import Header, read_headers
+from scanmix.data.readers.vectors import read_labeled_rows
+from scanmix.distributed.engine import Tick, find_device
+from scanmix.doctor.advice import Advice, advise, as_recipe
+from scanmix.doctor.checks import (
     Finding,
     check_blank,
     check_classes,
@@ -26,16 +33,9 @@ from scanmix.data.checks import (
     check_skipped,
     class_counts,
 )
-from scanmix.data.examples import Examples
-from scanmix.data.layout import check_layout, other_files
-from scanmix.data.readers import is_known, kind_of, load
-from scanmix.data.readers.folder import LostClassError
-from scanmix.data.readers.pictures import Header, read_headers
-from scanmix.data.readers.vectors import read_labeled_rows
-from scanmix.doctor.advice import Advice, advise, as_recipe
+from scanmix.doctor.layout import check_layout, other_files
 from scanmix.doctor.measure import Estimate, estimate, free_memory
-from scanmix.engine import Tick, find_device
-from scanmix.runs import RunSettings, resolve
+from scanmix.training import RunSettings, resolve
 
 
 @dataclass(frozen=True)

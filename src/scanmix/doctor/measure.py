@@ -18,12 +18,13 @@ from torch import Tensor
 from scanmix.blocks.neighbors import CHUNK, COMPARED
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
-from scanmix.data.npy import stays_on_disk
 from scanmix.data.views import make_views
+from scanmix.distributed.engine import Engine, find_device
 from scanmix.doctor.passes import Work, evaluating, largest_batch, members, stages
-from scanmix.engine import Engine, find_device
-from scanmix.networks.peer import Peer, classify, guessing, learning, make_peer
-from scanmix.runs import RunSettings
+from scanmix.files.npy import stays_on_disk
+from scanmix.networks.inference import classify, guessing
+from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.training import RunSettings
 
 SAMPLE = 64
 """Most images of a measured batch, as in a step of most methods; fewer where one image takes long."""

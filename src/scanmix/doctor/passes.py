@@ -23,9 +23,9 @@ from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
 from scanmix.methods.ssr import SSR, SSRPlus
+from scanmix.model.dynamics import is_due
 from scanmix.pretrain.moco import MoCo
 from scanmix.pretrain.stages import Pretraining
-from scanmix.trajectory import is_due
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from scanmix.config import read_toml
 from scanmix.export.classifier import DTYPES, INPUTS, ONNX_FILE, OUTPUT, input_shape
 from scanmix.export.onnx_file import OPSET, Agreement
 from scanmix.model import Model
-from scanmix.runs import Run
+from scanmix.training import Run
 
 MOST_NAMES = 100
 """Classes named in the card; `model.json` has all."""

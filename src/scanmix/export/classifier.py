@@ -117,7 +117,7 @@ def load_classifier(folder: Path, device: str = "auto") -> Classifier:
         if device not in ("auto", "cpu"):
             raise UserError(f"{folder / ONNX_FILE} runs on the CPU; leave --device out")
         return load_onnx(folder / ONNX_FILE)
-    from scanmix.engine import find_device
+    from scanmix.distributed.engine import find_device
     from scanmix.model import load_model
 
     return load_model(folder, find_device(device))

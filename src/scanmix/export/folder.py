@@ -15,7 +15,7 @@ from scanmix.export.classifier import INPUTS, ONNX_FILE, OUTPUT
 from scanmix.export.onnx_file import OPSET, Agreement, about, check_onnx, require_onnx, write_onnx
 from scanmix.files import aside_of, locked, remove_leftovers, write_text, writing
 from scanmix.files.sums import write_sums
-from scanmix.runs import open_run
+from scanmix.training import open_run
 
 MODEL_FILES = ("model.safetensors", "model.json")
 

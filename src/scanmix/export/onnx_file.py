@@ -18,8 +18,8 @@ from scanmix.config import UserError
 from scanmix.data.readers import reload
 from scanmix.export.classifier import INPUTS, OUTPUT, input_shape, load_onnx
 from scanmix.model import Model
-from scanmix.networks.peer import guessing
-from scanmix.runs import Run
+from scanmix.networks.inference import guessing
+from scanmix.training import Run
 
 OPSET = 17
 """Of ONNX 1.12 (2022): old runtimes read it, and newer ones add nothing that is needed."""

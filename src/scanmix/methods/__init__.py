@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scanmix.config import About
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods.bootstrap import Bootstrap
 from scanmix.methods.c2d import C2D
 from scanmix.methods.co_teaching import CoTeaching
@@ -34,7 +34,8 @@ from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
 from scanmix.methods.ssr import SSR, SSRPlus
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor
+from scanmix.networks.inference import Predictor
+from scanmix.networks.peer import Peer
 
 
 class State(Protocol):

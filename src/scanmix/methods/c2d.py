@@ -8,10 +8,10 @@ from pydantic.dataclasses import dataclass
 
 from scanmix.config import STRICT, About
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.methods.dividemix import DivideMix, DivideMixState
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Predictor
+from scanmix.networks.inference import Predictor
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, load_into, pretrain

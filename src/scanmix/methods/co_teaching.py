@@ -15,9 +15,11 @@ from scanmix.blocks.schedules import linear_ramp, step_decay
 from scanmix.blocks.selection import small_loss
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, examine
+from scanmix.networks.peer import Peer, learning, make_peer
 
 
 @dataclasses.dataclass

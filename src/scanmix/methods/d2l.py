@@ -20,9 +20,11 @@ from scanmix.blocks.robust import bootstrap_targets
 from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, guessing, learning, make_peer, restart
+from scanmix.networks.inference import Predictor, classify, guessing
+from scanmix.networks.peer import Peer, learning, make_peer, restart
 
 
 @dataclasses.dataclass

@@ -12,14 +12,16 @@ from torch import Tensor
 from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
 from scanmix.blocks.memory import remember
-from scanmix.blocks.mixmatch import mixmatch
 from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, labeled_views, paired
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
+from scanmix.methods.steps.mixmatch import mixmatch
+from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, examine, learning, make_peer, sides
+from scanmix.networks.inference import Predictor, classify, examine
+from scanmix.networks.peer import Peer, learning, make_peer, sides
 
 
 @dataclasses.dataclass

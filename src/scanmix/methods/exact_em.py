@@ -25,9 +25,11 @@ from scanmix.blocks.em import (
 )
 from scanmix.config import STRICT, About, Count, Rate, UserError
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Networks, Predictor, classify, make_peer
+from scanmix.networks.inference import Predictor, classify
+from scanmix.networks.peer import Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -15,9 +15,11 @@ from scanmix.blocks.losses import confidence_penalty, prior_penalty, soft_cross_
 from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer, restart
+from scanmix.networks.inference import Predictor, classify
+from scanmix.networks.peer import Peer, learning, make_peer, restart
 
 
 @dataclasses.dataclass

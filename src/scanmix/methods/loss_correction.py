@@ -19,9 +19,11 @@ from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.transition import estimate_transition
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer, restart, sweep
+from scanmix.networks.inference import Predictor, classify, sweep
+from scanmix.networks.peer import Peer, learning, make_peer, restart
 
 
 @dataclasses.dataclass

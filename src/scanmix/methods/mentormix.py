@@ -15,9 +15,12 @@ from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
+from scanmix.networks.ema import follow
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, follow, guessing, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, guessing
+from scanmix.networks.peer import Peer, learning, make_peer
 
 
 @dataclasses.dataclass

@@ -13,15 +13,17 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from scanmix.blocks.early_stopping import agrees, late, renew
 from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import class_weights
-from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches, labeled_views
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
+from scanmix.methods.steps.early_stopping import agrees, late, renew
+from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, learning, make_peer
+from scanmix.networks.inference import Predictor, classify
+from scanmix.networks.peer import Peer, learning, make_peer
 
 
 @dataclasses.dataclass

@@ -14,18 +14,20 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from scanmix.blocks.early_stopping import agrees, late, renew
 from scanmix.blocks.losses import probability_mse
 from scanmix.blocks.mixmatch import mixup, sharpen
 from scanmix.blocks.schedules import cosine, linear_ramp
 from scanmix.blocks.selection import class_weights
-from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, forever, labeled_views
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.methods.pes import PESState
+from scanmix.methods.steps.early_stopping import agrees, late, renew
+from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, guessing, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, guessing
+from scanmix.networks.peer import Peer, learning, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

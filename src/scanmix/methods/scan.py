@@ -13,9 +13,10 @@ from pydantic.dataclasses import dataclass
 
 from scanmix.config import STRICT, About, Count
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Networks, Predictor, classify, make_peer
+from scanmix.networks.inference import Predictor, classify
+from scanmix.networks.peer import Networks, make_peer
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, load_into, name_clusters, pretrain

@@ -6,13 +6,15 @@ from typing import ClassVar
 
 from pydantic.dataclasses import dataclass
 
-from scanmix.blocks.warmup import warm_up
 from scanmix.config import STRICT, About, Count
 from scanmix.data.batches import TrainingData, labeled_views
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.methods.dividemix import DivideMix, DivideMixState
+from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Predictor, sides
+from scanmix.networks.inference import Predictor
+from scanmix.networks.peer import sides
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, load_into, pretrain

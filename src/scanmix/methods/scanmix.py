@@ -14,15 +14,17 @@ from torch import Tensor
 from scanmix.blocks.divide import clean_probabilities, divide, noise_rate, normalize_losses
 from scanmix.blocks.losses import scan_loss, semi_supervised_loss
 from scanmix.blocks.memory import remember
-from scanmix.blocks.mixmatch import mixmatch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
 from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.blocks.warmup import Part, warm_up
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches, labeled_views, paired
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
+from scanmix.methods.steps.mixmatch import mixmatch
+from scanmix.methods.steps.warmup import Part, warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Peer, Predictor, classify, examine, learners, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, examine
+from scanmix.networks.peer import Peer, learners, learning, make_peer
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, candidate_neighbors, current_neighbors, load_into, pretrain

@@ -20,9 +20,11 @@ from scanmix.blocks.schedules import cosine
 from scanmix.blocks.selection import wins_vote
 from scanmix.config import STRICT, About, Batch, Count, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, forever
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Heads, Networks, Peer, Predictor, classify, learning, make_peer, sweep
+from scanmix.networks.inference import Predictor, classify, sweep
+from scanmix.networks.peer import Heads, Networks, Peer, learning, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scanmix.config import UserError, in_short, unknown_name
 from scanmix.data.examples import Kind
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.networks.batch_norm import synchronized
 from scanmix.networks.mlp import Mlp, MlpSettings
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings

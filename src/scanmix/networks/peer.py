@@ -5,20 +5,19 @@ Legend: N examples, B batch, C classes, D features.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanmix.data.batches import TrainingData
-from scanmix.engine import ALONE, Engine
+from scanmix.distributed.engine import Engine
+from scanmix.networks.ema import follow
 from scanmix.networks.encoders import Encoder, NetworkSettings, equip, first_encoder
 
 SWEEP_BATCH = 512
@@ -80,36 +79,12 @@ def restart(peer: Peer, fresh: Peer) -> None:
     peer.optimizer.state.clear()
 
 
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move every weight and running statistic to decay * its own + (1 - decay) * the network's; counts are copied."""
-    theirs = network.state_dict()
-    for name, tensor in average.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.lerp_(theirs[name], 1 - decay)
-        else:
-            tensor.copy_(theirs[name])
-
-
 @dataclasses.dataclass
 class Networks:
     """State of a method that keeps nothing but its networks and, where it divides, what they believe."""
 
     peers: list[Peer]
     p_clean: Tensor | None = None  # (P, N) of each label
-
-
-class Predictor(nn.Module):
-    """What is left of a run when training is over: networks whose logits are added up."""
-
-    def __init__(self, members: list[nn.Module]) -> None:
-        """Take the members over; each maps (B, C, H, W) to logits."""
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Sum of the members' logits. Shape: normalized images -> (B, C)."""
-        return torch.stack([member(images) for member in self.members]).sum(0)
 
 
 def sides(peers: list[Peer]) -> Iterator[int]:
@@ -154,18 +129,6 @@ def learning(*networks: nn.Module) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def guessing(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
-    """No gradients; batch statistics used and updated, or the running ones. Restores the mode."""
-    was_training = network.training
-    network.train(batch_statistics)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(was_training)
-
-
 def make_encoder(settings: NetworkSettings, channels: int, engine: Engine, name: str) -> Encoder:
     """Return a freshly initialized encoder; its weights depend on the engine's seed and on `name` alone."""
     with _initialized_by(engine, name):
@@ -196,32 +159,3 @@ def _initialized_by(engine: Engine, name: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(engine.generator("initialize", 0, name).initial_seed())
         yield
-
-
-def sweep(network: nn.Module, data: TrainingData, engine: Engine = ALONE) -> Tensor:
-    """One evaluation-mode pass without gradients over the plain views, in order. Shape: -> (N, ...)."""
-    with guessing(network, batch_statistics=False):
-        return torch.cat(list(engine.in_turns(len(data), SWEEP_BATCH, lambda part: network(data.plain(part)))))
-
-
-def classify(peer: Peer) -> nn.Module:
-    """Return encoder and classifier as one network, sharing weights. Shape: (B, C, H, W) -> logits (B, C)."""
-    return nn.Sequential(peer.encoder, peer.classifier)
-
-
-class Belief(NamedTuple):
-    """What a peer holds of every example: loss of the given label (N,), predicted class (N,)."""
-
-    losses: Tensor
-    prediction: Tensor
-
-
-def examine(peer: Peer, data: TrainingData) -> Belief:
-    """One sweep: the cross-entropy of each given label and the prediction of each example."""
-    logits = sweep(classify(peer), data, peer.engine)
-    return Belief(F.cross_entropy(logits, data.labels, reduction="none"), logits.argmax(1))
-
-
-def frozen_copy(network: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode that takes no gradient."""
-    return copy.deepcopy(network).eval().requires_grad_(requires_grad=False)

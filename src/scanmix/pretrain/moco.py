@@ -20,11 +20,13 @@ from scanmix.blocks.neighbors import EXACT_UP_TO
 from scanmix.blocks.schedules import cosine
 from scanmix.config import STRICT, Batch, Count, Rate, UserError, Weight
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder
-from scanmix.networks.peer import learning, sweep
-from scanmix.pretrain.artifacts import resumable
+from scanmix.networks.inference import sweep
+from scanmix.networks.peer import learning
+from scanmix.pretrain.cache import resumable
 from scanmix.pretrain.simclr import make_projector
 
 TITLE = "Pre-training (MoCo)"

@@ -18,10 +18,11 @@ from scanmix.blocks.losses import scan_loss
 from scanmix.blocks.neighbors import draw_neighbor
 from scanmix.config import STRICT
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
 from scanmix.networks.peer import Peer, learning
-from scanmix.pretrain.artifacts import resumable
+from scanmix.pretrain.cache import resumable
 
 TITLE = "Clustering (SCAN)"
 """Of the stage, to whoever watches it."""

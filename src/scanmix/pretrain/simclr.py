@@ -19,11 +19,13 @@ from scanmix.blocks.neighbors import EXACT_UP_TO
 from scanmix.blocks.schedules import cosine
 from scanmix.config import STRICT
 from scanmix.data.batches import TrainingData, batches
-from scanmix.engine import Engine, Meter
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder
-from scanmix.networks.peer import learning, sweep
-from scanmix.pretrain.artifacts import resumable
+from scanmix.networks.inference import sweep
+from scanmix.networks.peer import learning
+from scanmix.pretrain.cache import resumable
 
 TITLE = "Pre-training (SimCLR)"
 """Of the stage, to whoever watches it."""

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from scanmix.blocks.clusters import match_clusters, rename_outputs
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.batches import TrainingData
-from scanmix.engine import Engine
+from scanmix.distributed.engine import Engine
 from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder, NetworkSettings
-from scanmix.networks.peer import Peer, examine, make_encoder, make_peer, sweep
-from scanmix.pretrain.artifacts import cached, content_key
+from scanmix.networks.inference import examine, sweep
+from scanmix.networks.peer import Peer, make_encoder, make_peer
+from scanmix.pretrain.cache import cached, content_key
 from scanmix.pretrain.moco import MoCo, moco
 from scanmix.pretrain.scan import Clustering, cluster
 from scanmix.pretrain.simclr import SimCLR, simclr

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from scanmix.config import Table, UserError, defaults, dump, flatten, load_recipe
 from scanmix.methods import METHODS
-from scanmix.runs import Run, RunSettings, resolve
+from scanmix.training import Run, RunSettings, resolve
 
 SECTIONS = ("network", "views", "draw", "monitor")
 """Settings that are not the method's."""

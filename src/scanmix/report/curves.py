@@ -13,10 +13,10 @@ import numpy as np
 from markupsafe import Markup
 
 from scanmix.config import UserError
+from scanmix.model.dynamics import Snapshot
 from scanmix.report.findings import Findings
 from scanmix.report.plots import Bar, Line, Mark, bar_chart, histogram, line_chart
-from scanmix.runs import Run
-from scanmix.trajectory import Snapshot
+from scanmix.training import Run
 
 Runs = Mapping[str, Findings]
 """One run or two, by what they are called."""

@@ -15,10 +15,10 @@ from scanmix.audit import Audit, Evidence
 from scanmix.audit import audit as weigh
 from scanmix.config import Table, UserError, read_toml
 from scanmix.data.examples import Examples
-from scanmix.evaluate import evaluate_run
+from scanmix.evaluate.accuracy import evaluate_run
+from scanmix.model.dynamics import Snapshot, load_trajectory
 from scanmix.progress import Bar
-from scanmix.runs import Run, open_run
-from scanmix.trajectory import Snapshot, load_trajectory
+from scanmix.training import Run, open_run
 
 STEPS = 3
 """What `gather` reports to its bar."""

@@ -18,9 +18,9 @@ import pydantic
 
 from scanmix.audit import Audit
 from scanmix.config import STRICT, UserError
-from scanmix.data.cells import csv_line
 from scanmix.data.examples import DECIDED
 from scanmix.files import CannotWrite, append_text, reading, write_text, writing
+from scanmix.files.cells import csv_line
 
 LOG, CORRECTED = "review-log.jsonl", "corrected.csv"
 CHOICES = (*DECIDED, "exclude", "unsure")

@@ -11,7 +11,7 @@ import torch
 
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.data.mappings import CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
+from scanmix.data.noise.mappings import CIFAR100_CLASSES, CIFAR100_SUPERCLASSES
 from scanmix.data.readers.pickles import read_pickle, whole_numbers
 from scanmix.files import reading
 

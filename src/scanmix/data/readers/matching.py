@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError
-from scanmix.data.cells import without_point
 from scanmix.data.examples import FOREIGN, JSON, Examples
 from scanmix.data.readers.pictures import resize_all
+from scanmix.files.cells import without_point
 
 
 def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], channels: int) -> Examples:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import torch
 
 from scanmix.config import DataError
-from scanmix.data.cells import MISSING, as_text, one_name
 from scanmix.data.decisions import read_decision
 from scanmix.data.examples import DECIDED, Examples
 from scanmix.data.readers.folder import Row, to_examples
-from scanmix.data.records import read_records
+from scanmix.files.cells import MISSING, as_text, one_name
+from scanmix.files.tables import read_records
 
 SPLITS = {
     "": "train", "train": "train", "training": "train", "test": "test", "val": "test", "validation": "test",

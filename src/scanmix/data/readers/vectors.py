@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 from scanmix.config import DataError, UserError
-from scanmix.data.cells import MISSING, one_name
 from scanmix.data.examples import Examples
-from scanmix.data.npy import finite_rows, read_array, read_rows, row_names
 from scanmix.data.readers.folder import sort_names
 from scanmix.data.readers.table import cell_of
-from scanmix.data.records import read_records
+from scanmix.files.cells import MISSING, one_name
+from scanmix.files.npy import finite_rows, read_array, read_rows, row_names
+from scanmix.files.tables import read_records
 
 NAMED = 3
 """Rows that an error lists."""

@@ -1,0 +1,145 @@
+"""Views of feature vectors: standardized, then noise is added and some features are left out.
+
+Legend: B batch, D features. A vector is stored as an image of one pixel with D channels, so that all that carries
+images carries vectors; its views are plain rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Generator, Tensor
+
+from scanmix.config import STRICT, UserError
+from scanmix.data.views.sampling import View, in_turn
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Amount = Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FeatureViewSettings:
+    """How vectors are looked at; noise is in standard deviations of each feature (values of ours)."""
+
+    mean: tuple[float, ...] | None = None
+    """Of each feature; measured on the training vectors when not given."""
+    std: tuple[float, ...] | None = None
+    """Deviation of each feature; measured on the training vectors when not given."""
+    weak_noise: Amount = 0.1
+    """Weak view: deviation of the Gaussian noise."""
+    weak_dropout: Share = 0.1
+    """Weak view: share of features set to their mean."""
+    strong_noise: Amount = 0.3
+    """Strong and contrastive view: deviation of the Gaussian noise."""
+    strong_dropout: Share = 0.3
+    """Strong and contrastive view: share of features set to their mean."""
+
+
+class FeatureViews:
+    """The four ways to look at a batch of vectors: those of `Views`, for other examples."""
+
+    dtype: ClassVar[torch.dtype] = torch.float32
+    """Of the vectors it takes."""
+
+    def __init__(self, settings: FeatureViewSettings, *, mean: Tensor, std: Tensor) -> None:
+        """Fix what is measured once: `mean` and `std` (D,)."""
+        self.settings = settings
+        self.mean, self.std = mean, std
+
+    def plain(self, vectors: Tensor) -> Tensor:
+        """Standardize, nothing else. Shape: (B, D, 1, 1) -> (B, D)."""
+        return (vectors.flatten(1) - self.mean) / self.std
+
+    def weak(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
+        """A little noise, a few features left out. Shape: (B, D, 1, 1) -> (B, D)."""
+        s = self.settings
+        return disturb(self.plain(images), s.weak_noise, s.weak_dropout, generator, parts)
+
+    def strong(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
+        """More of both. Shape: (B, D, 1, 1) -> (B, D)."""
+        s = self.settings
+        return disturb(self.plain(images), s.strong_noise, s.strong_dropout, generator, parts)
+
+    def contrastive(self, vectors: Tensor, generator: Generator) -> Tensor:
+        """The strong view. Shape: (B, D, 1, 1) -> (B, D)."""
+        return self.strong(vectors, generator)
+
+    def drawn(self, kind: Literal["weak", "strong"]) -> View:
+        """Return the weak or the strong view, for settings that choose."""
+        return self.weak if kind == "weak" else self.strong
+
+    def contrastive_settings(self) -> dict[str, Any]:
+        """Return all that a contrastive view depends on but the vector and the draw; plain views need less."""
+        return self.strong_settings()
+
+    def strong_settings(self) -> dict[str, Any]:
+        """Return all that a strong view depends on but the vector and the draw."""
+        s = self.measured()
+        return {"mean": s.mean, "std": s.std, "strong_noise": s.strong_noise, "strong_dropout": s.strong_dropout}
+
+    def measured(self) -> FeatureViewSettings:
+        """Return the settings with mean and deviation filled in."""
+        return dataclasses.replace(self.settings, mean=tuple(self.mean.tolist()), std=tuple(self.std.tolist()))
+
+
+def given_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation as they were set: of each channel, or one for all. Shape: -> (C,) or (1,) each.
+
+    Raises:
+        UserError: their number is another, or they are no numbers to divide by.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise UserError(f"views.{name} has {len(values)} numbers; there must be {channels}, or one for all")
+        if not all(math.isfinite(value) for value in values):
+            raise UserError(f"views.{name} = {list(values)}: finite numbers are expected")
+    if min(std) <= 0:
+        raise UserError(f"views.std = {list(std)}: numbers above 0 are expected")
+    return torch.tensor(mean), torch.tensor(std)
+
+
+def make_feature_views(
+    settings: FeatureViewSettings, vectors: Tensor, device: torch.device | None = None
+) -> FeatureViews:
+    """Views of these training vectors: what `settings` leaves open is measured on `vectors` (N, D, 1, 1)."""
+    if settings.mean is None or settings.std is None:
+        mean, std = feature_statistics(vectors.flatten(1))
+    else:
+        mean, std = given_statistics(settings.mean, settings.std, vectors.shape[1])
+    device = vectors.device if device is None else device
+    return FeatureViews(settings, mean=mean.to(device), std=std.to(device))
+
+
+def feature_statistics(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (1 where nothing varies) of each feature. Shape: (N, D) -> (D,), (D,)."""
+    mean, std = feature_spread(vectors)
+    return mean, torch.where(std == 0, 1.0, std)
+
+
+def feature_spread(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (0 where nothing varies) of each feature, by float64. Shape: (N, D) -> (D,), (D,)."""
+    mean = torch.stack([chunk.double().sum(0) for chunk in vectors.split(4096)]).sum(0) / len(vectors)
+    spread = torch.stack([(chunk.double() - mean).square().sum(0) for chunk in vectors.split(4096)]).sum(0)
+    std = (spread / len(vectors)).sqrt()
+    still = std <= 1e-6 * mean.abs().clamp(min=1e-30)  # what is left by rounding is no variation
+    return mean.float(), torch.where(still, 0.0, std).float()
+
+
+def disturb(
+    rows: Tensor, noise: float, dropout: float, generator: Generator, parts: Sequence[int] | None = None
+) -> Tensor:  # fmt: skip
+    """Add Gaussian noise of this deviation, then set each value to 0 with probability `dropout`. Shape: (B, D)."""
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        size, device = (count, rows.shape[1]), generator.device
+        added = torch.randn(size, generator=generator, device=device)
+        return added, torch.rand(size, generator=generator, device=device) >= dropout
+
+    added, kept = in_turn(draw, parts, len(rows))
+    return (rows + noise * added) * kept

@@ -1,0 +1,54 @@
+"""Means of the losses and the seconds of each stage of one epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from scanmix.config import UserError
+
+
+class Diverged(UserError):
+    """A loss stopped being a number."""
+
+
+class Meter:
+    """Means of the losses and the seconds of each stage of one epoch; stops at the first loss that is no number."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._totals: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+
+    def add(self, stage: str, **losses: Tensor) -> None:
+        """Count one step of `stage`.
+
+        Raises:
+            Diverged: when a loss is infinite or not a number; names the loss, the stage and the step.
+        """
+        values = torch.stack([loss.detach() for loss in losses.values()]).tolist()
+        for name, value in zip(losses, values, strict=True):
+            key = f"{stage}/{name}"
+            self._counts[key] = self._counts.get(key, 0) + 1
+            if not math.isfinite(value):
+                step = self._counts[key]
+                raise Diverged(f"the {name} loss became {value} at step {step} of {stage}; lower the learning rate")
+            self._totals[key] = self._totals.get(key, 0.0) + value
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds spent inside to `stage`."""
+        start = time.perf_counter()
+        yield
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def results(self) -> dict[str, float]:
+        """Return "stage/name" -> mean loss, and "seconds/stage" -> seconds."""
+        means = {key: total / self._counts[key] for key, total in self._totals.items()}
+        return means | {f"seconds/{stage}": seconds for stage, seconds in self._seconds.items()}

@@ -1,0 +1,267 @@
+"""`ScanMixClassifier`: every method of the library as a scikit-learn estimator.
+
+Legend: N examples, C classes, D features, H height, W width.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from scanmix.audit import Audit
+from scanmix.config import UserError, build, dump
+from scanmix.data.arrays import WHITES, check_finite, find_white, to_images
+from scanmix.data.decoding import decode_pictures, readable
+from scanmix.data.examples import Examples
+from scanmix.data.given import as_array, check_labels, decoded, file_names, form_of
+from scanmix.data.readers.pictures import read_pictures
+from scanmix.model import load_model, save_model
+from scanmix.training import Run, RunSettings
+from scanmix.training.loop import train
+
+
+class BadInput(UserError, ValueError):
+    """Data or parameters that cannot be used; a `ValueError` too, which scikit-learn's tools know how to report."""
+
+
+class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn carries no types
+    """A classifier that learns from labels of which many may be wrong, and says which.
+
+    X is one of four things. An array of images, uint8, float or integer, of shape (N, H, W) or (N, H, W, C) with
+    1 or 3 channels: pixels run from 0 to white, which is the smallest of 1, 16 and 255 that no pixel of the training
+    exceeds; others are an error. A list of N image files, scaled and cut to squares of one size. A list of N PIL
+    images of one size, looked at as files are. Or a table of numbers (N, D): feature vectors, such as the embeddings
+    of texts, which a multilayer perceptron learns from. Errors count rows from 0.
+    Images are never mirrored unless `settings={"views": {"flip": True}}` says that a mirrored image keeps its class.
+
+    Args:
+        method: a name in `scanmix.METHODS`.
+        recipe: name or path of a recipe; by default the shipped one for data of this kind.
+        network: "image" or "mlp" insists on that kind of X; "auto" takes what comes.
+        settings: what differs from the recipe, as `scanmix.train` takes it: {"epochs": 40, "pretrain.epochs": 100}.
+        random_state: decides every draw; None draws anew in each fit.
+        device: "auto", "cpu", "cuda" ...
+        threads: of PyTorch while training; its own choice when not given.
+        verbose: show progress, if there is a terminal.
+
+    Attributes:
+        classes_: (C,) the labels that occur in y.
+        p_clean_: (N,) probability that each label of y is right.
+        suggested_labels_: (N,) what each label should be, from `classes_`.
+        noise_rate_: estimated share of wrong labels.
+        transition_: (C, C) estimated share of each true class (row) that was given each label (column).
+        audit_: all that is known of each label, the most doubtful first (`scanmix.audit.Audit`).
+        run_: the training itself (`scanmix.runs.Run`).
+        white_: the value that stands for white; of images only.
+        n_features_in_: D; of feature vectors only, as is `feature_names_in_` of a data frame.
+    """
+
+    classes_: np.ndarray
+    p_clean_: np.ndarray
+    suggested_labels_: np.ndarray
+    noise_rate_: float
+    transition_: np.ndarray
+    audit_: Audit
+    run_: Run
+    white_: int
+
+    def __init__(
+        self, method: str = "scanmix", *, recipe: str | None = None, network: str = "auto",
+        settings: Mapping[str, Any] | None = None, random_state: Any = 0, device: str = "auto",
+        threads: int | None = None, verbose: bool = False,
+    ) -> None:  # fmt: skip
+        """Keep the parameters; `fit` looks at them."""
+        self.method = method
+        self.recipe = recipe
+        self.network = network
+        self.settings = settings
+        self.random_state = random_state
+        self.device = device
+        self.threads = threads
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> ScanMixClassifier:
+        """Learn from examples and their labels.
+
+        Shape: X (N, H, W), (N, H, W, C), N files or PIL images, or (N, D); y (N,) texts or whole numbers.
+
+        Raises:
+            UserError: the data or a parameter cannot be used; says why. What is wrong with X or y is a ValueError.
+        """
+        with _as_value_errors():
+            inputs, given, paths = self._training_inputs(X, y)
+        self.classes_, labels = np.unique(given, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise BadInput(f"y has the class {str(self.classes_[0])!r} only; a classifier needs two")
+        examples = Examples(
+            images=inputs,
+            labels=torch.from_numpy(labels.astype(np.int64)),
+            class_names=tuple(map(str, self.classes_)),
+            ids=tuple(map(str, range(len(labels)))),
+            paths=paths,
+            name="arrays",
+            flip=False,
+        )
+        self.run_ = train(
+            examples, method=self.method, seed=self._seed(), recipe=self.recipe, device=self.device,
+            threads=self.threads, progress=bool(self.verbose), **self._overrides(),
+        )  # fmt: skip
+        self._adopt(self.run_.audit())
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the likeliest class of each example. Shape: as in `fit` -> (N,), of `classes_`."""
+        likeliest = self.predict_proba(X).argmax(1)
+        found: np.ndarray = self.classes_[likeliest]
+        return found
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return class probabilities, columns as in `classes_`. Shape: as in `fit` -> (N, C) float64.
+
+        Raises:
+            UserError: X is not of the kind, size or channels that were learned from.
+        """
+        check_is_fitted(self)
+        with _as_value_errors():
+            inputs = self._inputs(X)
+        probs: np.ndarray = self.run_.predict_proba(inputs).astype(np.float64)
+        probs /= probs.sum(1, keepdims=True)  # to the last digit, not only to those of float32
+        return probs
+
+    def _training_inputs(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray, tuple[str, ...] | None]:
+        """Check X and y; fix what white is, or the number of features. Returns inputs, labels and paths of files."""
+        if y is None:
+            raise BadInput("ScanMixClassifier requires y to be passed, but the target y is None")
+        if self.network not in ("auto", "image", "mlp"):
+            raise BadInput(f'network={self.network!r}: "auto", "image" or "mlp" is expected')
+        form = form_of(X)
+        if self.network == ("image" if form == "vectors" else "mlp"):
+            raise BadInput(f'network={self.network!r} does not take {form}; "auto" takes what comes')
+        if form == "vectors":
+            vectors = self._vectors(X, ensure_min_samples=2)
+            given = check_labels(y)
+            check_consistent_length(vectors, given)
+            return vectors, given, None
+        given = check_labels(y)
+        check_consistent_length(X, given)
+        self.white_ = WHITES[-1]
+        if form == "files":
+            paths = file_names(X)
+            pictures = read_pictures([Path(path) for path in paths])
+            if pictures.skipped:
+                raise BadInput(f"{pictures.skipped[0]}; leave it out of X and y")
+            return pictures.images, given, tuple(paths)
+        if form == "pictures":
+            return to_images(decoded(X), self.white_), given, None
+        pixels = _pixels(X)
+        self.white_ = find_white(pixels)
+        return to_images(pixels, self.white_), given, None
+
+    def _inputs(self, X: Any) -> Tensor:
+        """Look at new data as at that of training."""
+        model = self.run_.model
+        form = form_of(X)
+        if (form == "vectors") != (model.kind == "vector"):
+            raise BadInput(f"{form} cannot be predicted by what was learned from {model.kind}s")
+        if form == "vectors":
+            return self._vectors(X, reset=False)
+        if form == "files":
+            paths = file_names(X)
+            images = decode_pictures([Path(path) for path in paths], model.size[0], model.channels)
+            for path, image in zip(paths, images, strict=True):
+                if isinstance(image, str):
+                    raise BadInput(f"{readable(path)}: {image}")
+            return torch.from_numpy(np.stack(images))
+        if form == "pictures":
+            return to_images(decoded(X, model.channels), WHITES[-1])
+        return to_images(_pixels(X), self.white_)
+
+    def _vectors(self, X: Any, **checks: Any) -> Tensor:
+        """Check rows of numbers as scikit-learn does. Shape: (N, D) -> (N, D, 1, 1) float32."""
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named by its row
+            vectors = validate_data(self, as_array(X), dtype=np.float32, ensure_all_finite=False, **checks)
+        check_finite(vectors, "features")
+        return torch.from_numpy(vectors)[:, :, None, None]
+
+    def _adopt(self, audit: Audit) -> None:
+        """Keep an audit, and its main columns in the order of the training data."""
+        self.audit_ = audit
+        self.noise_rate_ = float(audit.noise_rate.value)
+        self.transition_ = audit.transition
+        place = audit.order.argsort()
+        number = {name: i for i, name in enumerate(audit.class_names)}
+        self.p_clean_ = audit["p_clean"][place]
+        self.suggested_labels_ = self.classes_[[number[name] for name in audit["suggested"][place]]]
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    def _overrides(self) -> dict[str, Any]:
+        overrides = dict(self.settings or {})
+        for name in inspect.signature(train).parameters:
+            if name in overrides:
+                raise BadInput(f"settings[{name!r}]: that is no setting of a method; it is up to the estimator")
+        return overrides
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Weights as the bytes of safetensors files, never as pickled modules; what it learned from stays behind."""
+        state = dict(super().__getstate__())
+        if "run_" in state:
+            state["run_"] = _packed(state["run_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Come back on the CPU, wherever the training was."""
+        if "run_" in state:
+            state = {**state, "run_": _unpacked(state["run_"])}
+        super().__setstate__(state)
+
+
+@contextmanager
+def _as_value_errors() -> Iterator[None]:
+    """What is wrong with X or y is a `ValueError` to scikit-learn."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except UserError as error:
+        raise BadInput(str(error)) from None
+
+
+def _pixels(X: Any) -> np.ndarray:
+    """Check an array as scikit-learn does: numbers, at least one row. What is missing is named later, by its row."""
+    pixels: np.ndarray = check_array(as_array(X), allow_nd=True, ensure_2d=False, ensure_all_finite=False)
+    return pixels
+
+
+def _packed(run: Run) -> dict[str, Any]:
+    """A run as tables, numbers and the bytes of its model's files."""
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(run.model, Path(folder))
+        files = {path.name: path.read_bytes() for path in (Path(folder) / "model").iterdir()}
+    return {"settings": dump(run.settings), "about": run.about, "metrics": run.metrics, "files": files}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> Run:
+    lacking = [name for name in ("settings", "about", "metrics", "files") if name not in packed]
+    if lacking:
+        raise UserError(f"the pickled run lacks {', '.join(lacking)}: it is damaged, or of another program")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in packed["files"].items():
+            (Path(folder) / Path(name).name).write_bytes(content)
+        model = load_model(folder)
+    settings = build(RunSettings, packed["settings"], where="the pickled run")
+    return Run(settings, packed["about"], packed["metrics"], model=model)

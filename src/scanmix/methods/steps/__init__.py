@@ -1,0 +1,1 @@
+"""Training steps that several methods share; they take peers, where `blocks/` takes tensors."""

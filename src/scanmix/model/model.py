@@ -1,0 +1,267 @@
+"""The model that is left when a training is over: what it predicts, and how it lies on the disk.
+
+Nothing here is ever unpickled: safetensors and JSON only.
+Legend: N examples, B batch, C classes, D features, P networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple, TypeAlias, cast
+
+import numpy as np
+import pydantic
+import pydantic.dataclasses
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scanmix.blocks.clusters import match_clusters
+from scanmix.config import STRICT, Count, Table, UserError, build, check_type, dump, unknown_name
+from scanmix.data.examples import Examples, Kind
+from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
+from scanmix.distributed.engine import ALONE, Engine
+from scanmix.files import read_json, reading, write_json, writing
+from scanmix.files.tensors import read_tensors, write_tensors
+from scanmix.methods import METHODS
+from scanmix.networks.encoders import NetworkSettings, build_encoder, settings_class
+from scanmix.networks.inference import SWEEP_BATCH, Predictor, guessing
+from scanmix.networks.preact_resnet import PreActResNet
+from scanmix.networks.resnet import ResNet
+
+Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
+
+LAYERS = 3
+"""Places at which RoG looks at a network."""
+MOST_MEMBERS = 64
+NO_MODEL = "delete the folder of the model, then `scanmix resume RUN` makes it again from the checkpoint"
+
+
+class Seen(NamedTuple):
+    """What the networks of a model make of N images; on the CPU."""
+
+    features: Tensor
+    """(N, P x D): what each network's classifier stands on, L2-normalized and side by side."""
+    logits: Tensor
+    """(P, N, C), of each network alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A trained predictor with all it needs to look at new images."""
+
+    predictor: Predictor
+    views: AnyViews
+    network: NetworkSettings
+    method: str
+    class_names: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+    engine: Engine = ALONE
+    """While it is trained: the processes that share its sweeps."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it was trained on: images or feature vectors."""
+        return "vector" if self.views.dtype == torch.float32 else "image"
+
+    @property
+    def label_free(self) -> bool:
+        """Whether its accuracy is measured after matching clusters with classes."""
+        return METHODS[self.method].label_free
+
+    def logits(self, images: Pixels) -> Tensor:
+        """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
+
+        Raises:
+            UserError: the images have another type, other channels or another size than in training.
+        """
+        return self._sweep(self.predictor, images)
+
+    def member_logits(self, images: Pixels) -> Tensor:
+        """Logits of each network alone, on the CPU. Shape: (N, C, H, W) uint8 -> (P, N, C)."""
+        return torch.stack([self._sweep(member, images) for member in self.predictor.members])
+
+    def look(self, images: Pixels) -> Seen:
+        """Features and logits of each network from one sweep. Shape: (N, C, H, W) uint8, or (N, D) vectors.
+
+        Raises:
+            UserError: as `logits`.
+        """
+        members = self._members()
+
+        def both(views: Tensor) -> Tensor:
+            features = [encoder(views) for encoder, _ in members]
+            logits = [classifier(seen) for (_, classifier), seen in zip(members, features, strict=True)]
+            return torch.cat([torch.stack(features, 1), torch.stack(logits, 1)], 2)
+
+        features, logits = self._sweep(both, images).tensor_split([-len(self.class_names)], 2)
+        return Seen(F.normalize(features, dim=2).flatten(1), logits.transpose(0, 1).contiguous())
+
+    def layers(self, images: Pixels) -> list[Tensor]:
+        """Features of each network at its last blocks, means over places, and last what its classifier stands on.
+
+        A network without blocks has that alone. Shape: (N, C, H, W) uint8 -> P x `LAYERS` times (N, D_l).
+        """
+        widths: list[int] = []
+
+        def all_of(views: Tensor) -> Tensor:
+            found = [seen for encoder, _ in self._members() for seen in _at_blocks(encoder, views)]
+            widths[:] = [seen.shape[1] for seen in found]
+            return torch.cat(found, 1)
+
+        together = self._sweep(all_of, images)
+        return list(together.split(widths, 1))
+
+    def predict_proba(self, images: Pixels) -> np.ndarray:
+        """Class probabilities. Shape: (N, C, H, W) uint8 -> (N, C) float32."""
+        return self.logits(images).softmax(1).numpy()
+
+    def predict(self, images: Pixels) -> np.ndarray:
+        """Likeliest class. Shape: (N, C, H, W) uint8 -> (N,) int64."""
+        return self.logits(images).argmax(1).numpy()
+
+    def accuracy(self, examples: Examples) -> float:
+        """Share of right predictions (0..1), against true labels where they are known, else the given ones.
+
+        The clusters of a label-free method are first matched one to one with the classes as suits them best.
+        Images known to be of no class are left out.
+        """
+        examples = examples.without_foreign()
+        prediction, truth = torch.from_numpy(self.predict(examples)), truth_of(examples)
+        if self.label_free:
+            prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
+        return (prediction == truth).double().mean().item()
+
+    def _members(self) -> list[nn.Sequential]:
+        """Encoder and classifier of each network."""
+        return [cast(nn.Sequential, member) for member in self.predictor.members]
+
+    def _sweep(self, network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
+        pixels, device = self._checked(images), self.views.mean.device
+
+        def batch(part: slice) -> Tensor:
+            return network(self.views.plain(pixels[part].to(device)))
+
+        with guessing(self.predictor, batch_statistics=False):
+            return torch.cat([rows.cpu() for rows in self.engine.in_turns(len(pixels), SWEEP_BATCH, batch)])
+
+    def _checked(self, images: Pixels) -> Tensor:
+        if isinstance(images, Examples):
+            images = images.images
+        check_type("images", images, (Tensor, np.ndarray), "an array, a tensor or Examples")
+        if isinstance(images, np.ndarray) and images.dtype.kind not in "fiub":
+            raise UserError(f"images must be numbers, not {images.dtype}")
+        pixels = torch.tensor(images) if isinstance(images, np.ndarray) else images
+        if self.kind == "vector" and pixels.ndim == 2:
+            pixels = pixels.float()[:, :, None, None]
+        wanted = (self.channels, *self.size)
+        if pixels.dtype != self.views.dtype or pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
+            channels, height, width = wanted
+            kinds = {"image": "images must be uint8", "vector": "vectors must be float32"}
+            raise UserError(
+                f"{kinds[self.kind]} of shape (N, {channels}, {height}, {width}) as in training, "
+                f"not {pixels.dtype} of shape {tuple(pixels.shape)}"
+            )
+        return pixels
+
+
+def _at_blocks(encoder: nn.Module, views: Tensor) -> list[Tensor]:
+    """Means over places of what the last blocks give, and the features. Shape: (B, C, H, W) -> each (B, D_l)."""
+    found: list[Tensor] = []
+    blocks = list(encoder.stages)[-LAYERS:-1] if isinstance(encoder, PreActResNet | ResNet) else []
+    hooks = [block.register_forward_hook(lambda _, __, maps: found.append(maps.mean((2, 3)))) for block in blocks]
+    features = encoder(views)
+    for hook in hooks:
+        hook.remove()
+    return [*found, features]
+
+
+def truth_of(examples: Examples) -> Tensor:
+    """Labels to measure against: the true ones where they are known, else the given. Shape: (N,) int64."""
+    return (examples.labels if examples.true_labels is None else examples.true_labels).cpu()
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class Description:
+    """What `model.json` says of the weights beside it."""
+
+    method: str
+    class_names: list[str]
+    channels: Count
+    size: tuple[Count, Count]
+    """Height and width."""
+    network: Table
+    views: Table
+    members: Annotated[int, pydantic.Field(ge=1, le=MOST_MEMBERS)]
+    """Networks whose logits are added up."""
+    kind: Kind = "image"
+    """Models of before there were others do not say."""
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Write weights and description to `folder`/model; the description last, so that it vouches for both.
+
+    Raises:
+        CannotWrite: as `write_aside`.
+    """
+    folder = folder / "model"
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    about = Description(
+        method=model.method,
+        kind=model.kind,
+        members=len(model.predictor.members),
+        class_names=list(model.class_names),
+        channels=model.channels,
+        size=model.size,
+        network=dump(model.network),
+        views=dump(model.views.measured()),
+    )
+    write_tensors(folder / "model.safetensors", model.predictor.state_dict())
+    write_json(folder / "model.json", dump(about), indent=2)
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Read the model of a run folder (or a copy of its `model` folder); nothing else is needed to predict.
+
+    Raises:
+        UserError: there is none, its files are damaged or do not fit together, or its weights are no numbers.
+    """
+    folder = Path(folder)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    path, weights_path = folder / "model.json", folder / "model.safetensors"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no finished model; `scanmix resume {folder}` finishes a run")
+    about = read_json(path, Description, NO_MODEL)
+    weights = read_tensors(weights_path, NO_MODEL, device)
+    for name, tensor in weights.items():
+        if not bool(tensor.isfinite().all()):
+            raise UserError(f"{weights_path} has weights that are not numbers ({name}); {NO_MODEL}")
+    with reading(path, NO_MODEL):
+        network = build(settings_class(about.kind, about.network), about.network, where=str(path))
+        settings = build(VIEW_SETTINGS[about.kind], about.views, where=str(path))
+        if about.method not in METHODS:
+            raise unknown_name(f"method in {path}", about.method, METHODS)
+        predictor = _empty_predictor(network, about.channels, len(about.class_names), about.members)
+        predictor.load_state_dict(weights)
+        blank = torch.zeros(1, about.channels, *about.size, dtype=torch.uint8, device=device)
+        views = make_views(settings, blank, flip=True)  # mean, std and flip are all given in the file
+    return Model(
+        predictor=predictor.to(device),
+        views=views,
+        network=network,
+        method=about.method,
+        class_names=tuple(about.class_names),
+        channels=about.channels,
+        size=about.size,
+    )
+
+
+def _empty_predictor(network: NetworkSettings, channels: int, num_classes: int, members: int) -> Predictor:
+    """Networks shaped as `classify` leaves them; weights about to be replaced must not use up global draws."""
+    with torch.random.fork_rng(devices=[]):
+        encoders = [build_encoder(network, channels) for _ in range(members)]
+        return Predictor([nn.Sequential(encoder, nn.Linear(encoder.num_features, num_classes)) for encoder in encoders])

@@ -1,0 +1,6 @@
+"""Whole tables of results from one command: what is in them, how they are run, how they are written."""
+
+from scanmix.reproduce.running import run_table
+from scanmix.reproduce.tables import TABLES, Cell, ResultTable, chosen_cells, find_cell, find_table
+
+__all__ = ["TABLES", "Cell", "ResultTable", "chosen_cells", "find_cell", "find_table", "run_table"]

@@ -1,0 +1,67 @@
+"""One cell of a table in words: every setting and where it comes from."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from scanmix.config import RECIPES, dump, flatten, load_recipe, note_of
+from scanmix.data.readers import kind_of, name_of
+from scanmix.methods import METHODS
+from scanmix.reproduce.tables import Cell, ResultTable
+from scanmix.training import RunSettings, resolve
+
+LINE = re.compile(r"(?P<key>[\w.]+)\s*=\s*[^#]*(?P<comment>#.*)?")
+
+
+class Setting(NamedTuple):
+    """A setting with its origin."""
+
+    key: str
+    value: object
+    origin: str
+    """`default`, or the recipe and what it says of the value."""
+
+
+def settings_of(table: ResultTable, cell: Cell) -> RunSettings:
+    """Return what a cell is trained with."""
+    source = table.data(cell.noise)
+    return resolve(cell.method, name_of(source), table.recipe(cell), kind=kind_of(source), seed=cell.seed)
+
+
+def explained(table: ResultTable, cell: Cell) -> list[Setting]:
+    """Return every setting of a cell with its value and where that was said."""
+    settings = settings_of(table, cell)
+    said = origins(settings.recipe)
+    sections = {name: dump(getattr(settings, name)) for name in ("network", "views", "draw")}
+    found = [
+        Setting(key, value, said.get(key, f"default: {note_of(METHODS[settings.method], key, settings.settings)}"))
+        for key, value in flatten(settings.settings).items()
+    ]
+    for name, table_of in sections.items():
+        cls = type(getattr(settings, name))
+        for key, value in flatten(table_of).items():
+            full = f"{name}.{key}"
+            found.append(Setting(full, value, said.get(full, f"default: {note_of(cls, key)}")))
+    return found
+
+
+def origins(recipe: str | None) -> dict[str, str]:
+    """Return dotted key -> recipe and comment, for every value that a recipe or the one it extends gives."""
+    if recipe is None:
+        return {}
+    load_recipe(recipe)  # so that what is wrong with it is told
+    path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
+    text = path.read_text(encoding="utf-8")
+    parent = re.search(r'^extends\s*=\s*"(.+)"', text, re.MULTILINE)
+    found = origins(parent[1]) if parent else {}
+    section = ""
+    for line in text.splitlines():
+        if head := re.fullmatch(r"\[([\w.]+)\]\s*(#.*)?", line.strip()):
+            section = head[1]
+        elif section and (match := LINE.fullmatch(line.strip())):
+            key = f"{section}.{match['key']}".removeprefix("settings.")
+            comment = (match["comment"] or "").removeprefix("#").strip()
+            found[key] = f"recipe {recipe}" + (f": {comment}" if comment else "")
+    return found

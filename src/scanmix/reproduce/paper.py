@@ -1,0 +1,58 @@
+"""What the paper prints for a cell, how far ours is from it, and which printed figures are in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from scanmix.config import read_toml
+from scanmix.reproduce.tables import Cell, ResultTable, short
+
+
+@cache
+def published() -> Mapping[str, Any]:
+    """Return table -> data -> method -> "best" or "last" -> column -> accuracy in percent; and `notes`, the same way.
+
+    Of Table 4 also `top5`, `ilsvrc12` and `ilsvrc12_top5`; of Table 2, where the figure is after RoG, `rog`.
+    """
+    return read_toml(Path(__file__).with_name("published.toml"))
+
+
+def printed(table: ResultTable, method: str, noise: str) -> dict[str, float]:
+    """Return what the paper prints for a cell, in percent: {"best": 96.1, "last": 95.7}; empty where it has nothing."""
+    if table.paper is None:
+        return {}
+    name, data = table.paper
+    kinds = published().get(name, {}).get(data, {}).get(method, {})
+    return {kind: columns[short(noise)] for kind, columns in kinds.items() if short(noise) in columns}
+
+
+def notes(table: ResultTable) -> list[str]:
+    """Return what has to be known of the printed figures of a table, a sentence or more each."""
+    if table.paper is None:
+        return []
+    name, data = table.paper
+    found: list[str] = published()["notes"].get(name, {}).get(data, [])
+    rows = {method: kinds["rog"] for method, kinds in published().get(name, {}).get(data, {}).items() if "rog" in kinds}
+    if not rows:
+        return found
+    columns = ", ".join(next(iter(rows.values())))
+    figures = "; ".join(f"{method} {', '.join(map(str, row.values()))}" for method, row in rows.items())
+    after = f"With RoG on top, by `scanmix evaluate RUN --rog`: {figures} ({columns})."
+    return [*found, f"{after} The paper has no figure of these without it."]
+
+
+def on_same_data(table: ResultTable) -> bool:
+    """Whether a table is of the data of the paper's, so that its figures can be held against ours."""
+    return table.paper is not None and table.source.partition(":")[0] == table.paper[1]
+
+
+def paper_says(table: ResultTable, cell: Cell) -> str:
+    """Return the paper's accuracy for a cell, in words; empty where it has none."""
+    found = printed(table, cell.method, cell.noise)
+    if table.paper is None or not found:
+        return ""
+    name, data = table.paper
+    return f"{name}, {data}, {short(cell.noise)}: {', '.join(f'{kind} {value} %' for kind, value in found.items())}"

@@ -1,0 +1,291 @@
+"""A finished table on paper: one line of CSV per run, and Markdown for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+import shlex
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scanmix.config import read_toml
+from scanmix.evaluate.significance import welch
+from scanmix.files import write_text
+from scanmix.methods import METHODS
+from scanmix.reproduce.paper import notes, on_same_data, printed
+from scanmix.reproduce.tables import ResultTable
+from scanmix.training import Run
+
+PARTS = ("seconds/start", "seconds/epoch", "seconds/evaluate")
+"""What a run is made of; the other times are parts of these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a table tells of one finished run. Accuracies and noise rates are shares (0..1)."""
+
+    method: str
+    noise: str
+    seed: int
+    asked: float | None = None
+    actual: float | None = None
+    estimated: float | None = None
+    best: float | None = None
+    last: float | None = None
+    last10: float | None = None
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    """Seconds of each stage, all epochs together."""
+    recipe: str = ""
+    oracle: bool = False
+    version: str = ""
+    git: str = ""
+    torch: str = ""
+
+    @property
+    def label_free(self) -> bool:
+        """Whether it did not depend on the noise, and was measured after matching."""
+        return METHODS[self.method].label_free
+
+
+def read_result(run: Run, noise: str) -> Result:
+    """Sum up a finished run; `noise` is the column it was trained for."""
+    stages: dict[str, float] = {}
+    for line in run.metrics:
+        for key, value in line.items():
+            if key.startswith("seconds/"):
+                stages[key] = stages.get(key, 0.0) + float(value)
+    versions = read_toml(run.folder / "run.toml").get("versions", {}) if run.folder else {}
+    return Result(
+        method=run.settings.method,
+        noise=noise,
+        seed=run.settings.seed,
+        asked=run.noise.asked,
+        actual=run.noise.actual,
+        estimated=run.noise.estimated,
+        best=run.best_accuracy,
+        last=run.last_accuracy,
+        last10=run.last10_accuracy,
+        seconds=sum(stages.get(part, 0.0) for part in PARTS),
+        stages=stages,
+        recipe=run.settings.recipe or "",
+        oracle=run.settings.oracle,
+        version=str(versions.get("scanmix", "")),
+        git=str(versions.get("git", "")),
+        torch=str(versions.get("torch", "")),
+    )
+
+
+def write_results(table: ResultTable, results: Sequence[Result], out: Path, jobs: int, seconds: float) -> None:
+    """Write `<table>.csv` and `<table>.md`, each whole or not at all; `seconds` is how long one waited for it."""
+    seeds = f" --seeds {len(table.seeds)}" if len(table.seeds) > 1 else ""
+    place = "" if out == Path("results") else f" --out {shlex.quote(str(out))}"
+    told = " --oracle" if table.oracle else ""
+    command = f"scanmix reproduce {table.name.removesuffix('-oracle')}{place} --jobs {jobs}{seeds}{told}"
+    machine = f"{os.cpu_count()} CPUs ({platform.machine()}, {platform.system()})"
+    texts = {"csv": to_csv(table, results), "md": to_markdown(table, results, command, machine, seconds)}
+    for ending, text in texts.items():
+        _write(out / f"{table.name}.{ending}", text)
+
+
+def to_csv(table: ResultTable, results: Sequence[Result]) -> str:
+    """Return one row per run; a stage that a run does not have is left empty. Shares are 0..1, the paper's too."""
+    stages = sorted({stage for result in results for stage in result.stages})
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    plain = ("method", "noise", "seed", "asked", "actual", "estimated", "best", "last", "last10", "seconds")
+    origin = ("recipe", "oracle", "version", "git", "torch")
+    kinds = ("best", "last") if on_same_data(table) else ()
+    rows.writerow([*plain, *(f"paper_{kind}" for kind in kinds), *stages, *origin])
+    for result in results:
+        paper = printed(table, result.method, result.noise)
+        shares = [paper[kind] / 100 if kind in paper else None for kind in kinds]
+        values = [getattr(result, name) for name in plain] + shares + [result.stages.get(stage) for stage in stages]
+        rows.writerow([_number(value) for value in values] + [str(getattr(result, name)) for name in origin])
+    return text.getvalue()
+
+
+def to_markdown(table: ResultTable, results: Sequence[Result], command: str, machine: str, seconds: float) -> str:
+    """Return the page of a table: accuracies, seconds, noise rates, and what the marks mean."""
+    expected = sum(1 if METHODS[method].label_free else len(table.noises) for method in table.methods)
+    expected *= len(table.seeds)
+    several = len(table.seeds) > 1
+    remarks = [
+        "Accuracy on the test images in percent: mean of the last ten epochs (best epoch in parentheses; chosen by "
+        "the test images, so an upper bound). The best method of each column is bold."
+    ]
+    if several:
+        remarks.append(
+            f"Mean ± standard deviation over seeds 0 to {len(table.seeds) - 1}, as far as they are finished."
+        )
+    if any(result.label_free for result in results):
+        remarks.append(
+            "¹ after matching clusters with true classes, which no other method is given. It learns without labels, "
+            f"so it was trained once{' for each seed' if several else ''}, and its result stands in every column."
+        )
+    if any(result.oracle for result in results):
+        remarks.append("‡ oracle: the recipe holds a value chosen by someone who knew the noise.")
+    data = ", ".join([table.source, *(f"{key}={value}" for key, value in table.load.items())])
+    parts = [
+        f"# {table.name}",
+        f"`{command}`",
+        f"Data: {data}. {len(results)} of {expected} runs are finished. Machine: {machine}; "
+        f"torch {_all(result.torch for result in results)}; scanmix {_all(result.version for result in results)}, "
+        f"git {_all(_short(result.git) for result in results)}. Waited for: {seconds:.0f} s; "
+        f"the runs add up to {sum(result.seconds for result in results):.0f} s, each on one thread.",
+        "## Accuracy",
+        _grid(table, results, lambda found, noise: _accuracy(table, results, found, noise)),
+        *remarks,
+        *_beside_paper(table, results),
+        *_tests(table, results),
+        "## Seconds",
+        _grid(table, results, _seconds),
+        "Of one run, on one thread. Label-free stages are kept and shared: the run that came first paid for them.",
+        "## Share of wrong labels",
+        _noise(table, results),
+        "In percent; what the methods estimate is the share they did not call clean after the last epoch.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+Show = Callable[[Sequence[Result], str], str]
+"""What stands in a field, given the runs (one per seed) and the noise."""
+
+
+def _grid(table: ResultTable, results: Sequence[Result], show: Show) -> str:
+    rows = []
+    for method in table.methods:
+        mark = " ¹" if METHODS[method].label_free else ""
+        rows.append([method + mark, *(show(_find(results, method, noise), noise) for noise in table.noises)])
+    return _table(["method", *table.noises], rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _find(results: Sequence[Result], method: str, noise: str) -> list[Result]:
+    """Return the runs that stand in a field: one per seed; label-free ones stand in every column."""
+    return [result for result in results if result.method == method and (result.noise == noise or result.label_free)]
+
+
+def _accuracy(table: ResultTable, results: Sequence[Result], found: Sequence[Result], noise: str) -> str:
+    values = _known(result.last10 for result in found)
+    if not values:
+        return "–"
+    rivals = [_known(result.last10 for result in _find(results, method, noise)) for method in table.methods]
+    top = max(statistics.fmean(rival) for rival in rivals if rival)
+    mean = _percent(statistics.fmean(values))
+    shown = f"**{mean}**" if mean == _percent(top) else mean
+    shown += f" ± {_percent(statistics.stdev(values))}" if len(values) > 1 else ""
+    shown += f" ({_percent(statistics.fmean(_known(result.best for result in found)))})"
+    return shown + (" ‡" if any(result.oracle for result in found) else "")
+
+
+def _beside_paper(table: ResultTable, results: Sequence[Result]) -> list[str]:
+    """What the paper reports for the same methods and noises, on the same data with ours minus it."""
+    if table.paper is None:
+        return []
+    rows = []
+    for method in table.methods:
+        columns = [(_find(results, method, noise), printed(table, method, noise)) for noise in table.noises]
+        rows.append([method, *(_printed(table, found, paper) for found, paper in columns)])
+    name, data = table.paper
+    note = "As printed: best epoch, after a slash mean of the last ten, where there is one"
+    note += (
+        "; in parentheses ours minus it, in points, bold from one point on. The paper has one run of each."
+        if on_same_data(table)
+        else f". On {data}: other data, other network."
+    )
+    return [f"## The paper's {name}", _table(["method", *table.noises], rows), note, *notes(table)]
+
+
+def _printed(table: ResultTable, found: Sequence[Result], paper: Mapping[str, float]) -> str:
+    """Show a printed cell, with our distance from it where that is a fair thing to say."""
+    shown = []
+    for kind, ours in (("best", "best"), ("last", "last10")):
+        if kind not in paper:
+            continue
+        text, values = str(paper[kind]), _known(getattr(result, ours) for result in found)
+        if values and on_same_data(table):
+            gap = 100 * statistics.fmean(values) - paper[kind]
+            text += f" (**{gap:+.1f}**)" if abs(gap) >= 1 else f" ({gap:+.1f})"
+        shown.append(text)
+    return " / ".join(shown) or "–"
+
+
+def _tests(table: ResultTable, results: Sequence[Result]) -> list[str]:
+    """Whether ScanMix is another than each other method by more than its seeds vary, where there are several seeds."""
+    rivals = [method for method in table.methods if method != "scanmix" and not METHODS[method].label_free]
+    if len(table.seeds) < 2 or "scanmix" not in table.methods or not rivals:
+        return []
+    rows = []
+    for method in rivals:
+        shown = []
+        for noise in table.noises:
+            ours, theirs = (
+                _known(result.last10 for result in _find(results, one, noise)) for one in ("scanmix", method)
+            )
+            gap = 100 * (statistics.fmean(ours) - statistics.fmean(theirs)) if ours and theirs else 0.0
+            shown.append(f"{gap:+.1f} (p {welch(ours, theirs):.2g})" if min(len(ours), len(theirs)) > 1 else "–")
+        rows.append([method, *shown])
+    note = (
+        "Points by which scanmix is ahead in the last ten epochs, and the p-value of Welch's t-test over "
+        "the finished seeds; of many such tests some are below 0.05 by chance."
+    )
+    return ["## scanmix against", _table(["method", *table.noises], rows), note]
+
+
+def _seconds(found: Sequence[Result], noise: str) -> str:
+    if not found:
+        return "–"
+    return f"{statistics.fmean(result.seconds for result in found):.0f}" if found[0].noise == noise else "the same"
+
+
+def _noise(table: ResultTable, results: Sequence[Result]) -> str:
+    rows = []
+    for name, read in (("asked", lambda result: result.asked), ("actual", lambda result: result.actual)):
+        columns = [[result for result in results if result.noise == noise] for noise in table.noises]
+        rows.append([name, *(_mean(_known(map(read, column))) for column in columns)])
+    for method in table.methods:
+        estimates = [_known(r.estimated for r in _find(results, method, noise)) for noise in table.noises]
+        if any(estimates):
+            rows.append([f"estimated by {method}", *map(_mean, estimates)])
+    return _table(["", *table.noises], rows)
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return _percent(statistics.fmean(values)) if values else "–"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _number(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _all(values: Iterable[str]) -> str:
+    return ", ".join(sorted({value for value in values if value})) or "unknown"
+
+
+def _short(commit: str) -> str:
+    """Ten digits tell a commit; "-dirty" stays."""
+    name, dash, state = commit.partition("-")
+    return name[:10] + dash + state
+
+
+def _write(path: Path, text: str) -> None:
+    write_text(path, text)

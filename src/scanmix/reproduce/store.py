@@ -1,0 +1,69 @@
+"""Every run that a table has counted, one line of JSON each: plain, and a difference shows which run is new."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from scanmix.config import UserError
+from scanmix.files import checked, locked, reading, write_text, writing
+from scanmix.reproduce.results import Result
+from scanmix.reproduce.tables import ResultTable
+from scanmix.training import Run
+
+Row = Mapping[str, Any]
+PATIENCE = 30.0
+"""Seconds to wait for another table that is writing."""
+
+
+def row_of(table: ResultTable, result: Result, run: Run) -> Row:
+    """Say all that matters of a finished run: what it was, what came out, what computed it. Shares are 0..1."""
+    return {
+        "table": table.name, "data": table.data(result.noise), **table.load, "method": result.method,
+        "noise": result.noise, "seed": result.seed, "settings": run.settings.identity()[:16], "recipe": result.recipe,
+        "oracle": result.oracle, "actual_noise": result.actual, "best": result.best, "last": result.last,
+        "last10": result.last10, "seconds": round(result.seconds, 1), "version": result.version, "git": result.git,
+        "torch": result.torch, "accuracies": [round(value, 6) for value in run.accuracies],
+    }  # fmt: skip
+
+
+def read_store(path: Path) -> list[Row]:
+    """Return the rows of a store; none where there is no file.
+
+    Raises:
+        UserError: a line is no JSON; says which.
+    """
+    if not path.is_file():
+        return []
+    rows: list[Row] = []
+    with reading(path):
+        for number, line in enumerate(path.read_bytes().decode().splitlines(), start=1):
+            try:
+                rows.append(checked(dict[str, Any], line))
+            except ValueError:
+                raise UserError(f"{path}, line {number} is no JSON object; mend or delete that line") from None
+    return rows
+
+
+def append(path: Path, rows: Iterable[Row]) -> None:
+    """Add the rows that are not there yet: a run is known by its table, method, noise, seed and settings.
+
+    Several tables may write to one store: they wait for each other.
+
+    Raises:
+        UserError: the store is damaged, or another process does not let go of it; CannotWrite: as `write_aside`.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.parent, "writing its store", "store.lock", patience=PATIENCE):
+        known = read_store(path)
+        seen = {_key(row) for row in known}
+        new = [row for row in rows if _key(row) not in seen]
+        if new:
+            write_text(path, "".join(json.dumps(row) + "\n" for row in [*known, *new]))
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in ("table", "method", "noise", "seed", "settings"))

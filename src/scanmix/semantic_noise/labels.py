@@ -1,0 +1,150 @@
+"""Semantic noise (Lee et al. 2019, "Robust inference via generative classifiers"): the mistakes of a weak network.
+
+A network learns from few images with right labels; what it then says of all images are their labels. Which images
+it gets wrong depends on what they look like, as with people. Legend: N examples, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scanmix.blocks.schedules import cosine
+from scanmix.config import UserError
+from scanmix.data.batches import TrainingData, batches
+from scanmix.data.examples import FOREIGN, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.views import ViewSettings, make_views
+from scanmix.distributed.engine import Engine
+from scanmix.networks.inference import sweep
+from scanmix.networks.peer import learning
+from scanmix.networks.resnet import ResNet, ResNetSettings
+from scanmix.progress import Bar
+from scanmix.semantic_noise.networks import DenseNet, Vgg
+
+STEPS, BATCH, RATE = 300, 64, 0.05
+"""Of each labeller: few enough to try several fractions, and it knows its few images by heart."""
+TRIES, WITHIN = 9, 0.01
+"""Fractions tried at most, and how near to the rate asked for is near enough."""
+
+LABELLERS: dict[str, Callable[[int], Vgg | DenseNet | ResNet]] = {
+    "vgg": lambda channels: Vgg(channels, (16, 32, 64)),
+    "densenet": lambda channels: DenseNet(channels, 8, (3, 3, 3)),
+    "resnet": lambda channels: ResNet(
+        ResNetSettings(
+            kind="resnet", widths=(16, 32, 64), blocks=(1, 1, 1), bottleneck=False, stem_kernel=3, stem_stride=1,
+            stem_pool=False,
+        ),
+        channels,
+    ),
+}  # fmt: skip
+"""Name -> a network on images of so many channels. Small ones of the kinds in the paper's Table 2."""
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """What a network says of all images.
+
+    Attributes:
+        labels: (N,) int64.
+        network: which network, as `LABELLERS` names it.
+        asked: the share of wrong labels that was looked for; None where the fraction was given.
+        fraction: the share of images that it had learned from, with right labels.
+        seed: of its draws.
+    """
+
+    labels: Tensor
+    network: str
+    asked: float | None
+    fraction: float
+    seed: int
+
+    def put_on(self, examples: Examples) -> Examples:
+        """Return the examples with these labels, and a report on them."""
+        truth = _truth(examples)
+        report = NoiseReport(
+            kind=f"semantic-{self.network}",
+            asked_rate=self.asked,
+            actual_rate=changed_share(truth, self.labels),
+            seed=self.seed,
+            transition=measure_transition(truth, self.labels, examples.num_classes),
+        )
+        return examples.with_labels(self.labels, noise=report)
+
+
+def semantic_labels(examples: Examples, network: str, rate: float, seed: int, bar: Bar) -> Labeling:
+    """Look for the number of right labels with which a network gets a share of about `rate` of all images wrong.
+
+    The numbers are tried by halving the interval of their logarithms, from one image of each class to all images; of
+    the tries the nearest is taken. What a larger number learns from contains what a smaller one does.
+
+    Raises:
+        UserError: the examples are no images, or the rate cannot be had within 3 points.
+    """
+    low, high = examples.num_classes, len(examples)
+    found: list[tuple[float, Labeling]] = []
+    for turn in range(TRIES):
+        middle = round((low * high) ** 0.5)
+        bar.set(turn, TRIES, f"labels of a {network} that knows {middle} images")
+        labeling = labels_of(examples, network, middle / len(examples), seed, rate)
+        wrong = changed_share(_truth(examples), labeling.labels)
+        found.append((abs(wrong - rate), labeling))
+        if abs(wrong - rate) <= WITHIN or high - low <= 1:
+            break
+        low, high = (middle, high) if wrong > rate else (low, middle)
+    bar.set(TRIES, TRIES)
+    missed, best = min(found, key=lambda pair: pair[0])
+    if missed > 0.03:
+        raise UserError(
+            f"no {network} that was tried gets {rate:.0%} of {examples.name!r} wrong (nearest: "
+            f"{changed_share(_truth(examples), best.labels):.1%}); ask for another rate or network"
+        )
+    return best
+
+
+def labels_of(examples: Examples, network: str, fraction: float, seed: int, asked: float | None = None) -> Labeling:
+    """Train a network on a share of the images with their right labels, and return what it says of all of them.
+
+    Raises:
+        UserError: the examples are no images, or there is no such network.
+    """
+    if examples.kind != "image" or network not in LABELLERS:
+        raise UserError(f"semantic noise needs images and one of {', '.join(LABELLERS)}, not {network!r} on vectors")
+    engine, truth = Engine(seed=seed), _truth(examples)
+    if bool((truth == FOREIGN).any()):
+        raise UserError(f"semantic noise needs a right label for every image; {examples.name!r} has images of no class")
+    views = make_views(ViewSettings(), examples.images, flip=examples.flip)
+    data = TrainingData(examples.images, truth, examples.num_classes, views, engine.generator)
+    order = torch.randperm(len(data), generator=engine.generator("semantic", 0, "choice"))
+    known = order[: max(2, round(fraction * len(data)))]
+    model = _trained(network, data, known, engine)
+    return Labeling(sweep(model, data, engine).argmax(1), network, asked, len(known) / len(data), seed)
+
+
+def _trained(network: str, data: TrainingData, known: Tensor, engine: Engine) -> nn.Module:
+    """Cross-entropy on the known images, with weak views and a cosine learning rate."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(engine.generator("semantic", 0, network).initial_seed())
+        encoder = LABELLERS[network](data.images.shape[1])
+        model = nn.Sequential(encoder, nn.Linear(encoder.num_features, data.num_classes))
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
+    order, draws = data.generators("semantic", 0, "order", "views")
+    done = 0
+    with learning(model):
+        while done < STEPS:
+            for index in batches(known, BATCH, order):
+                for group in optimizer.param_groups:
+                    group["lr"] = cosine(RATE, 0.0, min(done, STEPS) / STEPS)
+                loss = F.cross_entropy(model(data.views.weak(data.images[index], draws)), data.labels[index])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                done += 1
+    return model
+
+
+def _truth(examples: Examples) -> Tensor:
+    return examples.labels if examples.true_labels is None else examples.true_labels

@@ -1,0 +1,141 @@
+"""The checkpoint that training continues from. Legend: P networks.
+
+Nothing here is ever unpickled: `torch.load(weights_only=True)` only. A file is written aside and renamed, so the old
+one is there until the new one is whole, and the one before it stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from scanmix.config import UserError
+from scanmix.distributed.engine import Engine
+from scanmix.files import reading, writing
+from scanmix.files.tensors import read_state, write_state
+from scanmix.networks.peer import Peer
+
+State = TypeVar("State")
+Payload = dict[str, Any]
+
+CHECKPOINTS = ("last.pt", "before.pt")
+"""The state after the last epoch, and that of one epoch before."""
+PLAIN = (Tensor, bool, int, float, type(None))
+
+
+def pack(state: Any) -> Payload:
+    """Turn a method's state into what `torch.save` writes and `weights_only` reads again.
+
+    A peer becomes its weights and its optimizer's state; tensors, numbers and None stay what they are.
+
+    Raises:
+        TypeError: a field holds anything else.
+    """
+    payload: Payload = {}
+    for field in dataclasses.fields(state):
+        value = getattr(state, field.name)
+        if isinstance(value, list) and all(isinstance(peer, Peer) for peer in value):
+            value = [{"weights": p.state_dict(), "optimizer": p.optimizer.state_dict()} for p in value]
+        elif not isinstance(value, PLAIN):
+            raise TypeError(f"{type(state).__name__}.{field.name}: a {type(value).__name__} cannot be saved")
+        payload[field.name] = value
+    return payload
+
+
+def unpack(state_class: type[State], payload: Payload, make_peer: Callable[[], Peer]) -> State:
+    """Rebuild the state that `pack` was given; `make_peer` returns a peer of the right shape to load into.
+
+    Momentum, weight decay and learning rate come back with the optimizer's state.
+
+    Raises:
+        UserError: it was packed by something else.
+    """
+    fields = dict(payload)
+    try:
+        for name, value in payload.items():
+            if isinstance(value, list):
+                fields[name] = [_loaded(make_peer(), saved) for saved in value]
+        return state_class(**fields)
+    except Exception as error:  # networks and optimizers raise whatever they like on what is not theirs
+        raise UserError(
+            f"the checkpoint does not hold what the method needs ({type(error).__name__}: {error}); train in another "
+            "folder"
+        ) from error
+
+
+def _loaded(peer: Peer, saved: Payload) -> Peer:
+    peer.load_state_dict(saved["weights"])
+    peer.optimizer.load_state_dict(saved["optimizer"])
+    return peer
+
+
+def save_checkpoint(folder: Path, identity: str, epoch: int, state: Any) -> None:
+    """Keep the state after `epoch` whole epochs; the one before it stays, in case this one is damaged.
+
+    `identity` is a hash of the resolved settings and of the data.
+
+    Raises:
+        CannotWrite: as `write_aside`; the last state that was kept is there still.
+    """
+    last, before = (folder / "checkpoint" / name for name in CHECKPOINTS)
+    with writing(last):
+        last.parent.mkdir(exist_ok=True)
+        if last.exists():
+            last.replace(before)
+    write_state(last, {"identity": identity, "epoch": epoch, "state": pack(state)})
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a state to go on from."""
+    return any((folder / "checkpoint" / name).exists() for name in CHECKPOINTS)
+
+
+def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[int, Payload] | None:
+    """Return (whole epochs, packed state) on `device`, or None where there is no checkpoint yet.
+
+    Where the last one is damaged, the one before it is taken, with a warning.
+
+    Raises:
+        UserError: all there are, are damaged, or were written with other settings or other data.
+    """
+    damage: UserError | None = None
+    for path in (folder / "checkpoint" / name for name in CHECKPOINTS):
+        if not path.exists():
+            continue
+        try:
+            content = read_state(path, device)
+            with reading(path):
+                found, epoch, state = content["identity"], content["epoch"], dict(content["state"])
+                if not isinstance(epoch, int) or epoch < 0:
+                    raise ValueError(f"epoch {epoch!r}")
+        except UserError as error:
+            damage = damage or error
+            continue
+        if found != identity:
+            raise UserError(
+                f"{path} belongs to other settings or other data than {folder}/run.toml; choose another folder"
+            )
+        if damage is not None:
+            warnings.warn(f"{damage}; the training goes on from the one before, epoch {epoch}", stacklevel=2)
+        return epoch, state
+    if damage is not None:
+        raise UserError(f"{damage}; delete the folder {folder} and train again")
+    return None
+
+
+def share_checkpoint(saved: tuple[int, Payload] | None, engine: Engine) -> tuple[int, Payload] | None:
+    """Give every process the (whole epochs, packed state) that the first has loaded, if it has."""
+    if engine.world == 1:
+        return saved
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)
+    content = io.BytesIO(engine.told(buffer.getvalue))
+    shared: tuple[int, Payload] | None = torch.load(content, map_location=engine.device, weights_only=True)
+    return shared

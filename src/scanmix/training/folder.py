@@ -1,0 +1,168 @@
+"""The folder of a run: made, opened and locked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pydantic.dataclasses
+import tomli_w
+
+from scanmix.config import STRICT, Table, UserError, build, dump, file_path, flatten, read_toml, unknown_name
+from scanmix.data.examples import Examples, changed_share
+from scanmix.data.readers.origin import check_origin
+from scanmix.files import checked, locked, reading, remove_leftovers, write_text, writing
+from scanmix.files.lock import LOCK
+from scanmix.methods import METHODS
+from scanmix.training.metrics import read_lines
+from scanmix.training.run import Run
+from scanmix.training.settings import RunSettings
+from scanmix.training.versions import versions
+
+WRITTEN = {
+    "": (
+        r"run\.toml",
+        r"metrics\.jsonl",
+        r"labels\.(?:csv|parquet)",
+        r"audit\.json",
+        r"report\.html",
+        r"corrected\.csv",
+    ),
+    "checkpoint": (r"(?:last|before)\.pt",),
+    "model": (r"model\.(?:json|safetensors)",),
+    "evidence": (r"evidence\.(?:json|safetensors)",),
+    "trajectory": (r"\d{5}\.safetensors",),
+    "loggers": (r"\w+\.json",),
+}
+"""What is written in a run folder, by sub-folder: patterns of names."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class About:
+    """The `data` table of `run.toml`: what a reader of the run may want to know of its data."""
+
+    name: str
+    num_examples: int
+    class_names: list[str]
+    noise: str | None = None
+    asked_noise: float | None = None
+    """Share of labels that the noise selected."""
+    actual_noise: float | None = None
+    """Share of labels known to be wrong."""
+
+
+def describe(examples: Examples) -> Table:
+    """Return the `data` table of `run.toml`."""
+    actual = None
+    if examples.true_labels is not None:
+        actual = changed_share(examples.true_labels, examples.labels)
+    asked = examples.noise.asked_rate if examples.noise else None
+    about = About(
+        name=examples.name,
+        num_examples=len(examples),
+        class_names=list(examples.class_names),
+        noise=examples.noise.kind if examples.noise else None,
+        asked_noise=asked,
+        actual_noise=actual,
+    )
+    return dump(about)
+
+
+def create_run(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
+    """Return a run without epochs; write its `run.toml`.
+
+    Raises:
+        UserError: the folder holds something else, or cannot be written.
+    """
+    about = describe(examples)
+    if folder is not None:
+        if folder.exists() and not _is_free(folder):
+            raise UserError(f"{folder} is there already and is no run; choose another folder with out=")
+        table = {**dump(settings), "data": about, "versions": versions()}
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "run.toml", tomli_w.dumps(table))
+    return Run(settings, about, [], folder=folder)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nothing is in a folder but what a process that is just beginning, or was killed then, has there."""
+    ours = re.compile(rf"{re.escape(LOCK)}|run\.toml\.\d+(-[0-9a-f]{{8}})?\.part")
+    return folder.is_dir() and all(ours.fullmatch(path.name) and path.is_file() for path in folder.iterdir())
+
+
+@contextmanager
+def writer(folder: Path | None, work: str) -> Iterator[None]:
+    """Be the one who writes in a run folder while the block runs; it is made where it is not there yet.
+
+    Part files that killed processes left there go; nothing else does.
+
+    Raises:
+        UserError: another process writes there; says which. CannotWrite: the folder cannot be made.
+    """
+    if folder is None or (folder.exists() and not folder.is_dir()):
+        yield  # nothing is written, or `create_run` refuses it
+        return
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, work, busy="wait until it is done, stop it, or choose another folder"):
+        for part, names in WRITTEN.items():
+            remove_leftovers(folder / part, names)
+        yield
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open a run folder, finished or not.
+
+    Raises:
+        UserError: it is no run folder, or its files cannot be read.
+    """
+    folder = file_path("the run folder", folder)
+    if not (folder / "run.toml").is_file():
+        raise UserError(f"{folder} is no run folder: it has no run.toml")
+    path = folder / "run.toml"
+    with reading(path):
+        table = read_toml(path)
+        about = build(About, table.pop("data", {}), where=str(path), prefix="data.")
+        checked(dict[str, str], json.dumps(table.pop("versions", {})))
+        settings = build(RunSettings, table, where=str(path))
+        if settings.method not in METHODS:
+            raise unknown_name(f"method in {path}", settings.method, METHODS)
+        for split, source in (settings.source or {}).items():
+            check_origin(source, f"source.{split}")
+    return Run(settings, dump(about), read_lines(folder), folder=folder)
+
+
+def open_or_create(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
+    """Return the run in `folder` to go on with, or a new one.
+
+    Raises:
+        UserError: the folder holds another run, or something else.
+    """
+    if folder is None or not (folder / "run.toml").is_file():
+        return create_run(settings, examples, folder)
+    run = open_run(folder)
+    if run.settings.identity() != settings.identity():
+        changed = "; ".join(_differences(run.settings.decisive(), settings.decisive()))
+        raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
+    # Where it is computed may change.
+    run.settings = dataclasses.replace(
+        run.settings, device=settings.device, threads=settings.threads, processes=settings.processes
+    )
+    return run
+
+
+def _differences(old: Table, new: Table) -> list[str]:
+    """Name what differs between two tables: "settings.epochs was 4, is 6"."""
+    found: list[str] = []
+    before, after = flatten(old), flatten(new)
+    for key in sorted(key for key in {*before, *after} if before.get(key) != after.get(key)):
+        if "fingerprint" in key:
+            found.append("the test images" if key.startswith("test") else "the training images or labels")
+        else:
+            found.append(f"{key} was {before.get(key)!r}, is {after.get(key)!r}")
+    return found

@@ -1,0 +1,207 @@
+"""What was asked for: a method with its settings, and all else that decides what a run computes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import pydantic
+import pydantic.dataclasses
+
+from scanmix.blocks.em import MOST_EXAMPLES
+from scanmix.config import (
+    STRICT,
+    Count,
+    Table,
+    UserError,
+    build,
+    check_type,
+    dotted_keys,
+    dump,
+    flatten,
+    load_recipe,
+    merge,
+    overlay,
+    recipe_names,
+    unknown_name,
+)
+from scanmix.data.examples import Examples, Kind
+from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
+from scanmix.data.views.feature_views import FeatureViewSettings
+from scanmix.distributed.process_group import Processes
+from scanmix.methods import METHODS, Method
+from scanmix.networks.encoders import NetworkSettings, settings_class
+
+SECTIONS = ("settings", "network", "views", "draw", "monitor")
+OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
+"""Folder of the recipes for data that has none of its own name."""
+
+
+CONTROL = "cross_entropy"
+"""Whose recipes serve the methods that have none of their own."""
+KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
+"""What a method must have where each epoch sees other examples: nothing of theirs outlives it."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class Draw:
+    """How much of the data an epoch sees."""
+
+    per_epoch: Count | None = None
+    """Examples drawn for each epoch, as many of each given label (64,000 for Clothing1M); by default all."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class Monitor:
+    """What is measured after each epoch besides accuracy; it changes no weight."""
+
+    elbo: Annotated[int, pydantic.Field(ge=2, le=MOST_EXAMPLES)] | None = None
+    """Examples on which log-likelihood, ELBO and KL (Eq. 4 of ScanMix) are measured; by default none."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunSettings:
+    """All that decides what a run computes: two runs with equal settings end with equal weights (CPU)."""
+
+    method: str
+    """A name in `METHODS`."""
+    seed: int
+    network: NetworkSettings
+    views: AnyViewSettings
+    settings: Table
+    """Every field of the method, defaults and recipe resolved."""
+    oracle: bool = False
+    """The recipe holds a value chosen by someone who knew the noise."""
+    recipe: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    processes: Processes = Processes()
+    draw: Draw = Draw()
+    monitor: Monitor = Monitor()
+    source: Table | None = None
+    """How "train" and "test" load again; None when one of them came from memory."""
+    fingerprint: str = ""
+    """Of the training images and given labels."""
+    test_fingerprint: str = ""
+    """Of the test images and labels; empty without a test set."""
+
+    @property
+    def kind(self) -> Kind:
+        """What is learned from: images or feature vectors."""
+        return "vector" if isinstance(self.views, FeatureViewSettings) else "image"
+
+    def build_method(self) -> Method:
+        """Return the method with its hyper-parameters."""
+        return build(METHODS[self.method], self.settings, where=f"settings of {self.method}")
+
+    def decisive(self) -> Table:
+        """Return what may not change between two parts of one run (where it is computed, may)."""
+        return {
+            key: value for key, value in dump(self).items()
+            if key not in ("source", "recipe", "oracle", "device", "threads", "processes") and value != {}
+        }  # fmt: skip
+
+    def identity(self) -> str:
+        """Return a hash of `decisive`."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+
+
+def resolve(
+    method: str | None, data_name: str, recipe: str | None = None, overrides: Mapping[str, Any] | None = None,
+    *, kind: Kind = "image", seed: int = 0, device: str = "auto", threads: int | None = None,
+) -> RunSettings:  # fmt: skip
+    """Lay overrides on a recipe on the defaults, and check every value.
+
+    Overrides are nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand
+    at the top, and keys may be dotted (`pretrain.epochs`). Without a `recipe` the first that is shipped of
+    `<data_name>/any/<method>` and `folder/any/<method>` (`vectors/any/<method>`) is taken; then those of
+    "cross_entropy", as far as the method has such settings; else the defaults.
+    Without a `method` it is the recipe's, else "scanmix". The `kind` of the data decides which settings network
+    and views have.
+
+    Raises:
+        UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
+    """
+    if method is not None:
+        check_type("method", method, str, "the name of a method")
+    table: Table = {}
+    if recipe is not None:
+        table = load_recipe(recipe)
+        method = method or table.get("method")
+    method = method or "scanmix"
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    if recipe is None:
+        recipe, table = _shipped(method, data_name, kind)
+    if table.get("method", method) != method:
+        raise UserError(f"recipe {recipe!r} is for method {table['method']!r}, not {method!r}; name the one that fits")
+    oracle = bool(table.get("oracle", False))
+    table = overlay({key: table[key] for key in SECTIONS if key in table}, _in_sections(overrides or {}))
+    where = f"settings of {method}" + (f" (recipe {recipe})" if recipe else "")
+    settings = build(METHODS[method], table.get("settings", {}), where=where)
+    network = table.get("network", {})
+    draw = build(Draw, table.get("draw", {}), where=where, prefix="draw.")
+    _check_draw(draw, method, dump(settings), where)
+    return RunSettings(
+        method=method,
+        seed=seed,
+        network=build(settings_class(kind, network), network, where=where, prefix="network."),
+        views=build(VIEW_SETTINGS[kind], table.get("views", {}), where=where, prefix="views."),
+        settings=dump(settings),
+        draw=draw,
+        monitor=build(Monitor, table.get("monitor", {}), where=where, prefix="monitor."),
+        oracle=oracle,
+        recipe=recipe,
+        device=device,
+        threads=threads,
+    )
+
+
+def _shipped(method: str, data_name: str, kind: Kind) -> tuple[str | None, Table]:
+    """Return the recipe that is shipped for a method on this data, and what it says.
+
+    A method without one has network, views and budget of cross-entropy: it can be compared from its first day.
+    """
+    shipped = recipe_names()
+    for base in (data_name, OWN_DATA[kind]):
+        if (name := f"{base}/any/{method}") in shipped:
+            return name, load_recipe(name)
+        if (name := f"{base}/any/{CONTROL}") in shipped:
+            table = load_recipe(name) | {"method": method}
+            known = dotted_keys(METHODS[method])
+            settings = {key: value for key, value in table.get("settings", {}).items() if key in known}
+            return name, table | {"settings": settings}
+    return None, {}
+
+
+def _check_draw(draw: Draw, method: str, settings: Table, where: str) -> None:
+    """What is kept of each example from epoch to epoch has no place where each epoch draws others."""
+    if draw.per_epoch is None:
+        return
+    if METHODS[method].about.remembers:
+        raise UserError(f"{where}: draw.per_epoch takes other examples in each epoch, but {method} keeps some of each")
+    for key, value in flatten(settings).items():
+        needed = KEPT_PER_EXAMPLE.get(key.rpartition(".")[2], value)
+        if value != needed:
+            raise UserError(f"{where}: draw.per_epoch takes other examples in each epoch, so {key} must be {needed}")
+
+
+def source_of(examples: Examples, test: Examples | None) -> Table | None:
+    """Return how training and test data load again; None unless all of it does."""
+    wanted = {"train": examples} | ({} if test is None else {"test": test})
+    found = {split: dict(part.source) for split, part in wanted.items() if part.source is not None}
+    return found if len(found) == len(wanted) else None
+
+
+def _in_sections(overrides: Mapping[str, Any]) -> Table:
+    """Nest dotted keys, then put what stands at the top and is no section under `settings`."""
+    nested: Table = {}
+    for key, value in overrides.items():
+        table: Any = value
+        for part in reversed(key.split(".")):
+            table = {part: table}
+        nested = merge(nested, table)
+    sections = {key: nested.pop(key) for key in SECTIONS if key in nested}
+    return merge({"settings": nested}, sections)

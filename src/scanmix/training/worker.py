@@ -1,0 +1,57 @@
+"""The whole life of a process that helps with a run: it reads its job, computes with the first, and ends with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+from safetensors import safe_open
+
+from scanmix.config import UserError, build
+from scanmix.data.examples import Examples
+from scanmix.data.readers import reload
+from scanmix.distributed.process_group import joined
+from scanmix.training import RunSettings
+from scanmix.training.loop import take_part
+
+
+def main() -> None:
+    """Do what the job folder, the only argument, asks for: the whole life of a worker."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    settings, examples, test = _read_job(Path(sys.argv[1]))
+    try:
+        take_part(settings, examples, test, joined(settings.processes, settings.device, {}))
+    except (UserError, RuntimeError) as error:
+        sys.exit(f"{error}")
+
+
+def _end_with_parent() -> None:
+    """The other end of standard input is closed when the first process is gone, however it went."""
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
+def _read_job(folder: Path) -> tuple[RunSettings, Examples, Examples | None]:
+    settings = build(RunSettings, json.loads((folder / "settings.json").read_text(encoding="utf-8")), where="job")
+    if settings.source is None:
+        examples = _read_examples(folder / "train")
+        return settings, examples, _read_examples(folder / "test") if (folder / "test").exists() else None
+    examples = reload(settings.source["train"])
+    if examples.fingerprint() != settings.fingerprint:
+        raise UserError("its data is not that of process 0; the data has changed")
+    return settings, examples, reload(settings.source["test"]) if "test" in settings.source else None
+
+
+def _read_examples(path: Path) -> Examples:
+    with safe_open(path, framework="pt") as file:
+        images, labels = file.get_tensor("images"), file.get_tensor("labels")
+        about = json.loads(file.metadata()["about"])
+    ids = tuple(str(i) for i in range(len(labels)))
+    return Examples(images, labels, tuple(about["class_names"]), ids, name=about["name"], flip=about["flip"])
+
+
+if __name__ == "__main__":
+    main()
