@@ -34,7 +34,7 @@ docs: .venv/docs.stamp  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv-timm/bench.stamp  ## speed beside yardsticks measured in the same run, into results/speed.md (an idle machine, 15 to 25 minutes)
-	.venv-timm/bin/python -m benchmarks
+	.venv-timm/bin/python -m speed
 
 clean:  ## remove the .venv and everything built
 	rm -rf .venv .venv-timm build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 import scanmix
-from scanmix.audit import audit
+from scanmix.audit import score_labels
 from scanmix.cli import app
 from scanmix.cli.review import _new_folder
 from scanmix.data.examples import DECIDED
@@ -68,9 +68,9 @@ def second(photos: Path, first: Path) -> Path:
 
 def decide(folder: Path, count: int, exclude: int = 0, again: bool = False) -> list[str]:
     """Decide the first labels of the queue by the name of the file; return their ids."""
-    found = audit(open_run(folder).evidence())
+    found = score_labels(open_run(folder).evidence())
     decisions, queue = Decisions(folder, found, "ann"), make_queue(found, again)
-    decisions.take_over()
+    decisions.recover()
     rows = queue.order[:count].tolist()
     for place, row in enumerate(rows):
         right = found.class_names.index(Path(found["id"][row]).name.partition("-")[0])
@@ -144,7 +144,7 @@ def test_a_third_round_knows_both(photos: Path, first: Path, second: Path, tmp_p
 
 def test_asked_again_the_reviewer_is_measured(second: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(second, tmp_path / "copy", ignore=shutil.ignore_patterns("corrected.csv", "review-log*"))
-    found = audit(open_run(folder).evidence())
+    found = score_labels(open_run(folder).evidence())
     shown = table(found, make_queue(found, again=True))
     assert all(shown["before"][row] for row in shown["order"][:18])
     asked = decide(folder, 5, again=True)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import scanmix
 from scanmix.cli import app
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN, Examples
+from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.evaluate.accuracy import evaluate, evaluate_rog, evaluate_run
 from scanmix.model import Model
@@ -151,7 +151,7 @@ def test_a_test_set_that_has_changed(tmp_path: Path) -> None:
 
 
 def test_images_of_no_class_are_left_out() -> None:
-    examples = dataclasses.replace(examples_of([0, 0, 1]), true_labels=torch.tensor([0, FOREIGN, 1]))
+    examples = dataclasses.replace(examples_of([0, 0, 1]), true_labels=torch.tensor([0, OPEN_SET, 1]))
     found = evaluate(answering([0, 1]), examples)
     assert (found["accuracy"], found["num_examples"]) == (1, 2)
     assert answering([0, 2], "scan").accuracy(examples) == 1

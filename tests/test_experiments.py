@@ -18,7 +18,7 @@ from scanmix.cli import app
 from scanmix.config import UserError
 from scanmix.reproduce import TABLES, Cell, ResultTable, chosen_cells, find_table, run_table
 from scanmix.reproduce.results import Result, to_csv, to_markdown, write_results
-from scanmix.reproduce.running import Work, next_cell
+from scanmix.reproduce.running import TableRun, next_cell
 from scanmix.reproduce.tables import ROWS
 
 ROOT = Path(__file__).parents[1]
@@ -77,14 +77,14 @@ def test_only_some_cells() -> None:
 
 
 def test_runs_on_other_images_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    work = Work(TABLES["table3-red-mini-imagenet"], tmp_path)
+    work = TableRun(TABLES["table3-red-mini-imagenet"], tmp_path)
     first, same, other = (Cell("scanmix", noise, 0) for noise in ("web:0.2", "web:0.2", "web:0.4"))
     assert next_cell(work, [same], {first: None}) is None
     assert next_cell(work, [other], {first: None}) == other
 
 
 def test_label_free_stages_are_computed_by_one_run_at_a_time(tmp_path: Path) -> None:
-    work = Work(TABLES["digits-small"], tmp_path)
+    work = TableRun(TABLES["digits-small"], tmp_path)
     cells = chosen_cells(work.table)
     scan, scanmix = cells[0], cells[1]
     assert next_cell(work, cells, {}) == scan

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from scanmix.audit import Evidence, audit
+from scanmix.audit import Evidence, score_labels
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
@@ -127,7 +127,7 @@ def doubtful(count: int = 90) -> tuple[Evidence, np.ndarray]:
 
 def test_columns_for_datalab_lie_as_the_data_does() -> None:
     evidence, _ = doubtful()
-    found = audit(evidence)
+    found = score_labels(evidence)
     columns = datalab_columns(found)
     for row, i in enumerate(found.order.tolist()):
         assert columns["given_label"][i] == evidence.class_names[evidence.labels[i]] == found["given"][row]
@@ -151,7 +151,7 @@ def test_columns_for_datalab_have_its_names_types_and_rows() -> None:
     labels = [evidence.class_names[label] for label in evidence.labels.tolist()]
     lab = cleanlab.Datalab({"label": labels}, label_name="label", verbosity=0)
     lab.find_issues(pred_probs=evidence.probs.double().numpy(), features=features)
-    ours = pandas.DataFrame(datalab_columns(audit(evidence)))
+    ours = pandas.DataFrame(datalab_columns(score_labels(evidence)))
     names: list[str] = []
     for issue in ("label", "outlier", "near_duplicate"):
         theirs = lab.get_issues(issue)
@@ -168,7 +168,7 @@ def test_the_check_in_the_docs_shows_an_audit_in_a_datalab(capsys: pytest.Captur
     cleanlab, pandas = pytest.importorskip("cleanlab"), pytest.importorskip("pandas")
     page = (Path(__file__).parents[1] / "docs" / "interop.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "IssueManager" in block]
-    found = audit(doubtful()[0])
+    found = score_labels(doubtful()[0])
     lab = cleanlab.Datalab({"label": found["given"][found.order.argsort()]}, label_name="label", verbosity=0)
     names = {"lab": lab, "audit": found, "pandas": pandas, "datalab_columns": datalab_columns}
     exec(compile(code, "interop.md", "exec"), names)

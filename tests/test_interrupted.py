@@ -114,13 +114,13 @@ def command(folder: Path, *words: str) -> None:
 
 def decide(folder: Path) -> None:
     """Make five decisions, one undone, as the server of a review does; those that are made are not made again."""
-    from scanmix.audit import audit
+    from scanmix.audit import score_labels
     from scanmix.review import Decisions
     from scanmix.training import open_run
 
     os.environ["SCANMIX_CACHE"] = str(folder / "cache")
-    decisions = Decisions(folder / "run", audit(open_run(folder / "run").evidence()), "tester")
-    decisions.take_over()
+    decisions = Decisions(folder / "run", score_labels(open_run(folder / "run").evidence()), "tester")
+    decisions.recover()
     said = folder / "acknowledged"
     assert decisions.revision >= len(said.read_text() if said.exists() else ""), "a decision was lost"
     steps: list[Callable[[], object]] = [

@@ -114,4 +114,4 @@ def test_what_cannot_be_measured_is_refused(given: dict[str, Any], message: str)
 
 
 def test_a_run_without_it_is_the_run_it_was_before_there_was_one() -> None:
-    assert "monitor" not in resolve("cross_entropy", "digits").decisive()
+    assert "monitor" not in resolve("cross_entropy", "digits").hashed_settings()

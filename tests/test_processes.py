@@ -16,9 +16,16 @@ import torch
 
 import scanmix
 from scanmix.config import UserError
-from scanmix.data.batches import share
+from scanmix.data.batches import shard_rows
 from scanmix.data.examples import Examples
-from scanmix.distributed.process_group import Processes, choose_processes, is_first, joined, launched, limited_threads
+from scanmix.distributed.process_group import (
+    Processes,
+    choose_processes,
+    is_first,
+    launched,
+    limited_threads,
+    process_group,
+)
 from scanmix.training import Run, open_run
 
 pytest.importorskip("lightning_fabric")
@@ -65,7 +72,7 @@ def test_two_processes(check: str, rank: int, went: dict[str, str]) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 16, 17])
 def test_rows_are_shared_evenly_and_none_is_left_out(count: int, world: int) -> None:
     batch = torch.arange(100, 100 + count)
-    parts = [share(batch, rank, world) for rank in range(world)]
+    parts = [shard_rows(batch, rank, world) for rank in range(world)]
     assert len({len(part) for part in parts}) == 1
     assert set(torch.cat(parts).tolist()) == set(batch.tolist())
     assert len(parts[0]) >= min(count, 2) and len(parts[0]) <= max(-(-count // world), 2)
@@ -108,9 +115,12 @@ def test_peers_are_two() -> None:
 
 def test_one_process_needs_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    with joined(Processes(), "cpu") as place:
+    with process_group(Processes(), "cpu") as place:
         assert place == (0, 1, torch.device("cpu"))
-    with pytest.raises(UserError, match=r"pip install 'scanmix\[multi\]'"), joined(Processes(devices=2), "cpu", {}):
+    with (
+        pytest.raises(UserError, match=r"pip install 'scanmix\[multi\]'"),
+        process_group(Processes(devices=2), "cpu", {}),
+    ):
         pass
 
 

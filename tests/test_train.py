@@ -14,7 +14,7 @@ from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.store import default_cache
 from scanmix.methods.cross_entropy import CrossEntropy
-from scanmix.model.dynamics import division
+from scanmix.model.dynamics import clean_set_metrics
 from scanmix.training import Run, open_run
 from scanmix.training.checkpoint import load_checkpoint
 from scanmix.training.loop import resume, train
@@ -88,12 +88,12 @@ def test_division_against_counting_by_hand(data: Pair) -> None:
         for p, given, true in zip(peer, examples.labels, examples.true_labels, strict=True):
             clean += int(p > 0.4)
             right += int(p > 0.4 and given == true)
-    found = division(p_clean, 0.4, examples)
+    found = clean_set_metrics(p_clean, 0.4, examples)
     assert found["clean_size"] == clean / 2
     assert found["clean_purity"] == pytest.approx(right / clean)
     assert found["estimated_noise"] == pytest.approx(1 - clean / (2 * len(examples)))
-    assert "clean_purity" not in division(p_clean, 0.4, examples.without_true_labels())
-    assert "clean_purity" not in division(p_clean, 1.0, examples)
+    assert "clean_purity" not in clean_set_metrics(p_clean, 0.4, examples.without_true_labels())
+    assert "clean_purity" not in clean_set_metrics(p_clean, 1.0, examples)
 
 
 def test_purity_needs_true_labels_and_accuracy_a_test_set(data: Pair, tmp_path: Path) -> None:

@@ -19,15 +19,15 @@ from scanmix.blocks.divide import clean_probability
 from scanmix.blocks.losses import nt_xent, scan_loss, semi_supervised_loss
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.config import UserError
-from scanmix.data.batches import TrainingData, share
+from scanmix.data.batches import TrainingData, shard_rows
 from scanmix.data.views import ViewSettings, make_views
-from scanmix.distributed.engine import ALONE, BatchNorm, Engine
-from scanmix.distributed.process_group import Processes, joined
+from scanmix.distributed.engine import SINGLE_PROCESS, BatchNorm, Engine
+from scanmix.distributed.process_group import Processes, process_group
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.batch_norm import synchronized
 from scanmix.networks.encoders import build_encoder
-from scanmix.networks.inference import examine, sweep
+from scanmix.networks.inference import per_sample_losses, predict_all
 from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.cache import cached
@@ -67,7 +67,7 @@ def same_gradients(
     shared = synchronized(copy.deepcopy(alone), engine.world)
     loss = loss_of(lambda rows: rows, alone(by_all(views)))
     loss.backward()
-    ours = loss_of(engine.gather, shared(views(engine.rank)))
+    ours = loss_of(engine.all_gather, shared(views(engine.rank)))
     engine.backward(ours, shared)
     equal(ours, loss)
     for mine, whole in zip(shared.parameters(), alone.parameters(), strict=True):
@@ -80,8 +80,8 @@ def drawn_views(data: TrainingData, index: Tensor, turns: int = 1) -> Callable[[
     """Return the weak views that a process draws of its rows, `turns` of each."""
 
     def views(rank: int) -> Tensor:
-        own = share(index, rank, 2)
-        draws = replace(ALONE, rank=rank).generator("learn", 0, "views")
+        own = shard_rows(index, rank, 2)
+        draws = replace(SINGLE_PROCESS, rank=rank).generator("learn", 0, "views")
         return torch.cat([data.views.weak(data.images[own], draws) for _ in range(turns)]).double()
 
     return views
@@ -133,21 +133,21 @@ def sweeps_and_what_follows(engine: Engine, folder: Path) -> None:
     for count in (40, 512, 1100):
         data = made_data(engine, count)
         peer = make_peer(SMALL, data, engine, "a")
-        alone = make_peer(SMALL, data, ALONE, "a")
-        belief, expected = examine(peer, data), examine(alone, data)
+        alone = make_peer(SMALL, data, SINGLE_PROCESS, "a")
+        belief, expected = per_sample_losses(peer, data), per_sample_losses(alone, data)
         assert torch.equal(belief.losses, expected.losses) and torch.equal(belief.prediction, expected.prediction)
-        p_clean = engine.agreed(clean_probability(belief.losses))
+        p_clean = engine.broadcast(clean_probability(belief.losses))
         assert torch.equal(p_clean, clean_probability(expected.losses))
-        features, wanted = sweep(peer.encoder, data, engine), sweep(alone.encoder, data)
+        features, wanted = predict_all(peer.encoder, data, engine), predict_all(alone.encoder, data)
         assert torch.equal(features, wanted)
-        assert torch.equal(engine.agreed(nearest_neighbors(features, 5)), nearest_neighbors(wanted, 5))
+        assert torch.equal(engine.broadcast(nearest_neighbors(features, 5)), nearest_neighbors(wanted, 5))
 
 
 def bytes_of_the_first(engine: Engine, folder: Path) -> None:
     """Only the first has a cache; what it finds there, all have."""
     engine = replace(engine, cache=folder if engine.rank == 0 else None)
     table = torch.arange(5.0)
-    assert engine.told(lambda: b"") == b""
+    assert engine.broadcast_bytes(lambda: b"") == b""
     first = cached(engine, "stage", "key", lambda path: {"table": table})
     second = cached(engine, "stage", "key", lambda path: {"table": torch.zeros(0)})
     assert torch.equal(first["table"], table) and torch.equal(second["table"], table)
@@ -181,7 +181,7 @@ def two_epochs_of_scanmix(engine: Engine, folder: Path) -> None:
         numbers = [value for line in lines for name, value in line.items() if not name.startswith("seconds")]
         held = [*(tensor for peer in state.peers for tensor in peer.state_dict().values()), state.p_clean]
         for tensor in [torch.tensor(numbers), *(one for one in held if one is not None)]:
-            assert torch.equal(engine.agreed(tensor.clone()), tensor)
+            assert torch.equal(engine.broadcast(tensor.clone()), tensor)
         assert all(isinstance(peer, Peer) for peer in state.peers)
 
 
@@ -199,9 +199,9 @@ def peers_in_parallel(engine: Engine, folder: Path) -> None:
         momenta = [held["momentum_buffer"] for held in peer.optimizer.state_dict()["state"].values()]
         assert momenta
         for tensor in [*momenta, *peer.state_dict().values()]:
-            assert torch.equal(engine.agreed(tensor.clone()), tensor)
+            assert torch.equal(engine.broadcast(tensor.clone()), tensor)
         assert not torch.equal(peer.classifier.weight, old["classifier.weight"])
-    assert state.p_clean is not None and torch.equal(engine.agreed(state.p_clean.clone()), state.p_clean)
+    assert state.p_clean is not None and torch.equal(engine.broadcast(state.p_clean.clone()), state.p_clean)
 
 
 def keys_of_both(engine: Engine, folder: Path) -> None:
@@ -211,7 +211,7 @@ def keys_of_both(engine: Engine, folder: Path) -> None:
 
     def keys(rank: int) -> Tensor:
         draws = replace(engine, rank=rank).generator("moco", 0, "views")
-        rows: Tensor = encoder(data.views.contrastive(data.images[share(index, rank, 2)], draws))
+        rows: Tensor = encoder(data.views.contrastive(data.images[shard_rows(index, rank, 2)], draws))
         return rows
 
     found = _in_parts(encoder, index, 1, data, engine, data.generator("moco", 0, "views"))
@@ -220,7 +220,7 @@ def keys_of_both(engine: Engine, folder: Path) -> None:
     settings = MoCo(kind="moco", epochs=2, batch_size=13, projection_size=8, queue_size=20, learning_rate=0.1)
     weights = moco(settings, encoder, data, engine, None)
     for tensor in weights.values():
-        assert torch.equal(engine.agreed(tensor.clone()), tensor)
+        assert torch.equal(engine.broadcast(tensor.clone()), tensor)
 
 
 CHECKS = [
@@ -233,7 +233,7 @@ CHECKS = [
 def main(rank: str, port: str, folder: str) -> None:
     torch.set_num_threads(1)
     where = {"LOCAL_RANK": rank, "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    with joined(Processes(devices=2), "cpu", where) as (own, world, device):
+    with process_group(Processes(devices=2), "cpu", where) as (own, world, device):
         for check in CHECKS:
             went = "ok"
             try:

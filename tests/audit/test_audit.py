@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from scanmix.audit import Audit, Evidence, audit
+from scanmix.audit import Audit, Evidence, score_labels
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.evidence import same_pictures
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.files.npy import read_array
-from scanmix.model.dynamics import Snapshot, is_due, load_trajectory
+from scanmix.model.dynamics import Snapshot, is_due, load_dynamics
 from scanmix.training import open_run
 from scanmix.training.loop import train
 
@@ -51,7 +51,7 @@ def made(count: int = 120, wrong: int = 30, seed: int = 0) -> tuple[Evidence, Te
 
 def test_wrong_labels_come_first_with_their_true_class() -> None:
     evidence, wrong = made()
-    found = audit(evidence)
+    found = score_labels(evidence)
     assert set(found.order[:30].tolist()) == set(wrong.nonzero().flatten().tolist())
     assert (found["kind"][:30] == "wrong").all() and (found["kind"][30:] == "fine").all()
     true = [NAMES[i % 3] for i in found.order]
@@ -64,7 +64,7 @@ def test_wrong_labels_come_first_with_their_true_class() -> None:
 
 def test_every_column_belongs_to_its_row() -> None:
     evidence, _ = made(seed=3)
-    found = audit(evidence)
+    found = score_labels(evidence)
     assert all(len(column) == 120 for column in found.values()) and len(found) == len(list(found))
     unit = torch.nn.functional.normalize(torch.from_numpy(grouped(120, np.random.default_rng(3))), dim=1)
     assert found.neighbors is not None
@@ -88,8 +88,8 @@ def test_the_way_there_counts_more_than_the_end() -> None:
         Snapshot(e + 1, loss.expand(1, -1).half(), evidence.labels.expand(1, -1).int()) for e, loss in enumerate(late)
     ]
     alone = dataclasses.replace(evidence, probs=by_heart, neighbors=None, similarity=None)
-    assert (audit(alone)["p_clean"] == 1).all()
-    found = audit(dataclasses.replace(alone, snapshots=shots))
+    assert (score_labels(alone)["p_clean"] == 1).all()
+    found = score_labels(dataclasses.replace(alone, snapshots=shots))
     assert set(found.order[:30].tolist()) == set(range(30))
     assert found.epochs == (1, 2, 3) and found.losses.shape == (3, 1, 120)
     assert found["loss_mean"][0] == pytest.approx(1.0, abs=1e-3) and found["loss_last"][0] == 0
@@ -103,7 +103,7 @@ def test_the_same_picture_under_two_labels_names_its_twins() -> None:
     pictures = same_pictures(images)
     assert pictures.tolist() == [0, 1, 2, 3, 0, 1, 2, 2, 2, 2]
     evidence, _ = made(10, 0)
-    found = audit(dataclasses.replace(evidence, labels=labels, ids=tuple("abcdefghij"), pictures=pictures))
+    found = score_labels(dataclasses.replace(evidence, labels=labels, ids=tuple("abcdefghij"), pictures=pictures))
     rows = {name: row for row, name in enumerate(found["id"].tolist())}
     told = {name: found["reason"][row] for name, row in rows.items() if found["kind"][row] == "duplicate"}
     twins = {name: reason.partition(": ")[2] for name, reason in told.items()}
@@ -112,14 +112,14 @@ def test_the_same_picture_under_two_labels_names_its_twins() -> None:
 
 def test_labels_that_were_set_aside_are_told_from_those_that_were_learned() -> None:
     evidence, wrong = made()
-    assert set(audit(evidence)["suggestion"]) == {"in_sample"}
-    found = audit(dataclasses.replace(evidence, set_aside=wrong))
+    assert set(score_labels(evidence)["suggestion"]) == {"in_sample"}
+    found = score_labels(dataclasses.replace(evidence, set_aside=wrong))
     assert (found["suggestion"][:30] == "set_aside").all() and (found["suggestion"][30:] == "in_sample").all()
-    assert set(audit(dataclasses.replace(evidence, label_free=True))["suggestion"]) == {"out_of_sample"}
+    assert set(score_labels(dataclasses.replace(evidence, self_supervised=True))["suggestion"]) == {"out_of_sample"}
 
 
 def test_on_disk_it_says_the_same(tmp_path: Path) -> None:
-    found = audit(made()[0])
+    found = score_labels(made()[0])
     found.to_csv(tmp_path / "labels.csv")
     found.to_json(tmp_path / "audit.json")
     found.to_parquet(tmp_path / "labels.parquet")
@@ -137,7 +137,7 @@ def test_on_disk_it_says_the_same(tmp_path: Path) -> None:
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = audit(made()[0])
+    found = score_labels(made()[0])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"labels.parquet needs pyarrow.*scanmix\[parquet\]"):
         found.to_parquet(tmp_path / "labels.parquet")
@@ -181,7 +181,7 @@ def test_a_run_in_memory_and_on_disk_are_audited_alike(tmp_path: Path) -> None:
 
 def test_what_set_aside_means_is_the_last_division(tmp_path: Path) -> None:
     run = trained("dividemix", tmp_path / "run", warmup=2, batch_size=8)
-    last = load_trajectory(tmp_path / "run", 4)[-1]
+    last = load_dynamics(tmp_path / "run", 4)[-1]
     assert last.p_clean is not None
     evidence = run.evidence()
     assert evidence.set_aside is not None
@@ -208,9 +208,9 @@ def test_a_damaged_snapshot_is_told(tmp_path: Path) -> None:
     broken = tmp_path / "run" / "trajectory" / "00002.safetensors"
     broken.write_bytes(b"no")
     with pytest.raises(UserError, match="damaged"):
-        load_trajectory(tmp_path / "run", 4)
+        load_dynamics(tmp_path / "run", 4)
     broken.unlink()
-    assert [shot.epoch for shot in load_trajectory(tmp_path / "run", 3)] == [1, 3]
+    assert [shot.epoch for shot in load_dynamics(tmp_path / "run", 3)] == [1, 3]
 
 
 GOOD = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])

@@ -19,7 +19,7 @@ import scanmix
 from scanmix.audit import Evidence, save_evidence
 from scanmix.audit.stored import load_evidence
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN
+from scanmix.data.examples import OPEN_SET
 from scanmix.files import parse_json
 from scanmix.model import Model
 from scanmix.training import Run, open_run
@@ -137,7 +137,7 @@ def test_what_is_kept_is_small_and_the_same_again(tmp_path: Path) -> None:
     alone = dataclasses.replace(kept, neighbors=None, similarity=None, pictures=None, paths=("p\udcff",) * 5000)
     save_evidence(tmp_path, alone)  # a path that is no UTF-8
     assert_same(load_evidence(tmp_path), alone)
-    foreign = dataclasses.replace(kept, true_labels=torch.full((5000,), FOREIGN))
+    foreign = dataclasses.replace(kept, true_labels=torch.full((5000,), OPEN_SET))
     save_evidence(tmp_path, foreign)
     assert_same(load_evidence(tmp_path), foreign)
 
@@ -221,5 +221,5 @@ def test_one_look_gives_what_two_gave(photos: Path) -> None:
     assert torch.equal(seen.logits, run.model.member_logits(examples))
     assert torch.allclose(seen.logits.sum(0), run.model.logits(examples))
     for side, member in enumerate(run.model.predictor.members):
-        expected = torch.nn.functional.normalize(member[0].eval()(run.model.views.plain(examples.images)))  # type: ignore[index]
+        expected = torch.nn.functional.normalize(member[0].eval()(run.model.views.eval_view(examples.images)))  # type: ignore[index]
         assert torch.allclose(seen.features[:, 8 * side : 8 * side + 8], expected, atol=1e-5)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from scanmix.audit import Audit, Evidence, audit, save_evidence
+from scanmix.audit import Audit, Evidence, save_evidence, score_labels
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.stored import load_evidence
 from scanmix.config import UserError
@@ -43,7 +43,7 @@ def second() -> Audit:
     """Ten wrong labels were kept, two right ones relabeled."""
     places = dict.fromkeys(range(10), "keep") | {50: "relabel", 51: "relabel"}
     left_out = (("x/1.png", "/x/1.png", "dog"),)
-    return audit(dataclasses.replace(evidence(), decided=decided(places), excluded=left_out))
+    return score_labels(dataclasses.replace(evidence(), decided=decided(places), excluded=left_out))
 
 
 def test_decided_labels_come_last_whatever_their_score(second: Audit) -> None:
@@ -56,7 +56,7 @@ def test_decided_labels_come_last_whatever_their_score(second: Audit) -> None:
 
 
 def test_decided_labels_are_counted_as_right_everywhere(second: Audit) -> None:
-    plain = audit(evidence())
+    plain = score_labels(evidence())
     by_place = dict(zip(plain.order.tolist(), plain["p_clean"].tolist(), strict=True))
     assert [by_place[place] for place in second.order.tolist()] == second["p_clean"].tolist()
     doubt = sum(1 - p for place, p in by_place.items() if place not in {*range(10), 50, 51})
@@ -78,7 +78,7 @@ def test_the_word_is_the_last_column_and_in_the_reason(second: Audit, tmp_path: 
     second.to_csv(tmp_path / "labels.csv")
     with (tmp_path / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[-1] == "decided" and list(rows[0])[:-1] == list(audit(evidence()))
+    assert list(rows[0])[-1] == "decided" and list(rows[0])[:-1] == list(score_labels(evidence()))
     assert [row["decided"] for row in rows[-13:]] == ["", *["keep"] * 10, "relabel", "relabel"]
     assert rows[-12]["reason"].startswith("kept by a person; looks like ")
     assert rows[-1]["reason"].startswith("given by a person; looks like ")
@@ -87,15 +87,15 @@ def test_the_word_is_the_last_column_and_in_the_reason(second: Audit, tmp_path: 
 
 
 def test_without_decisions_nothing_is_added() -> None:
-    plain = audit(evidence())
+    plain = score_labels(evidence())
     assert "decided" not in plain and not plain.decided.any() and "decided" not in plain.summary()
-    asked = audit(dataclasses.replace(evidence(), decided=decided({})))
+    asked = score_labels(dataclasses.replace(evidence(), decided=decided({})))
     assert asked["decided"].tolist() == [""] * 120 and asked.summary()["decided"] == {}
     assert asked.noise_rate == plain.noise_rate and asked.order.tolist() == plain.order.tolist()
 
 
 def test_where_all_is_decided_nothing_is_wrong() -> None:
-    found = audit(dataclasses.replace(evidence(), decided=decided(dict.fromkeys(range(120), "accept"))))
+    found = score_labels(dataclasses.replace(evidence(), decided=decided(dict.fromkeys(range(120), "accept"))))
     assert tuple(found.noise_rate) == (0, 0, 0) and found.summary()["kinds"] == {} and found["expected_wrong"][-1] == 0
 
 

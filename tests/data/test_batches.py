@@ -143,8 +143,8 @@ def test_training_data_looks_images_and_labels_up_by_index() -> None:
     data = made_data(images)
     index = torch.tensor([4, 1])
     assert len(data) == 5
-    assert torch.equal(data.plain(index), data.views.plain(images[index]))
-    assert torch.equal(data.plain(slice(1, 3)), data.views.plain(images[1:3]))
+    assert torch.equal(data.eval_view(index), data.views.eval_view(images[index]))
+    assert torch.equal(data.eval_view(slice(1, 3)), data.views.eval_view(images[1:3]))
     assert data.one_hot(index).tolist() == [[0, 1, 0], [0, 1, 0]]
     assert data.one_hot(torch.tensor([2, 3])).tolist() == [[0, 0, 1], [1, 0, 0]]
     assert data.one_hot(index).dtype == torch.float32

@@ -51,11 +51,11 @@ def test_statistics_are_the_slow_ones() -> None:
 def test_a_feature_that_does_not_vary_becomes_zero(value: float) -> None:
     views = make_views(FeatureViewSettings(), torch.full((50, 2, 1, 1), value), flip=False)
     assert torch.equal(views.std, torch.ones(2))
-    assert views.plain(torch.full((3, 2, 1, 1), value)).abs().max() < 1e-6 * max(1, abs(value))
+    assert views.eval_view(torch.full((3, 2, 1, 1), value)).abs().max() < 1e-6 * max(1, abs(value))
 
 
 def test_plain_rows_have_mean_0_and_deviation_1() -> None:
-    rows = make().plain(vectors())
+    rows = make().eval_view(vectors())
     assert rows.shape == (200, 6)
     assert rows.mean(0).abs().max() < 1e-5 and (rows.std(0, correction=0) - 1).abs().max() < 1e-5
 
@@ -72,7 +72,7 @@ def test_noise_and_dropout_are_as_large_as_asked(noise: float, dropout: float) -
 
 def test_each_view_takes_its_own_settings() -> None:
     calm = FeatureViewSettings(weak_noise=0, weak_dropout=0, strong_noise=0, strong_dropout=0)
-    plain = make().plain(vectors())
+    plain = make().eval_view(vectors())
     for name in ("weak", "strong", "contrastive"):
         assert torch.equal(getattr(make(calm), name)(vectors(), draw()), plain)
     weak_only, strong_only = make(replace(calm, weak_noise=0.5)), make(replace(calm, strong_dropout=0.5))
@@ -104,7 +104,7 @@ def test_draws_come_from_the_generator_alone() -> None:
 def test_measured_settings_make_the_same_views_of_other_vectors() -> None:
     views = make()
     again = make_views(views.measured(), torch.zeros(1, 6, 1, 1), flip=False)
-    assert torch.equal(again.plain(vectors()), views.plain(vectors()))
+    assert torch.equal(again.eval_view(vectors()), views.eval_view(vectors()))
     assert views.strong_settings() != make(FeatureViewSettings(strong_noise=0.1)).strong_settings()
     assert views.contrastive_settings() == make(FeatureViewSettings(weak_noise=0.2)).contrastive_settings()
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN, Examples
+from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.data.noise import add_noise, asymmetric, from_file, load_noise, mappings, save_noise, symmetric
 from scanmix.data.readers import load, reload
 from scanmix.semantic_noise import NoiseSpec, apply_noise, parse_noise
@@ -347,7 +347,7 @@ def test_noisy_examples_can_be_reloaded(tmp_path: Path) -> None:
 
 def test_foreign_images_are_saved_as_open_noise(tmp_path: Path) -> None:
     labels = torch.tensor([0, 1, 2, 3])
-    examples = dataclasses.replace(tiny(labels), true_labels=torch.tensor([0, FOREIGN, 2, 3]))
+    examples = dataclasses.replace(tiny(labels), true_labels=torch.tensor([0, OPEN_SET, 2, 3]))
     noisy = add_noise(examples, "symmetric-exclusive", rate=1.0)
     assert noisy.noise is not None and noisy.noise.actual_rate == 1
     save_noise(noisy, tmp_path / "noise.json")

@@ -7,7 +7,7 @@ import torch
 
 import scanmix
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN, Examples
+from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.data.noise import save_noise
 from scanmix.data.readers import reload
 from scanmix.data.readers.open_set import add_open_set
@@ -36,7 +36,7 @@ def test_a_share_of_images_is_foreign_and_all_else_stays() -> None:
     known = {image.numpy().tobytes() for image in foreign.images}
     assert len({image.numpy().tobytes() for image in mixed.images[strange]} & known) == 20  # none twice
     assert mixed.noise is not None and mixed.noise.actual_rate == pytest.approx(0.4)
-    assert mixed.true_labels is not None and set(mixed.true_labels[strange].tolist()) == {FOREIGN}
+    assert mixed.true_labels is not None and set(mixed.true_labels[strange].tolist()) == {OPEN_SET}
     assert [sum(row) for row in mixed.noise.transition] == pytest.approx([1, 1])
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scanmix.data.batches import TrainingData
-from scanmix.data.subset import Drawn, balanced_draw, draw_pool
+from scanmix.data.subset import Subset, balanced_draw, draw_pool
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.distributed.engine import Engine
 
@@ -48,7 +48,7 @@ def test_a_pool_is_the_same_data_seen_through_its_places() -> None:
     assert torch.equal(pool.data.images[1:3], data.images[pool.places[1:3]])
     assert torch.equal(torch.cat(list(pool.data.images.split(3))), data.images[pool.places])
     assert pool.data.images.shape == (8, 1, 2, 2)
-    again = draw_pool(dataclasses.replace(data, images=Drawn(data.images, data.everything)), 9, 4)
+    again = draw_pool(dataclasses.replace(data, images=Subset(data.images, data.everything)), 9, 4)
     assert again.places is not None and torch.equal(again.places, pool.places)
 
 
@@ -58,13 +58,13 @@ def test_without_a_smaller_size_a_pool_is_all(size: int | None) -> None:
     pool = draw_pool(data, size, 0)
     assert pool.data is data and pool.places is None
     table = torch.rand(2, 30)
-    assert pool.spread(table, 30) is table
+    assert pool.scatter(table, 30) is table
 
 
 def test_what_was_not_drawn_is_no_number() -> None:
     pool = draw_pool(made(), 9, 0)
     assert pool.places is not None
     table = torch.rand(2, len(pool.places))
-    full = pool.spread(table, 30)
+    full = pool.scatter(table, 30)
     assert torch.equal(full[:, pool.places], table)
     assert int(full.isnan().sum()) == 2 * (30 - len(pool.places))

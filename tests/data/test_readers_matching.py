@@ -10,7 +10,7 @@ from PIL import Image
 
 from scanmix.config import UserError
 from scanmix.data.decoding import decode_pictures
-from scanmix.data.examples import FOREIGN, Examples
+from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.data.readers import load, match, reload
 from scanmix.data.readers.matching import with_channels
 
@@ -37,9 +37,9 @@ def test_true_labels_are_matched_too() -> None:
     matched = match(noisy, ["a", "b", "c", "d"], (8, 8), 1)
     assert matched.labels.tolist() == [3, 3, 1, 1]
     assert matched.true_labels is not None and matched.true_labels.tolist() == [1, 3, 1, 3]
-    foreign = dataclasses.replace(noisy, true_labels=torch.tensor([0, FOREIGN, 0, 1]))
+    foreign = dataclasses.replace(noisy, true_labels=torch.tensor([0, OPEN_SET, 0, 1]))
     matched = match(foreign, ["a", "b", "c", "d"], (8, 8), 1)
-    assert matched.true_labels is not None and matched.true_labels.tolist() == [1, FOREIGN, 1, 3]
+    assert matched.true_labels is not None and matched.true_labels.tolist() == [1, OPEN_SET, 1, 3]
 
 
 def test_a_class_the_model_does_not_know_is_refused() -> None:

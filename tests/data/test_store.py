@@ -13,7 +13,7 @@ from PIL import Image
 import scanmix
 from scanmix.config import UserError
 from scanmix.data import decoding, store
-from scanmix.data.store import Fetched, on_device
+from scanmix.data.store import OffloadedImages, on_device
 from scanmix.files import npy
 from scanmix.files.npy import stays_on_disk
 
@@ -110,7 +110,7 @@ def test_vectors_stay_on_the_disk_as_well(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_what_is_asked_for_is_fetched() -> None:
     images = torch.arange(24, dtype=torch.uint8).view(6, 1, 2, 2)
-    fetched = Fetched(images, torch.device("cpu"))
+    fetched = OffloadedImages(images, torch.device("cpu"))
     index = torch.tensor([4, 0])
     assert torch.equal(fetched[index], images[index]) and torch.equal(fetched[1:3], images[1:3])
     assert (len(fetched), fetched.shape) == (6, images.shape)
@@ -122,7 +122,7 @@ def test_too_many_images_are_not_brought_to_another_device(monkeypatch: pytest.M
     assert on_device(images, torch.device("cpu")) is images
     monkeypatch.setenv("SCANMIX_IN_MEMORY", "23")
     assert on_device(images, torch.device("cpu")) is images
-    assert isinstance(on_device(images, torch.device("meta")), Fetched)
+    assert isinstance(on_device(images, torch.device("meta")), OffloadedImages)
     monkeypatch.setenv("SCANMIX_IN_MEMORY", "24")
     assert isinstance(on_device(images, torch.device("meta")), torch.Tensor)
 

@@ -37,7 +37,7 @@ def make(images: Tensor, settings: ViewSettings | None = None, *, flip: bool = T
 @pytest.mark.parametrize("channels", [1, 3])
 def test_plain_is_each_pixel_less_the_mean_over_the_deviation(channels: int) -> None:
     images = random_images(channels, 4, 5)
-    result = make(images).plain(images)
+    result = make(images).eval_view(images)
     assert result.dtype == torch.float32 and result.shape == images.shape
     for channel in range(channels):
         values = [value / 255 for value in images[:, channel].flatten().tolist()]
@@ -53,10 +53,10 @@ def test_given_statistics_are_taken_and_constant_channels_stay_finite() -> None:
     expected = (images.double() / 255 - torch.tensor([0.5, 0.25]).view(2, 1, 1)) / torch.tensor([0.5, 2.0]).view(
         2, 1, 1
     )
-    torch.testing.assert_close(given.plain(images), expected.float())
+    torch.testing.assert_close(given.eval_view(images), expected.float())
     constant = torch.full((5, 3, 4, 4), 255, dtype=torch.uint8)
     chosen = make(constant)
-    for view in (chosen.plain(constant), *drawn_views(chosen, constant)):
+    for view in (chosen.eval_view(constant), *drawn_views(chosen, constant)):
         assert view.isfinite().all()
 
 
@@ -107,7 +107,7 @@ def test_weak_padding_is_an_eighth_of_the_side() -> None:
     given = make(images, ViewSettings(crop_padding=4))
     assert torch.equal(given.weak(images, seeded()), make(images).weak(images, seeded()))
     unpadded = make(images, ViewSettings(crop_padding=0, flip=False))
-    assert torch.equal(unpadded.weak(images, seeded()), unpadded.plain(images))
+    assert torch.equal(unpadded.weak(images, seeded()), unpadded.eval_view(images))
 
 
 def test_each_image_keeps_to_itself() -> None:
@@ -141,7 +141,7 @@ def test_strong_without_operations_is_flip_and_hole() -> None:
     chosen = make(images, ViewSettings(strong_operations=0, cutout=4))
     result = chosen.strong(images, seeded())
     mirrored = 0
-    for view, same, flipped in zip(result, chosen.plain(images), chosen.plain(images.flip(-1)), strict=True):
+    for view, same, flipped in zip(result, chosen.eval_view(images), chosen.eval_view(images.flip(-1)), strict=True):
         changed = [(view != image).any(dim=0) for image in (same, flipped)]
         mirrored += int(changed[1].sum() < changed[0].sum())
         hole = min(changed, key=lambda mask: int(mask.sum()))
@@ -156,7 +156,7 @@ def test_strong_is_its_steps_in_order() -> None:
     chosen = make(images, flip=False)
     generator = seeded()
     augmented = augment(images, *draw_augmentations(len(images), 4, generator))
-    expected = cutout(chosen.plain(augmented), *draw_holes(len(images), 8, 16, 16, generator))
+    expected = cutout(chosen.eval_view(augmented), *draw_holes(len(images), 8, 16, 16, generator))
     assert torch.equal(chosen.strong(images, seeded()), expected)
 
 
@@ -241,12 +241,12 @@ def test_contrastive_of_the_whole_image_is_its_flip() -> None:
     chosen = make(images, WHOLE)
     result = chosen.contrastive(images, seeded())
     distances = [
-        (result - chosen.plain(candidate)).abs().amax(dim=(1, 2, 3)) for candidate in (images, images.flip(-1))
+        (result - chosen.eval_view(candidate)).abs().amax(dim=(1, 2, 3)) for candidate in (images, images.flip(-1))
     ]
     assert torch.minimum(*distances).max() < 1e-4
     assert abs(int((distances[1] < distances[0]).sum()) - 200) < 50
     kept = make(images, WHOLE, flip=False)
-    torch.testing.assert_close(kept.contrastive(images, seeded()), kept.plain(images), atol=1e-4, rtol=0)
+    torch.testing.assert_close(kept.contrastive(images, seeded()), kept.eval_view(images), atol=1e-4, rtol=0)
 
 
 def test_contrastive_crops_each_image_by_a_box_of_its_own() -> None:
@@ -279,7 +279,7 @@ def test_contrastive_crops_each_image_by_a_box_of_its_own() -> None:
 def test_contrastive_changes_the_asked_share_of_images(change: ViewSettings, share: float) -> None:
     images = random_images(3, 8, 8, batch=2000)
     chosen = make(images, change, flip=False)
-    moved = (chosen.contrastive(images, seeded()) - chosen.plain(images)).abs().amax(dim=(1, 2, 3)) > 1e-3
+    moved = (chosen.contrastive(images, seeded()) - chosen.eval_view(images)).abs().amax(dim=(1, 2, 3)) > 1e-3
     # A blur by less than about a quarter of a pixel changes nothing: its share may be somewhat smaller.
     assert share - 0.07 < moved.float().mean() < share + 0.04
 
@@ -312,7 +312,7 @@ def test_a_crop_is_cut_at_its_own_place_and_mirrored_by_half() -> None:
 def test_plain_views_are_the_center_and_all_views_have_its_size() -> None:
     images = random_images(3, 8, 8)
     chosen = make(images, CROPPED)
-    torch.testing.assert_close(chosen.plain(images), (images[..., 1:6, 1:6].float() / 255 - 0.5) / 0.2)
+    torch.testing.assert_close(chosen.eval_view(images), (images[..., 1:6, 1:6].float() / 255 - 0.5) / 0.2)
     assert all(view.shape == (16, 3, 5, 5) for view in drawn_views(chosen, images))
     assert chosen.contrastive_settings()["crop"] == 5 and "crop" not in make(images).strong_settings()
 
@@ -329,6 +329,6 @@ def test_images_smaller_than_the_crop_are_refused() -> None:
     images = random_images(3, 4, 8)
     chosen = make(images, CROPPED)
     with pytest.raises(UserError, match=r"views.crop = 5 is more than the images have \(8x4 pixels\)"):
-        chosen.plain(images)
+        chosen.eval_view(images)
     with pytest.raises(UserError, match=r"views.crop = 5"):
         chosen.weak(images, seeded())

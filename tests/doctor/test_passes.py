@@ -50,7 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {name: {"epochs": 3, "batch_size": 16} for na
 
 
 @dataclasses.dataclass
-class Seen:
+class Outputs:
     """Rows that really went through."""
 
     counts: dict[str, int]
@@ -61,7 +61,7 @@ class Seen:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
+def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outputs]:
     counts = {field.name: 0 for field in dataclasses.fields(Work)}
     forward = PreActResNet.forward
 
@@ -79,7 +79,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Seen]:
             return seen
 
         monkeypatch.setattr(Views, kind, looked)
-    yield Seen(counts)
+    yield Outputs(counts)
 
 
 def run(name: str, overrides: dict[str, Any]) -> Any:
@@ -105,12 +105,12 @@ STEADY = [name for name in METHODS if METHODS[name] not in COUNTS]
 
 
 @pytest.mark.parametrize("name", [*STEADY, "scan", "forward", "backward", "d2l", "m_correction", "ssr", "ssr_plus"])
-def test_methods_that_do_not_divide_their_batches(name: str, seen: Seen) -> None:
+def test_methods_that_do_not_divide_their_batches(name: str, seen: Outputs) -> None:
     assert total(run(name, {}), 0.5) == seen.work
 
 
 @pytest.mark.parametrize("halvings", [0, 4])
-def test_em_whose_steps_need_no_halving(halvings: int, seen: Seen) -> None:
+def test_em_whose_steps_need_no_halving(halvings: int, seen: Outputs) -> None:
     assert total(run("exact_em", {"halvings": halvings}), 0.5) == seen.work
 
 
@@ -133,7 +133,7 @@ FEW = {"clean_threshold": 1.0, "minimum_clean": 10}
         ("scanmix", FEW | {"severe_noise": 1.0, "second_peer": "average", "mild_warmup": "5 steps"}, 0.2),
     ],
 )
-def test_methods_that_divide(name: str, overrides: dict[str, Any], clean: float, seen: Seen) -> None:
+def test_methods_that_divide(name: str, overrides: dict[str, Any], clean: float, seen: Outputs) -> None:
     assert total(run(name, overrides), clean) == seen.work
 
 

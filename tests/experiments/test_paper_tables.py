@@ -12,7 +12,7 @@ from scanmix.methods import METHODS
 from scanmix.reproduce import TABLES, Cell, find_cell, find_table
 from scanmix.reproduce.explain import explained, origins
 from scanmix.reproduce.paper import notes, paper_says, published
-from scanmix.reproduce.running import Work
+from scanmix.reproduce.running import TableRun
 from scanmix.reproduce.store import append, read_store
 from scanmix.reproduce.tables import short
 
@@ -152,8 +152,8 @@ def test_recipes_chosen_for_one_noise_are_taken_when_asked_for(tmp_path: Path) -
     plain, told = find_table("table1-cifar10"), find_table("table1-cifar10", oracle=True)
     assert plain.recipe(cell) is None and told.recipe(cell) == "cifar10/sym90/dividemix"
     assert told.name == "table1-cifar10-oracle"
-    assert "--recipe=cifar10/sym90/dividemix" in Work(told, tmp_path).arguments(cell)
-    assert Work(told, tmp_path).wanted(cell)["settings"]["unlabeled_weight"] == 50
+    assert "--recipe=cifar10/sym90/dividemix" in TableRun(told, tmp_path).arguments(cell)
+    assert TableRun(told, tmp_path).wanted(cell)["settings"]["unlabeled_weight"] == 50
 
 
 def test_a_recipe_for_one_noise_is_marked_and_has_a_twin_that_is_not() -> None:
@@ -166,7 +166,7 @@ def test_a_recipe_for_one_noise_is_marked_and_has_a_twin_that_is_not() -> None:
 
 def test_web_noise_is_a_variant_of_the_data(tmp_path: Path) -> None:
     table, cell = find_cell("table3/red-mini-imagenet/web40/scanmix")
-    words = Work(table, tmp_path, root=Path("/data")).arguments(cell)
+    words = TableRun(table, tmp_path, root=Path("/data")).arguments(cell)
     assert words[:3] == ["train", "red-mini-imagenet:0.4", "--root=/data"]
     assert "--noise=none" in words and words[-1].endswith("scanmix-web-0.4-seed0")
 

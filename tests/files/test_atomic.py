@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from scanmix.files import CannotWrite, aside_of, remove_leftovers, write_aside, write_text
+from scanmix.files import CannotWrite, aside_of, atomic_write, remove_leftovers, write_text
 from scanmix.files.atomic import HOST, is_alive
 
 
 def test_write_aside_replaces_a_file_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    write_aside(path, lambda aside: aside.write_text("first"))
-    write_aside(path, lambda aside: aside.write_text("second"))
+    atomic_write(path, lambda aside: aside.write_text("first"))
+    atomic_write(path, lambda aside: aside.write_text("second"))
     assert path.read_text() == "second"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -28,11 +28,11 @@ def test_write_aside_never_leaves_half_a_file(tmp_path: Path, error: type[BaseEx
 
     path = tmp_path / "file"
     with pytest.raises(error):
-        write_aside(path, half)
+        atomic_write(path, half)
     assert not list(tmp_path.iterdir())
     path.write_text("old")
     with pytest.raises(error):
-        write_aside(path, half)
+        atomic_write(path, half)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
@@ -45,7 +45,7 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> Non
         assert path.read_text() == "old"
         assert aside != path and aside.parent == path.parent, "a rename must not cross file systems"
 
-    write_aside(path, write)
+    atomic_write(path, write)
     assert path.read_text() == "new"
 
 
@@ -54,7 +54,7 @@ def test_whoever_reads_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with path.open() as reader:
-        write_aside(path, lambda aside: aside.write_text("new"))
+        atomic_write(path, lambda aside: aside.write_text("new"))
         assert reader.read() == "old"
 
 
@@ -98,7 +98,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(CannotWrite, match=r"file cannot be written: No space left on device; free some space, then"):
-        write_aside(path, full)
+        atomic_write(path, full)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 

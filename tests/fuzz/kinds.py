@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import scanmix
-from scanmix.audit import Audit, Evidence, audit
+from scanmix.audit import Audit, Evidence, score_labels
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.stored import load_evidence
 from scanmix.cli.summary import read_labels
@@ -27,7 +27,7 @@ from scanmix.export.folder import export_onnx
 from scanmix.files.npy import read_array
 from scanmix.methods import METHODS
 from scanmix.model import load_model
-from scanmix.model.dynamics import load_trajectory
+from scanmix.model.dynamics import load_dynamics
 from scanmix.networks.encoders import untrained
 from scanmix.networks.peer import make_peer
 from scanmix.pretrain.cache import cached, resumable
@@ -77,7 +77,7 @@ def build(top: Path) -> None:
         progress=False, threads=1, recipe=str(_write(top / "bare.toml", "")),
     )  # fmt: skip
     run = open_run(top / "run")
-    found = audit(run.evidence())
+    found = score_labels(run.evidence())
     run.audit().to_csv(top / "run" / "labels.csv")
     decisions = Decisions(top / "run", found, "tester")
     decisions.decide([0, 1], "accept")
@@ -138,13 +138,13 @@ def onnx(top: Path) -> Any:
 def evidence(top: Path) -> Any:
     """Evidence, and the audit of it."""
     found = load_evidence(top / "run")
-    audit(found)
+    score_labels(found)
     return _plain(found)
 
 
 def trajectory(top: Path) -> Any:
     """The snapshots of a run."""
-    return _plain(load_trajectory(top / "run", 3))
+    return _plain(load_dynamics(top / "run", 3))
 
 
 def checkpoint(top: Path) -> Any:
@@ -273,7 +273,7 @@ def _digits() -> Examples:
 
 
 def _audit(top: Path) -> Audit:
-    return audit(open_run(top / "run").evidence())
+    return score_labels(open_run(top / "run").evidence())
 
 
 def _training_data() -> Any:

@@ -13,7 +13,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.methods import Method
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.steps.mixmatch import Mixed, mixmatch
-from scanmix.networks.inference import Belief
+from scanmix.networks.inference import PerSample
 from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
@@ -38,7 +38,11 @@ def test_each_peer_learns_from_the_division_of_the_other(
     found: tuple[Tensor, Tensor],
 ) -> None:
     state = dividemix.start(data, network, Engine())
-    monkeypatch.setattr(module, "examine", lambda peer, data: Belief(found[state.peers.index(peer)], NUMBERS % 4))
+
+    def per_sample_losses(peer: Peer, data: TrainingData) -> PerSample:
+        return PerSample(found[state.peers.index(peer)], NUMBERS % 4)
+
+    monkeypatch.setattr(module, "per_sample_losses", per_sample_losses)
     calls: list[tuple[int, Tensor, int]] = []
     mix = mixmatch
 
@@ -107,7 +111,8 @@ def test_losses_are_averaged_over_epochs(
     state = dividemix.start(data, network, Engine())
     rounds = [SPLIT[0], SPLIT[1], ONE_CLEAN[0]]
     for epoch, values in enumerate(rounds, start=1):
-        monkeypatch.setattr(module, "examine", lambda peer, data, values=values: Belief(values, NUMBERS % 4))
+        found = PerSample(values, NUMBERS % 4)
+        monkeypatch.setattr(module, "per_sample_losses", lambda peer, data, found=found: found)
         dividemix.epoch(state, data, epoch)
         last = torch.stack([normalize_losses(one) for one in rounds[max(0, epoch - 2) : epoch]])
         assert state.p_clean is not None

@@ -8,7 +8,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.methods.pes import PES
 from scanmix.methods.pes_semi import PESSemi
-from scanmix.methods.steps.early_stopping import Part, agrees, late, renew
+from scanmix.methods.steps.early_stopping import RefitPart, agrees, last_layers, reinit_and_refit
 from scanmix.networks.encoders import build_encoder
 from scanmix.networks.inference import classify
 from scanmix.networks.mlp import MlpSettings
@@ -19,12 +19,12 @@ from tests.methods.tiny import KIND, Network, near, run, weights
 
 
 @pytest.mark.parametrize("part", ["head", "last stage"])
-def test_only_the_part_is_taught(part: Part, data: TrainingData, network: Network) -> None:
+def test_only_the_part_is_taught(part: RefitPart, data: TrainingData, network: Network) -> None:
     peer, fresh = (make_peer(network, data, Engine(), name, 0.9, 5e-4) for name in "ab")
     peer.optimizer.state[peer.classifier.weight] = {}
     before = {name: value.clone() for name, value in peer.named_parameters()}
-    own = {id(value) for value in late(peer, part).parameters()}
-    renew(peer, fresh, part, 2, 0.01, 16, data, Meter())
+    own = {id(value) for value in last_layers(peer, part).parameters()}
+    reinit_and_refit(peer, fresh, part, 2, 0.01, 16, data, Meter())
     for name, value in peer.named_parameters():
         assert value.requires_grad
         assert torch.equal(value, before[name]) == (id(value) not in own), name
@@ -33,8 +33,8 @@ def test_only_the_part_is_taught(part: Part, data: TrainingData, network: Networ
 
 def test_a_part_that_is_not_taught_is_fresh(data: TrainingData, network: Network) -> None:
     peer, fresh = (make_peer(network, data, Engine(), name) for name in "ab")
-    renew(peer, fresh, "last stage", 0, 0.01, 16, data, Meter())
-    assert near(weights(late(peer, "last stage")), weights(late(fresh, "last stage")))
+    reinit_and_refit(peer, fresh, "last stage", 0, 0.01, 16, data, Meter())
+    assert near(weights(last_layers(peer, "last stage")), weights(last_layers(fresh, "last stage")))
     assert not near(weights(peer), weights(fresh))
 
 
@@ -73,7 +73,7 @@ def test_pes_learns_the_labels_it_predicts_and_rare_classes_as_much(
     method = PES(epochs=6, warmup=5, refit_stage=2, refit_head=2, refit_rate=0.01, batch_size=16, learning_rate=0.05)
     state = run(method, data, network, 5)
     monkeypatch.setattr("scanmix.methods.pes.F.cross_entropy", noted)
-    monkeypatch.setattr("scanmix.methods.pes.renew", lambda *_: None)
+    monkeypatch.setattr("scanmix.methods.pes.reinit_and_refit", lambda *_: None)
     method.epoch(state, data, 5)
     agreed = state.p_clean[0] > 0
     counts = data.labels[agreed].bincount(minlength=4).float()

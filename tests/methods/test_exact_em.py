@@ -35,7 +35,7 @@ def digits() -> TrainingData:
 
 def probabilities(state: Any, data: TrainingData) -> Tensor:
     with torch.no_grad():
-        return log_probabilities(classify(state.peers[0]).eval()(data.plain(data.everything)))
+        return log_probabilities(classify(state.peers[0]).eval()(data.eval_view(data.everything)))
 
 
 def trained(method: ExactEM, data: TrainingData) -> tuple[list[Tensor], list[dict[str, float]]]:
@@ -115,7 +115,7 @@ def test_the_gradient_of_the_m_step_is_that_of_finite_differences(digits: Traini
     """In float64 and through the whole network, along random directions."""
     state = ExactEM().start(digits, NETWORK, Engine())
     network, labels = classify(state.peers[0]).eval().double(), digits.labels
-    images, weights = digits.plain(digits.everything).double(), list(network.parameters())
+    images, weights = digits.eval_view(digits.everything).double(), list(network.parameters())
     with torch.no_grad():  # away from theta_old, where the clustering term pulls too
         q = log_posterior(log_probabilities(4 * network(images)), labels).exp()
 

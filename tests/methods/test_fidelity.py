@@ -23,7 +23,7 @@ from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
 from scanmix.methods.pes_semi import PESSemi
-from scanmix.methods.steps.early_stopping import late
+from scanmix.methods.steps.early_stopping import last_layers
 from tests.methods.tiny import Network, near, run, weights
 
 SMALL: dict[str, Any] = {"batch_size": 16, "learning_rate": 0.05}
@@ -151,7 +151,7 @@ def test_averages_of_elr_plus_begin_elsewhere(data: TrainingData, network: Netwo
 def test_what_pes_renews_sgd_never_moves(name: str, part: Any, data: TrainingData, network: Network) -> None:
     method = CHANGES[name][0]
     state = run(released(method), data, network, 3)
-    renewed, rest = weights(late(state.peers[0], part)), weights(state.peers[0].encoder)
+    renewed, rest = weights(last_layers(state.peers[0], part)), weights(state.peers[0].encoder)
     released(method).epoch(state, data, 3)
-    assert near(renewed, weights(late(state.peers[0], part)))
+    assert near(renewed, weights(last_layers(state.peers[0], part)))
     assert not near(rest, weights(state.peers[0].encoder))

@@ -12,7 +12,7 @@ import pytest
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.methods import METHODS, Method
-from scanmix.networks.inference import sweep
+from scanmix.networks.inference import predict_all
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 FOLDER = Path(__file__).with_name("golden")
@@ -25,7 +25,7 @@ def curve(method: Method, data: TrainingData, network: PreActResNetSettings) -> 
     for epoch in range(method.epochs):
         results = method.epoch(state, data, epoch)
         found.append({key: value for key, value in results.items() if not key.startswith("seconds/")})
-    logits = sweep(method.predictor(state), data)
+    logits = predict_all(method.predictor(state), data)
     return [*found, {"squared logits": float(logits.square().mean())}]
 
 

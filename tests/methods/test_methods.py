@@ -12,12 +12,12 @@ from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Diverged
 from scanmix.methods import METHODS, Method
-from scanmix.networks.inference import Predictor, sweep
+from scanmix.networks.inference import Predictor, predict_all
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 Methods = Callable[..., dict[str, Method]]  # (epochs, warmup=1)
 NAMES = sorted(METHODS)
-WITH_LABELS = [name for name in NAMES if not METHODS[name].label_free]
+WITH_LABELS = [name for name in NAMES if not METHODS[name].self_supervised]
 
 
 def run(
@@ -54,17 +54,17 @@ def test_two_epochs_train_and_predict(
     for epoch in range(method.epochs):
         results = method.epoch(state, data, epoch)
         assert all(math.isfinite(value) for value in results.values())
-        assert method.label_free or any(key.startswith("seconds/") for key in results)
+        assert method.self_supervised or any(key.startswith("seconds/") for key in results)
     after = weights(state)
     assert all(bool(value.isfinite().all()) for value in after.values())
-    if not method.label_free:
+    if not method.self_supervised:
         assert not equal(before, after)
     predictor = method.predictor(state)
     assert isinstance(predictor, Predictor)
-    logits = sweep(predictor, data)
+    logits = predict_all(predictor, data)
     assert logits.shape == (64, 4) and bool(logits.isfinite().all())
     stand = state.averages if name == "mentormix" else state.peers
-    members = [peer.classifier(sweep(peer.encoder, data)) for peer in stand]
+    members = [peer.classifier(predict_all(peer.encoder, data)) for peer in stand]
     assert torch.allclose(logits, torch.stack(members).sum(0), atol=1e-5), "summed logits of the classifiers"
     if state.p_clean is not None:
         assert state.p_clean.shape == (len(state.peers), 64)
@@ -79,7 +79,7 @@ def test_methods_learn_what_most_labels_say(
 ) -> None:
     method = methods(epochs, warmup)[name]
     state, _ = run(method, data, network)
-    found = sweep(method.predictor(state), data).argmax(1)
+    found = predict_all(method.predictor(state), data).argmax(1)
     # A quarter is chance, a third of the labels is wrong.
     assert float((found == torch.arange(64) % 4).float().mean()) > 0.85
 
@@ -106,7 +106,7 @@ def test_looking_at_the_predictor_between_epochs_changes_nothing(
     method = methods(2)[name]
     state = method.start(data, network, Engine())
     for epoch in range(method.epochs):
-        sweep(method.predictor(state), data)
+        predict_all(method.predictor(state), data)
         method.epoch(state, data, epoch)
     assert equal(weights(state), weights(run(method, data, network)[0]))
 

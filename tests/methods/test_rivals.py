@@ -24,7 +24,7 @@ from scanmix.methods.joint import Joint
 from scanmix.methods.loss_correction import Backward, Forward
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.pencil import Pencil
-from scanmix.networks.inference import classify, examine, sweep
+from scanmix.networks.inference import classify, per_sample_losses, predict_all
 from scanmix.training import resolve
 from tests.methods.tiny import KIND, Network, near, run, weights
 
@@ -78,7 +78,7 @@ def test_predictions_are_kept_at_the_lowest_loss_on_labels_held_out(data: Traini
     losses = []
     for epoch in range(10):
         method.epoch(state, data, epoch)
-        logits = sweep(classify(state.peers[0]), data)
+        logits = predict_all(classify(state.peers[0]), data)
         losses.append((float(F.cross_entropy(logits[held], data.labels[held])), logits.softmax(1)))
     lowest, kept = min(losses, key=lambda pair: pair[0])
     assert state.lowest == pytest.approx(lowest) and torch.allclose(state.best, kept)
@@ -125,7 +125,7 @@ def test_co_teaching_keeps_sets_that_are_cleaner_than_random(data: TrainingData,
     state = run(method, data, network)
     right = data.labels == KIND
     for peer in state.peers:
-        kept = examine(peer, data).losses.argsort()[: int((1 - state.forget) * 64)]
+        kept = per_sample_losses(peer, data).losses.argsort()[: int((1 - state.forget) * 64)]
         assert float(right[kept].float().mean()) > float(right.float().mean()) + 0.15
     assert 0.1 < state.forget < 0.6, "a third is wrong"
     assert state.p_clean.shape == (2, 64)
@@ -255,7 +255,7 @@ def test_elr_memorizes_less_than_cross_entropy_and_is_right_more_often(data: Tra
     wrong = data.labels != KIND
     found = {}
     for name, method in (("elr", ELR(**plain, regularization=2.0)), ("control", CrossEntropy(**plain))):
-        prediction = sweep(classify(run(method, data, network).peers[0]), data).argmax(1)
+        prediction = predict_all(classify(run(method, data, network).peers[0]), data).argmax(1)
         found[name] = [
             float((prediction == labels).float()[of].mean()) for labels, of in ((data.labels, wrong), (KIND, ...))
         ]

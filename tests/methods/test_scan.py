@@ -9,7 +9,7 @@ from scanmix.blocks.clusters import match_clusters
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.methods import Method
-from scanmix.networks.inference import examine
+from scanmix.networks.inference import per_sample_losses
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 
@@ -24,18 +24,18 @@ def test_scan_names_clusters_by_the_given_labels(
     state = method.start(data, network, Engine())
     (peer,) = state.peers
     with torch.no_grad():  # biases that spread the predictions over all clusters, in an order of their own
-        logits = peer.classifier(peer.encoder.eval()(data.plain(slice(0, 64))))
+        logits = peer.classifier(peer.encoder.eval()(data.eval_view(slice(0, 64))))
         peer.classifier.bias -= logits.median(0).values
-    clusters = examine(peer, data).prediction
+    clusters = per_sample_losses(peer, data).prediction
     assert len(clusters.unique()) >= 3
     names = match_clusters(clusters, data.labels, 4)
     weight, bias = peer.classifier.weight.detach().clone(), peer.classifier.bias.detach().clone()
     method.epoch(state, data, 0)
-    assert torch.equal(examine(peer, data).prediction, names[clusters])
+    assert torch.equal(per_sample_losses(peer, data).prediction, names[clusters])
     assert torch.equal(peer.classifier.weight[names], weight) and torch.equal(peer.classifier.bias[names], bias)
     before = {name: value.clone() for name, value in peer.state_dict().items()}
     method.epoch(state, data, 1)  # named already
-    assert accuracy(examine(peer, data).prediction, data.labels) == accuracy(names[clusters], data.labels)
+    assert accuracy(per_sample_losses(peer, data).prediction, data.labels) == accuracy(names[clusters], data.labels)
     assert all(torch.equal(value, before[name]) for name, value in peer.state_dict().items() if "encoder" in name)
 
 
@@ -46,10 +46,10 @@ def test_a_cycle_of_names_goes_the_right_way_round(
     method = methods(2)["scan"]
     state = method.start(data, network, Engine())
     (peer,) = state.peers
-    clusters = examine(peer, data).prediction
+    clusters = per_sample_losses(peer, data).prediction
     cycled = TrainingData(data.images, (clusters + 1) % 4, 4, data.views, data.generator)
     method.epoch(state, cycled, 0)
-    assert torch.equal(examine(peer, data).prediction, (clusters + 1) % 4)
+    assert torch.equal(per_sample_losses(peer, data).prediction, (clusters + 1) % 4)
 
 
 def test_labels_change_the_names_alone(

@@ -18,13 +18,13 @@ from scanmix.data.views.sampling import View
 from scanmix.distributed.engine import Engine
 from scanmix.methods.scanmix import ScanMix, ScanMixState
 from scanmix.methods.steps.mixmatch import Mixed, mixmatch
-from scanmix.networks.inference import Belief, sweep
+from scanmix.networks.inference import PerSample, predict_all
 from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.stages import current_neighbors
 
 COUNT = 64
-Beliefs = Callable[[int], tuple[Belief, Belief]]
+Beliefs = Callable[[int], tuple[PerSample, PerSample]]
 
 
 def split(low: Tensor, seed: int) -> Tensor:
@@ -33,9 +33,9 @@ def split(low: Tensor, seed: int) -> Tensor:
     return torch.where(low, 0.2 + jitter, 3.0 + jitter)
 
 
-def made_beliefs(low_a: Tensor, low_b: Tensor) -> tuple[Belief, Belief]:
+def made_beliefs(low_a: Tensor, low_b: Tensor) -> tuple[PerSample, PerSample]:
     numbers = torch.arange(COUNT)
-    return Belief(split(low_a, 1), numbers % 4), Belief(split(low_b, 2), numbers // 16)
+    return PerSample(split(low_a, 1), numbers % 4), PerSample(split(low_b, 2), numbers // 16)
 
 
 MILD = made_beliefs(torch.arange(COUNT) < 40, torch.arange(COUNT) % 8 < 5)
@@ -127,7 +127,7 @@ def recorder(started: tuple[ScanMixState, TrainingData], monkeypatch: pytest.Mon
     def view(name: str) -> View:
         def recorded(images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
             seen.views[name] += 1
-            plain = data.views.plain(images)
+            plain = data.views.eval_view(images)
             if seen.stage == "cluster":
                 seen.cluster_images += map(indices, plain.split(list(parts or [len(images)])))
             return plain
@@ -147,11 +147,11 @@ def recorder(started: tuple[ScanMixState, TrainingData], monkeypatch: pytest.Mon
     yield seen
 
 
-def believe(monkeypatch: pytest.MonkeyPatch, state: ScanMixState, beliefs: tuple[Belief, Belief]) -> None:
-    monkeypatch.setattr(module, "examine", lambda peer, data: beliefs[state.peers.index(peer)])
+def believe(monkeypatch: pytest.MonkeyPatch, state: ScanMixState, beliefs: tuple[PerSample, PerSample]) -> None:
+    monkeypatch.setattr(module, "per_sample_losses", lambda peer, data: beliefs[state.peers.index(peer)])
 
 
-def clean_of(belief: Belief) -> set[int]:
+def clean_of(belief: PerSample) -> set[int]:
     return {i for i, p in enumerate(clean_probability(belief.losses).tolist()) if p > 0.5}
 
 
@@ -237,8 +237,8 @@ def test_severity_is_decided_once_after_warm_up(
     started: tuple[ScanMixState, TrainingData],
     recorder: Recorder,
     monkeypatch: pytest.MonkeyPatch,
-    first: tuple[Belief, Belief],
-    then: tuple[Belief, Belief],
+    first: tuple[PerSample, PerSample],
+    then: tuple[PerSample, PerSample],
     severe: bool,
 ) -> None:
     state, data = started
@@ -294,7 +294,7 @@ def test_the_weight_of_the_unlabeled_loss_grows_by_the_step(
 
 
 NEARLY_NOTHING = made_beliefs(torch.arange(COUNT) == 7, torch.arange(COUNT) == 9)
-EQUAL = (Belief(torch.ones(COUNT), torch.arange(COUNT) % 4), Belief(torch.ones(COUNT), torch.arange(COUNT) % 4))
+EQUAL = (PerSample(torch.ones(COUNT), torch.arange(COUNT) % 4), PerSample(torch.ones(COUNT), torch.arange(COUNT) % 4))
 
 
 @pytest.mark.parametrize(("beliefs", "clean"), [(EQUAL, 64), (NEARLY_NOTHING, 1)])
@@ -304,7 +304,7 @@ def test_an_empty_noisy_side_and_a_single_clean_example_are_learned_from(
     started: tuple[ScanMixState, TrainingData],
     recorder: Recorder,
     monkeypatch: pytest.MonkeyPatch,
-    beliefs: tuple[Belief, Belief],
+    beliefs: tuple[PerSample, PerSample],
     clean: int,
     minimum_steps: int,
 ) -> None:
@@ -359,7 +359,7 @@ def test_neighbors_are_searched_anew_every_so_many_epochs(
 
     def recorded(peers: list[Peer], *more: Any) -> Tensor:
         searched.append(epoch)
-        unit = [F.normalize(sweep(peer.encoder, data), dim=1) for peer in peers]
+        unit = [F.normalize(predict_all(peer.encoder, data), dim=1) for peer in peers]
         cosine = unit[0] @ unit[0].T + unit[1] @ unit[1].T
         found = original(peers, *more)
         assert torch.equal(found[:, 0].long(), torch.arange(COUNT))

@@ -15,7 +15,7 @@ from scanmix.data.views import Views
 from scanmix.data.views.sampling import View
 from scanmix.distributed.engine import Engine
 from scanmix.methods.scanmix import ScanMix, ScanMixState
-from scanmix.networks.inference import examine
+from scanmix.networks.inference import per_sample_losses
 from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
@@ -150,11 +150,11 @@ def test_named_clusters_agree_best_with_the_given_labels(
     plain = scanmix.start(data, network, Engine()).peers
     named = replace(scanmix, name_clusters=True).start(data, network, Engine()).peers
     for before, after in zip(plain, named, strict=True):
-        clusters = examine(before, data).prediction
+        clusters = per_sample_losses(before, data).prediction
         names = match_clusters(clusters, data.labels, 4)
         assert torch.equal(after.classifier.weight[names], before.classifier.weight)
         assert torch.equal(after.classifier.bias[names], before.classifier.bias)
-        assert torch.equal(examine(after, data).prediction, names[clusters])
+        assert torch.equal(per_sample_losses(after, data).prediction, names[clusters])
         assert torch.equal(after.clusterer.weight, before.clusterer.weight)
 
 
@@ -207,4 +207,4 @@ def test_a_second_peer_that_learns_follows_nobody(scanmix: ScanMix, started: Sta
     state, data = started
     replace(scanmix, second_peer="average").epoch(state, data, 0)
     scanmix.epoch(state, data, 1)
-    assert not state.peers[0].followers
+    assert not state.peers[0].averages

@@ -1,6 +1,5 @@
 """What the rivals of several parts claim of themselves, on 64 tiny images a third of whose labels are wrong."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +21,7 @@ from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.ssr import SSR, SSRPlus
-from scanmix.networks.inference import classify, sweep
+from scanmix.networks.inference import classify, predict_all
 from scanmix.pretrain.simclr import SimCLR
 from tests.methods.tiny import KIND, Network, near, run, weights
 
@@ -46,7 +45,7 @@ def test_m_correction_finds_wrong_labels(data: TrainingData, network: Network) -
 def test_labels_of_m_correction_are_blended_by_what_the_mixture_says(data: TrainingData, network: Network) -> None:
     method = MCorrection(epochs=4, batch_size=16, begin=1, mixup_alpha=0.0)  # images are not mixed
     state = run(method, data, network, 2)
-    peer, images = state.peers[0], data.plain(slice(0, 8))
+    peer, images = state.peers[0], data.eval_view(slice(0, 8))
     given = data.one_hot(torch.arange(8))
     peer.eval()
     with torch.no_grad():
@@ -67,7 +66,7 @@ def test_labels_of_m_correction_are_blended_by_what_the_mixture_says(data: Train
 def test_images_of_m_correction_sh_count_as_their_labels_are_believed(data: TrainingData, network: Network) -> None:
     """By hand: first labels as given and images by trust; later answers, the softer the earlier, half of each."""
     method = MCorrectionSH(epochs=100, batch_size=16, cooling=0.1, coldest=0.2)
-    peer, images = method.start(data, network, Engine()).peers[0], data.plain(slice(0, 8))
+    peer, images = method.start(data, network, Engine()).peers[0], data.eval_view(slice(0, 8))
     given, noisy = data.one_hot(torch.arange(8)), NoisyAt(torch.linspace(0.1, 0.9, 100), 0.5, 2.5)
     logits, trust = method.believe(peer, images, given, noisy)
     assert float(trust.max() - trust.min()) > 0.05
@@ -119,8 +118,8 @@ def test_what_predicts_for_mentormix_is_the_running_average(data: TrainingData, 
     decay = min(0.25, 2 / 11)
     wanted = [decay * old + (1 - decay) * new for old, new in zip(before, weights(state.peers[0]), strict=True)]
     assert near(weights(state.averages[0]), wanted, 1e-6)
-    predicted = sweep(method.predictor(state), data)
-    assert torch.equal(predicted, sweep(classify(state.averages[0]), data))
+    predicted = predict_all(method.predictor(state), data)
+    assert torch.equal(predicted, predict_all(classify(state.averages[0]), data))
 
 
 def test_averages_of_elr_plus_begin_as_their_networks_and_teach_the_other(data: TrainingData, network: Network) -> None:
@@ -162,15 +161,10 @@ def test_d2l_goes_back_by_one_epoch_when_dimensionality_turns(
         results.append(method.epoch(state, data, epoch))
     assert not state.turned and all(line["trust"] == 1 for line in results)
     begun: list[list[Tensor]] = []
-    monkeypatch.setattr("scanmix.methods.d2l.learning", lambda peer: noted(peer, begun))
+    monkeypatch.setattr(state.peers[0], "train", lambda *_: begun.append(weights(state.peers[0])))
     line = method.epoch(state, data, 3)
     assert state.turned and near(begun[0], start_of_last), "as it was before the epoch that turned"
     assert line["trust"] == pytest.approx(2.718281828 ** (-(3 / 8) * 5.0 / 1.9))
-
-
-def noted(peer: Any, into: list[list[Tensor]]) -> Any:
-    into.append(weights(peer))
-    return contextlib.nullcontext()
 
 
 def test_ssr_relabels_what_it_is_sure_of() -> None:
@@ -187,7 +181,7 @@ def test_ssr_chooses_labels_that_are_right_and_repairs_others(data: TrainingData
     right = data.labels == KIND
     kept = state.p_clean[0] > 0
     assert float(right[kept].float().mean()) > 0.9
-    found = sweep(classify(state.peers[0]), data).argmax(1)
+    found = predict_all(classify(state.peers[0]), data).argmax(1)
     assert float((found == KIND)[~right].float().mean()) > 0.5
     assert 0 < results["chosen"] <= 1 and 0 < results["relabeled"] < 1
 

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import scanmix.networks.peer as module
+import scanmix.networks.inference as module
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
-from scanmix.networks.inference import Predictor, classify, examine, frozen_copy, guessing, sweep
-from scanmix.networks.peer import Peer, learning, make_encoder, make_peer
+from scanmix.networks.inference import Predictor, classify, frozen_copy, inference, per_sample_losses, predict_all
+from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 SMALL = PreActResNetSettings(widths=(4, 6), blocks=(1, 1))
@@ -79,12 +79,12 @@ def test_one_step_is_stochastic_gradient_descent_by_hand(data: TrainingData) -> 
 def test_a_head_without_part_in_the_loss_is_frozen(data: TrainingData) -> None:
     """Neither weight decay nor leftover momentum moves it (reference-facts 1.10)."""
     peer = made_peer(data, weight_decay=0.5)
-    images = data.plain(slice(0, 6))
+    images = data.eval_view(slice(0, 6))
 
     def step(head: nn.Module) -> set[str]:
         before = copied(peer)
-        with learning(peer):
-            loss = head(peer.encoder(images)).square().mean()
+        peer.train()
+        loss = head(peer.encoder(images)).square().mean()
         peer.step(loss, 0.1)
         return {name.split(".")[0] for name in changed(peer, before)}
 
@@ -97,8 +97,8 @@ def test_head_only_learning_leaves_every_encoder_weight_and_moves_its_statistics
     peer = made_peer(data, weight_decay=0.5)
     before = copied(peer)
     for _ in range(2):
-        with guessing(peer.encoder, batch_statistics=True):
-            features = peer.encoder(data.plain(slice(0, 6)))
+        with inference(peer.encoder, batch_statistics=True):
+            features = peer.encoder(data.eval_view(slice(0, 6)))
         peer.step(F.cross_entropy(peer.classifier(features), data.labels[:6]), 0.1)
     moved = changed(peer, before)
     assert {"classifier.weight", "classifier.bias"} <= moved
@@ -113,10 +113,10 @@ def test_guessing_is_explicit_about_batch_norm_and_restores_the_mode(
 ) -> None:
     encoder = made_peer(data).encoder.train(was_training)
     before = copied(encoder)
-    with guessing(encoder, batch_statistics=batch_statistics):
+    with inference(encoder, batch_statistics=batch_statistics):
         assert encoder.training is batch_statistics
-        features = encoder(data.plain(slice(0, 6)))
-        shifted = encoder(data.plain(slice(0, 6)) + torch.arange(6).view(-1, 1, 1, 1))
+        features = encoder(data.eval_view(slice(0, 6)))
+        shifted = encoder(data.eval_view(slice(0, 6)) + torch.arange(6).view(-1, 1, 1, 1))
     assert not features.requires_grad and not shifted.requires_grad
     assert all(part.training is was_training for part in encoder.modules())
     assert torch.is_grad_enabled()
@@ -126,7 +126,7 @@ def test_guessing_is_explicit_about_batch_norm_and_restores_the_mode(
 
 def test_guessing_restores_the_mode_after_an_error(data: TrainingData) -> None:
     encoder = made_peer(data).encoder.train()
-    with pytest.raises(ZeroDivisionError), guessing(encoder, batch_statistics=False):
+    with pytest.raises(ZeroDivisionError), inference(encoder, batch_statistics=False):
         raise ZeroDivisionError
     assert encoder.training and torch.is_grad_enabled()
 
@@ -134,8 +134,8 @@ def test_guessing_restores_the_mode_after_an_error(data: TrainingData) -> None:
 def test_learning_uses_batch_statistics_and_keeps_gradients(data: TrainingData) -> None:
     peer = made_peer(data).eval()
     before = copied(peer)
-    with learning(peer):
-        features = peer.encoder(data.plain(slice(0, 6)))
+    peer.train()
+    features = peer.encoder(data.eval_view(slice(0, 6)))
     assert features.requires_grad
     assert "encoder.stages.0.norm1.running_mean" in changed(peer, before)
 
@@ -144,23 +144,23 @@ def test_learning_uses_batch_statistics_and_keeps_gradients(data: TrainingData) 
 def test_sweep_is_one_example_at_a_time_in_evaluation_mode(
     data: TrainingData, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    monkeypatch.setattr(module, "SWEEP_BATCH", size)
+    monkeypatch.setattr(module, "INFERENCE_BATCH", size)
     network = classify(made_peer(data)).train()
-    with learning(network):
-        network(data.plain(slice(0, 12)))  # statistics that are not the initial ones
+    network.train()
+    network(data.eval_view(slice(0, 12)))  # statistics that are not the initial ones
     before = copied(network)
-    swept = sweep(network, data)
+    swept = predict_all(network, data)
     assert network.training and not swept.requires_grad
     assert not changed(network, before)
     network.eval()
-    slow = torch.cat([network(data.plain(torch.tensor([i]))) for i in range(12)])
+    slow = torch.cat([network(data.eval_view(torch.tensor([i]))) for i in range(12)])
     assert torch.allclose(swept, slow, atol=1e-5)
 
 
 def test_examine_is_the_loss_of_each_label_and_the_likeliest_class(data: TrainingData) -> None:
     peer = made_peer(data)
-    belief = examine(peer, data)
-    probs = sweep(classify(peer), data).double().softmax(1)
+    belief = per_sample_losses(peer, data)
+    probs = predict_all(classify(peer), data).double().softmax(1)
     for i in range(12):
         assert float(belief.losses[i]) == pytest.approx(-float(probs[i, data.labels[i]].log()), rel=1e-4)
         assert int(belief.prediction[i]) == max(range(3), key=lambda c: float(probs[i, c]))
@@ -172,12 +172,12 @@ def test_examine_looks_at_the_classifier(data: TrainingData) -> None:
     with torch.no_grad():
         peer.classifier.weight.zero_()
         peer.classifier.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
-    assert examine(peer, data).prediction.tolist() == [1] * 12
+    assert per_sample_losses(peer, data).prediction.tolist() == [1] * 12
 
 
 def test_predictor_adds_the_logits_of_its_members(data: TrainingData) -> None:
     first, second = classify(made_peer(data)).eval(), classify(made_peer(data, name="second")).eval()
-    images = data.plain(slice(0, 4))
+    images = data.eval_view(slice(0, 4))
     got = Predictor([first, second])(images)
     assert torch.allclose(got, first(images) + second(images))
 
@@ -187,7 +187,7 @@ def test_classify_shares_its_weights_with_the_peer(data: TrainingData) -> None:
     network = classify(peer)
     with torch.no_grad():
         peer.classifier.bias.add_(3)
-    images = data.plain(slice(0, 4))
+    images = data.eval_view(slice(0, 4))
     assert torch.equal(network(images), peer.classifier(peer.encoder(images)))
 
 
@@ -207,9 +207,9 @@ def test_a_frozen_copy_is_apart(data: TrainingData) -> None:
 def test_a_task_begins_with_or_without_the_momentum_left_over(data: TrainingData, keep: bool) -> None:
     peer, twin = made_peer(data), made_peer(data)
     for each in (peer, twin):
-        each.step(each.classifier(each.encoder(data.plain(slice(0, 4)))).square().sum(), 0.01)
+        each.step(each.classifier(each.encoder(data.eval_view(slice(0, 4)))).square().sum(), 0.01)
     assert peer.begin(keep) is peer
     assert bool(peer.optimizer.state) is keep
     for each in (peer, twin):
-        each.step(each.classifier(each.encoder(data.plain(slice(0, 4)))).square().sum(), 0.01)
+        each.step(each.classifier(each.encoder(data.eval_view(slice(0, 4)))).square().sum(), 0.01)
     assert same(peer, twin) is keep

@@ -8,7 +8,7 @@ import torch
 
 import scanmix
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN, Examples, changed_share
+from scanmix.data.examples import OPEN_SET, Examples, changed_share
 from scanmix.data.readers import reload
 from scanmix.progress import Quiet
 from scanmix.semantic_noise import LABELLERS, NoiseSpec, apply_noise, parse_noise, semantic_labels
@@ -76,7 +76,7 @@ def test_an_asked_rate_is_found(digits: Examples) -> None:
 
 
 def test_images_of_no_class_are_refused(digits: Examples) -> None:
-    foreign = dataclasses.replace(digits, true_labels=digits.labels.clone().fill_(FOREIGN))
+    foreign = dataclasses.replace(digits, true_labels=digits.labels.clone().fill_(OPEN_SET))
     with pytest.raises(UserError, match="'digits' has images of no class"):
         semantic.labels_of(foreign, "vgg", 0.5, 0)
 

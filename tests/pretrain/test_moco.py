@@ -18,8 +18,8 @@ from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Diverged
 from scanmix.files.tensors import Tensors
-from scanmix.networks.inference import sweep
-from scanmix.networks.peer import learning, make_encoder
+from scanmix.networks.inference import predict_all
+from scanmix.networks.peer import make_encoder
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.pretrain import cache as artifacts
 from scanmix.pretrain.moco import KeyQueue, MoCo, follow_weights, moco
@@ -78,11 +78,11 @@ def test_key_weights_follow_and_their_statistics_do_not() -> None:
 def test_each_part_has_its_own_statistics(textures: TrainingData) -> None:
     encoder = make_encoder(SMALL, 1, Engine(), "encoder")
     index = torch.arange(12)
-    with learning(encoder):
-        found = module._in_parts(encoder, index, 3, textures, Engine(), textures.generator("moco", 0, "views"))
-        views = textures.views.contrastive(textures.images[index], textures.generator("moco", 0, "views"))
-        alone = torch.cat([encoder(part) for part in views.split(4)])
-        together = encoder(views)
+    encoder.train()
+    found = module._in_parts(encoder, index, 3, textures, Engine(), textures.generator("moco", 0, "views"))
+    views = textures.views.contrastive(textures.images[index], textures.generator("moco", 0, "views"))
+    alone = torch.cat([encoder(part) for part in views.split(4)])
+    together = encoder(views)
     assert torch.allclose(found, alone, atol=1e-6)
     assert not torch.allclose(found, together, atol=1e-3)
 
@@ -92,7 +92,7 @@ def test_moco_makes_neighbors_purer(textures: TrainingData) -> None:
         found = textures.labels[nearest_neighbors(features, 10)]
         return float((found == textures.labels.unsqueeze(1)).float().mean())
 
-    before = purity(sweep(make_encoder(SMALL, 1, Engine(), "encoder"), textures))
+    before = purity(predict_all(make_encoder(SMALL, 1, Engine(), "encoder"), textures))
     assert purity(trained(textures, 30)["embedding"]) > max(0.8, before + 0.2)
 
 
@@ -106,7 +106,7 @@ def test_it_reads_no_label_and_returns_its_encoder(textures: TrainingData) -> No
 def test_neighbors_may_be_those_of_the_encoder(textures: TrainingData) -> None:
     encoder = make_encoder(SMALL, 1, Engine(), "encoder")
     found = moco(settings(1, neighbors_of="encoder"), encoder, textures, Engine(), None)
-    assert torch.equal(found["embedding"], F.normalize(sweep(encoder, textures), dim=1))
+    assert torch.equal(found["embedding"], F.normalize(predict_all(encoder, textures), dim=1))
 
 
 def test_a_draw_of_images_is_trained_on_and_all_are_embedded(

@@ -14,7 +14,7 @@ from scanmix.data.batches import TrainingData
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Diverged
-from scanmix.networks.inference import sweep
+from scanmix.networks.inference import predict_all
 from scanmix.networks.peer import Peer, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.pretrain.scan import Clustering, cluster
@@ -42,7 +42,7 @@ def test_clusters_become_classes_when_neighbors_are_right(textures: TrainingData
     peer = made_peer(textures)
     settings = Clustering(epochs=40, batch_size=64, learning_rate=3e-3)
     cluster(settings, peer, same_class(textures.labels, 5), textures, Engine(), None)
-    found = sweep(torch.nn.Sequential(peer.encoder, peer.clusterer), textures).argmax(1)
+    found = predict_all(torch.nn.Sequential(peer.encoder, peer.clusterer), textures).argmax(1)
     names = match_clusters(found, textures.labels, 4)
     assert float((names[found] == textures.labels).float().mean()) > 0.85
 

@@ -11,7 +11,7 @@ from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Diverged
 from scanmix.files.tensors import Tensors
-from scanmix.networks.inference import sweep
+from scanmix.networks.inference import predict_all
 from scanmix.networks.peer import make_encoder
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.pretrain.simclr import Projector, SimCLR, simclr
@@ -34,7 +34,7 @@ def purity(features: Tensor, labels: Tensor) -> float:
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_simclr_makes_neighbors_purer(textures: TrainingData, symmetric: bool) -> None:
     encoder = make_encoder(SMALL, 1, Engine(), "encoder")
-    before = purity(sweep(encoder, textures), textures.labels)
+    before = purity(predict_all(encoder, textures), textures.labels)
     found = simclr(settings(symmetric=symmetric), encoder, textures, Engine(), None)
     assert purity(found["embedding"], textures.labels) > max(0.8, before + 0.2)
 

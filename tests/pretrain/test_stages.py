@@ -227,7 +227,7 @@ def test_a_stage_of_no_epochs_is_left_out(textures: TrainingData, tmp_path: Path
     found = run(textures, Engine(cache=tmp_path), simclr=no_simclr, scan=no_scan)
     assert stages_run == [] and list(tmp_path.iterdir()) == []
     assert found.encoder == found.clusterer == {}
-    assert torch.equal(found.neighbors, nearest_neighbors(textures.plain(slice(None)).flatten(1), 5))
+    assert torch.equal(found.neighbors, nearest_neighbors(textures.eval_view(slice(None)).flatten(1), 5))
     peer = make_peer(SMALL, textures, Engine(), "a")
     before = {name: value.clone() for name, value in peer.state_dict().items()}
     load_into([peer], found)

@@ -15,15 +15,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import scanmix
-from scanmix.audit import Evidence, audit
+from scanmix.audit import Evidence, score_labels
 from scanmix.audit.evidence import neighborhood
 from scanmix.cli import app
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN
+from scanmix.data.examples import OPEN_SET
 from scanmix.model.dynamics import Snapshot
 from scanmix.progress import Quiet
 from scanmix.report import write_report
-from scanmix.report.findings import Findings, gather
+from scanmix.report.findings import RunFindings, collect_findings
 from scanmix.report.page import render
 from scanmix.training import Run, resolve
 
@@ -162,7 +162,7 @@ def test_data_from_memory_leaves_one_sentence_in_place_of_the_pictures(tmp_path:
     assert "no test images" in page.text
     assert page.count("card") == page.count("ids") == 24 and "img" not in dict(page.tags)  # told apart by their ids
     assert any("Wrong labels among" in figure for figure in page.figures())
-    foreign = dataclasses.replace(examples, true_labels=torch.full((24,), FOREIGN))
+    foreign = dataclasses.replace(examples, true_labels=torch.full((24,), OPEN_SET))
     scanmix.train(foreign, method="cross_entropy", out=tmp_path / "foreign", epochs=2, network=SMALL)
     assert page_of(tmp_path / "foreign").text.count("truth none of the classes ✗") == 24
     shutil.rmtree(tmp_path / "run" / "evidence")  # of an older version
@@ -228,7 +228,7 @@ def test_odd_names_are_text_and_the_truth_may_be_unknown(tmp_path: Path) -> None
     assert page.count("card") == 30
 
 
-def large(count: int, classes: int, side: int) -> Findings:
+def large(count: int, classes: int, side: int) -> RunFindings:
     """The worst case: images of pure noise, very many classes, a long run."""
     draw = torch.Generator().manual_seed(0)
     labels = torch.randint(classes, (count,), generator=draw)
@@ -253,9 +253,9 @@ def large(count: int, classes: int, side: int) -> Findings:
     about = {"name": "large", "num_examples": count, "class_names": list(names)}
     run = Run(resolve("scanmix", "large"), about, metrics, folder=Path("runs/large"))
     test = {"confusion": np.eye(classes, dtype=int).tolist(), "class_accuracy": dict.fromkeys(names, 1.0)}
-    return Findings(
+    return RunFindings(
         run=run, folder=Path("runs/large"), versions={}, toml="x = 1", snapshots=snapshots, labels=evidence,
-        audit=audit(evidence), no_audit="", pictures=images, no_pictures="", test=test, no_test="",
+        audit=score_labels(evidence), no_audit="", pictures=images, no_pictures="", test=test, no_test="",
     )  # fmt: skip
 
 
@@ -278,7 +278,8 @@ def test_names_cannot_steer_whatever_shows_the_page() -> None:
     folder = Path("runs/\x1b[2J")
     source = render([
         dataclasses.replace(
-            found, run=run, labels=evidence, audit=audit(evidence), test=test, folder=folder, toml='name = "\x1b"\n'
+            found, run=run, labels=evidence, audit=score_labels(evidence), test=test, folder=folder,
+            toml='name = "\x1b"\n',
         )
     ])  # fmt: skip
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", source)
@@ -294,7 +295,7 @@ def test_a_further_round_says_what_was_decided_before(tmp_path: Path) -> None:
     assert isinstance(found.labels, Evidence)
     codes = torch.tensor([1] * 10 + [2] * 10 + [0] * 40, dtype=torch.int8)
     evidence = dataclasses.replace(found.labels, decided=codes, excluded=(("gone", "", found.labels.class_names[0]),))
-    second = dataclasses.replace(found, labels=evidence, audit=audit(evidence))
+    second = dataclasses.replace(found, labels=evidence, audit=score_labels(evidence))
     assert second.audit is not None
     doubted = int((second.audit["p_clean"][-20:] < 0.5).sum())
     page = Page(render([second]))
@@ -319,7 +320,7 @@ def test_asked_epochs_are_shown_and_others_refused(trained: Trained, tmp_path: P
 
 
 def test_the_truth_behind_the_histograms_is_in_the_order_of_the_data(trained: Trained) -> None:
-    found = gather(trained("scanmix"), Quiet())
+    found = collect_findings(trained("scanmix"), Quiet())
     assert found.wrong is not None
     assert found.wrong.mean() == pytest.approx(found.run.noise.actual)
 

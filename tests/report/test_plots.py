@@ -12,9 +12,9 @@ from scanmix.report.plots import (
     LEFT,
     MOST_WRITTEN,
     RIGHT,
-    Bar,
+    BarSeries,
     Interval,
-    Line,
+    LineSeries,
     Mark,
     bar_chart,
     heat_map,
@@ -44,7 +44,7 @@ def texts(figure: ET.Element) -> list[str]:
 
 
 def test_points_of_a_line_land_where_they_should() -> None:
-    chart = read(line_chart("t", "h", [Line("a", [1, 2, 5], [0.0, 0.5, 1.0], 0)], "epoch", limits=(0, 1)))
+    chart = read(line_chart("t", "h", [LineSeries("a", [1, 2, 5], [0.0, 0.5, 1.0], 0)], "epoch", limits=(0, 1)))
     (curve,) = [points(line) for line in of_class(chart, "line")]
     assert [x for x, _ in curve] == [LEFT, pytest.approx(LEFT + (640 - LEFT - RIGHT) / 4, abs=0.01), 640 - RIGHT]
     bottom, middle, top = (y for _, y in curve)
@@ -52,14 +52,14 @@ def test_points_of_a_line_land_where_they_should() -> None:
 
 
 def test_a_tick_stands_at_its_own_value() -> None:
-    chart = read(line_chart("t", "h", [Line("a", [0, 10], [0.2, 0.6], 0)], "epoch", percent=True, limits=(0, 1)))
+    chart = read(line_chart("t", "h", [LineSeries("a", [0, 10], [0.2, 0.6], 0)], "epoch", percent=True, limits=(0, 1)))
     ticks = {text.text: float(text.attrib["y"]) - 4 for text in chart.iter("text")}
     (curve,) = [points(line) for line in of_class(chart, "line")]
     assert [ticks["20 %"], ticks["60 %"]] == pytest.approx([curve[0][1], curve[1][1]], abs=0.01)
 
 
 def test_two_lines_have_two_tones_and_a_legend_and_one_has_none() -> None:
-    two = [Line("first", [1, 2], [3, 4], 0), Line("second", [1, 3], [4, 5], 1)]
+    two = [LineSeries("first", [1, 2], [3, 4], 0), LineSeries("second", [1, 3], [4, 5], 1)]
     chart = read(line_chart("t", "h", two, "epoch"))
     assert {"first", "second"} <= set(texts(chart))
     assert len(of_class(chart, "tone0")) == len(of_class(chart, "tone1")) == 2  # the curve and its sample
@@ -68,7 +68,9 @@ def test_two_lines_have_two_tones_and_a_legend_and_one_has_none() -> None:
 
 def test_marks_stand_on_the_curve() -> None:
     marks = [Mark("best", 2, 0.9, 0), Mark("last", 4, 0.5, 0), Mark("mean", 1, 0.6, 0, 4)]
-    chart = read(line_chart("t", "h", [Line("a", [1, 2, 4], [0.1, 0.9, 0.5], 0)], "epoch", percent=True, marks=marks))
+    chart = read(
+        line_chart("t", "h", [LineSeries("a", [1, 2, 4], [0.1, 0.9, 0.5], 0)], "epoch", percent=True, marks=marks)
+    )
     (curve,) = [points(line) for line in of_class(chart, "line")]
     (dot,), (best,), (mean,) = of_class(chart, "dot"), of_class(chart, "best"), of_class(chart, "mean")
     assert (float(dot.attrib["cx"]), float(dot.attrib["cy"])) == pytest.approx(curve[2], abs=0.05)
@@ -78,8 +80,8 @@ def test_marks_stand_on_the_curve() -> None:
 
 
 def test_one_point_is_a_dot_and_a_flat_line_is_drawn() -> None:
-    assert of_class(read(line_chart("t", "h", [Line("a", [1], [0.3], 0)], "epoch", percent=True)), "dot")
-    assert of_class(read(line_chart("t", "h", [Line("a", [1, 2], [0.0, 0.0], 0)], "epoch")), "line")
+    assert of_class(read(line_chart("t", "h", [LineSeries("a", [1], [0.3], 0)], "epoch", percent=True)), "dot")
+    assert of_class(read(line_chart("t", "h", [LineSeries("a", [1, 2], [0.0, 0.0], 0)], "epoch")), "line")
 
 
 def area(outline: list[Point]) -> float:
@@ -126,7 +128,10 @@ def test_a_large_heat_map_writes_no_numbers_and_not_every_name() -> None:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    bars = of_class(read(bar_chart("t", [Bar("a", 3, "3 s"), Bar("bcd", 1.5, "1.5 s"), Bar("e", 0, "0 s")])), "bar")
+    bars = of_class(
+        read(bar_chart("t", [BarSeries("a", 3, "3 s"), BarSeries("bcd", 1.5, "1.5 s"), BarSeries("e", 0, "0 s")])),
+        "bar",
+    )
     long, half, none = (float(bar.attrib["width"]) for bar in bars)
     assert long / half == pytest.approx(2, rel=1e-3) and none == 1
 
@@ -144,10 +149,10 @@ def test_an_interval_runs_from_low_to_high_around_its_value() -> None:
 @pytest.mark.parametrize(
     "figure",
     [
-        line_chart("<t>", "h", [Line("<a>", [1, 2], [1, 2], 0), Line("&", [1, 2], [1, 2], 1)], "epoch"),
+        line_chart("<t>", "h", [LineSeries("<a>", [1, 2], [1, 2], 0), LineSeries("&", [1, 2], [1, 2], 1)], "epoch"),
         histogram("<t>", "h", [0, 1], {"<a>": [1]}, "<loss>"),
         heat_map("<t>", np.eye(2), ["<a>", "&"], "true", "given"),
-        bar_chart("<t>", [Bar("<a>", 1, "&")]),
+        bar_chart("<t>", [BarSeries("<a>", 1, "&")]),
         interval_chart("<t>", [Interval("<a>", 0, 0.5, 1, {"&": 0.9})]),
     ],
 )

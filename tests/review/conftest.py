@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scanmix.audit import Audit
-from scanmix.blocks.doubt import Rate
+from scanmix.blocks.label_quality import RateInterval
 from scanmix.review import Decisions, Review
 from scanmix.review.rows import make_queue
 from scanmix.review.thumbnails import Thumbnails
@@ -59,7 +59,7 @@ def made_up(
         neighbors=(np.arange(count)[:, None] + np.arange(1, 9)) % count,
         epochs=(1, 2, 3),
         losses=rng.random((3, 2, count)).astype(np.float32),
-        noise_rate=Rate(0.3, 0.2, 0.4),
+        noise_rate=RateInterval(0.3, 0.2, 0.4),
         confusion=np.eye(len(names)),
     )
 
@@ -81,7 +81,7 @@ def make_review(tmp_path: Path) -> MakeReview:
         squares = (torch.arange(count) % 256).to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8)
         sources = squares if paths is None else paths[::-1]
         decisions = Decisions(folder, audit, "ann")
-        decisions.take_over()
+        decisions.recover()
         return Review("made up", audit, make_queue(audit, again), decisions, Thumbnails(sources, audit.order.tolist()))
 
     return make

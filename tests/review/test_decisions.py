@@ -27,7 +27,7 @@ def audit(make_audit: Any) -> Audit:
 
 def fresh(folder: Path, audit: Audit) -> Decisions:
     decisions = Decisions(folder, audit, "ann")
-    decisions.take_over()
+    decisions.recover()
     return decisions
 
 

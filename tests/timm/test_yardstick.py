@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.made import made_examples
-from benchmarks.one_by_one import picture_views
-from benchmarks.pil_views import to_pixels
 from scanmix.data.views import Views, ViewSettings, make_views
+from speed.made import made_examples
+from speed.one_by_one import picture_views
+from speed.pil_views import to_pixels
 
 pytest.importorskip("torchvision", reason="its own environment: make test-timm")
 
@@ -22,12 +22,12 @@ def test_torchvision_looks_as_the_batched_views_do(channels: int) -> None:
     single, maker = picture_views(views, 16)
     assert maker == "torchvision"
     pictures = [Image.fromarray(pixels) for pixels in to_pixels(images)]
-    torch.testing.assert_close(torch.stack([single.plain(picture) for picture in pictures]), views.plain(images))
+    torch.testing.assert_close(torch.stack([single.plain(picture) for picture in pictures]), views.eval_view(images))
     random.seed(0)
     torch.manual_seed(0)
     for kind in ("weak", "strong", "contrastive"):
         ours = getattr(views, kind)(images, torch.Generator().manual_seed(0))
         theirs = torch.stack([getattr(single, kind)(picture) for picture in pictures])
         assert theirs.shape == ours.shape and theirs.dtype == ours.dtype
-        assert (theirs != views.plain(images)).flatten(1).any(1).float().mean() > 0.95
+        assert (theirs != views.eval_view(images)).flatten(1).any(1).float().mean() > 0.95
         assert abs(theirs.mean() - ours.mean()) < 0.15 and abs(theirs.std() - ours.std()) < 0.15, kind

@@ -1,8 +1,8 @@
 """Which labels are wrong, what they should be, and how far to believe either."""
 
 from scanmix.audit.evidence import Evidence, collect
-from scanmix.audit.score import audit
+from scanmix.audit.score import score_labels
 from scanmix.audit.stored import has_evidence, load_evidence, save_evidence
 from scanmix.audit.table import Audit
 
-__all__ = ["Audit", "Evidence", "audit", "collect", "has_evidence", "load_evidence", "save_evidence"]
+__all__ = ["Audit", "Evidence", "collect", "has_evidence", "load_evidence", "save_evidence", "score_labels"]

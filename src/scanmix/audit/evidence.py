@@ -14,7 +14,7 @@ from torch import Tensor
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
 from scanmix.data.duplicates import exact_groups
 from scanmix.data.examples import Examples, Excluded
-from scanmix.model import Seen
+from scanmix.model import Outputs
 from scanmix.model.dynamics import Snapshot
 
 NEIGHBORS = 10
@@ -45,7 +45,7 @@ class Evidence:
     snapshots: Sequence[Snapshot] = ()
     set_aside: Tensor | None = None
     """(N,) bool: labels from which nothing was learned in the last epoch."""
-    label_free: bool = False
+    self_supervised: bool = False
     """No label was learned from at all."""
     decided: Tensor | None = None
     """(N,) int8, places in `DECIDED`: what a person decided before the training; None where nobody was asked."""
@@ -53,7 +53,7 @@ class Evidence:
     """What a person left out before the training."""
 
 
-def collect(seen: Seen, examples: Examples) -> Evidence:
+def collect(seen: Outputs, examples: Examples) -> Evidence:
     """Make evidence of what a model sees in its training data."""
     neighbors, similarity = neighborhood(seen.features)
     return Evidence(

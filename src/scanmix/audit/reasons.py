@@ -9,22 +9,22 @@ DECIDED_BEFORE = {"keep": "kept by a person; ", "accept": "accepted by a person;
 """What stands before the evidence of a label that was decided in an earlier round."""
 
 
-def reason(row: Mapping[str, Any], twins: Sequence[str]) -> str:
+def reason(row: Mapping[str, Any], copies: Sequence[str]) -> str:
     """Say why a label has its kind.
 
     Args:
         row: the cells of the audit, by column.
-        twins: ids of a few of the same pictures or vectors under other labels.
+        copies: ids of a few of the same pictures or vectors under other labels.
     """
     decided = DECIDED_BEFORE.get(row.get("decided", ""), "")
-    return decided + _evidence(row, twins)
+    return decided + _evidence(row, copies)
 
 
-def _evidence(row: Mapping[str, Any], twins: Sequence[str]) -> str:
+def _evidence(row: Mapping[str, Any], copies: Sequence[str]) -> str:
     given, suggested = row["given"], row["suggested"]
     sure = f"{row['confidence']:.0%}"
     if row["kind"] == "duplicate":
-        return f"an exact copy stands under another label: {', '.join(twins)}"
+        return f"an exact copy stands under another label: {', '.join(copies)}"
     if row["kind"] == "out_of_scope":
         return f"looks like none of the classes: {suggested} is the likeliest, with {sure}"
     if row["kind"] == "wrong":

@@ -16,29 +16,29 @@ from scanmix.audit.evidence import Evidence
 from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
 from scanmix.blocks.divide import clean_probability
-from scanmix.blocks.doubt import (
-    Rate,
-    count_forgotten,
+from scanmix.blocks.label_quality import (
+    RateInterval,
     estimate_noise,
-    given_share,
-    isolated,
-    kinds,
+    forgetting_events,
+    is_outlier,
+    issue_types,
     margin,
     mean_likelihood,
+    self_confidence,
     truth_posterior,
 )
 from scanmix.blocks.neighbors import neighbor_vote
 from scanmix.blocks.transition import expected_confusion
 from scanmix.data.examples import DECIDED
 
-TWINS = 3
+MOST_COPIES = 3
 """Of the same pictures under other labels so many are named."""
 
 
-def audit(evidence: Evidence) -> Audit:
-    """Weigh the evidence of every label.
+def score_labels(evidence: Evidence) -> Audit:
+    """Score every label by its evidence.
 
-    The score of a label is the mean of what its witnesses hold: the likelihood of the label over the whole
+    The score of a label is the mean of what its scores hold: the likelihood of the label over the whole
     training (at its end, where nothing was kept of the way) and the vote of the neighbors, to each of whom the
     networks give their probabilities: the example's own label, which a network may know by heart, has no part in
     it. p_clean is the posterior of a two-component mixture on that score.
@@ -48,13 +48,13 @@ def audit(evidence: Evidence) -> Audit:
     """
     labels, probs, neighbors = evidence.labels, evidence.probs.float(), evidence.neighbors
     losses = _losses(evidence)
-    witnesses = [mean_likelihood(losses) if evidence.snapshots else given_share(probs, labels)]
+    scores = [mean_likelihood(losses) if evidence.snapshots else self_confidence(probs, labels)]
     belief = probs
     if neighbors is not None:
         vote = neighbor_vote(neighbors, probs)
         belief = (probs + vote) / 2
-        witnesses.append(given_share(vote, labels))
-    seen = torch.stack(witnesses)
+        scores.append(self_confidence(vote, labels))
+    seen = torch.stack(scores)
     score = seen.mean(0)
     p_clean = clean_probability(-score)
     decided = torch.zeros(len(labels), dtype=torch.bool) if evidence.decided is None else evidence.decided > 0
@@ -81,14 +81,14 @@ def audit(evidence: Evidence) -> Audit:
     )
 
 
-def _noise_rate(seen: Tensor, p_clean: Tensor, decided: Tensor) -> Rate:
+def _noise_rate(seen: Tensor, p_clean: Tensor, decided: Tensor) -> RateInterval:
     """Share of all labels that are wrong, decided ones being right. Shape: (W, N), (N,), (N,) bool."""
     if not bool(decided.any()):
         return estimate_noise(seen, p_clean)
     if bool(decided.all()):
-        return Rate(0.0, 0.0, 0.0)
+        return RateInterval(0.0, 0.0, 0.0)
     share = float((~decided).double().mean())
-    return Rate(*(share * of_these for of_these in estimate_noise(seen[:, ~decided], p_clean[~decided])))
+    return RateInterval(*(share * of_these for of_these in estimate_noise(seen[:, ~decided], p_clean[~decided])))
 
 
 def _columns(
@@ -96,11 +96,11 @@ def _columns(
 ) -> dict[str, np.ndarray]:
     """Every column, in the order of the training data."""
     labels, names = evidence.labels, np.array(evidence.class_names, dtype=object)
-    count, twins = len(labels), _twins(evidence)
+    count, copies = len(labels), _copies(evidence)
     confidence, suggested = belief.max(1)
     against = evidence.predictions != labels
     is_duplicate = torch.zeros(count, dtype=torch.bool)
-    is_duplicate[list(twins)] = True
+    is_duplicate[list(copies)] = True
     predicted = [snapshot.predictions == labels for snapshot in evidence.snapshots]
     table: dict[str, np.ndarray] = {
         "id": np.array(evidence.ids, dtype=object),
@@ -111,27 +111,27 @@ def _columns(
         "score": score.numpy(),
         "confidence": confidence.numpy(),
         "margin": margin(belief, labels).numpy(),
-        "kind": np.array(kinds(p_clean, belief, labels, is_duplicate, _alone(evidence)), dtype=object),
+        "kind": np.array(issue_types(p_clean, belief, labels, is_duplicate, _outliers(evidence)), dtype=object),
     }
     if evidence.neighbors is not None:
         shown = F.one_hot(labels, len(names)).float()
         votes = neighbor_vote(evidence.neighbors, shown)
         table["neighbor_vote"] = names[votes.argmax(1).numpy()]
-        table["neighbor_agreement"] = given_share(votes, labels).numpy()
+        table["neighbor_agreement"] = self_confidence(votes, labels).numpy()
     if len(losses):
         table["loss_mean"] = losses.mean((0, 1)).numpy()
         table["loss_last"] = losses[-1].mean(0).numpy()
-        table["forgotten"] = count_forgotten(torch.stack(predicted)).numpy()
+        table["forgotten"] = forgetting_events(torch.stack(predicted)).numpy()
     table["against"] = np.array([_letters(column) for column in against.T.tolist()], dtype=object)
     table["suggestion"] = np.array(_origin(evidence), dtype=object)
     if evidence.decided is not None:
         table["decided"] = np.array(DECIDED, dtype=object)[evidence.decided.numpy()]
     rows = ({name: column[i] for name, column in table.items()} for i in range(count))
-    table["reason"] = np.array([reason(row, twins.get(i, ())) for i, row in enumerate(rows)], dtype=object)
+    table["reason"] = np.array([reason(row, copies.get(i, ())) for i, row in enumerate(rows)], dtype=object)
     return table
 
 
-def _twins(evidence: Evidence) -> dict[int, list[str]]:
+def _copies(evidence: Evidence) -> dict[int, list[str]]:
     """Position of each picture that stands under another label as well -> ids of the first few of those."""
     if evidence.pictures is None:
         return {}
@@ -144,17 +144,17 @@ def _twins(evidence: Evidence) -> dict[int, list[str]]:
         by_label: dict[int, list[int]] = {}
         for i in group:
             by_label.setdefault(labels[i], []).append(i)
-        few = sorted(i for places in by_label.values() for i in places[:TWINS])
+        few = sorted(i for places in by_label.values() for i in places[:MOST_COPIES])
         for i in group if len(by_label) > 1 else ():
-            found[i] = [evidence.ids[j] for j in few if labels[j] != labels[i]][:TWINS]
+            found[i] = [evidence.ids[j] for j in few if labels[j] != labels[i]][:MOST_COPIES]
     return found
 
 
-def _alone(evidence: Evidence) -> Tensor:
+def _outliers(evidence: Evidence) -> Tensor:
     """Shape: (N,) bool; nobody where there are no features to tell by."""
     if evidence.similarity is None:
         return torch.zeros(len(evidence.labels), dtype=torch.bool)
-    return isolated(evidence.similarity)
+    return is_outlier(evidence.similarity)
 
 
 def _losses(evidence: Evidence) -> Tensor:
@@ -166,7 +166,7 @@ def _losses(evidence: Evidence) -> Tensor:
 
 def _origin(evidence: Evidence) -> list[str]:
     """How much the suggestion owes to the label it judges."""
-    if evidence.label_free:
+    if evidence.self_supervised:
         return ["out_of_sample"] * len(evidence.labels)
     if evidence.set_aside is None:
         return ["in_sample"] * len(evidence.labels)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from scanmix.audit.evidence import Evidence
-from scanmix.data.examples import DECIDED, FOREIGN, Excluded
+from scanmix.data.examples import DECIDED, OPEN_SET, Excluded
 from scanmix.files import parse_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 
@@ -127,6 +127,6 @@ def _check(evidence: Evidence) -> None:
             raise ValueError(f"{name} of {tensor.dtype}")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} that are no numbers")
-        least = FOREIGN if name == "true_labels" else 0
+        least = OPEN_SET if name == "true_labels" else 0
         if name in below and tensor.numel() and not least <= int(tensor.min()) <= int(tensor.max()) < below[name]:
             raise ValueError(f"{name} outside of {least}..{below[name] - 1}")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from scanmix.blocks.doubt import EVEN, Rate
+from scanmix.blocks.label_quality import EVEN, RateInterval
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
 from scanmix.data.examples import Excluded
-from scanmix.files import write_aside, write_text
+from scanmix.files import atomic_write, write_text
 from scanmix.files.cells import csv_line
 from scanmix.files.tables import load_pyarrow
 
@@ -38,7 +38,7 @@ class Audit(Mapping[str, np.ndarray]):
     epochs: tuple[int, ...]
     losses: np.ndarray
     """(T, P, N) loss of the given label after each of `epochs`."""
-    noise_rate: Rate
+    noise_rate: RateInterval
     confusion: np.ndarray
     """(C, C) expected counts: rows are true classes, columns given labels."""
     excluded: tuple[Excluded, ...] = ()
@@ -128,7 +128,7 @@ class Audit(Mapping[str, np.ndarray]):
 
     def to_csv(self, path: str | Path) -> None:
         """Write all columns as CSV, atomically; what a spreadsheet would run is written as `csv_cell` says."""
-        write_aside(Path(path), self._write_csv)
+        atomic_write(Path(path), self._write_csv)
 
     def _write_csv(self, path: Path) -> None:
         """Write some thousand rows at a time: as text they are many times as large as the columns."""
@@ -151,7 +151,7 @@ class Audit(Mapping[str, np.ndarray]):
             with aside.open("wb") as file:  # a path that is no UTF-8 is beyond pyarrow
                 pyarrow.parquet.write_table(table, file)
 
-        write_aside(Path(path), write)
+        atomic_write(Path(path), write)
 
     def to_json(self, path: str | Path) -> None:
         """Write `summary` as JSON, atomically."""

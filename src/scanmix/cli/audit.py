@@ -98,13 +98,13 @@ def _check_folder(folder: Path | None, run: Path | None = None) -> None:
 def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None, classes: str | None) -> Audit:
     if labels is None or probs is None:
         raise UserError("name the folder of a run, or give both --labels and --probs")
-    from scanmix.audit import audit as weigh
+    from scanmix.audit import score_labels
     from scanmix.audit.arrays import evidence_from_arrays
     from scanmix.files.npy import read_array
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     around = None if features is None else read_array(features)
-    return weigh(evidence_from_arrays(read_array(labels), read_array(probs), around, names))
+    return score_labels(evidence_from_arrays(read_array(labels), read_array(probs), around, names))
 
 
 def _show(found: Audit, worst: int) -> None:

@@ -18,7 +18,7 @@ from scanmix.progress import Bar, progress
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
-    from scanmix.distributed.engine import Tick
+    from scanmix.distributed.engine import StageTick
     from scanmix.doctor.checkup import Checkup, Plan
     from scanmix.doctor.measure import Estimate
 
@@ -180,7 +180,7 @@ def _write(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _bars() -> Iterator[Tick]:
+def _bars() -> Iterator[StageTick]:
     """One bar at a time, for the stage that reports."""
     with ExitStack() as stack:
         shown: dict[str, Bar] = {}

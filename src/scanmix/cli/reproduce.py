@@ -127,7 +127,7 @@ def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> No
     from scanmix.reproduce import chosen_cells
     from scanmix.reproduce.explain import explained
     from scanmix.reproduce.paper import notes, paper_says
-    from scanmix.reproduce.running import Work
+    from scanmix.reproduce.running import TableRun
 
     rows = [[found.key, str(found.value), found.origin] for found in explained(table, cell)]
     print_table(path, ["setting", "value", "from"], rows, text_columns=3)
@@ -136,15 +136,15 @@ def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> No
     told = " --oracle" if table.oracle else ""
     say(f"Run it: scanmix reproduce {path}{where}{told}")
     trained = chosen_cells(table, [cell.method, cell.noise])[0]  # label-free: for the first column, whatever was named
-    say(f"The same as: scanmix {shlex.join(Work(table, Path('results'), root=root).arguments(trained))}")
+    say(f"The same as: scanmix {shlex.join(TableRun(table, Path('results'), root=root).arguments(trained))}")
 
 
 def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root: Path | None) -> None:
     """List the runs in their order: how far each of them is, how long it takes, and the line that would train it."""
     from scanmix.reproduce import chosen_cells
-    from scanmix.reproduce.running import Work, estimates
+    from scanmix.reproduce.running import TableRun, estimates
 
-    work = Work(table, out, jobs, root)
+    work = TableRun(table, out, jobs, root)
     cells = chosen_cells(table, only)
     waiting = [cell for cell in cells if (run := work.opened(cell)) is None or not run.finished]
     taken, missing = {}, ""

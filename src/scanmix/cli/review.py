@@ -58,7 +58,7 @@ def review(
     socket, token, url = listen(port)
     with socket, locked(run, "under review", LOCK, url, "use that page or stop it first"):
         page = _review_of(opened, run, name, again)
-        page.decisions.take_over()
+        page.decisions.recover()
         say(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
         if browser:
             webbrowser.open(url)
@@ -88,7 +88,7 @@ def _show_end(page: Review) -> None:
 
 def _review_of(run: Run, folder: Path, who: str, again: bool) -> Review:
     """Weigh the labels and rebuild what was decided."""
-    from scanmix.audit import audit as weigh
+    from scanmix.audit import score_labels
     from scanmix.progress import progress
     from scanmix.review import Decisions, Review
     from scanmix.review.rows import make_queue
@@ -96,7 +96,7 @@ def _review_of(run: Run, folder: Path, who: str, again: bool) -> Review:
 
     with progress("weighing labels", total=None):
         evidence = run.evidence()
-        audit, pictures = weigh(evidence), run.pictures(evidence)
+        audit, pictures = score_labels(evidence), run.pictures(evidence)
     return Review(
         title=folder.resolve().name,
         audit=audit,

@@ -27,10 +27,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Fidelity = Literal["paper", "released"]
 """The maths as written, or with what the published code does otherwise; each field of that type says what."""
 
-Model = TypeVar("Model")
+AnyModel = TypeVar("AnyModel")
 
 
-def build(cls: type[Model], values: Mapping[str, Any], where: str, prefix: str = "") -> Model:
+def build(cls: type[AnyModel], values: Mapping[str, Any], where: str, prefix: str = "") -> AnyModel:
     """Make a settings dataclass from a nested table; what the table does not say keeps its default.
 
     A table for a nested dataclass is laid on the default its parent gives it, not on its class's defaults.

@@ -53,11 +53,11 @@ class TrainingData:
         """Return N."""
         return len(self.images)
 
-    def plain(self, index: Tensor | slice) -> Tensor:
+    def eval_view(self, index: Tensor | slice) -> Tensor:
         """Return plain views of these examples. Shape: (B,) -> (B, C, H, W)."""
-        return self.views.plain(self.images[index])
+        return self.views.eval_view(self.images[index])
 
-    def looks(self, view: View, batches: Sequence[Tensor], draws: Generator) -> tuple[Tensor, ...]:
+    def sample_views(self, view: View, batches: Sequence[Tensor], draws: Generator) -> tuple[Tensor, ...]:
         """Return a view of each of these batches, made at once and drawn in turn. Shape: (B,) -> (B, C, H, W) each."""
         sizes = [len(batch) for batch in batches]
         views: tuple[Tensor, ...] = view(self.images[torch.cat(list(batches))], draws, sizes).split(sizes)
@@ -101,7 +101,7 @@ def labeled_views(
         yield view(data.images[index], draws), labels[index]
 
 
-def share(batch: Tensor, rank: int, world: int) -> Tensor:
+def shard_rows(batch: Tensor, rank: int, world: int) -> Tensor:
     """Return every `world`-th row from `rank` on, and from the start again until all processes have equally many.
 
     At least two of two or more, for batch norm cannot learn from one. Equal counts make the mean of the

@@ -183,7 +183,7 @@ def threaded(work: Callable[[In], Out], items: Sequence[In], title: str) -> Iter
         yield from _shown(itertools.chain.from_iterable(turns), len(items), title)
 
 
-def reason(error: Exception) -> str:
+def why_unreadable(error: Exception) -> str:
     """Say in a few words on one line why a file could not be read."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
@@ -211,7 +211,7 @@ def _decode(path: Path, size: int, channels: int) -> np.ndarray | str:
         with loaded(path, 2 * size, channels) as picture:  # at least twice the pixels a side that are kept
             return pixels_of(square(picture, size))
     except Exception as error:  # decoders raise whatever they like on broken input
-        return reason(error)
+        return why_unreadable(error)
 
 
 def _files_in(folder: Path) -> Iterator[Path]:

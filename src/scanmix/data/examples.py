@@ -20,7 +20,7 @@ from scanmix.config import STRICT, UserError, in_short
 
 Kind: TypeAlias = Literal["image", "vector"]
 """What an example is."""
-FOREIGN = -1
+OPEN_SET = -1
 """The true label of an image that is of no class here, whatever label it was given: open-set noise."""
 DECIDED = ("", "keep", "accept", "relabel")
 """What a person may have decided of a label that is still there; the place is the code in `Examples.decided`."""
@@ -54,7 +54,7 @@ def measure_transition(true_labels: Tensor, labels: Tensor, num_classes: int) ->
 
     Shape: (N,), (N,) int64 -> C tuples of C floats; rows sum to 1, or to 0 for a class without examples.
     """
-    of_a_class = true_labels != FOREIGN
+    of_a_class = true_labels != OPEN_SET
     cells = torch.bincount(true_labels[of_a_class] * num_classes + labels[of_a_class], minlength=num_classes**2)
     counts = cells.reshape(num_classes, num_classes).double()
     rows = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
@@ -119,7 +119,7 @@ class Examples:
             raise UserError(f"{self.name!r} has {len(self)} images but {len(self.paths)} paths.")
         _check_labels(self.labels, len(self), self.num_classes, f"labels of {self.name!r}")
         if self.true_labels is not None:
-            _check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}", FOREIGN)
+            _check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}", OPEN_SET)
         if self.decided is not None and (self.decided.dtype != torch.int8 or self.decided.shape != (len(self),)):
             has = f"{self.decided.dtype} of shape {tuple(self.decided.shape)}"
             raise UserError(f"decided of {self.name!r} must be {len(self)} int8 numbers, not {has}.")
@@ -156,7 +156,7 @@ class Examples:
     @property
     def foreign(self) -> Tensor | None:
         """(N,) bool, images known to be of no class here: every label of theirs is wrong. None without true labels."""
-        return None if self.true_labels is None else self.true_labels == FOREIGN
+        return None if self.true_labels is None else self.true_labels == OPEN_SET
 
     def select(self, index: Tensor | np.ndarray | Sequence[int]) -> Examples:
         """Return the examples at `index` (positions, or a mask of N booleans), in that order.
@@ -245,7 +245,7 @@ class Examples:
         kept = relabeled if bool(keep.all()) else relabeled.select(keep)  # a choice is a copy of its pixels
         return dataclasses.replace(kept, source=self.source_after(step))
 
-    def without_foreign(self) -> Examples:
+    def without_open_set(self) -> Examples:
         """Return the examples that may be of a class here: those that accuracy can be measured on."""
         foreign = self.foreign
         return self if foreign is None or not bool(foreign.any()) else self.select(~foreign)

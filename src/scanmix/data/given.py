@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from scanmix.config import UserError
 from scanmix.data.arrays import same_shape
-from scanmix.data.decoding import reason, upright
+from scanmix.data.decoding import upright, why_unreadable
 
 Form = Literal["files", "pictures", "images", "vectors"]
 """Names of files, PIL images, an array of images, rows of numbers."""
@@ -61,7 +61,7 @@ def decoded(pictures: Sequence[Image.Image], channels: int | None = None) -> np.
         try:
             found.append(np.asarray(upright(picture, channels)))
         except Exception as error:  # decoders raise whatever they like on broken input
-            raise UserError(f"the picture in row {row} of X cannot be read: {reason(error)}") from None
+            raise UserError(f"the picture in row {row} of X cannot be read: {why_unreadable(error)}") from None
     return same_shape(found)
 
 

@@ -52,7 +52,7 @@ class About:
 
 
 @dataclass(frozen=True, eq=False)
-class Fetched:
+class OffloadedImages:
     """Images that stay where they are, too many for the device that trains: what is asked for is brought there."""
 
     images: Tensor
@@ -77,10 +77,10 @@ class Fetched:
         yield from self.images.split(size)
 
 
-def on_device(images: Tensor, device: torch.device) -> Tensor | Fetched:
+def on_device(images: Tensor, device: torch.device) -> Tensor | OffloadedImages:
     """Bring images to the device that trains, once; or batch by batch, where they are too many to be held."""
     moves = device.type != images.device.type
-    return Fetched(images, device) if moves and stays_on_disk(images.nbytes) else images.to(device)
+    return OffloadedImages(images, device) if moves and stays_on_disk(images.nbytes) else images.to(device)
 
 
 def default_cache() -> Path:
@@ -90,7 +90,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scanmix"
 
 
-def gather(outcomes: Iterable[Outcome], paths: Sequence[Path], shape: tuple[int, int, int]) -> Decoded:
+def collect_decoded(outcomes: Iterable[Outcome], paths: Sequence[Path], shape: tuple[int, int, int]) -> Decoded:
     """Put decoded files of one shape (C, H, W) into one tensor: in memory, or in a file where they are too many.
 
     The file has its name from paths, sizes and times of the files, and the shape: what was decoded once is not

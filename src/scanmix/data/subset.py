@@ -17,7 +17,7 @@ from scanmix.data.batches import AnyImages, TrainingData
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class Subset:
     """Some of the images, by their places among all; none is copied before it is asked for."""
 
     images: AnyImages
@@ -49,7 +49,7 @@ class Pool(NamedTuple):
     places: Tensor | None
     """(M,) among all examples; None where the pool is all of them."""
 
-    def spread(self, table: Tensor, count: int) -> Tensor:
+    def scatter(self, table: Tensor, count: int) -> Tensor:
         """Put a table of the pool into one of all N examples; the others are no number. Shape: (P, M) -> (P, N)."""
         if self.places is None:
             return table
@@ -63,7 +63,7 @@ def draw_pool(data: TrainingData, size: int | None, epoch: int) -> Pool:
     if size is None or size >= len(data):
         return Pool(data, None)
     index = balanced_draw(data.labels, data.num_classes, size, data.generator("pool", epoch, "draw"))
-    return Pool(dataclasses.replace(data, images=Drawn(data.images, index), labels=data.labels[index]), index)
+    return Pool(dataclasses.replace(data, images=Subset(data.images, index), labels=data.labels[index]), index)
 
 
 def balanced_draw(labels: Tensor, num_classes: int, size: int, generator: Generator) -> Tensor:

@@ -21,18 +21,18 @@ import torch
 from torch import Generator, Tensor, distributed, nn
 
 from scanmix.config import UserError, check_type
-from scanmix.data.batches import share
+from scanmix.data.batches import shard_rows
 
 Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
 Parallel: TypeAlias = Literal["rows", "peers"]
 BatchNorm: TypeAlias = Literal["synchronized", "split"]
 
-OWN_DRAWS = ("views", "mixup")
+LOCAL_DRAWS = ("views", "mixup")
 """Purposes for which each process draws for itself; all others (orders, neighbors) must be the same everywhere."""
 BUCKET = 2**22
 """Numbers averaged in one message (16 MB): many small ones are slow, one large one needs its size in memory."""
 
-Tick = Callable[[str, int, int, str], None]
+StageTick = Callable[[str, int, int, str], None]
 """Called as (stage, done, total, note) whenever a stage is one epoch further."""
 
 
@@ -55,11 +55,11 @@ class Engine:
     batch_norm: BatchNorm = "synchronized"
     cache: Path | None = None
     """Folder of label-free artifacts; nothing is kept without one."""
-    tick: Tick = _silent
+    tick: StageTick = _silent
 
     def generator(self, stage: str, epoch: int, purpose: str) -> Generator:
         """Return a fresh generator on the device for one purpose in one epoch of one stage."""
-        rank = self.rank if purpose in OWN_DRAWS else 0
+        rank = self.rank if purpose in LOCAL_DRAWS else 0
         return Generator(self.device).manual_seed(derived_seed(self.seed, stage, str(epoch), purpose, str(rank)))
 
     def backward(self, loss: Tensor, network: nn.Module) -> None:
@@ -72,14 +72,14 @@ class Engine:
             gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
             self._average([*gradients, *(buffer for buffer in network.buffers() if buffer.is_floating_point())])
 
-    def own(self, batch: Tensor) -> Tensor:
+    def shard(self, batch: Tensor) -> Tensor:
         """Return the rows of a batch of indices that are this process's; all of them when it is alone.
 
         Shape: (B,) -> (B / W,), rounded up: where B cannot be divided, some rows belong to two processes.
         """
-        return share(batch, self.rank, self.world)
+        return shard_rows(batch, self.rank, self.world)
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Return the rows of all processes, all first rows before all second ones: this undoes `own`.
 
         Only for losses that every process computes alike: the gradient then needs no message.
@@ -90,7 +90,7 @@ class Engine:
         whole: Tensor = _Gathered.apply(rows, self.rank, self.world)  # type: ignore[no-untyped-call]
         return whole
 
-    def in_turns(self, total: int, size: int, compute: Callable[[slice], Tensor]) -> Iterator[Tensor]:
+    def sharded_map(self, total: int, size: int, compute: Callable[[slice], Tensor]) -> Iterator[Tensor]:
         """Yield `compute` of consecutive slices of `size`, in order; each is the work of one process, seen by all.
 
         What is computed on so many rows at once does not depend on W, so nor do its bits.
@@ -104,14 +104,14 @@ class Engine:
                 rows = torch.cat(_all_gather(full, self.world))[: total - first * size]
             yield rows
 
-    def agreed(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         """Return what process 0 holds: for results that two kinds of processor may round apart."""
         if self.world > 1:
             tensor = tensor.contiguous()
             distributed.broadcast(tensor, 0)
         return tensor
 
-    def told(self, read: Callable[[], bytes], by: int = 0) -> bytes:
+    def broadcast_bytes(self, read: Callable[[], bytes], by: int = 0) -> bytes:
         """Let process `by` read something, and return its bytes everywhere: the others need not share its disk."""
         if self.world == 1:
             return read()
@@ -157,7 +157,7 @@ class Engine:
                 tensor.copy_(mean.view(tensor.shape))
 
 
-ALONE = Engine()
+SINGLE_PROCESS = Engine()
 """One process on the CPU."""
 
 

@@ -46,7 +46,7 @@ class Processes:
         return self.devices * self.nodes
 
 
-class Place(NamedTuple):
+class RankInfo(NamedTuple):
     """Which of how many processes this is, and on which device."""
 
     rank: int
@@ -105,7 +105,9 @@ def choose_processes(devices: int | None, nodes: int | None, how: Processes) -> 
 
 
 @contextmanager
-def joined(processes: Processes, device: str, environment: Mapping[str, str] | None = None) -> Iterator[Place]:
+def process_group(
+    processes: Processes, device: str, environment: Mapping[str, str] | None = None
+) -> Iterator[RankInfo]:
     """Be one of the processes while the block runs; alone, where only one was asked for.
 
     `environment` says which (LOCAL_RANK, NODE_RANK) and where the first is (MASTER_ADDR, MASTER_PORT); without it,
@@ -115,7 +117,7 @@ def joined(processes: Processes, device: str, environment: Mapping[str, str] | N
         UserError: lightning-fabric is missing, or there are not so many devices.
     """
     if processes.world == 1:
-        yield Place(0, 1, find_device(device))
+        yield RankInfo(0, 1, find_device(device))
         return
     try:
         from lightning_fabric import Fabric
@@ -135,7 +137,7 @@ def joined(processes: Processes, device: str, environment: Mapping[str, str] | N
             raise UserError(f"{processes.devices} devices of {device!r} cannot be used: {error}") from error
         fabric.launch()
         try:
-            yield Place(fabric.global_rank, fabric.world_size, fabric.device)
+            yield RankInfo(fabric.global_rank, fabric.world_size, fabric.device)
         finally:
             if own is None:  # what torchrun and SLURM have opened serves the next training as well
                 atexit.register(_leave)

@@ -18,7 +18,7 @@ from scanmix.data.readers import is_known, kind_of, load
 from scanmix.data.readers.folder import LostClassError
 from scanmix.data.readers.pictures import Header, read_headers
 from scanmix.data.readers.vectors import read_labeled_rows
-from scanmix.distributed.engine import Tick, find_device
+from scanmix.distributed.engine import StageTick, find_device
 from scanmix.doctor.advice import Advice, advise, as_recipe
 from scanmix.doctor.checks import (
     Finding,
@@ -81,7 +81,9 @@ class Checkup:
         return not any(finding.level == "fault" for finding in self.findings)
 
 
-def check_up(source: str, settings: RunSettings, overrides: Mapping[str, Any], tick: Tick, **loading: Any) -> Checkup:
+def check_up(
+    source: str, settings: RunSettings, overrides: Mapping[str, Any], tick: StageTick, **loading: Any
+) -> Checkup:
     """Load data as `scanmix train` does; check files, classes, features and duplicates; then time a few batches.
 
     Args:
@@ -146,7 +148,9 @@ def _load_vectors(source: str, loading: Mapping[str, Any]) -> tuple[Examples, Ex
     return (*load(source, **loading), [])
 
 
-def make_plan(train: Examples, num_test: int, settings: RunSettings, overrides: Mapping[str, Any], tick: Tick) -> Plan:
+def make_plan(
+    train: Examples, num_test: int, settings: RunSettings, overrides: Mapping[str, Any], tick: StageTick
+) -> Plan:
     """Estimate what settings take, and what the advised ones take where the recipe is but for images in general."""
     device = find_device(settings.device)
     fits = settings.recipe is not None and not settings.recipe.startswith("folder/")

@@ -22,8 +22,8 @@ from scanmix.data.views import make_views
 from scanmix.distributed.engine import Engine, find_device
 from scanmix.doctor.passes import Work, evaluating, largest_batch, members, stages
 from scanmix.files.npy import stays_on_disk
-from scanmix.networks.inference import classify, guessing
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.inference import classify, inference
+from scanmix.networks.peer import Peer, make_peer
 from scanmix.training import RunSettings
 
 SAMPLE = 64
@@ -124,14 +124,14 @@ def measure(settings: RunSettings, examples: Examples) -> Cost:
     views = make_views(settings.views, images, flip=examples.flip)
     data = TrainingData(images, labels, examples.num_classes, views, engine.generator)
     peer = make_peer(settings.network, data, engine, "measured", 0.9, 5e-4)
-    plain = data.plain(data.everything)
+    plain = data.eval_view(data.everything)
 
     def learn(batch: Tensor) -> None:
-        with learning(peer):
-            peer.step(F.cross_entropy(peer.classifier(peer.encoder(batch)), labels[: len(batch)]), 1e-3)
+        peer.train()
+        peer.step(F.cross_entropy(peer.classifier(peer.encoder(batch)), labels[: len(batch)]), 1e-3)
 
     def look(batch: Tensor) -> None:
-        with guessing(peer, batch_statistics=False):
+        with inference(peer, batch_statistics=False):
             classify(peer)(batch)
 
     few = plain[:8]
@@ -199,7 +199,8 @@ def _kept(peer: Peer, batch: Tensor) -> float:
             kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), learning(peer):
+    peer.train()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         logits = peer.classifier(peer.encoder(batch))
         total = sum(kept.values())
     del logits

@@ -89,7 +89,7 @@ def _steady(method: Any, count: int, clean: float) -> Stages:
     return {"training": Work(learn=about.learn, look=about.look, weak=about.views) * (count * method.epochs)}
 
 
-def _label_free(method: Scan | ScanDivideMix | ScanMix, count: int) -> Stages:
+def _self_supervised(method: Scan | ScanDivideMix | ScanMix, count: int) -> Stages:
     """First features, and one sweep; then SCAN: each image and a neighbor."""
     second = method.clustering
     pairs = 2 * second.epochs * _whole(count, second.batch_size)
@@ -109,7 +109,7 @@ def _features(method: Pretraining, count: int) -> Work:
 
 
 def _scan(method: Scan, count: int, clean: float) -> Stages:
-    return _label_free(method, count) | {"training": Work(look=count)}
+    return _self_supervised(method, count) | {"training": Work(look=count)}
 
 
 def _dividemix(method: DivideMix, count: int, clean: float) -> Stages:
@@ -124,7 +124,7 @@ def _scan_dividemix(method: ScanDivideMix, count: int, clean: float) -> Stages:
     naming = Work(look=2 * count if method.name_clusters else 0)
     head = Work(look=2 * count, strong=2 * count) * warmup
     rest = _divided(inner, count, clean, "weak") * (inner.epochs - warmup)
-    return _label_free(method, count) | {"training": naming + head + rest}
+    return _self_supervised(method, count) | {"training": naming + head + rest}
 
 
 def _scanmix(method: ScanMix, count: int, clean: float) -> Stages:
@@ -143,7 +143,7 @@ def _scanmix(method: ScanMix, count: int, clean: float) -> Stages:
     turn = _divided(method, count, clean, view, learners)
     turn += clusters if (method.severe_cluster_rate if severe else method.cluster_rate) else Work()
     training = naming + first * warmup + second * mild + turn * (method.epochs - warmup - mild)
-    return _label_free(method, count) | {"training": training}
+    return _self_supervised(method, count) | {"training": training}
 
 
 def _exact_em(method: ExactEM, count: int, clean: float) -> Stages:

@@ -46,12 +46,12 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
             f"{examples.name!r} has the classes {', '.join(examples.class_names)}, "
             f"but the model was trained on {', '.join(model.class_names)}"
         )
-    examples = examples.without_foreign()
+    examples = examples.without_open_set()
     if len(examples) == 0:
         raise UserError(f"{examples.name!r} has no examples to measure on")
     truth, likely = truth_of(examples), torch.from_numpy(said_of(model, examples))
     prediction, count = likely.argmax(1), len(model.class_names)
-    if model.label_free:
+    if model.self_supervised:
         prediction = match_clusters(prediction, truth, count)[prediction]
     confusion = torch.bincount(truth * count + prediction, minlength=count**2).view(count, count)
     right, of_class = confusion.diagonal().tolist(), confusion.sum(1).tolist()
@@ -64,7 +64,7 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
         "confusion": confusion.tolist(),
         "num_examples": len(examples),
     }
-    if model.label_free:
+    if model.self_supervised:
         result["accuracy_after_matching"] = True
     elif count > FIVE:
         result["top5_accuracy"] = (likely.topk(FIVE, 1).indices == truth.unsqueeze(1)).any(1).double().mean().item()
@@ -116,7 +116,7 @@ def evaluate_rog(folder: str | Path, examples: Examples) -> float:
     train_set = run.training_data()
     generator = torch.Generator().manual_seed(derived_seed(run.settings.seed, "rog"))
     head = fit_rog(run.model.layers(train_set), train_set.labels, len(train_set.class_names), generator)
-    examples = examples.without_foreign()
+    examples = examples.without_open_set()
     prediction = head.predict_proba(run.model.layers(examples)).argmax(1)
     return (prediction == truth_of(examples)).double().mean().item()
 
@@ -131,7 +131,7 @@ def right_ones(folder: str | Path, examples: Examples) -> np.ndarray:
     if examples.class_names != model.class_names:
         raise UserError(f"{folder} was trained on other classes than {examples.name!r} has")
     prediction = torch.from_numpy(model.predict(examples))
-    if model.label_free:
+    if model.self_supervised:
         prediction = match_clusters(prediction, truth, len(model.class_names))[prediction]
     right: np.ndarray = (prediction == truth).numpy()
     return right

@@ -18,7 +18,7 @@ from scanmix.config import UserError
 from scanmix.data.readers import reload
 from scanmix.export.classifier import INPUTS, OUTPUT, input_shape, load_onnx
 from scanmix.model import Model
-from scanmix.networks.inference import guessing
+from scanmix.networks.inference import inference
 from scanmix.training import Run
 
 OPSET = 17
@@ -47,7 +47,7 @@ class _Whole(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Shape: (N, channels, H, W) uint8, or (N, D) float32 -> (N, C)."""
-        logits: Tensor = self.predictor(self.views.plain(inputs))
+        logits: Tensor = self.predictor(self.views.eval_view(inputs))
         return logits.softmax(1)
 
 
@@ -76,7 +76,7 @@ def write_onnx(model: Model, path: Path) -> None:
 
     network, name = _Whole(model), INPUTS[model.kind]
     example = torch.zeros(2, *input_shape(model), dtype=model.views.dtype, device=model.views.mean.device)
-    with guessing(network, batch_statistics=False), warnings.catch_warnings():
+    with inference(network, batch_statistics=False), warnings.catch_warnings():
         # The exporter that traces is deprecated and does all that is needed here: the newer one wants another
         # package, takes fifty times as long and warns as well.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -46,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     """Write to a file beside `path`, flush it to the disk, then rename: `path` is old or new, never half.
 
     Raises:
@@ -62,7 +62,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         CannotWrite: as `write_aside`.
     """
-    write_aside(path, lambda aside: aside.write_bytes(text.encode()))
+    atomic_write(path, lambda aside: aside.write_bytes(text.encode()))
 
 
 def append_text(path: Path, text: str) -> None:

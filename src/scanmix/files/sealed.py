@@ -13,7 +13,7 @@ import pydantic
 from scanmix.files.atomic import write_text
 from scanmix.files.errors import reading
 
-Model = TypeVar("Model")
+AnyModel = TypeVar("AnyModel")
 SEAL = "sha256"
 MOST_SHOWN = 60
 """Letters of what was found in place of what was expected."""
@@ -28,7 +28,7 @@ def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None
     write_text(path, json.dumps({**content, SEAL: _hash(_canonical(content))}, indent=indent) + "\n")
 
 
-def read_json(path: Path, model: type[Model], fix: str = "") -> Model:
+def read_json(path: Path, model: type[AnyModel], fix: str = "") -> AnyModel:
     """Read a JSON object into a pydantic dataclass or another type that pydantic knows.
 
     Args:
@@ -56,7 +56,7 @@ def parse_json(text: str) -> Any:
     return content
 
 
-def checked(model: type[Model], text: str) -> Model:
+def checked(model: type[AnyModel], text: str) -> AnyModel:
     """Return what a JSON text holds as a `model`, types strict.
 
     Raises:

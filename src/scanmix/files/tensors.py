@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from scanmix.files.atomic import write_aside
+from scanmix.files.atomic import atomic_write
 from scanmix.files.errors import reading
 from scanmix.files.sealed import SEAL
 
@@ -34,7 +34,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save(stored, metadata={SEAL: digest(stored)})
-    write_aside(path, lambda aside: aside.write_bytes(content))  # save_file has temporary files of its own
+    atomic_write(path, lambda aside: aside.write_bytes(content))  # save_file has temporary files of its own
 
 
 def read_tensors(path: Path, fix: str = "", device: str | torch.device = "cpu") -> Tensors:
@@ -72,7 +72,7 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
         torch.save(dict(content), buffer)
         aside.write_bytes(buffer.getbuffer())
 
-    write_aside(path, write)
+    atomic_write(path, write)
 
 
 def read_state(path: Path, device: str | torch.device = "cpu", fix: str = "") -> Any:

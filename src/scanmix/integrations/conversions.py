@@ -18,7 +18,7 @@ from torch.utils.data import TensorDataset
 from scanmix.audit import Audit
 from scanmix.config import UserError, check_type, in_short
 from scanmix.data.arrays import WHITES, find_white, same_shape, to_images
-from scanmix.data.decoding import reason, upright
+from scanmix.data.decoding import upright, why_unreadable
 from scanmix.data.examples import Examples
 from scanmix.progress import Bar, Quiet, progress
 from scanmix.training.loop import train
@@ -185,7 +185,7 @@ def _decoded(picture: Image.Image, place: int) -> np.ndarray:
     try:
         return np.asarray(upright(picture))
     except Exception as error:  # decoders raise whatever they like on broken input
-        raise UserError(f"the image of item {place} cannot be read: {reason(error)}") from None
+        raise UserError(f"the image of item {place} cannot be read: {why_unreadable(error)}") from None
 
 
 def _pixels(image: Any) -> np.ndarray:

@@ -49,7 +49,7 @@ class Method(Protocol):
     """Hyper-parameters and the three things the loop asks of them."""
 
     State: ClassVar[Any]
-    label_free: ClassVar[bool]
+    self_supervised: ClassVar[bool]
     about: ClassVar[About]
 
     @property

@@ -15,7 +15,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, learning, make_peer
+from scanmix.networks.peer import Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -23,7 +23,7 @@ class Bootstrap:
     """Hard bootstrapping by default; the optimizer is that of cross-entropy."""
 
     State: ClassVar[type[Networks]] = Networks
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "cross-entropy to a blend of the label and the network's own answer",
         "As cheap as `cross_entropy`, and seldom much better: what the network has memorized it then confirms.",
@@ -50,11 +50,12 @@ class Bootstrap:
         meter = Meter()
         rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
         order, draws = data.generators("learn", epoch, "order", "views")
-        with meter.timed("learn"), learning(peer):
-            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
-                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
+        peer.train()
+        with meter.timed("learn"):
+            for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
+                logits = peer.logits(data.views.weak(data.images[index], draws))
                 said = logits.detach() if self.detach else logits
-                given = peer.gather(data.one_hot(index))
+                given = peer.all_gather(data.one_hot(index))
                 targets = bootstrap_targets(said, given, self.trust, hard=self.answer == "hard")
                 loss = soft_cross_entropy(logits, targets)
                 meter.add("learn", loss=loss)

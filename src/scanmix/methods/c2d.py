@@ -22,7 +22,7 @@ class C2D:
     """SimCLR, a warm-up of five epochs on all labels, then DivideMix as it is."""
 
     State: ClassVar[type[DivideMixState]] = DivideMixState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "DivideMix that starts from SimCLR's features, without clusters",
         "What pre-training alone is worth: `scan_dividemix` adds SCAN to it, `scanmix` the clustering loss. The\n"

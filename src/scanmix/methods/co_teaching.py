@@ -18,8 +18,8 @@ from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, examine
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, per_sample_losses
+from scanmix.networks.peer import Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -36,7 +36,7 @@ class CoTeaching:
     """Each network learns what the other finds easy; optimizer as for cross-entropy (the paper's is Adam)."""
 
     State: ClassVar[type[CoTeachingState]] = CoTeachingState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "each of two networks picks the small losses of a batch for the other",
         "Simple and steady up to a half of wrong labels. The paper is told the share of wrong labels; here it is\n"
@@ -65,11 +65,13 @@ class CoTeaching:
         rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
         left_out = state.forget * linear_ramp(epoch, rising)
         order, draws = data.generators("learn", epoch, "order", "views")
-        with meter.timed("learn"), learning(*state.peers):
-            for index in map(state.peers[0].own, batches(data.everything, self.batch_size, order)):
+        for peer in state.peers:
+            peer.train()
+        with meter.timed("learn"):
+            for index in map(state.peers[0].shard, batches(data.everything, self.batch_size, order)):
                 views = data.views.weak(data.images[index], draws)
-                logits = [peer.gather(peer.classifier(peer.encoder(views))) for peer in state.peers]
-                labels = state.peers[0].gather(data.labels[index])
+                logits = [peer.logits(views) for peer in state.peers]
+                labels = state.peers[0].all_gather(data.labels[index])
                 losses = [self.losses(row, labels, epoch) for row in logits]
                 for side, chosen in enumerate(self.choose(logits, losses, 1 - left_out, epoch)):
                     if not len(chosen):
@@ -79,8 +81,8 @@ class CoTeaching:
                     state.peers[side].step(loss, rate)
         if self.forget_rate is None:
             with meter.timed("examine"):
-                beliefs = torch.stack([examine(peer, data).losses for peer in state.peers])
-                state.p_clean = state.peers[0].engine.agreed(clean_probabilities(beliefs))
+                beliefs = torch.stack([per_sample_losses(peer, data).losses for peer in state.peers])
+                state.p_clean = state.peers[0].engine.broadcast(clean_probabilities(beliefs))
                 if epoch < rising:  # later the networks have begun to memorize, and see less noise than there is
                     state.forget = noise_rate(state.p_clean, 0.5)
         return meter.results() | {"rate/learn": rate, "left_out": left_out}

@@ -14,7 +14,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, learning, make_peer
+from scanmix.networks.peer import Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -22,7 +22,7 @@ class CrossEntropy:
     """Ordinary training; defaults are the shared CIFAR settings of DivideMix's comparison."""
 
     State: ClassVar[type[Networks]] = Networks
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "believes every label: the control",
         "Run it once, to know what the others are worth. With many wrong labels its accuracy rises, then falls\n"
@@ -48,10 +48,11 @@ class CrossEntropy:
         drop = data.epochs_in(self.lr_drop, self.batch_size, self.epochs)
         rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws = data.generators("learn", epoch, "order", "views")
-        with meter.timed("learn"), learning(peer):
-            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
-                logits = peer.classifier(peer.encoder(data.views.weak(data.images[index], draws)))
-                loss = F.cross_entropy(peer.gather(logits), peer.gather(data.labels[index]))
+        peer.train()
+        with meter.timed("learn"):
+            for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
+                logits = peer.logits(data.views.weak(data.images[index], draws))
+                loss = F.cross_entropy(logits, peer.all_gather(data.labels[index]))
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}

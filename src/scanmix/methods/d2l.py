@@ -23,8 +23,8 @@ from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, guessing
-from scanmix.networks.peer import Peer, learning, make_peer, restart
+from scanmix.networks.inference import Predictor, classify, inference
+from scanmix.networks.peer import Peer, make_peer, reset
 
 
 @dataclasses.dataclass
@@ -43,7 +43,7 @@ class D2L:
     """Defaults are those of CIFAR-10, optimizer as for cross-entropy."""
 
     State: ClassVar[type[D2LState]] = D2LState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "turns to its own answers when the dimensionality of its features begins to rise",
         "Where nothing turns it is `cross_entropy`; under heavy noise it can confirm its own mistakes. `lid` and\n"
@@ -79,15 +79,16 @@ class D2L:
         if not state.turned and len(state.lids) > begin + self.window and turns(state.lids, self.window):
             state.turned = True
             if self.fidelity == "paper":
-                restart(peer, state.older[0])
-        restart(state.older[0], peer)
+                reset(peer, state.older[0])
+        reset(state.older[0], peer)
         trust = math.exp(-(epoch / self.epochs) * lid / float(state.lids.min())) if state.turned else 1.0
         rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
         order, draws = data.generators("learn", epoch, "order", "views")
-        with meter.timed("learn"), learning(peer):
-            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
-                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
-                targets = bootstrap_targets(logits.detach(), peer.gather(data.one_hot(index)), trust, hard=True)
+        peer.train()
+        with meter.timed("learn"):
+            for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
+                logits = peer.logits(data.views.weak(data.images[index], draws))
+                targets = bootstrap_targets(logits.detach(), peer.all_gather(data.one_hot(index)), trust, hard=True)
                 loss = soft_cross_entropy(logits, targets)
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
@@ -101,8 +102,8 @@ class D2L:
         """Mean LID of a few batches of plain views; the last one again where it is no number."""
         draw = data.generator("examine", epoch, "order")
         found = []
-        with guessing(peer, batch_statistics=False):
+        with inference(peer, batch_statistics=False):
             for _ in range(self.probes):
                 index = torch.randperm(len(data), generator=draw, device=draw.device)[: self.probe_size]
-                found.append(intrinsic_dimensionality(peer.encoder(data.plain(index)), self.num_neighbors))
-        return float(peer.engine.agreed(torch.cat(found).mean()))
+                found.append(intrinsic_dimensionality(peer.encoder(data.eval_view(index)), self.num_neighbors))
+        return float(peer.engine.broadcast(torch.cat(found).mean()))

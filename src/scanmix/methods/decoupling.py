@@ -14,7 +14,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, learning, make_peer
+from scanmix.networks.peer import Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -22,7 +22,7 @@ class Decoupling:
     """Two networks that learn where they disagree; optimizer as for cross-entropy."""
 
     State: ClassVar[type[Networks]] = Networks
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "two networks that learn only where their predictions differ",
         "It learns less as the networks come to agree, and so memorizes later; it removes no wrong label.",
@@ -50,11 +50,13 @@ class Decoupling:
         everywhere = epoch < data.epochs_in(self.warmup, self.batch_size, self.epochs)
         rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
         order, draws = data.generators("learn", epoch, "order", "views")
-        with meter.timed("learn"), learning(*state.peers):
-            for index in map(state.peers[0].own, batches(data.everything, self.batch_size, order)):
+        for peer in state.peers:
+            peer.train()
+        with meter.timed("learn"):
+            for index in map(state.peers[0].shard, batches(data.everything, self.batch_size, order)):
                 views = data.views.weak(data.images[index], draws)
-                a, b = (peer.gather(peer.classifier(peer.encoder(views))) for peer in state.peers)
-                labels = state.peers[0].gather(data.labels[index])
+                a, b = (peer.logits(views) for peer in state.peers)
+                labels = state.peers[0].all_gather(data.labels[index])
                 differ = (a.argmax(1) != b.argmax(1)) | everywhere
                 count = differ.sum().clamp(min=self.least_share * len(labels))
                 for peer, logits in zip(state.peers, (a, b), strict=True):

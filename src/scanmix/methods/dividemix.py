@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
-from scanmix.blocks.memory import remember
+from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.schedules import linear_ramp, step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, labeled_views, paired
@@ -20,8 +20,8 @@ from scanmix.distributed.meter import Meter
 from scanmix.methods.steps.mixmatch import mixmatch
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, examine
-from scanmix.networks.peer import Peer, learning, make_peer, sides
+from scanmix.networks.inference import Predictor, classify, per_sample_losses
+from scanmix.networks.peer import Peer, make_peer, training_turns
 
 
 @dataclasses.dataclass
@@ -38,7 +38,7 @@ class DivideMix:
     """Hyper-parameters of the CIFAR-10 runs; symbols are the paper's."""
 
     State: ClassVar[type[DivideMixState]] = DivideMixState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "two networks; each tells the other which labels look wrong",
         "After a warm-up on all labels, each network sorts the labels by their loss; the *other* learns from\n"
@@ -81,17 +81,17 @@ class DivideMix:
         meter = Meter()
         if epoch < self.epochs_in(self.warmup, data):
             with meter.timed("warmup"):
-                for side in sides(state.peers):
+                for side in training_turns(state.peers):
                     self._warm_up(side, state, data, epoch, meter)
             return meter.results() | {"rate/warmup": self.warmup_rate}
         with meter.timed("examine"):
-            losses = torch.stack([normalize_losses(examine(peer, data).losses) for peer in state.peers])
-            state.history = remember(state.history, losses, self.loss_memory)
+            losses = torch.stack([normalize_losses(per_sample_losses(peer, data).losses) for peer in state.peers])
+            state.history = append_epoch(state.history, losses, self.loss_memory)
             groups = data.labels if self.mixture == "class" else None
-            state.p_clean = state.peers[0].engine.agreed(clean_probabilities(state.history.mean(0), groups))
+            state.p_clean = state.peers[0].engine.broadcast(clean_probabilities(state.history.mean(0), groups))
         rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
         with meter.timed("learn"):
-            for side in sides(state.peers):
+            for side in training_turns(state.peers):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
@@ -106,7 +106,7 @@ class DivideMix:
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the whole network on all given labels."""
         peer, stage = state.peers[side], f"warmup {side}"
-        seen = labeled_views(data, data.views.weak, data.labels, 2 * self.batch_size, stage, epoch, peer.own)
+        seen = labeled_views(data, data.views.weak, data.labels, 2 * self.batch_size, stage, epoch, peer.shard)
         warm_up(peer, "network", seen, self.warmup_rate, self.confidence_weight, meter)
 
     def _learn(
@@ -124,15 +124,15 @@ class DivideMix:
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
         clean = divide(p_clean, self.clean_threshold, self.minimum_clean)
-        pairs = [map(peer.own, pair) for pair in paired(clean, self.batch_size, order, self.minimum_steps)]
+        pairs = [map(peer.shard, pair) for pair in paired(clean, self.batch_size, order, self.minimum_steps)]
         for step, (labeled, unlabeled) in enumerate(pairs):
-            views = data.looks(data.views.weak, (labeled, labeled, unlabeled, unlabeled), draws)
+            views = data.sample_views(data.views.weak, (labeled, labeled, unlabeled, unlabeled), draws)
             x, u, y, p = views[:2], views[2:], data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
             since = epoch + step / len(pairs) - self.epochs_in(self.warmup, data)
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
-            with learning(peer):
-                logits = peer.gather(peer.classifier(peer.encoder(mixed.inputs)))
+            peer.train()
+            logits = peer.logits(mixed.inputs)
             losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
             meter.add("learn", **losses._asdict())
             peer.step(losses.total, rate)

@@ -18,7 +18,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.peer import Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -35,7 +35,7 @@ class ELR:
     """Defaults are those of CIFAR-10 with symmetric noise, the optimizer that of cross-entropy."""
 
     State: ClassVar[type[ELRState]] = ELRState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "one network held to what it predicted before it memorized labels",
         "The best value at the cost of `cross_entropy`. It needs some epochs in which labels are learned and not\n"
@@ -64,10 +64,11 @@ class ELR:
         meter = Meter()
         rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
         order, draws = data.generators("learn", epoch, "order", "views")
-        with meter.timed("learn"), learning(peer):
-            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
-                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
-                seen = peer.gather(index)
+        peer.train()
+        with meter.timed("learn"):
+            for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
+                logits = peer.logits(data.views.weak(data.images[index], draws))
+                seen = peer.all_gather(index)
                 state.targets[seen] = running_targets(state.targets[seen], logits, self.memory)
                 fit = F.cross_entropy(logits, data.labels[seen])
                 term = early_learning_term(logits, state.targets[seen])

@@ -21,10 +21,10 @@ from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
-from scanmix.networks.ema import follow
+from scanmix.networks.ema import ema_update
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, guessing
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, inference
+from scanmix.networks.peer import Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -42,7 +42,7 @@ class ELRPlus:
     """Defaults are those of CIFAR-10 with symmetric noise."""
 
     State: ClassVar[type[ELRPlusState]] = ELRPlusState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "ELR with two networks, each held to what the other's running average predicts, and MixUp",
         "Nearly DivideMix's accuracy in the literature for a third of its passes, and steadier.",
@@ -91,21 +91,21 @@ class ELRPlus:
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         ramps = [data.epochs_in(r, self.batch_size, self.epochs) for r in (self.average_ramp, self.regularization_ramp)]
         steps = list(batches(data.everything, self.batch_size, order))
-        for step, index in enumerate(map(peer.own, steps)):
+        for step, index in enumerate(map(peer.shard, steps)):
             views, targets = data.views.weak(data.images[index], draws), state.targets[side]
-            with guessing(other, batch_statistics=self.fidelity == "released"):
+            with inference(other, batch_statistics=self.fidelity == "released"):
                 said = other.classifier(other.encoder(views))
-            seen = peer.gather(index)
-            targets[seen] = running_targets(targets[seen], peer.gather(said), self.memory)
+            seen = peer.all_gather(index)
+            targets[seen] = running_targets(targets[seen], peer.all_gather(said), self.memory)
             mixed, both = mixup(views, torch.cat([data.one_hot(index), targets[index]], 1), self.mixup_alpha, mix)
-            labels, taught = peer.gather(both).split(data.num_classes, 1)
+            labels, taught = peer.all_gather(both).split(data.num_classes, 1)
             if self.refine:
                 labels = F.normalize(labels * taught, p=1, dim=1)
-            with learning(peer):
-                logits = peer.gather(peer.classifier(peer.encoder(mixed)))
+            peer.train()
+            logits = peer.logits(mixed)
             fit, term = soft_cross_entropy(logits, labels), early_learning_term(logits, taught)
             now = epoch + step / len(steps)
             loss = fit + self.regularization * sigmoid_ramp(now, ramps[1]) * term
             meter.add("learn", loss=loss, cross_entropy=fit, regularization=term)
             peer.step(loss, rate)
-            follow(own, peer, self.average_decay * sigmoid_ramp(now, ramps[0]))
+            ema_update(own, peer, self.average_decay * sigmoid_ramp(now, ramps[0]))

@@ -37,7 +37,7 @@ class ExactEM:
     """An epoch is one E-step and one M-step; every gradient is that of all images, in plain view."""
 
     State: ClassVar[type[Networks]] = Networks
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "the EM of ScanMix's theory, all pairs of a few hundred images: to see it, not to use it",
         "The EM that the ScanMix paper starts from, before its approximations: every pair of up to 2,000\n"
@@ -70,7 +70,7 @@ class ExactEM:
         network = classify(peer).eval()  # batch norm as it started, and it stays so: p is one function of theta
         weights = list(network.parameters())
         theta_old = [weight.detach().clone() for weight in weights]
-        images, labels = data.plain(data.everything), data.labels.cpu()
+        images, labels = data.eval_view(data.everything), data.labels.cpu()
         meter = Meter()
 
         # E-step: q(z_ji) = p_theta_old(z_ji | y_i, x_i), Eq. 5, so that KL[q || p_theta_old] = 0.

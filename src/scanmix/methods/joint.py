@@ -19,7 +19,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, learning, make_peer, restart
+from scanmix.networks.peer import Peer, make_peer, reset
 
 
 @dataclasses.dataclass
@@ -38,7 +38,7 @@ class Joint:
     """First phase with a high learning rate and labels that follow; then a new network on the labels that came out."""
 
     State: ClassVar[type[JointState]] = JointState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "replaces all labels by averages of the network's predictions, then begins anew on them",
         "Good under moderate noise if the learning rate of the first phase is high enough that nothing is memorized.\n"
@@ -73,12 +73,13 @@ class Joint:
         rate = step_decay(self.final_rate, 0.1, epoch, (second + third, second + 2 * third))
         rate = self.learning_rate if epoch < second else rate
         if epoch == second:
-            restart(peer, state.fresh[0])
+            reset(peer, state.fresh[0])
         order, draws = data.generators("learn", epoch, "order", "views")
-        with meter.timed("learn"), learning(peer):
-            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
-                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
-                seen = peer.gather(index)
+        peer.train()
+        with meter.timed("learn"):
+            for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
+                logits = peer.logits(data.views.weak(data.images[index], draws))
+                seen = peer.all_gather(index)
                 loss = fit = soft_cross_entropy(logits, state.targets[seen])
                 if epoch < second:
                     state.said[epoch % self.remembered, seen] = logits.detach().softmax(1)

@@ -22,8 +22,8 @@ from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, sweep
-from scanmix.networks.peer import Peer, learning, make_peer, restart
+from scanmix.networks.inference import Predictor, classify, predict_all
+from scanmix.networks.peer import Peer, make_peer, reset
 
 
 @dataclasses.dataclass
@@ -43,7 +43,7 @@ class Forward:
     """-log sum_i p_i T_iy; optimizer as for cross-entropy, each stage with a learning rate that falls."""
 
     State: ClassVar[type[CorrectionState]] = CorrectionState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "predicts the wrong label on purpose: its loss knows how classes are confused",
         "Take it where wrong labels follow the class (cats called dogs) and each class has images that are beyond\n"
@@ -82,7 +82,7 @@ class Forward:
         if epoch == begin:
             found = estimate_transition(state.best, self.quantile, spoil=self.fidelity == "released")
             state.transition = self.identity * torch.eye(data.num_classes).to(found) + (1 - self.identity) * found
-            restart(peer, state.fresh[0])
+            reset(peer, state.fresh[0])
         assert state.transition is not None
         condition = float(torch.linalg.cond(state.transition))
         order, draws = data.generators("learn", epoch, "order", "views")
@@ -108,7 +108,7 @@ class Forward:
         with meter.timed("learn"):
             self._learn(peer, data, rest, order, draws, rate, None, meter)
         with meter.timed("examine"):
-            logits = sweep(classify(peer), data, peer.engine)
+            logits = predict_all(classify(peer), data, peer.engine)
             judged = held if len(held) else rest
             loss = float(F.cross_entropy(logits[judged], data.labels[judged]))
             if loss < state.lowest:
@@ -118,16 +118,16 @@ class Forward:
         self, peer: Peer, data: TrainingData, among: Tensor, order: Generator, draws: Generator, rate: float,
         transition: Tensor | None, meter: Meter,
     ) -> None:  # fmt: skip
-        with learning(peer):
-            for index in map(peer.own, batches(among, self.batch_size, order)):
-                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
-                labels = peer.gather(data.labels[index])
-                if transition is None:
-                    loss = F.cross_entropy(logits, labels)
-                else:
-                    loss = self.correct(logits, labels, transition)
-                meter.add("learn", loss=loss)
-                peer.step(loss, rate)
+        peer.train()
+        for index in map(peer.shard, batches(among, self.batch_size, order)):
+            logits = peer.logits(data.views.weak(data.images[index], draws))
+            labels = peer.all_gather(data.labels[index])
+            if transition is None:
+                loss = F.cross_entropy(logits, labels)
+            else:
+                loss = self.correct(logits, labels, transition)
+            meter.add("learn", loss=loss)
+            peer.step(loss, rate)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -25,8 +25,8 @@ from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, guessing
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, inference
+from scanmix.networks.peer import Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -45,7 +45,7 @@ class MCorrection:
     """M-DYR-H, the paper's main variant: what the network says is one class."""
 
     State: ClassVar[type[MCorrectionState]] = MCorrectionState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "MixUp whose labels give way to the network's answer as far as their loss says they are wrong",
         "One network for what DivideMix does with two. It needs a first phase in which MixUp keeps it from\n"
@@ -79,16 +79,16 @@ class MCorrection:
         begin = data.epochs_in(self.begin, self.batch_size, self.epochs)
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         with meter.timed("learn"):
-            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+            for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 views, targets = data.views.weak(data.images[index], draws), data.one_hot(index)
                 if epoch >= begin and state.noisy_at is not None:
                     noisy_at = NoisyAt(state.noisy_at, state.low, state.high)
                     mixed, targets = self.mix(peer, views, targets, noisy_at, epoch - begin, mix)
                 else:
                     mixed, targets = mixup(views, targets, self.mixup_alpha, mix, dominant=False)
-                with learning(peer):
-                    logits = peer.gather(peer.classifier(peer.encoder(mixed)))
-                fit = soft_cross_entropy(logits, peer.gather(targets))
+                peer.train()
+                logits = peer.logits(mixed)
+                fit = soft_cross_entropy(logits, peer.all_gather(targets))
                 prior = prior_penalty(logits) if epoch >= begin + self.unsettled else torch.zeros_like(fit)
                 loss = fit + self.prior_weight * prior
                 meter.add("learn", loss=loss, fit=fit, prior=prior)
@@ -112,7 +112,7 @@ class MCorrection:
 
     def believe(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> tuple[Tensor, Tensor]:
         """One look serves what the network says and 1 - w, how far each label is believed. Shape: (B, C), (B, 1)."""
-        with guessing(peer, batch_statistics=False):
+        with inference(peer, batch_statistics=False):
             logits = peer.classifier(peer.encoder(views))
         losses = -(targets * F.log_softmax(logits, 1)).sum(1)
         return logits, 1 - noisy_at(losses).clamp(NO_ZERO, 1 - NO_ZERO).unsqueeze(1)
@@ -122,11 +122,11 @@ class MCorrection:
         (peer,) = state.peers
         draws = data.generator("examine", epoch, "views")
         losses = torch.empty(len(data), device=data.labels.device)
-        with guessing(peer, batch_statistics=False):
+        with inference(peer, batch_statistics=False):
             for index in data.everything.split(self.batch_size):
                 logits = peer.classifier(peer.encoder(data.views.weak(data.images[index], draws)))
                 losses[index] = F.cross_entropy(logits, data.labels[index], reduction="none")
-        losses = peer.engine.agreed(losses)
+        losses = peer.engine.broadcast(losses)
         found = fit_beta_mixture(losses)
         table = found.table.to(losses.device)
         state.noisy_at, state.low, state.high = table, found.low, found.high

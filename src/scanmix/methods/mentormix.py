@@ -17,10 +17,10 @@ from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
-from scanmix.networks.ema import follow
+from scanmix.networks.ema import ema_update
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, guessing
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, inference
+from scanmix.networks.peer import Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -40,7 +40,7 @@ class MentorMix:
     """Weigh, draw partners by weight, mix, and weigh again if asked to."""
 
     State: ClassVar[type[MentorMixState]] = MentorMixState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "MixUp with partners that look right, in which the trusted side dominates",
         "Strong on labels from the web in the literature, if `quantile`, `mixup_alpha` and `second_weighting` fit the\n"
@@ -77,17 +77,17 @@ class MentorMix:
         everything_counts = epoch < data.epochs_in(self.burn_in, self.batch_size, self.epochs)
         order, draws, partners, mix = data.generators("learn", epoch, "order", "views", "partners", "mixup")
         with meter.timed("learn"):
-            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+            for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 views, labels = data.views.weak(data.images[index], draws), data.one_hot(index)
-                with guessing(peer, batch_statistics=False):
+                with inference(peer, batch_statistics=False):
                     losses = _cross_entropies(peer.classifier(peer.encoder(views)), labels)
                 state.threshold = moving_percentile(
-                    state.threshold, peer.gather(losses), self.quantile, self.loss_decay
+                    state.threshold, peer.all_gather(losses), self.quantile, self.loss_decay
                 )
                 weights = torch.ones_like(losses) if everything_counts else self._weigh(losses, state.threshold)
                 mixed, targets = self._mix(views, labels, weights, partners, mix)
-                with learning(peer):
-                    after = _cross_entropies(peer.gather(peer.classifier(peer.encoder(mixed))), peer.gather(targets))
+                peer.train()
+                after = _cross_entropies(peer.logits(mixed), peer.all_gather(targets))
                 loss = after.mean()
                 if self.second_weighting and not everything_counts:
                     state.mixed_threshold = moving_percentile(
@@ -97,7 +97,7 @@ class MentorMix:
                 meter.add("learn", loss=loss, weight=weights.mean())
                 peer.step(loss, rate)
                 state.steps += 1
-                follow(state.averages[0], peer, min(self.average_decay, (1 + state.steps) / (10 + state.steps)))
+                ema_update(state.averages[0], peer, min(self.average_decay, (1 + state.steps) / (10 + state.steps)))
         return meter.results() | {"rate/learn": rate, "threshold": state.threshold or 0.0}
 
     def predictor(self, state: MentorMixState) -> Predictor:

@@ -22,7 +22,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.peer import Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -39,7 +39,7 @@ class MentorNet:
     """Optimizer as for cross-entropy, curriculum as in the paper."""
 
     State: ClassVar[type[MentorNetState]] = MentorNetState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "weights each loss by whether it is small for its time",
         "Self-paced learning with a soft end. `quantile` is what the paper sets by the rate of noise: the share of\n"
@@ -71,10 +71,11 @@ class MentorNet:
         rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
         order, draws, drop = data.generators("learn", epoch, "order", "views", "dropout")
         steps = list(batches(data.everything, self.batch_size, order))
-        with meter.timed("learn"), learning(peer):
-            for step, index in enumerate(map(peer.own, steps)):
-                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
-                losses = F.cross_entropy(logits, peer.gather(data.labels[index]), reduction="none")
+        peer.train()
+        with meter.timed("learn"):
+            for step, index in enumerate(map(peer.shard, steps)):
+                logits = peer.logits(data.views.weak(data.images[index], draws))
+                losses = F.cross_entropy(logits, peer.all_gather(data.labels[index]), reduction="none")
                 progress = (epoch + step / len(steps)) / self.epochs
                 state.threshold = moving_percentile(state.threshold, losses, self.quantile, self.loss_decay)
                 weights = weight_of_small_losses(losses.detach(), state.threshold, progress)

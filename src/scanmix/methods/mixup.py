@@ -15,7 +15,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, learning, make_peer
+from scanmix.networks.peer import Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -23,7 +23,7 @@ class MixUp:
     """Cross-entropy on mixtures; optimizer defaults as for cross-entropy, alpha as for noisy labels."""
 
     State: ClassVar[type[Networks]] = Networks
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "cross-entropy on mixed pairs of images",
         "Memorizes later than `cross_entropy`, for the same cost; does not say which labels are wrong.",
@@ -50,12 +50,13 @@ class MixUp:
         drop = data.epochs_in(self.lr_drop, self.batch_size, self.epochs)
         rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
-        with meter.timed("learn"), learning(peer):
-            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
+        peer.train()
+        with meter.timed("learn"):
+            for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 images = data.views.weak(data.images[index], draws)
                 images, targets = mixup(images, data.one_hot(index), self.mixup_alpha, mix, dominant=False)
-                logits = peer.classifier(peer.encoder(images))
-                loss = soft_cross_entropy(peer.gather(logits), peer.gather(targets))
+                logits = peer.logits(images)
+                loss = soft_cross_entropy(logits, peer.all_gather(targets))
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}

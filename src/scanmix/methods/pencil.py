@@ -18,7 +18,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.peer import Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -35,7 +35,7 @@ class Pencil:
     """Three stages: cross-entropy, labels and network together, network alone. Weights as the paper writes them."""
 
     State: ClassVar[type[PencilState]] = PencilState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "moves the labels by gradients, as if they were weights",
         "It has many settings, and the right ones depend on the noise; `label_rate` decides how far labels move. Look\n"
@@ -73,10 +73,11 @@ class Pencil:
         rate = self.learning_rate if epoch < second else rate
         order, draws = data.generators("learn", epoch, "order", "views")
         (peer,) = state.peers
-        with meter.timed("learn"), learning(peer):
-            for index in map(peer.own, batches(data.everything, self.batch_size, order)):
-                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
-                seen = peer.gather(index)
+        peer.train()
+        with meter.timed("learn"):
+            for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
+                logits = peer.logits(data.views.weak(data.images[index], draws))
+                seen = peer.all_gather(index)
                 labels, soft = data.labels[seen], state.label_logits[seen].requires_grad_()
                 if epoch < first:
                     loss = F.cross_entropy(logits, labels)

@@ -19,11 +19,11 @@ from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate
 from scanmix.data.batches import TrainingData, batches, labeled_views
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
-from scanmix.methods.steps.early_stopping import agrees, late, renew
+from scanmix.methods.steps.early_stopping import agrees, last_layers, reinit_and_refit
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.peer import Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -40,7 +40,7 @@ class PES:
     """Two stops, as for CIFAR-10; optimizer as in the paper, the last epoch counts."""
 
     State: ClassVar[type[PESState]] = PESState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "stops early, learns the last layers anew, and goes on with the labels that it agrees with",
         "The plain form: nothing is made of the other images. `pes_semi` does more with them, for more passes.",
@@ -72,26 +72,29 @@ class PES:
         rate = step_decay(self.learning_rate, 0.1, epoch, (drops[0], drops[1]))
         begin = data.epochs_in(self.warmup, self.batch_size, self.epochs)
         if epoch < begin:
-            seen = labeled_views(data, data.views.weak, data.labels, self.batch_size, "warmup", epoch, peer.own)
+            seen = labeled_views(data, data.views.weak, data.labels, self.batch_size, "warmup", epoch, peer.shard)
             with meter.timed("warmup"):
                 warm_up(peer, "network", seen, rate, 0.0, meter)
             return meter.results() | {"rate/warmup": rate}
         if epoch == begin:
             with meter.timed("refit"):
-                renew(peer, fresh, "last stage", self.refit_stage, self.refit_rate, self.batch_size, data, meter)
-                renew(peer, fresh, "head", self.refit_head, self.refit_rate, self.batch_size, data, meter)
-        late(peer, "last stage").requires_grad_(self.fidelity == "paper")
+                reinit_and_refit(
+                    peer, fresh, "last stage", self.refit_stage, self.refit_rate, self.batch_size, data, meter
+                )
+                reinit_and_refit(peer, fresh, "head", self.refit_head, self.refit_rate, self.batch_size, data, meter)
+        last_layers(peer, "last stage").requires_grad_(self.fidelity == "paper")
         with meter.timed("examine"):
-            state.p_clean = peer.engine.agreed(agrees(peer, data, epoch).float().unsqueeze(0))
+            state.p_clean = peer.engine.broadcast(agrees(peer, data, epoch).float().unsqueeze(0))
         agreed = state.p_clean[0].nonzero().squeeze(1)
         if len(agreed) < 2:  # as good as nothing: all labels are taken as they are
             agreed = data.everything
         weights = class_weights(data.labels[agreed], data.num_classes, most=float("inf"))
         order, draws = data.generators("learn", epoch, "order", "views")
-        with meter.timed("learn"), learning(peer):
-            for index in map(peer.own, batches(agreed, self.batch_size, order)):
-                logits = peer.gather(peer.classifier(peer.encoder(data.views.weak(data.images[index], draws))))
-                labels = peer.gather(data.labels[index])
+        peer.train()
+        with meter.timed("learn"):
+            for index in map(peer.shard, batches(agreed, self.batch_size, order)):
+                logits = peer.logits(data.views.weak(data.images[index], draws))
+                labels = peer.all_gather(data.labels[index])
                 loss = F.cross_entropy(logits, labels, weights)
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)

@@ -23,11 +23,11 @@ from scanmix.data.batches import TrainingData, forever, labeled_views
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.methods.pes import PESState
-from scanmix.methods.steps.early_stopping import agrees, late, renew
+from scanmix.methods.steps.early_stopping import agrees, last_layers, reinit_and_refit
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, guessing
-from scanmix.networks.peer import Peer, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, inference
+from scanmix.networks.peer import Peer, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,7 +35,7 @@ class PESSemi:
     """The head is the only part that is renewed, as for CIFAR-10."""
 
     State: ClassVar[type[PESState]] = PESState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "stops early, learns a new head, and goes on with the labels that it agrees with",
         "Simple and strong up to 80 % in the literature. Everything depends on `warmup` being over before labels are\n"
@@ -71,16 +71,18 @@ class PESSemi:
         rate = cosine(self.learning_rate, self.final_rate, epoch / self.epochs)
         begin = data.epochs_in(self.warmup, self.batch_size, self.epochs)
         if epoch < begin:
-            seen = labeled_views(data, data.views.weak, data.labels, self.batch_size, "warmup", epoch, peer.own)
+            seen = labeled_views(data, data.views.weak, data.labels, self.batch_size, "warmup", epoch, peer.shard)
             with meter.timed("warmup"):
                 warm_up(peer, "network", seen, rate, 0.0, meter)
             return meter.results() | {"rate/warmup": rate}
         if epoch == begin:
             with meter.timed("refit"):
-                renew(peer, state.fresh[0], "head", self.refit, self.refit_rate, self.batch_size, data, meter)
-        late(peer, "head").requires_grad_(self.fidelity == "paper")
+                reinit_and_refit(
+                    peer, state.fresh[0], "head", self.refit, self.refit_rate, self.batch_size, data, meter
+                )
+        last_layers(peer, "head").requires_grad_(self.fidelity == "paper")
         with meter.timed("examine"):
-            state.p_clean = peer.engine.agreed(agrees(peer, data, epoch).float().unsqueeze(0))
+            state.p_clean = peer.engine.broadcast(agrees(peer, data, epoch).float().unsqueeze(0))
         with meter.timed("learn"):
             self._learn(peer, state.p_clean[0] > 0, data, epoch, epoch - begin, rate, meter)
         return meter.results() | {"rate/learn": rate}
@@ -103,17 +105,17 @@ class PESSemi:
         steps = max(1, len(data) // self.batch_size)
         known, unknown = forever(labeled, self.batch_size - few, order), forever(unlabeled, few, order)
         for step in range(steps):
-            x = peer.own(next(known))
-            u = peer.own(next(unknown)) if few else unlabeled[:0]
-            views = data.looks(data.views.weak, (x, x, u, u), draws)
+            x = peer.shard(next(known))
+            u = peer.shard(next(unknown)) if few else unlabeled[:0]
+            views = data.sample_views(data.views.weak, (x, x, u, u), draws)
             targets = [data.one_hot(x)] * 2 + [self._guess(peer, views[2:])] * 2
             mixed, soft = mixup(torch.cat(views), torch.cat(targets), alpha, mix)
-            with learning(peer):
-                logits = peer.classifier(peer.encoder(mixed))
+            peer.train()
+            logits = peer.classifier(peer.encoder(mixed))
             count = 2 * len(x)
-            of_x, of_u = (peer.gather(part) for part in (logits[:count], logits[count:]))
-            fit = -(weights * peer.gather(soft[:count]) * F.log_softmax(of_x, 1)).sum(1).mean()
-            gap = probability_mse(of_u, peer.gather(soft[count:])) if len(of_u) else fit.new_zeros(())
+            of_x, of_u = (peer.all_gather(part) for part in (logits[:count], logits[count:]))
+            fit = -(weights * peer.all_gather(soft[:count]) * F.log_softmax(of_x, 1)).sum(1).mean()
+            gap = probability_mse(of_u, peer.all_gather(soft[count:])) if len(of_u) else fit.new_zeros(())
             weight = self.unlabeled_weight * linear_ramp(since + step / steps, self.unlabeled_ramp)
             loss = fit + weight * gap
             meter.add("learn", loss=loss, labeled=fit, unlabeled=gap)
@@ -123,6 +125,6 @@ class PESSemi:
         """Return the sharpened mean prediction of two views. Shape: twice (B, C, H, W) -> (B, C)."""
         if not len(views[0]):
             return views[0].new_zeros(0, peer.classifier.out_features)
-        with guessing(peer, batch_statistics=False):
+        with inference(peer, batch_statistics=False):
             said = torch.stack([peer.classifier(peer.encoder(view)).softmax(1) for view in views]).mean(0)
         return sharpen(said, self.sharpen_temperature)

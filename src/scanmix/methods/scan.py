@@ -27,7 +27,7 @@ class Scan:
     """All training happens in `start`; the loop has one epoch, which names the clusters."""
 
     State: ClassVar[type[Networks]] = Networks
-    label_free: ClassVar[bool] = True
+    self_supervised: ClassVar[bool] = True
     about: ClassVar[About] = About(
         "clusters of images and their neighbors",
         "Clusters without labels: SimCLR, then neighbors that should fall into the same cluster. All training\n"

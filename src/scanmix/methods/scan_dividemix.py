@@ -14,7 +14,7 @@ from scanmix.methods.dividemix import DivideMix, DivideMixState
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor
-from scanmix.networks.peer import sides
+from scanmix.networks.peer import training_turns
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, load_into, pretrain
@@ -25,7 +25,7 @@ class ScanDivideMix:
     """SimCLR, SCAN, head-only warm-up, then DivideMix as it is."""
 
     State: ClassVar[type[DivideMixState]] = DivideMixState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "DivideMix that starts from SCAN's weights",
         "DivideMix after SCAN, with a warm-up of the classifier alone. It is ScanMix without its clustering\n"
@@ -65,7 +65,7 @@ class ScanDivideMix:
             return self.dividemix.epoch(state, data, epoch)
         meter = Meter()
         with meter.timed("warmup"):
-            for side in sides(state.peers):
+            for side in training_turns(state.peers):
                 self._warm_up(side, state, data, epoch, meter)
         return meter.results() | {"rate/warmup": self.dividemix.warmup_rate}
 
@@ -76,5 +76,5 @@ class ScanDivideMix:
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the head alone on features that no label has touched, as ScanMix's code does."""
         settings, peer, stage = self.dividemix, state.peers[side], f"warmup {side}"
-        seen = labeled_views(data, data.views.strong, data.labels, 2 * settings.batch_size, stage, epoch, peer.own)
+        seen = labeled_views(data, data.views.strong, data.labels, 2 * settings.batch_size, stage, epoch, peer.shard)
         warm_up(peer, "head", seen, settings.warmup_rate, settings.confidence_weight, meter)

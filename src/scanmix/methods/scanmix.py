@@ -13,7 +13,7 @@ from torch import Tensor
 
 from scanmix.blocks.divide import clean_probabilities, divide, noise_rate, normalize_losses
 from scanmix.blocks.losses import scan_loss, semi_supervised_loss
-from scanmix.blocks.memory import remember
+from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
 from scanmix.blocks.schedules import linear_ramp, step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
@@ -21,10 +21,10 @@ from scanmix.data.batches import TrainingData, batches, labeled_views, paired
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.methods.steps.mixmatch import mixmatch
-from scanmix.methods.steps.warmup import Part, warm_up
+from scanmix.methods.steps.warmup import TrainedPart, warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, examine
-from scanmix.networks.peer import Peer, learners, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, per_sample_losses
+from scanmix.networks.peer import Peer, make_peer, turns_with_ema
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, candidate_neighbors, current_neighbors, load_into, pretrain
@@ -46,7 +46,7 @@ class ScanMix:
     """Semantic clustering and semi-supervised learning in turns; defaults are the paper's CIFAR-10 runs."""
 
     State: ClassVar[type[ScanMixState]] = ScanMixState
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     about: ClassVar[About] = About(
         "DivideMix and SCAN in turns: labels it believes, neighbors that agree",
         "As `scan_dividemix`, and every image, whatever its label, is drawn to a neighbor that seems to be of its\n"
@@ -82,7 +82,7 @@ class ScanMix:
     mild_warmup: Duration = 0  # where noise is not severe the whole network then learns all labels (ours)
     warmup_view: Literal["weak", "strong"] = "strong"  # of the images in warm-up (code)
     vote_rounds: int = 0  # rounds of neighbor votes that clean the labels of WarmUp (ours, for small data)
-    warmup_part: Part = "head"  # what WarmUp trains (the paper does not say)
+    warmup_part: TrainedPart = "head"  # what WarmUp trains (the paper does not say)
     guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
     entropy_weight: Weight = 5.0  # lambda_e, Eq. 9: 5 in every published configuration, 2 in section 4.2
     cluster_batch_size: Batch = 128  # section 4.2
@@ -115,12 +115,12 @@ class ScanMix:
 
         # p(clean | loss, gamma): each peer looks once at every example.
         with meter.timed("examine"):
-            beliefs = [examine(peer, data) for peer in state.peers]
+            beliefs = [per_sample_losses(peer, data) for peer in state.peers]
             losses = torch.stack([normalize_losses(belief.losses) for belief in beliefs])
-            state.history = remember(state.history, losses, self.loss_memory)
+            state.history = append_epoch(state.history, losses, self.loss_memory)
             evidence = state.history.mean(0) if state.severe else losses
             p_clean = clean_probabilities(evidence, data.labels if self.mixture == "class" else None)
-            state.p_clean = state.peers[0].engine.agreed(p_clean)
+            state.p_clean = state.peers[0].engine.broadcast(p_clean)
         if state.severe is None:
             state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
         begin += 0 if state.severe else data.epochs_in(self.mild_warmup, 2 * self.batch_size, self.epochs)
@@ -139,10 +139,10 @@ class ScanMix:
         rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
         cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
-            for side in learners(state.peers, self.second_peer, self.average_decay):
+            for side in turns_with_ema(state.peers, self.second_peer, self.average_decay):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, epoch - begin, meter)
         with meter.timed("cluster"):
-            for side in learners(state.peers, self.second_peer, self.average_decay) if cluster_rate else ():
+            for side in turns_with_ema(state.peers, self.second_peer, self.average_decay) if cluster_rate else ():
                 self._cluster(side, agree[side], state, data, epoch, cluster_rate, meter)
         return meter.results() | {"rate/learn": rate, "rate/cluster": cluster_rate}
 
@@ -151,14 +151,21 @@ class ScanMix:
         return Predictor([classify(peer) for peer in state.peers])
 
     def _warm_up(
-        self, part: Part, labels: Tensor, rate: float, state: ScanMixState, data: TrainingData, epoch: int, meter: Meter
+        self,
+        part: TrainedPart,
+        labels: Tensor,
+        rate: float,
+        state: ScanMixState,
+        data: TrainingData,
+        epoch: int,
+        meter: Meter,
     ) -> dict[str, float]:
         """WarmUp(D, f): the classifier learns the labels, on features that no label has touched, or with them."""
         view = data.views.drawn(self.warmup_view)
         with meter.timed("warmup"):
-            for side in learners(state.peers, self.second_peer, self.average_decay):
+            for side in turns_with_ema(state.peers, self.second_peer, self.average_decay):
                 peer = state.peers[side].begin(self.share_momentum)
-                seen = labeled_views(data, view, labels, 2 * self.batch_size, f"warmup {side}", epoch, peer.own)
+                seen = labeled_views(data, view, labels, 2 * self.batch_size, f"warmup {side}", epoch, peer.shard)
                 warm_up(peer, part, seen, rate, self.confidence_weight, meter)
         return meter.results() | {"rate/warmup": rate}
 
@@ -172,14 +179,14 @@ class ScanMix:
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
         divided = divide(p_clean, self.clean_threshold, self.minimum_clean)
-        pairs = [map(peer.own, pair) for pair in paired(divided, self.batch_size, order, self.minimum_steps)]
+        pairs = [map(peer.shard, pair) for pair in paired(divided, self.batch_size, order, self.minimum_steps)]
         for step, (labeled, unlabeled) in enumerate(pairs):
-            views = data.looks(view, (labeled, labeled, unlabeled, unlabeled), draws)
+            views = data.sample_views(view, (labeled, labeled, unlabeled, unlabeled), draws)
             x, u, y, p = views[:2], views[2:], data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
             weight = self.unlabeled_weight * linear_ramp(since + step / len(pairs), self.unlabeled_ramp)
-            with learning(peer):
-                logits = peer.gather(peer.classifier(peer.encoder(mixed.inputs)))
+            peer.train()
+            logits = peer.logits(mixed.inputs)
             losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
             meter.add("learn", **losses._asdict())
             peer.step(losses.total, rate)
@@ -193,10 +200,10 @@ class ScanMix:
         view = data.views.drawn(self.severe_view if state.severe else self.view)
         order, draws, pick = data.generators(f"cluster {side}", epoch, "order", "views", "neighbors")
         partner = draw_neighbor(state.candidates, agree, pick)
-        for index in map(peer.own, batches(data.everything, self.cluster_batch_size, order, drop_last=True)):
-            anchors, neighbors = data.looks(view, (index, partner[index]), draws)
-            with learning(peer):
-                anchor, neighbor = head(peer.encoder(anchors)), head(peer.encoder(neighbors))
-            loss, consistency, entropy = scan_loss(peer.gather(anchor), peer.gather(neighbor), self.entropy_weight)
+        for index in map(peer.shard, batches(data.everything, self.cluster_batch_size, order, drop_last=True)):
+            anchors, neighbors = data.sample_views(view, (index, partner[index]), draws)
+            peer.train()
+            anchor, neighbor = (peer.all_gather(head(peer.encoder(seen))) for seen in (anchors, neighbors))
+            loss, consistency, entropy = scan_loss(anchor, neighbor, self.entropy_weight)
             meter.add("cluster", total=loss, consistency=consistency, entropy=entropy)
             peer.step(loss, rate)

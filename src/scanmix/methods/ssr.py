@@ -23,8 +23,8 @@ from scanmix.data.batches import TrainingData, forever
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, sweep
-from scanmix.networks.peer import Heads, Networks, Peer, learning, make_peer
+from scanmix.networks.inference import Predictor, classify, predict_all
+from scanmix.networks.peer import Heads, Networks, Peer, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,7 +32,7 @@ class SSR:
     """Defaults are those of CIFAR-10 with half of the labels wrong or more."""
 
     State: ClassVar[type[Networks]] = Networks
-    label_free: ClassVar[bool] = False
+    self_supervised: ClassVar[bool] = False
     heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
         "relabels what it is sure of, and learns from labels that a vote of their neighbors confirms",
@@ -62,26 +62,27 @@ class SSR:
         (peer,) = state.peers
         meter = Meter()
         with meter.timed("examine"):
-            features = sweep(peer.encoder, data, peer.engine)
+            features = predict_all(peer.encoder, data, peer.engine)
             labels = self._relabel(peer.classifier(features).detach().softmax(1), data.labels)
             neighbors = nearest_neighbors(features, min(self.num_neighbors, len(data) - 1))
             chosen = wins_vote(labels, neighbors, data.num_classes, self.select_threshold)
             chosen |= ~chosen.any()  # nothing is confirmed: all labels are taken as they are
-            state.p_clean = peer.engine.agreed((chosen & (labels == data.labels)).float().unsqueeze(0))
-            labels, chosen = peer.engine.agreed(labels), peer.engine.agreed(chosen)
+            state.p_clean = peer.engine.broadcast((chosen & (labels == data.labels)).float().unsqueeze(0))
+            labels, chosen = peer.engine.broadcast(labels), peer.engine.broadcast(chosen)
         steps = max(1, len(data) // self.batch_size)
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         weights = chosen / labels[chosen].bincount(minlength=data.num_classes).clamp(min=1)[labels]
         drawn = torch.multinomial(weights, steps * self.batch_size, replacement=True, generator=order)
         anything = forever(data.everything, self.batch_size, order)
-        with meter.timed("learn"), learning(peer):
-            for step, index in enumerate(map(peer.own, drawn.split(self.batch_size))):
+        peer.train()
+        with meter.timed("learn"):
+            for step, index in enumerate(map(peer.shard, drawn.split(self.batch_size))):
                 rate = cosine(self.learning_rate, self.final_rate, (epoch + step / steps) / self.epochs)
-                views = torch.cat(data.looks(data.views.strong, (index, index), draws))
+                views = torch.cat(data.sample_views(data.views.strong, (index, index), draws))
                 targets = F.one_hot(labels[index].repeat(2), data.num_classes).float()
                 mixed, targets = mixup(views, targets, self.mixup_alpha, mix)
-                logits = peer.gather(peer.classifier(peer.encoder(mixed)))
-                fit = soft_cross_entropy(logits, peer.gather(targets))
+                logits = peer.logits(mixed)
+                fit = soft_cross_entropy(logits, peer.all_gather(targets))
                 loss = fit + self.consistency(peer, data, anything, draws)
                 meter.add("learn", loss=loss, fit=fit)
                 peer.step(loss, rate)
@@ -131,9 +132,9 @@ class SSRPlus(SSR):
         self, peer: Peer, data: TrainingData, anything: Iterator[Tensor], draws: Generator
     ) -> Tensor | float:
         """-cos(predictor(projector(strong view)), projector(weak view)), without a gradient through the second."""
-        images = data.images[peer.own(next(anything))]
+        images = data.images[peer.shard(next(anything))]
         projector, predictor = peer.heads["projector"], peer.heads["predictor"]
-        ahead = predictor(projector(peer.gather(peer.encoder(data.views.strong(images, draws)))))
+        ahead = predictor(projector(peer.all_gather(peer.encoder(data.views.strong(images, draws)))))
         with torch.no_grad():
-            wanted = projector(peer.gather(peer.encoder(data.views.weak(images, draws))))
+            wanted = projector(peer.all_gather(peer.encoder(data.views.weak(images, draws))))
         return -self.consistency_weight * F.cosine_similarity(ahead, wanted).mean()

@@ -57,7 +57,7 @@ def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
     write_tensors(folder / "trajectory" / f"{snapshot.epoch:05d}.safetensors", tensors)
 
 
-def load_trajectory(folder: Path, epochs: int) -> list[Snapshot]:
+def load_dynamics(folder: Path, epochs: int) -> list[Snapshot]:
     """Read the snapshots of the first `epochs` epochs, in order; none where none were kept.
 
     Raises:
@@ -91,7 +91,7 @@ def _check(snapshot: Snapshot, first: Snapshot) -> None:
             raise ValueError(f"{name} of {tensor.dtype}")
 
 
-def division(p_clean: Tensor, threshold: float, examples: Examples) -> dict[str, float]:
+def clean_set_metrics(p_clean: Tensor, threshold: float, examples: Examples) -> dict[str, float]:
     """Measure what the peers call clean: size (mean over peers), estimated noise, true purity where known.
 
     What is no number was not asked about. Shape: p_clean (P, N).

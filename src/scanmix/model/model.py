@@ -22,12 +22,12 @@ from scanmix.blocks.clusters import match_clusters
 from scanmix.config import STRICT, Count, Table, UserError, build, check_type, dump, unknown_name
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
-from scanmix.distributed.engine import ALONE, Engine
+from scanmix.distributed.engine import SINGLE_PROCESS, Engine
 from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 from scanmix.methods import METHODS
 from scanmix.networks.encoders import NetworkSettings, build_encoder, settings_class
-from scanmix.networks.inference import SWEEP_BATCH, Predictor, guessing
+from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
 from scanmix.networks.preact_resnet import PreActResNet
 from scanmix.networks.resnet import ResNet
 
@@ -39,7 +39,7 @@ MOST_MEMBERS = 64
 NO_MODEL = "delete the folder of the model, then `scanmix resume RUN` makes it again from the checkpoint"
 
 
-class Seen(NamedTuple):
+class Outputs(NamedTuple):
     """What the networks of a model make of N images; on the CPU."""
 
     features: Tensor
@@ -59,7 +59,7 @@ class Model:
     class_names: tuple[str, ...]
     channels: int
     size: tuple[int, int]
-    engine: Engine = ALONE
+    engine: Engine = SINGLE_PROCESS
     """While it is trained: the processes that share its sweeps."""
 
     @property
@@ -68,9 +68,9 @@ class Model:
         return "vector" if self.views.dtype == torch.float32 else "image"
 
     @property
-    def label_free(self) -> bool:
+    def self_supervised(self) -> bool:
         """Whether its accuracy is measured after matching clusters with classes."""
-        return METHODS[self.method].label_free
+        return METHODS[self.method].self_supervised
 
     def logits(self, images: Pixels) -> Tensor:
         """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
@@ -78,13 +78,13 @@ class Model:
         Raises:
             UserError: the images have another type, other channels or another size than in training.
         """
-        return self._sweep(self.predictor, images)
+        return self._predict_all(self.predictor, images)
 
     def member_logits(self, images: Pixels) -> Tensor:
         """Logits of each network alone, on the CPU. Shape: (N, C, H, W) uint8 -> (P, N, C)."""
-        return torch.stack([self._sweep(member, images) for member in self.predictor.members])
+        return torch.stack([self._predict_all(member, images) for member in self.predictor.members])
 
-    def look(self, images: Pixels) -> Seen:
+    def look(self, images: Pixels) -> Outputs:
         """Features and logits of each network from one sweep. Shape: (N, C, H, W) uint8, or (N, D) vectors.
 
         Raises:
@@ -97,8 +97,8 @@ class Model:
             logits = [classifier(seen) for (_, classifier), seen in zip(members, features, strict=True)]
             return torch.cat([torch.stack(features, 1), torch.stack(logits, 1)], 2)
 
-        features, logits = self._sweep(both, images).tensor_split([-len(self.class_names)], 2)
-        return Seen(F.normalize(features, dim=2).flatten(1), logits.transpose(0, 1).contiguous())
+        features, logits = self._predict_all(both, images).tensor_split([-len(self.class_names)], 2)
+        return Outputs(F.normalize(features, dim=2).flatten(1), logits.transpose(0, 1).contiguous())
 
     def layers(self, images: Pixels) -> list[Tensor]:
         """Features of each network at its last blocks, means over places, and last what its classifier stands on.
@@ -112,7 +112,7 @@ class Model:
             widths[:] = [seen.shape[1] for seen in found]
             return torch.cat(found, 1)
 
-        together = self._sweep(all_of, images)
+        together = self._predict_all(all_of, images)
         return list(together.split(widths, 1))
 
     def predict_proba(self, images: Pixels) -> np.ndarray:
@@ -129,9 +129,9 @@ class Model:
         The clusters of a label-free method are first matched one to one with the classes as suits them best.
         Images known to be of no class are left out.
         """
-        examples = examples.without_foreign()
+        examples = examples.without_open_set()
         prediction, truth = torch.from_numpy(self.predict(examples)), truth_of(examples)
-        if self.label_free:
+        if self.self_supervised:
             prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
         return (prediction == truth).double().mean().item()
 
@@ -139,14 +139,14 @@ class Model:
         """Encoder and classifier of each network."""
         return [cast(nn.Sequential, member) for member in self.predictor.members]
 
-    def _sweep(self, network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
+    def _predict_all(self, network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
         pixels, device = self._checked(images), self.views.mean.device
 
         def batch(part: slice) -> Tensor:
-            return network(self.views.plain(pixels[part].to(device)))
+            return network(self.views.eval_view(pixels[part].to(device)))
 
-        with guessing(self.predictor, batch_statistics=False):
-            return torch.cat([rows.cpu() for rows in self.engine.in_turns(len(pixels), SWEEP_BATCH, batch)])
+        with inference(self.predictor, batch_statistics=False):
+            return torch.cat([rows.cpu() for rows in self.engine.sharded_map(len(pixels), INFERENCE_BATCH, batch)])
 
     def _checked(self, images: Pixels) -> Tensor:
         if isinstance(images, Examples):

@@ -7,7 +7,7 @@ from torch import nn
 
 
 @torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+def ema_update(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Move every weight and running statistic to decay * its own + (1 - decay) * the network's; counts are copied."""
     theirs = network.state_dict()
     for name, tensor in average.state_dict().items():

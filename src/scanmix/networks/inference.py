@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanmix.data.batches import TrainingData
-from scanmix.distributed.engine import ALONE, Engine
+from scanmix.distributed.engine import SINGLE_PROCESS, Engine
 from scanmix.networks.peer import Peer
 
-SWEEP_BATCH = 512
+INFERENCE_BATCH = 512
 
 
 class Predictor(nn.Module):
@@ -35,7 +35,7 @@ class Predictor(nn.Module):
 
 
 @contextmanager
-def guessing(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
+def inference(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
     """No gradients; batch statistics used and updated, or the running ones. Restores the mode."""
     was_training = network.training
     network.train(batch_statistics)
@@ -46,10 +46,12 @@ def guessing(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
         network.train(was_training)
 
 
-def sweep(network: nn.Module, data: TrainingData, engine: Engine = ALONE) -> Tensor:
+def predict_all(network: nn.Module, data: TrainingData, engine: Engine = SINGLE_PROCESS) -> Tensor:
     """One evaluation-mode pass without gradients over the plain views, in order. Shape: -> (N, ...)."""
-    with guessing(network, batch_statistics=False):
-        return torch.cat(list(engine.in_turns(len(data), SWEEP_BATCH, lambda part: network(data.plain(part)))))
+    with inference(network, batch_statistics=False):
+        return torch.cat(
+            list(engine.sharded_map(len(data), INFERENCE_BATCH, lambda part: network(data.eval_view(part))))
+        )
 
 
 def classify(peer: Peer) -> nn.Module:
@@ -57,17 +59,17 @@ def classify(peer: Peer) -> nn.Module:
     return nn.Sequential(peer.encoder, peer.classifier)
 
 
-class Belief(NamedTuple):
+class PerSample(NamedTuple):
     """What a peer holds of every example: loss of the given label (N,), predicted class (N,)."""
 
     losses: Tensor
     prediction: Tensor
 
 
-def examine(peer: Peer, data: TrainingData) -> Belief:
+def per_sample_losses(peer: Peer, data: TrainingData) -> PerSample:
     """One sweep: the cross-entropy of each given label and the prediction of each example."""
-    logits = sweep(classify(peer), data, peer.engine)
-    return Belief(F.cross_entropy(logits, data.labels, reduction="none"), logits.argmax(1))
+    logits = predict_all(classify(peer), data, peer.engine)
+    return PerSample(F.cross_entropy(logits, data.labels, reduction="none"), logits.argmax(1))
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:

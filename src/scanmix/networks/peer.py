@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
-from scanmix.networks.ema import follow
+from scanmix.networks.ema import ema_update
 from scanmix.networks.encoders import Encoder, NetworkSettings, equip, first_encoder
 
-SWEEP_BATCH = 512
+INFERENCE_BATCH = 512
 Heads: TypeAlias = Callable[[int], dict[str, nn.Module]]
 """Number of features -> fresh heads of a method's own, by name."""
 
@@ -45,7 +45,7 @@ class Peer(nn.Module):
         self.heads = nn.ModuleDict(heads(num_features) if heads else {})
         self.to(engine.device)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay)
-        self.followers: list[tuple[Peer, float]] = []
+        self.averages: list[tuple[Peer, float]] = []
         """Peers that are running averages of this one, each with its decay."""
 
     def begin(self, keep_momentum: bool) -> Peer:
@@ -54,13 +54,17 @@ class Peer(nn.Module):
             self.optimizer.state.clear()
         return self
 
-    def own(self, batch: Tensor) -> Tensor:
+    def shard(self, batch: Tensor) -> Tensor:
         """Return the rows of a batch of indices that this process learns from. Shape: (B,) -> (B / W,)."""
-        return self.engine.own(batch)
+        return self.engine.shard(batch)
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Return these rows of all processes, for a loss of the whole batch. Shape: (B, ...) -> (B x W, ...)."""
-        return self.engine.gather(rows)
+        return self.engine.all_gather(rows)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the classifier's logits for these rows of all processes. Shape: (B, C, H, W) -> (B x W, classes)."""
+        return self.all_gather(self.classifier(self.encoder(images)))
 
     def step(self, loss: Tensor, learning_rate: float) -> None:
         """Move every parameter that took part in `loss`."""
@@ -69,11 +73,11 @@ class Peer(nn.Module):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        for follower, decay in self.followers:
-            follow(follower, self, decay)
+        for follower, decay in self.averages:
+            ema_update(follower, self, decay)
 
 
-def restart(peer: Peer, fresh: Peer) -> None:
+def reset(peer: Peer, fresh: Peer) -> None:
     """Begin anew in place, with the weights of a fresh peer and no momentum."""
     peer.load_state_dict(fresh.state_dict())
     peer.optimizer.state.clear()
@@ -87,7 +91,7 @@ class Networks:
     p_clean: Tensor | None = None  # (P, N) of each label
 
 
-def sides(peers: list[Peer]) -> Iterator[int]:
+def training_turns(peers: list[Peer]) -> Iterator[int]:
     """Yield the peers to train, by their place: all in turn, or, where peers are what processes share, one's own.
 
     In that case each process is alone with its peer meanwhile, and sees the other as it was; then they are exchanged.
@@ -101,7 +105,7 @@ def sides(peers: list[Peer]) -> Iterator[int]:
     yield engine.rank
     for side, peer in enumerate(peers):
         peer.engine = engine
-        content = engine.told(functools.partial(_packed, peer), by=side)
+        content = engine.broadcast_bytes(functools.partial(_packed, peer), by=side)
         if engine.rank != side:
             saved = torch.load(io.BytesIO(content), map_location=engine.device, weights_only=True)
             peer.load_state_dict(saved["weights"])
@@ -114,19 +118,11 @@ def _packed(peer: Peer) -> bytes:
     return buffer.getvalue()
 
 
-def learners(peers: list[Peer], second: Literal["trained", "average"], decay: float) -> Iterator[int]:
+def turns_with_ema(peers: list[Peer], second: Literal["trained", "average"], decay: float) -> Iterator[int]:
     """Yield whose turn it is to learn: as `sides`, or the first alone, each step of which the second then follows."""
     first, follower = peers
-    first.followers = [(follower, decay)] if second == "average" else []
-    return sides(peers) if second == "trained" else iter((0,))
-
-
-@contextmanager
-def learning(*networks: nn.Module) -> Iterator[None]:
-    """Batch statistics used and updated, gradients kept."""
-    for network in networks:
-        network.train()
-    yield
+    first.averages = [(follower, decay)] if second == "average" else []
+    return training_turns(peers) if second == "trained" else iter((0,))
 
 
 def make_encoder(settings: NetworkSettings, channels: int, engine: Engine, name: str) -> Encoder:

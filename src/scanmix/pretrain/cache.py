@@ -58,7 +58,7 @@ def cached(
     """
     path = engine.cache and engine.cache / f"{stage}-{key}.safetensors"
     unfinished = path and path.with_suffix(".unfinished")
-    if stored := engine.told(lambda: _whole(path, lambda content: fits(parse_tensors(content)))):
+    if stored := engine.broadcast_bytes(lambda: _whole(path, lambda content: fits(parse_tensors(content)))):
         if unfinished is not None:
             with suppress(OSError):  # a kill may have come between the result and this
                 unfinished.unlink(missing_ok=True)
@@ -109,7 +109,7 @@ def resumable(
 
 def _restore(engine: Engine, path: Path | None, parts: Mapping[str, Any]) -> int:
     """Load the unfinished work at `path` into the parts; return how many epochs that was, 0 where there is none."""
-    content = engine.told(lambda: _whole(path, lambda found: _is_state(parse_state(found), parts)))
+    content = engine.broadcast_bytes(lambda: _whole(path, lambda found: _is_state(parse_state(found), parts)))
     if not content:
         return 0
     stored = parse_state(content, engine.device)

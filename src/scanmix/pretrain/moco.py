@@ -24,8 +24,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder
-from scanmix.networks.inference import sweep
-from scanmix.networks.peer import learning
+from scanmix.networks.inference import predict_all
 from scanmix.pretrain.cache import resumable
 from scanmix.pretrain.simclr import make_projector
 
@@ -116,19 +115,20 @@ def moco(settings: MoCo, encoder: Encoder, data: TrainingData, engine: Engine, u
             group["lr"] = cosine(settings.learning_rate, 0.0, epoch / settings.epochs)
         order, draws, mixing = (data.generator("moco", epoch, purpose) for purpose in ("order", "views", "shuffle"))
         meter = Meter()
-        with learning(query, key):
-            for index in batches(chosen, settings.batch_size, order, drop_last=True):
-                follow_weights(key, query, settings.key_momentum)
-                shuffled = torch.randperm(len(index), generator=mixing, device=mixing.device)
-                with torch.no_grad():
-                    keys = _in_parts(key, index[shuffled], parts, data, engine, draws)[shuffled.argsort()]
-                queries = _in_parts(query, index, parts, data, engine, draws)
-                loss = info_nce(queries, keys, queue.keys, settings.contrast_temperature)
-                meter.add("moco", loss=loss)
-                optimizer.zero_grad(set_to_none=True)
-                engine.backward(loss, query)
-                optimizer.step()
-                queue.add(keys)
+        query.train()
+        key.train()
+        for index in batches(chosen, settings.batch_size, order, drop_last=True):
+            follow_weights(key, query, settings.key_momentum)
+            shuffled = torch.randperm(len(index), generator=mixing, device=mixing.device)
+            with torch.no_grad():
+                keys = _in_parts(key, index[shuffled], parts, data, engine, draws)[shuffled.argsort()]
+            queries = _in_parts(query, index, parts, data, engine, draws)
+            loss = info_nce(queries, keys, queue.keys, settings.contrast_temperature)
+            meter.add("moco", loss=loss)
+            optimizer.zero_grad(set_to_none=True)
+            engine.backward(loss, query)
+            optimizer.step()
+            queue.add(keys)
         note = f"loss {meter.results()['moco/loss']:.3f}"
         engine.tick(TITLE, epoch + 1, settings.epochs, note)
 
@@ -136,8 +136,8 @@ def moco(settings: MoCo, encoder: Encoder, data: TrainingData, engine: Engine, u
     resumable(engine, unfinished, state, settings.epochs, run_epoch, TITLE)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     if settings.neighbors_of == "encoder":
-        return {**weights, "embedding": F.normalize(sweep(encoder, data, engine), dim=1)}
-    return {**weights, "embedding": sweep(query, data, engine)}
+        return {**weights, "embedding": F.normalize(predict_all(encoder, data, engine), dim=1)}
+    return {**weights, "embedding": predict_all(query, data, engine)}
 
 
 @torch.no_grad()
@@ -159,6 +159,6 @@ def _in_parts(
     network: nn.Module, index: Tensor, parts: int, data: TrainingData, engine: Engine, draws: torch.Generator
 ) -> Tensor:
     """Embed a view of each image, each part of the batch by its own statistics; all processes' rows are returned."""
-    views = data.views.contrastive(data.images[engine.own(index)], draws)
+    views = data.views.contrastive(data.images[engine.shard(index)], draws)
     parts = min(parts, len(views) // 2) or 1  # batch norm cannot learn from one image
-    return engine.gather(torch.cat([network(part) for part in views.tensor_split(parts)]))[: len(index)]
+    return engine.all_gather(torch.cat([network(part) for part in views.tensor_split(parts)]))[: len(index)]

@@ -21,7 +21,7 @@ from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
-from scanmix.networks.peer import Peer, learning
+from scanmix.networks.peer import Peer
 from scanmix.pretrain.cache import resumable
 
 TITLE = "Clustering (SCAN)"
@@ -61,16 +61,16 @@ def cluster(
         partner = draw_neighbor(candidates, all_allowed, data.generator("scan", epoch, "neighbors"))
         draws = data.generator("scan", epoch, "views")
         meter = Meter()
-        with learning(peer):
-            order = data.generator("scan", epoch, "order")
-            for index in map(engine.own, batches(data.everything, settings.batch_size, order, drop_last=True)):
-                seen = data.looks(data.views.strong, (index, partner[index]), draws)
-                anchor, neighbor = (engine.gather(peer.clusterer(peer.encoder(view))) for view in seen)
-                loss, consistency, entropy = scan_loss(anchor, neighbor, settings.entropy_weight)
-                meter.add("scan", total=loss, consistency=consistency, entropy=entropy)
-                optimizer.zero_grad(set_to_none=True)
-                engine.backward(loss, parts)
-                optimizer.step()
+        peer.train()
+        order = data.generator("scan", epoch, "order")
+        for index in map(engine.shard, batches(data.everything, settings.batch_size, order, drop_last=True)):
+            seen = data.sample_views(data.views.strong, (index, partner[index]), draws)
+            anchor, neighbor = (engine.all_gather(peer.clusterer(peer.encoder(view))) for view in seen)
+            loss, consistency, entropy = scan_loss(anchor, neighbor, settings.entropy_weight)
+            meter.add("scan", total=loss, consistency=consistency, entropy=entropy)
+            optimizer.zero_grad(set_to_none=True)
+            engine.backward(loss, parts)
+            optimizer.step()
         note = f"consistency {meter.results()['scan/consistency']:.3f}"
         engine.tick(TITLE, epoch + 1, settings.epochs, note)
 

@@ -23,8 +23,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder
-from scanmix.networks.inference import sweep
-from scanmix.networks.peer import learning
+from scanmix.networks.inference import predict_all
 from scanmix.pretrain.cache import resumable
 
 TITLE = "Pre-training (SimCLR)"
@@ -95,20 +94,20 @@ def simclr(settings: SimCLR, encoder: Encoder, data: TrainingData, engine: Engin
         order = data.generator("simclr", epoch, "order")
         draws = data.generator("simclr", epoch, "views")
         meter = Meter()
-        with learning(network):
-            for index in map(engine.own, batches(data.everything, settings.batch_size, order, drop_last=True)):
-                images = data.images[index]
-                views = torch.cat([data.views.contrastive(images, draws), data.views.contrastive(images, draws)])
-                first, second = network(views).chunk(2)
-                # The negatives are those of all processes.
-                loss = loss_of(engine.gather(first), engine.gather(second), settings.contrast_temperature)
-                meter.add("simclr", loss=loss)
-                optimizer.zero_grad(set_to_none=True)
-                engine.backward(loss, network)
-                optimizer.step()
+        network.train()
+        for index in map(engine.shard, batches(data.everything, settings.batch_size, order, drop_last=True)):
+            images = data.images[index]
+            views = torch.cat([data.views.contrastive(images, draws), data.views.contrastive(images, draws)])
+            first, second = network(views).chunk(2)
+            # The negatives are those of all processes.
+            loss = loss_of(engine.all_gather(first), engine.all_gather(second), settings.contrast_temperature)
+            meter.add("simclr", loss=loss)
+            optimizer.zero_grad(set_to_none=True)
+            engine.backward(loss, network)
+            optimizer.step()
         note = f"loss {meter.results()['simclr/loss']:.3f}"
         engine.tick(TITLE, epoch + 1, settings.epochs, note)
 
     resumable(engine, unfinished, {"network": network, "optimizer": optimizer}, settings.epochs, run_epoch, TITLE)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    return {**weights, "embedding": sweep(network, data, engine)}
+    return {**weights, "embedding": predict_all(network, data, engine)}

@@ -21,7 +21,7 @@ from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder, NetworkSettings
-from scanmix.networks.inference import examine, sweep
+from scanmix.networks.inference import per_sample_losses, predict_all
 from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.pretrain.cache import cached, content_key
 from scanmix.pretrain.moco import MoCo, moco
@@ -75,7 +75,7 @@ def pretrain(
     }
     encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
     if pretraining.epochs == 0:
-        first: Tensors = {"embedding": sweep(nn.Flatten(), data, engine)}
+        first: Tensors = {"embedding": predict_all(nn.Flatten(), data, engine)}
     else:
         first = cached(
             engine,
@@ -86,7 +86,7 @@ def pretrain(
         )
     encoder_weights = under("encoder.", first)
     embedding, wanted = first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1)
-    neighbors = engine.agreed(nearest_neighbors(embedding, wanted, pretraining.exact_neighbors))
+    neighbors = engine.broadcast(nearest_neighbors(embedding, wanted, pretraining.exact_neighbors))
     if clustering.epochs == 0:
         return Pretrained(neighbors, encoder_weights, {})
 
@@ -146,9 +146,9 @@ def current_neighbors(peers: Sequence[Peer], data: TrainingData, num_neighbors: 
     The cosine of two examples is the mean of the peers' cosines. Shape: -> as `candidate_neighbors`.
     """
     engine = peers[0].engine
-    features = torch.cat([F.normalize(sweep(peer.encoder, data, engine), dim=1) for peer in peers], 1)
+    features = torch.cat([F.normalize(predict_all(peer.encoder, data, engine), dim=1) for peer in peers], 1)
     neighbors = nearest_neighbors(features, min(num_neighbors, len(data) - 1))
-    return candidate_neighbors(engine.agreed(neighbors), include_self)
+    return candidate_neighbors(engine.broadcast(neighbors), include_self)
 
 
 def load_into(peers: Sequence[Peer], pretrained: Pretrained, named_by: TrainingData | None = None) -> None:
@@ -172,7 +172,7 @@ def name_clusters(peer: Peer, data: TrainingData) -> None:
     A classifier that starts as the clustering head must first learn which cluster is which class. One count over
     all examples answers that better than the few steps of gradient descent that small data affords.
     """
-    classes = match_clusters(examine(peer, data).prediction, data.labels, data.num_classes)
+    classes = match_clusters(per_sample_losses(peer, data).prediction, data.labels, data.num_classes)
     rename_outputs(peer.classifier, classes)
 
 

@@ -14,11 +14,11 @@ from markupsafe import Markup
 
 from scanmix.config import UserError
 from scanmix.model.dynamics import Snapshot
-from scanmix.report.findings import Findings
-from scanmix.report.plots import Bar, Line, Mark, bar_chart, histogram, line_chart
+from scanmix.report.findings import RunFindings
+from scanmix.report.plots import BarSeries, LineSeries, Mark, bar_chart, histogram, line_chart
 from scanmix.training import Run
 
-Runs = Mapping[str, Findings]
+Runs = Mapping[str, RunFindings]
 """One run or two, by what they are called."""
 
 NO_LOSS = ("seconds", "rate", "elbo")
@@ -37,7 +37,7 @@ STAGES = {
 """Plain words for the stages of `metrics.jsonl`."""
 
 
-class Row(NamedTuple):
+class ChartRow(NamedTuple):
     """Figures of one run."""
 
     name: str
@@ -51,7 +51,7 @@ def accuracy_chart(runs: Runs) -> Markup | None:
         epochs, shares = _values(found.run, "accuracy")
         if not epochs:
             continue
-        lines.append(Line(name, epochs, shares, tone))
+        lines.append(LineSeries(name, epochs, shares, tone))
         best = int(np.argmax(shares))
         marks += [
             Mark("mean", epochs[-10:][0], float(np.mean(shares[-10:])), tone, epochs[-1]),
@@ -65,7 +65,7 @@ def accuracy_chart(runs: Runs) -> Markup | None:
     )
 
 
-def loss_rows(runs: Runs) -> list[Row]:
+def loss_rows(runs: Runs) -> list[ChartRow]:
     """For each run the losses of every stage it has, each stage in a figure of its own."""
     rows = []
     for name, found in runs.items():
@@ -77,18 +77,18 @@ def loss_rows(runs: Runs) -> list[Row]:
                 stages.setdefault(stage, []).append(loss)
         figures = []
         for stage, losses in stages.items():
-            lines = [Line(loss, *_values(found.run, f"{stage}/{loss}"), tone) for tone, loss in enumerate(losses)]
+            lines = [LineSeries(loss, *_values(found.run, f"{stage}/{loss}"), tone) for tone, loss in enumerate(losses)]
             heading = STAGES.get(stage, stage).capitalize()
             figures.append(line_chart(f"{name}: losses, {heading}", heading, lines, "epoch", size=SMALL))
         if figures:
-            rows.append(Row(name, figures))
+            rows.append(ChartRow(name, figures))
     return rows
 
 
-def bound_rows(runs: Runs) -> list[Row]:
+def bound_rows(runs: Runs) -> list[ChartRow]:
     """For each run that measured Eq. 4 its figures."""
     found = {name: bound_charts(name, each.run) for name, each in runs.items()}
-    return [Row(name, figures) for name, figures in found.items() if figures]
+    return [ChartRow(name, figures) for name, figures in found.items() if figures]
 
 
 def bound_charts(name: str, run: Run) -> list[Markup]:
@@ -107,7 +107,7 @@ def bound_charts(name: str, run: Run) -> list[Markup]:
     }  # fmt: skip
     figures = []
     for heading, curves in groups.items():
-        lines = [Line(term, epochs, values, tone) for tone, (term, values) in enumerate(curves.items())]
+        lines = [LineSeries(term, epochs, values, tone) for tone, (term, values) in enumerate(curves.items())]
         title = f"{name}: {heading}"
         figures.append(line_chart(title, title, lines, "epoch", size=SMALL))
     return figures
@@ -127,13 +127,13 @@ def belief_charts(runs: Runs) -> list[Markup]:
         if not epochs:
             continue
         total, actual = found.run.about["num_examples"], found.run.noise.actual
-        sizes.append(Line(name, epochs, [count / total for count in counts], tone))
+        sizes.append(LineSeries(name, epochs, [count / total for count in counts], tone))
         if actual is not None:
             known[1 - actual] = [epochs[0], epochs[-1]]
         epochs, shares = _values(found.run, "clean_purity")
-        purities += [Line(name, epochs, shares, tone)] if epochs else []
+        purities += [LineSeries(name, epochs, shares, tone)] if epochs else []
     sizes += [
-        Line("right in truth", ends, [share, share], len(runs) + place)
+        LineSeries("right in truth", ends, [share, share], len(runs) + place)
         for place, (share, ends) in enumerate(known.items())
     ]
     named = (("Labels believed, of all", sizes), ("Right ones among those believed", purities))
@@ -157,7 +157,7 @@ def chosen_epochs(runs: Runs, asked: Sequence[int]) -> dict[str, list[Snapshot]]
     return chosen
 
 
-def loss_histograms(runs: Runs, asked: Sequence[int] = ()) -> list[Row]:
+def loss_histograms(runs: Runs, asked: Sequence[int] = ()) -> list[ChartRow]:
     """Losses of the given labels, mean over networks: right and wrong ones apart where the truth is known.
 
     One scale for all figures; what lies beyond 99 % of the losses stands in the last bin.
@@ -179,21 +179,21 @@ def loss_histograms(runs: Runs, asked: Sequence[int] = ()) -> list[Row]:
             heading = f"After epoch {snapshot.epoch}"
             figures.append(histogram(f"{name}: {heading}", heading, edges.tolist(), counts, "loss of the given label"))
         if figures:
-            rows.append(Row(name, figures))
+            rows.append(ChartRow(name, figures))
     return rows
 
 
-def seconds_rows(runs: Runs) -> list[Row]:
+def seconds_rows(runs: Runs) -> list[ChartRow]:
     """For each run what its stages took; those too short to be seen are left out."""
     rows = []
     for name, found in runs.items():
         bars = seconds_of(found.run)
         shown = [bar for bar in bars if bar.value >= LEAST_SHARE * sum(other.value for other in bars) > 0]
-        rows += [Row(name, [bar_chart(f"{name}: seconds by stage", shown)])] if shown else []
+        rows += [ChartRow(name, [bar_chart(f"{name}: seconds by stage", shown)])] if shown else []
     return rows
 
 
-def seconds_of(run: Run) -> list[Bar]:
+def seconds_of(run: Run) -> list[BarSeries]:
     """Return seconds by stage over the whole run; what an epoch took beyond its stages is "the rest of the epochs"."""
     totals: dict[str, float] = {}
     for line in run.metrics:
@@ -206,7 +206,7 @@ def seconds_of(run: Run) -> list[Bar]:
     named = {STAGES.get(stage, stage): totals[stage] for stage in order}
     named |= {"the rest of the epochs": max(rest, 0.0), f"measuring on test {run.settings.kind}s": evaluate}
     whole = sum(named.values())
-    return [Bar(name, value, f"{value:,.1f} s ({value / (whole or 1):.0%})") for name, value in named.items()]
+    return [BarSeries(name, value, f"{value:,.1f} s ({value / (whole or 1):.0%})") for name, value in named.items()]
 
 
 def _values(run: Run, key: str) -> tuple[list[int], list[float]]:

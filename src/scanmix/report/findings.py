@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scanmix.audit import Audit, Evidence
-from scanmix.audit import audit as weigh
+from scanmix.audit import Audit, Evidence, score_labels
 from scanmix.config import Table, UserError, read_toml
 from scanmix.data.examples import Examples
 from scanmix.evaluate.accuracy import evaluate_run
-from scanmix.model.dynamics import Snapshot, load_trajectory
+from scanmix.model.dynamics import Snapshot, load_dynamics
 from scanmix.progress import Bar
 from scanmix.training import Run, open_run
 
@@ -25,7 +24,7 @@ STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Findings:
+class RunFindings:
     """What is known of one run. Legend: N examples."""
 
     run: Run
@@ -68,7 +67,7 @@ class Findings:
         return None if self.truth is None else (self.truth != self.given).numpy()
 
 
-def gather(folder: str | Path, bar: Bar) -> Findings:
+def collect_findings(folder: str | Path, bar: Bar) -> RunFindings:
     """Read a run, weigh its labels and measure it again.
 
     Raises:
@@ -76,7 +75,7 @@ def gather(folder: str | Path, bar: Bar) -> Findings:
     """
     run, folder = open_run(folder), Path(folder)
     text = (folder / "run.toml").read_text(encoding="utf-8")
-    snapshots = load_trajectory(folder, len(run.metrics))
+    snapshots = load_dynamics(folder, len(run.metrics))
     bar.advance(note="labels")
     labels: Evidence | Examples | None = None
     audit, no_audit, pictures, no_pictures = None, "", None, ""
@@ -84,7 +83,7 @@ def gather(folder: str | Path, bar: Bar) -> Findings:
         if not run.finished:
             labels = run.training_data()  # the right and the wrong have losses before there is an audit
         labels = evidence = run.evidence()
-        audit = weigh(evidence)
+        audit = score_labels(evidence)
         pictures, no_pictures = _pictures(run, evidence)
     except UserError as error:
         no_audit = str(error)
@@ -96,7 +95,7 @@ def gather(folder: str | Path, bar: Bar) -> Findings:
         no_test = str(error)
     bar.advance()
     rounds, no_rounds = (None, "") if audit is None or "decided" not in audit else _rounds(folder, audit)
-    return Findings(
+    return RunFindings(
         run=run, folder=folder, versions=read_toml(folder / "run.toml").get("versions", {}), toml=text,
         snapshots=snapshots, labels=labels, audit=audit, no_audit=no_audit, pictures=pictures,
         no_pictures=no_pictures, test=test, no_test=no_test, rounds=rounds,
@@ -125,7 +124,7 @@ def _pictures(run: Run, evidence: Evidence) -> tuple[Sequence[str] | Tensor | No
         return None, str(error)
 
 
-def names_of(runs: Sequence[Findings]) -> list[str]:
+def names_of(runs: Sequence[RunFindings]) -> list[str]:
     """Return what to call each run: its method, where that tells them apart, else its folder."""
     for names in (
         [found.run.settings.method for found in runs],

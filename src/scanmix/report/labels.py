@@ -13,8 +13,8 @@ from markupsafe import Markup
 from scanmix.audit import Audit
 from scanmix.data.examples import measure_transition
 from scanmix.report.curves import Runs
-from scanmix.report.findings import Findings
-from scanmix.report.plots import Interval, Line, heat_map, interval_chart, line_chart
+from scanmix.report.findings import RunFindings
+from scanmix.report.plots import Interval, LineSeries, heat_map, interval_chart, line_chart
 
 MOST_CLASSES = 40
 """Classes in a heat map; of more, those with most wrong labels are shown."""
@@ -75,7 +75,7 @@ def left_out(audit: Audit) -> int:
     return max(0, len(audit.class_names) - MOST_CLASSES)
 
 
-def class_rows(found: Findings) -> list[ClassRow]:
+def class_rows(found: RunFindings) -> list[ClassRow]:
     """Return the classes, those with the largest share of wrong labels first."""
     names = found.run.class_names
     judged: list[dict[str, Any]] = [{"class": name, "labels": 0, "expected_wrong": 0.0} for name in names]
@@ -89,7 +89,7 @@ def class_rows(found: Findings) -> list[ClassRow]:
     return rows
 
 
-def confused_pairs(found: Findings) -> list[Pair]:
+def confused_pairs(found: RunFindings) -> list[Pair]:
     """Return the pairs with most wrong labels between them."""
     if found.audit is None:
         return []
@@ -105,16 +105,16 @@ def confused_pairs(found: Findings) -> list[Pair]:
     ]  # fmt: skip
 
 
-def expected_chart(found: Findings) -> Markup | None:
+def expected_chart(found: RunFindings) -> Markup | None:
     """How many wrong labels to expect among the first rows of the audit; and how many there are, where known."""
     if found.audit is None:
         return None
     expected, wrong = found.audit["expected_wrong"], found.wrong
     rows = np.unique(np.linspace(0, len(expected) - 1, min(MOST_ROWS, len(expected))).round().astype(int))
-    lines = [Line("expected", (rows + 1).tolist(), expected[rows].tolist(), 0)]
+    lines = [LineSeries("expected", (rows + 1).tolist(), expected[rows].tolist(), 0)]
     if wrong is not None:
         actual = wrong[found.audit.order].cumsum()
-        lines.append(Line("in truth", (rows + 1).tolist(), actual[rows].tolist(), 1))
+        lines.append(LineSeries("in truth", (rows + 1).tolist(), actual[rows].tolist(), 1))
     limits = (0.0, max(line.y[-1] for line in lines) * 1.05 + 1)
     return line_chart(
         "Wrong labels among the most doubtful", "Wrong labels among those looked at", lines,
@@ -131,7 +131,7 @@ def _map(title: str, shares: np.ndarray, audit: Audit) -> Markup:
     return heat_map(title, shares, names, "true class", "given label")
 
 
-def _tested(found: Findings, c: int) -> tuple[int | None, float | None, str]:
+def _tested(found: RunFindings, c: int) -> tuple[int | None, float | None, str]:
     """How many test images a class has, the share that is found, and what the rest is most often taken for."""
     if found.test is None:
         return None, None, ""
@@ -145,6 +145,6 @@ def _tested(found: Findings, c: int) -> tuple[int | None, float | None, str]:
     )
 
 
-def _count(found: Findings, true: int, given: int) -> int | None:
+def _count(found: RunFindings, true: int, given: int) -> int | None:
     """Labels of a pair that are known."""
     return None if found.truth is None else int(((found.truth == true) & (found.given == given)).sum())

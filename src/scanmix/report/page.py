@@ -15,7 +15,7 @@ from scanmix.files import write_text
 from scanmix.progress import progress
 from scanmix.report import curves, labels, sheet
 from scanmix.report.command import changed_settings, difference, train_command
-from scanmix.report.findings import STEPS, Findings, gather, names_of
+from scanmix.report.findings import STEPS, RunFindings, collect_findings, names_of
 
 
 def write_report(
@@ -34,13 +34,13 @@ def write_report(
     """
     folders = [folder, *([] if compare is None else [compare])]
     with progress("report", len(folders) * STEPS) as bar:
-        page = render([gather(each, bar) for each in folders], epochs)
+        page = render([collect_findings(each, bar) for each in folders], epochs)
     path = Path(folder) / "report.html" if out is None else Path(out)
     write_text(path, page)
     return path
 
 
-def render(found: Sequence[Findings], epochs: Sequence[int] = ()) -> str:
+def render(found: Sequence[RunFindings], epochs: Sequence[int] = ()) -> str:
     """Return the page about the first of one or two runs, with the other beside it."""
     environment = Environment(
         loader=PackageLoader("scanmix.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
@@ -50,7 +50,7 @@ def render(found: Sequence[Findings], epochs: Sequence[int] = ()) -> str:
     return environment.get_template("report.html").render(_context(found, epochs))
 
 
-def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, Any]:
+def _context(found: Sequence[RunFindings], epochs: Sequence[int]) -> Mapping[str, Any]:
     """What the template puts in words."""
     main, runs = found[0], dict(zip(names_of(found), found, strict=True))
     cards = sheet.contact_sheet(main)
@@ -61,7 +61,7 @@ def _context(found: Sequence[Findings], epochs: Sequence[int]) -> Mapping[str, A
         "audit": main.audit,
         "summary": None if main.audit is None else main.audit.summary(),
         "decided": 0 if main.audit is None else int(main.audit.decided.sum()),
-        "label_free": any(line.get("accuracy_after_matching") for each in found for line in each.run.metrics),
+        "self_supervised": any(line.get("accuracy_after_matching") for each in found for line in each.run.metrics),
         "runs": runs,
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "changes": changed_settings(main.run.settings),

@@ -32,7 +32,7 @@ STRONG = 0.44
 """Share from which a cell is so strong that its number takes the other color: right for the colors of both themes."""
 
 
-class Line(NamedTuple):
+class LineSeries(NamedTuple):
     """One curve."""
 
     name: str
@@ -51,7 +51,7 @@ class Mark(NamedTuple):
     x_end: float = 0.0
 
 
-class Bar(NamedTuple):
+class BarSeries(NamedTuple):
     """One bar with what is written beside it."""
 
     name: str
@@ -70,7 +70,7 @@ class Interval(NamedTuple):
 
 
 def line_chart(
-    title: str, heading: str, lines: Sequence[Line], x_label: str, *, percent: bool = False,
+    title: str, heading: str, lines: Sequence[LineSeries], x_label: str, *, percent: bool = False,
     limits: tuple[float, float] | None = None, marks: Sequence[Mark] = (), size: tuple[int, int] = (640, 280),
 ) -> Markup:  # fmt: skip
     """Return curves over a common x; y runs over `limits`, else over what there is."""
@@ -142,7 +142,7 @@ def heat_map(
     return figure(title, words, room + side + 4, top + side + 4, *parts)
 
 
-def bar_chart(title: str, bars: Sequence[Bar], *, width: int = 640) -> Markup:
+def bar_chart(title: str, bars: Sequence[BarSeries], *, width: int = 640) -> Markup:
     """Return horizontal bars from zero, each with its name before and its text behind it."""
     room = 20 + CHARACTER * max(len(bar.name) for bar in bars)
     behind = 20 + CHARACTER * max(len(bar.text) for bar in bars)
@@ -199,7 +199,7 @@ def _cell(share: float, tip: str, x: float, y: float, size: float, written: bool
     return square + label(f"{100 * share:.0f}", x + size / 2, y + size / 2 + 4, kind=kind)
 
 
-def _curve(line: Line, x: Scale, y: Scale) -> Markup:
+def _curve(line: LineSeries, x: Scale, y: Scale) -> Markup:
     """A line, or a dot where there is but one point."""
     if len(line.x) == 1:
         return tag("circle", cx=x(line.x[0]), cy=y(line.y[0]), r=4, class_=f"dot {tone(line.tone)}")
@@ -224,6 +224,6 @@ def _padded(values: Sequence[float], percent: bool) -> tuple[float, float]:
     return (max(low - room, 0.0), min(high + room, 1.0)) if percent else (low - room, high + room)
 
 
-def _in_words(line: Line, x_label: str, percent: bool) -> str:
+def _in_words(line: LineSeries, x_label: str, percent: bool) -> str:
     first, last = (f"{100 * value:.1f} %" if percent else f"{value:.4g}" for value in (line.y[0], line.y[-1]))
     return f"{line.name}: {first} at {x_label} {line.x[0]:g}, {last} at {x_label} {line.x[-1]:g}"

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN
+from scanmix.data.examples import OPEN_SET
 from scanmix.data.readers.pictures import preview
-from scanmix.report.findings import Findings
+from scanmix.report.findings import RunFindings
 
 CARDS = 48
 NEIGHBORS = 6
@@ -58,7 +58,7 @@ class Card(NamedTuple):
     neighbors: list[Neighbor]
 
 
-def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
+def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
     """Return the most doubtful labels that nobody has decided, as cards; none without an audit.
 
     Without images where there are no pictures.
@@ -97,7 +97,7 @@ def contact_sheet(found: Findings, count: int = CARDS) -> list[Card]:
 
 
 def _class_name(names: Sequence[str], label: int) -> str:
-    return "none of the classes" if label == FOREIGN else names[label]
+    return "none of the classes" if label == OPEN_SET else names[label]
 
 
 def _seen(source: str | Tensor, most: int) -> Image.Image | None:

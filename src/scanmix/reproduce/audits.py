@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from scanmix.audit import Audit, audit
+from scanmix.audit import Audit, score_labels
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
@@ -118,7 +118,7 @@ def _score_all(rate: float, seed: int, folds: int, overrides: Overrides) -> Iter
     settings = overrides.get("cross_entropy", {})
     probs = cross_validated(noisy, folds, seed, show=False, method="cross_entropy", **settings)
     seconds = time.monotonic() - began
-    arrays = audit(evidence_from_arrays(noisy.labels.numpy(), probs, class_names=noisy.class_names))
+    arrays = score_labels(evidence_from_arrays(noisy.labels.numpy(), probs, class_names=noisy.class_names))
     yield _ours("folds", arrays, noisy, rate, seed, seconds)
     yield _cleanlab(probs, noisy, rate, seed, seconds)
 

@@ -14,9 +14,9 @@ from markupsafe import Markup
 
 from scanmix.audit.stored import load_evidence
 from scanmix.config import UserError
-from scanmix.model.dynamics import Snapshot, load_trajectory
+from scanmix.model.dynamics import Snapshot, load_dynamics
 from scanmix.report.curves import SMALL, bound_charts, broken_assumptions
-from scanmix.report.plots import Line, histogram, line_chart
+from scanmix.report.plots import LineSeries, histogram, line_chart
 from scanmix.training import Run, open_run
 
 BINS = 40
@@ -58,7 +58,7 @@ def figure3(folders: Sequence[Path]) -> Figure:
         if len(run.accuracies) < 2:
             raise UserError(f"{run.folder} has no curve of test accuracy")
         best, last = max(run.accuracies), float(np.mean(run.accuracies[-10:]))
-        lines.append(Line(name, list(range(1, len(run.accuracies) + 1)), run.accuracies, tone))
+        lines.append(LineSeries(name, list(range(1, len(run.accuracies) + 1)), run.accuracies, tone))
         words.append(f"{name} has {100 * last:.1f} % in its last ten epochs, {100 * (best - last):.1f} below its best")
     drawn = line_chart("Accuracy by epoch", "Test accuracy", lines, "epoch", percent=True, size=(560, 280))
     return Figure(_alone([drawn], 560, 280), f"Test accuracy by epoch, {_noise(runs)}: {'; '.join(words)}.")
@@ -125,7 +125,7 @@ def rank_share(large: np.ndarray, small: np.ndarray) -> float:
 def _early(run: Run) -> tuple[Snapshot, np.ndarray]:
     """The first snapshot in which labels were divided, else the first; and which labels are wrong. Shape: (N,) bool."""
     assert run.folder is not None
-    kept = load_trajectory(run.folder, len(run.metrics))
+    kept = load_dynamics(run.folder, len(run.metrics))
     evidence = load_evidence(run.folder)
     if not kept or evidence.true_labels is None:
         what = "losses of its epochs" if not kept else "true labels"

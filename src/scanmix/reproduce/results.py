@@ -47,9 +47,9 @@ class Result:
     torch: str = ""
 
     @property
-    def label_free(self) -> bool:
+    def self_supervised(self) -> bool:
         """Whether it did not depend on the noise, and was measured after matching."""
-        return METHODS[self.method].label_free
+        return METHODS[self.method].self_supervised
 
 
 def read_result(run: Run, noise: str) -> Result:
@@ -111,7 +111,7 @@ def to_csv(table: ResultTable, results: Sequence[Result]) -> str:
 
 def to_markdown(table: ResultTable, results: Sequence[Result], command: str, machine: str, seconds: float) -> str:
     """Return the page of a table: accuracies, seconds, noise rates, and what the marks mean."""
-    expected = sum(1 if METHODS[method].label_free else len(table.noises) for method in table.methods)
+    expected = sum(1 if METHODS[method].self_supervised else len(table.noises) for method in table.methods)
     expected *= len(table.seeds)
     several = len(table.seeds) > 1
     remarks = [
@@ -122,7 +122,7 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
         remarks.append(
             f"Mean ± standard deviation over seeds 0 to {len(table.seeds) - 1}, as far as they are finished."
         )
-    if any(result.label_free for result in results):
+    if any(result.self_supervised for result in results):
         remarks.append(
             "¹ after matching clusters with true classes, which no other method is given. It learns without labels, "
             f"so it was trained once{' for each seed' if several else ''}, and its result stands in every column."
@@ -159,7 +159,7 @@ Show = Callable[[Sequence[Result], str], str]
 def _grid(table: ResultTable, results: Sequence[Result], show: Show) -> str:
     rows = []
     for method in table.methods:
-        mark = " ¹" if METHODS[method].label_free else ""
+        mark = " ¹" if METHODS[method].self_supervised else ""
         rows.append([method + mark, *(show(_find(results, method, noise), noise) for noise in table.noises)])
     return _table(["method", *table.noises], rows)
 
@@ -171,7 +171,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _find(results: Sequence[Result], method: str, noise: str) -> list[Result]:
     """Return the runs that stand in a field: one per seed; label-free ones stand in every column."""
-    return [result for result in results if result.method == method and (result.noise == noise or result.label_free)]
+    return [
+        result for result in results if result.method == method and (result.noise == noise or result.self_supervised)
+    ]
 
 
 def _accuracy(table: ResultTable, results: Sequence[Result], found: Sequence[Result], noise: str) -> str:
@@ -221,7 +223,7 @@ def _printed(table: ResultTable, found: Sequence[Result], paper: Mapping[str, fl
 
 def _tests(table: ResultTable, results: Sequence[Result]) -> list[str]:
     """Whether ScanMix is another than each other method by more than its seeds vary, where there are several seeds."""
-    rivals = [method for method in table.methods if method != "scanmix" and not METHODS[method].label_free]
+    rivals = [method for method in table.methods if method != "scanmix" and not METHODS[method].self_supervised]
     if len(table.seeds) < 2 or "scanmix" not in table.methods or not rivals:
         return []
     rows = []

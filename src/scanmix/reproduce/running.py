@@ -47,7 +47,7 @@ app(prog_name="scanmix")
 
 
 @dataclass
-class Work:
+class TableRun:
     """A table that is being run."""
 
     table: ResultTable
@@ -91,7 +91,7 @@ class Work:
         source = self.table.data(cell.noise)
         return resolve(
             cell.method, name_of(source), self.table.recipe(cell), overrides, kind=kind_of(source), seed=cell.seed
-        ).decisive()
+        ).hashed_settings()
 
     def opened(self, cell: Cell) -> Run | None:
         """Return the run of a cell if there is one that these settings would go on with."""
@@ -101,7 +101,7 @@ class Work:
             return None
         # A run of an earlier version lacks what has come since, and did what is now the default.
         settings = dataclasses.replace(run.settings, settings=dump(run.settings.build_method()))
-        wanted, found = self.wanted(cell), settings.decisive()
+        wanted, found = self.wanted(cell), settings.hashed_settings()
         same = all(found[key] == value for key, value in wanted.items() if "fingerprint" not in key)
         data = (run.settings.source or {}).get("train", {}).get("load", {})
         wished = {"source": self.table.data(cell.noise), **self.table.load}
@@ -144,7 +144,7 @@ def run_table(
     Raises:
         UserError: the data cannot be read, a setting or a name in `only` is wrong, or another process runs this table.
     """
-    work = Work(table, out, jobs, root, overrides or {})
+    work = TableRun(table, out, jobs, root, overrides or {})
     cells, bar = chosen_cells(table, only), bar or Quiet()
     for cell in cells:
         work.wanted(cell)  # what is mistyped is told before anything runs
@@ -158,7 +158,7 @@ def run_table(
 
 
 def _run_cells(
-    work: Work, cells: Sequence[Cell], waiting: list[Cell], bar: Bar, say: Callable[[str], None]
+    work: TableRun, cells: Sequence[Cell], waiting: list[Cell], bar: Bar, say: Callable[[str], None]
 ) -> dict[str, str]:
     """Train what is waiting; return what failed."""
     work.earlier = _seconds_before(work.folder / "seconds")
@@ -184,7 +184,7 @@ def _run_cells(
     return failures
 
 
-def estimates(work: Work, cells: Sequence[Cell]) -> dict[Cell, tuple[float, float]]:
+def estimates(work: TableRun, cells: Sequence[Cell]) -> dict[Cell, tuple[float, float]]:
     """Return seconds, from and to, of each cell, by what an image costs here: measured once for a method and its data.
 
     Label-free stages are counted for the first cell of a seed and data that has them: others find them in the cache.
@@ -225,13 +225,13 @@ def load_data(table: ResultTable, noise: str, root: Path | None) -> tuple[Exampl
     )  # fmt: skip
 
 
-def is_finished(work: Work, cell: Cell) -> bool:
+def is_finished(work: TableRun, cell: Cell) -> bool:
     """Whether a cell has a finished run with these settings."""
     run = work.opened(cell)
     return run is not None and run.finished
 
 
-def next_cell(work: Work, waiting: Sequence[Cell], running: Mapping[Cell, object]) -> Cell | None:
+def next_cell(work: TableRun, waiting: Sequence[Cell], running: Mapping[Cell, object]) -> Cell | None:
     """Return the first cell that may begin.
 
     Label-free stages are computed once: of the cells of the same images that have them, the first begins alone, until
@@ -247,7 +247,7 @@ def next_cell(work: Work, waiting: Sequence[Cell], running: Mapping[Cell, object
     return None
 
 
-def start_cell(work: Work, cell: Cell) -> subprocess.Popen[bytes]:
+def start_cell(work: TableRun, cell: Cell) -> subprocess.Popen[bytes]:
     """Begin, or go on with, the training of one cell in a process of its own."""
     path = work.folder / f"{cell.name}.log"
     with writing(path), path.open("wb") as log:
@@ -269,7 +269,7 @@ def end_child(child: subprocess.Popen[bytes]) -> int:
     return code
 
 
-def _ended(work: Work, cell: Cell, code: int, say: Callable[[str], None]) -> str:
+def _ended(work: TableRun, cell: Cell, code: int, say: Callable[[str], None]) -> str:
     """Take down a cell whose process has ended; return what went wrong, if anything."""
     run = work.opened(cell)
     if code == 0 and run is not None and run.finished:

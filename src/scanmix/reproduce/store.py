@@ -13,12 +13,12 @@ from scanmix.reproduce.results import Result
 from scanmix.reproduce.tables import ResultTable
 from scanmix.training import Run
 
-Row = Mapping[str, Any]
+StoredRow = Mapping[str, Any]
 PATIENCE = 30.0
 """Seconds to wait for another table that is writing."""
 
 
-def row_of(table: ResultTable, result: Result, run: Run) -> Row:
+def row_of(table: ResultTable, result: Result, run: Run) -> StoredRow:
     """Say all that matters of a finished run: what it was, what came out, what computed it. Shares are 0..1."""
     return {
         "table": table.name, "data": table.data(result.noise), **table.load, "method": result.method,
@@ -29,7 +29,7 @@ def row_of(table: ResultTable, result: Result, run: Run) -> Row:
     }  # fmt: skip
 
 
-def read_store(path: Path) -> list[Row]:
+def read_store(path: Path) -> list[StoredRow]:
     """Return the rows of a store; none where there is no file.
 
     Raises:
@@ -37,7 +37,7 @@ def read_store(path: Path) -> list[Row]:
     """
     if not path.is_file():
         return []
-    rows: list[Row] = []
+    rows: list[StoredRow] = []
     with reading(path):
         for number, line in enumerate(path.read_bytes().decode().splitlines(), start=1):
             try:
@@ -47,7 +47,7 @@ def read_store(path: Path) -> list[Row]:
     return rows
 
 
-def append(path: Path, rows: Iterable[Row]) -> None:
+def append(path: Path, rows: Iterable[StoredRow]) -> None:
     """Add the rows that are not there yet: a run is known by its table, method, noise, seed and settings.
 
     Several tables may write to one store: they wait for each other.
@@ -65,5 +65,5 @@ def append(path: Path, rows: Iterable[Row]) -> None:
             write_text(path, "".join(json.dumps(row) + "\n" for row in [*known, *new]))
 
 
-def _key(row: Row) -> tuple[Any, ...]:
+def _key(row: StoredRow) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in ("table", "method", "noise", "seed", "settings"))

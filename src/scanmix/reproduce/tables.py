@@ -200,7 +200,7 @@ def chosen_cells(table: ResultTable, only: Sequence[str] = ()) -> list[Cell]:
     noises = [name for name in table.noises if name in only] or list(table.noises)
     cells: list[Cell] = []
     for seed in table.seeds:
-        free = [method for method in methods if METHODS[method].label_free]
+        free = [method for method in methods if METHODS[method].self_supervised]
         cells += [Cell(method, table.noises[0], seed) for method in free]
         cells += [Cell(method, noise, seed) for method in methods if method not in free for noise in noises]
     if not cells:

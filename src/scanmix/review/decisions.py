@@ -96,7 +96,7 @@ class Decisions:
     def _log(self) -> Path:
         return self.folder / LOG
 
-    def take_over(self) -> None:
+    def recover(self) -> None:
         """Bring the files into line after a crash: for the one who is going to write.
 
         Raises:

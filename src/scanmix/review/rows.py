@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scanmix.audit import Audit
-from scanmix.blocks.doubt import EVEN
+from scanmix.blocks.label_quality import EVEN
 from scanmix.review.decisions import CHOICES, Decisions
 
 SPOT_EVERY = 20

@@ -29,7 +29,7 @@ from scanmix.review.decisions import MOST, Decisions, OnlyInLog
 from scanmix.review.rows import Queue, detail, progress, table
 from scanmix.review.thumbnails import SIDES, Thumbnails
 
-Asked = TypeVar("Asked")
+Body = TypeVar("Body")
 HOST = "127.0.0.1"
 LOCK = "review.lock"
 """There is one server, and one writer, for a run."""
@@ -58,7 +58,7 @@ class Review:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class Wish:
+class DecisionRequest:
     """What a page asks to be decided."""
 
     rows: list[Whole]
@@ -101,11 +101,11 @@ def make_app(review: Review, token: str) -> ASGIApp:
         return Response(picture.content, media_type=picture.media_type, headers={"Cache-Control": keep})
 
     async def decide(request: Request) -> Response:
-        def work(wish: Wish) -> dict[str, Any]:
+        def work(wish: DecisionRequest) -> dict[str, Any]:
             rows = review.decisions.decide(wish.rows, wish.choice, wish.label)
             return {"done": rows[0], **review.state(wish.since)}
 
-        return await _answer(request, Wish, work)
+        return await _answer(request, DecisionRequest, work)
 
     async def undo(request: Request) -> Response:
         def work(wish: UndoWish) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _place(text: str, end: int) -> int | None:
     return int(digits) if int(digits) < end else None
 
 
-async def _answer(request: Request, kind: type[Asked], work: Callable[[Asked], dict[str, Any]]) -> Response:
+async def _answer(request: Request, kind: type[Body], work: Callable[[Body], dict[str, Any]]) -> Response:
     """Check what was asked, do it outside of the event loop, and turn what goes wrong into a sentence."""
     try:
         body = await _body(request)

@@ -19,7 +19,7 @@ from scanmix.files import writing
 from scanmix.progress import Bar, Quiet
 from scanmix.semantic_noise.labels import LABELLERS, semantic_labels
 
-Kind = Literal[
+NoiseKind = Literal[
     "none", "symmetric", "symmetric-exclusive", "asymmetric", "instance", "file", "openset", "semantic"
 ]  # fmt: skip
 FORMS = (
@@ -32,7 +32,7 @@ FORMS = (
 class NoiseSpec:
     """A noise as written on the command line, taken apart."""
 
-    kind: Kind
+    kind: NoiseKind
     rate: float | None = None
     path: str | None = None
     """Of a file; or where foreign images come from."""
@@ -52,7 +52,7 @@ def parse_noise(text: str) -> NoiseSpec:
     if kind == "file" and value:
         return NoiseSpec(kind="file", path=value)
     between, colon, rate = value.rpartition(":")
-    if kind not in get_args(Kind) or kind in ("none", "file") or bool(colon) != (kind in ("openset", "semantic")):
+    if kind not in get_args(NoiseKind) or kind in ("none", "file") or bool(colon) != (kind in ("openset", "semantic")):
         raise UserError(f"noise {text!r} is not one of: {FORMS}.")
     if kind == "semantic" and between not in LABELLERS:
         raise UserError(f"noise {text!r} names no network that labels; known: {', '.join(LABELLERS)}.")
@@ -76,13 +76,13 @@ def apply_noise(examples: Examples, spec: str, seed: int = 0, bar: Bar | None = 
     if asked.kind == "none":
         return examples
     if asked.kind == "openset" and asked.path is not None and asked.rate is not None:
-        return with_foreign(examples, asked.path, asked.rate, seed)
+        return with_open_set(examples, asked.path, asked.rate, seed)
     if asked.kind == "semantic" and asked.network is not None and asked.rate is not None:
         return _semantic(examples, asked.network, asked.rate, seed, bar or Quiet())
     return add_noise(examples, asked.kind, asked.rate, seed, path=asked.path)
 
 
-def with_foreign(examples: Examples, source: str, rate: float, seed: int) -> Examples:
+def with_open_set(examples: Examples, source: str, rate: float, seed: int) -> Examples:
     """Add open-set noise of the training images of a source that `scanmix.load` knows.
 
     Raises:

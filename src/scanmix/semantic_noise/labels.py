@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from scanmix.blocks.schedules import cosine
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData, batches
-from scanmix.data.examples import FOREIGN, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.distributed.engine import Engine
-from scanmix.networks.inference import sweep
-from scanmix.networks.peer import learning
+from scanmix.networks.inference import predict_all
 from scanmix.networks.resnet import ResNet, ResNetSettings
 from scanmix.progress import Bar
 from scanmix.semantic_noise.networks import DenseNet, Vgg
@@ -114,14 +113,14 @@ def labels_of(examples: Examples, network: str, fraction: float, seed: int, aske
     if examples.kind != "image" or network not in LABELLERS:
         raise UserError(f"semantic noise needs images and one of {', '.join(LABELLERS)}, not {network!r} on vectors")
     engine, truth = Engine(seed=seed), _truth(examples)
-    if bool((truth == FOREIGN).any()):
+    if bool((truth == OPEN_SET).any()):
         raise UserError(f"semantic noise needs a right label for every image; {examples.name!r} has images of no class")
     views = make_views(ViewSettings(), examples.images, flip=examples.flip)
     data = TrainingData(examples.images, truth, examples.num_classes, views, engine.generator)
     order = torch.randperm(len(data), generator=engine.generator("semantic", 0, "choice"))
     known = order[: max(2, round(fraction * len(data)))]
     model = _trained(network, data, known, engine)
-    return Labeling(sweep(model, data, engine).argmax(1), network, asked, len(known) / len(data), seed)
+    return Labeling(predict_all(model, data, engine).argmax(1), network, asked, len(known) / len(data), seed)
 
 
 def _trained(network: str, data: TrainingData, known: Tensor, engine: Engine) -> nn.Module:
@@ -133,16 +132,16 @@ def _trained(network: str, data: TrainingData, known: Tensor, engine: Engine) ->
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
     order, draws = data.generators("semantic", 0, "order", "views")
     done = 0
-    with learning(model):
-        while done < STEPS:
-            for index in batches(known, BATCH, order):
-                for group in optimizer.param_groups:
-                    group["lr"] = cosine(RATE, 0.0, min(done, STEPS) / STEPS)
-                loss = F.cross_entropy(model(data.views.weak(data.images[index], draws)), data.labels[index])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                done += 1
+    model.train()
+    while done < STEPS:
+        for index in batches(known, BATCH, order):
+            for group in optimizer.param_groups:
+                group["lr"] = cosine(RATE, 0.0, min(done, STEPS) / STEPS)
+            loss = F.cross_entropy(model(data.views.weak(data.images[index], draws)), data.labels[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            done += 1
     return model
 
 

@@ -22,7 +22,7 @@ from scanmix.files import reading, writing
 from scanmix.files.tensors import read_state, write_state
 from scanmix.networks.peer import Peer
 
-State = TypeVar("State")
+AnyState = TypeVar("AnyState")
 Payload = dict[str, Any]
 
 CHECKPOINTS = ("last.pt", "before.pt")
@@ -49,7 +49,7 @@ def pack(state: Any) -> Payload:
     return payload
 
 
-def unpack(state_class: type[State], payload: Payload, make_peer: Callable[[], Peer]) -> State:
+def unpack(state_class: type[AnyState], payload: Payload, make_peer: Callable[[], Peer]) -> AnyState:
     """Rebuild the state that `pack` was given; `make_peer` returns a peer of the right shape to load into.
 
     Momentum, weight decay and learning rate come back with the optimizer's state.
@@ -136,6 +136,6 @@ def share_checkpoint(saved: tuple[int, Payload] | None, engine: Engine) -> tuple
         return saved
     buffer = io.BytesIO()
     torch.save(saved, buffer)
-    content = io.BytesIO(engine.told(buffer.getvalue))
+    content = io.BytesIO(engine.broadcast_bytes(buffer.getvalue))
     shared: tuple[int, Payload] | None = torch.load(content, map_location=engine.device, weights_only=True)
     return shared

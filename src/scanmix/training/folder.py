@@ -147,7 +147,7 @@ def open_or_create(settings: RunSettings, examples: Examples, folder: Path | Non
         return create_run(settings, examples, folder)
     run = open_run(folder)
     if run.settings.identity() != settings.identity():
-        changed = "; ".join(_differences(run.settings.decisive(), settings.decisive()))
+        changed = "; ".join(_differences(run.settings.hashed_settings(), settings.hashed_settings()))
         raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
     # Where it is computed may change.
     run.settings = dataclasses.replace(

@@ -21,7 +21,7 @@ from torch import distributed
 
 from scanmix.config import UserError, dump
 from scanmix.data.examples import Examples
-from scanmix.distributed.process_group import Place, ProcessLost, joined, launched
+from scanmix.distributed.process_group import ProcessLost, RankInfo, launched, process_group
 from scanmix.training import RunSettings
 
 WORKER = "scanmix.training.worker"
@@ -34,9 +34,9 @@ Workers = dict[int, "subprocess.Popen[bytes]"]
 
 
 @contextmanager
-def gathered(
+def launch(
     settings: RunSettings, examples: Examples, test: Examples | None, explain: Callable[[str], str]
-) -> Iterator[Place]:
+) -> Iterator[RankInfo]:
     """Be one of the processes of a run while the block runs, and start those of this machine that nobody has.
 
     `explain` makes the sentence for a person out of what happened to a process.
@@ -47,7 +47,7 @@ def gathered(
     """
     asked = settings.processes
     if asked.world == 1 or launched() is not None:
-        with _noticed({}, explain), joined(asked, settings.device) as place:
+        with _noticed({}, explain), process_group(asked, settings.device) as place:
             yield place
         return
     if asked.nodes > 1 and not {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
@@ -67,7 +67,7 @@ def gathered(
                    for i in range(1, asked.devices)}  # fmt: skip
         try:
             with _noticed(workers, explain):
-                with joined(asked, settings.device, {**where, "LOCAL_RANK": "0"}) as place:
+                with process_group(asked, settings.device, {**where, "LOCAL_RANK": "0"}) as place:
                     yield place
                 for worker in workers.values():
                     with suppress(subprocess.TimeoutExpired):

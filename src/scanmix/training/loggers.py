@@ -18,7 +18,7 @@ import pydantic.dataclasses
 
 from scanmix.config import STRICT, UserError, flatten, in_short, unknown_name
 from scanmix.files import read_json, write_json
-from scanmix.training import Line, Run
+from scanmix.training import EpochMetrics, Run
 
 
 @runtime_checkable
@@ -174,7 +174,7 @@ def check_loggers(loggers: Sequence[str | Logger], folder: Path | None) -> None:
 
 
 @contextmanager
-def logged(run: Run, loggers: Sequence[str | Logger]) -> Iterator[Callable[[Line], None]]:
+def logged(run: Run, loggers: Sequence[str | Logger]) -> Iterator[Callable[[EpochMetrics], None]]:
     """Send the settings of a run to loggers, then each line of its metrics that the block hands over.
 
     A named logger goes on where it was in an earlier part of the run, and is first sent the epochs it lacks; what
@@ -186,7 +186,7 @@ def logged(run: Run, loggers: Sequence[str | Logger]) -> Iterator[Callable[[Line
     feeds = [_Feed(run, logger) for logger in loggers]
     status = "failed"
 
-    def tell(line: Line) -> None:
+    def tell(line: EpochMetrics) -> None:
         for feed in feeds:
             feed.tell(line)
 
@@ -230,11 +230,11 @@ class _Feed:
         for line in self.run.metrics:
             self.tell(line)
 
-    def tell(self, line: Line) -> None:
+    def tell(self, line: EpochMetrics) -> None:
         if (logger := self.logger) is not None and line["epoch"] > self.sent:
             self.attempt(lambda: self.send(logger, line))
 
-    def send(self, logger: Logger, line: Line) -> None:
+    def send(self, logger: Logger, line: EpochMetrics) -> None:
         logger.log_metrics({name: float(value) for name, value in line.items() if name != "epoch"}, step=line["epoch"])
         self.sent = line["epoch"]
         if self.id is not None:
@@ -263,7 +263,7 @@ class _Feed:
 def hyperparameters(run: Run) -> dict[str, bool | int | float | str]:
     """Return all that decides a run under flat names (`settings.epochs`, `data.noise`), in values any logger takes."""
     data = {name: value for name, value in run.about.items() if name != "class_names"}
-    flat = flatten({**run.settings.decisive(), "data": data})
+    flat = flatten({**run.settings.hashed_settings(), "data": data})
     return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in flat.items()}
 
 

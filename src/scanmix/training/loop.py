@@ -25,18 +25,28 @@ from scanmix.data.readers import reload
 from scanmix.data.store import default_cache, on_device
 from scanmix.data.subset import draw_pool
 from scanmix.data.views import make_views
-from scanmix.distributed.engine import ALONE, BatchNorm, Engine, Parallel, Precision, find_device
+from scanmix.distributed.engine import SINGLE_PROCESS, BatchNorm, Engine, Parallel, Precision, find_device
 from scanmix.distributed.meter import Diverged
-from scanmix.distributed.process_group import Place, Processes, choose_processes, is_first, launched, limited_threads
+from scanmix.distributed.process_group import Processes, RankInfo, choose_processes, is_first, launched, limited_threads
 from scanmix.methods import Method, State
-from scanmix.model import Model, Seen, save_model
-from scanmix.model.dynamics import Snapshot, division, is_due, save_snapshot, take_snapshot
+from scanmix.model import Model, Outputs, save_model
+from scanmix.model.dynamics import Snapshot, clean_set_metrics, is_due, save_snapshot, take_snapshot
 from scanmix.networks.encoders import untrained
 from scanmix.networks.peer import make_peer
 from scanmix.progress import Bar, watched_stages
-from scanmix.training import Line, Run, RunSettings, describe, open_or_create, open_run, resolve, source_of, writer
+from scanmix.training import (
+    EpochMetrics,
+    Run,
+    RunSettings,
+    describe,
+    open_or_create,
+    open_run,
+    resolve,
+    source_of,
+    writer,
+)
 from scanmix.training.checkpoint import load_checkpoint, save_checkpoint, share_checkpoint, unpack
-from scanmix.training.launch import gathered
+from scanmix.training.launch import launch
 from scanmix.training.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.training.monitor import bound_monitor
 from scanmix.training.stops import explained, lost
@@ -154,8 +164,8 @@ def _reloaded(run: Run, folder: str | Path) -> tuple[Examples, Examples | None]:
     return examples, test
 
 
-def take_part(
-    settings: RunSettings, examples: Examples, test: Examples | None, place: AbstractContextManager[Place]
+def run_worker(
+    settings: RunSettings, examples: Examples, test: Examples | None, place: AbstractContextManager[RankInfo]
 ) -> None:
     """Be one of the other processes of a run: compute, and leave files and messages to the first."""
     _finish(Run(settings, describe(examples), []), examples, test, None, False, (), place)
@@ -171,13 +181,13 @@ def _start(
         return run  # elsewhere, others wait to be told so
     explain = functools.partial(lost, run)
     first = is_first(run.settings.processes.nodes)
-    place = gathered(run.settings, examples, test, explain)
+    place = launch(run.settings, examples, test, explain)
     return _finish(run, examples, test, cache, progress if first else False, loggers if first else (), place)
 
 
 def _finish(
     run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar,
-    loggers: Sequence[str | Logger], place: AbstractContextManager[Place],
+    loggers: Sequence[str | Logger], place: AbstractContextManager[RankInfo],
 ) -> Run:  # fmt: skip
     """Run the epochs that are missing and write the model."""
     method, settings = run.settings.build_method(), run.settings
@@ -198,10 +208,10 @@ def _finish(
             cache=None if rank > 0 else Path(cache).expanduser() if cache is not None else default_cache(),
             tick=tick,
         )
-        if bool(engine.agreed(torch.tensor(run.finished, device=device))):
+        if bool(engine.broadcast(torch.tensor(run.finished, device=device))):
             catch_up(run, loggers)
             return run
-        if engine.told(settings.identity().encode) != settings.identity().encode():
+        if engine.broadcast_bytes(settings.identity().encode) != settings.identity().encode():
             raise UserError(f"process {rank} has other settings or other data than process 0; give all the same")
         data = TrainingData(
             images=on_device(examples.images, engine.device),
@@ -213,7 +223,7 @@ def _finish(
         with logged(run, loggers) as log:
             model, seen = _run_epochs(run, method, engine, data, examples, test, bar, log)
     with explained(run):
-        run.adopt(dataclasses.replace(model, engine=ALONE), examples)
+        run.adopt(dataclasses.replace(model, engine=SINGLE_PROCESS), examples)
         if run.folder is not None:
             save_evidence(run.folder, collect(seen, examples))
             run.audit().to_csv(run.folder / "labels.csv")
@@ -223,8 +233,8 @@ def _finish(
 
 def _run_epochs(
     run: Run, method: Method, engine: Engine, data: TrainingData, examples: Examples, test: Examples | None,
-    bar: Bar, log: Callable[[Line], None],
-) -> tuple[Model, Seen]:  # fmt: skip
+    bar: Bar, log: Callable[[EpochMetrics], None],
+) -> tuple[Model, Outputs]:  # fmt: skip
     """Epoch, measure, write down, save, again; then a last look. A line is on disk before the checkpoint counts it."""
     clock = time.perf_counter()
     state, done = _begin(run, method, data, engine)
@@ -235,15 +245,15 @@ def _run_epochs(
         bar.set(epoch, method.epochs, _note(run))
         clock = time.perf_counter()
         pool = draw_pool(data, run.settings.draw.per_epoch, epoch)
-        line: Line = {"epoch": epoch + 1, **method.epoch(state, pool.data, epoch)}
+        line: EpochMetrics = {"epoch": epoch + 1, **method.epoch(state, pool.data, epoch)}
         _check_weights(state, engine)
-        p_clean = _judged(run, state, data, epoch)
+        p_clean = _current_p_clean(run, state, data, epoch)
         if p_clean is not None:
-            line |= division(p_clean, getattr(method, "clean_threshold", 0.5), examples)
+            line |= clean_set_metrics(p_clean, getattr(method, "clean_threshold", 0.5), examples)
         measured = time.perf_counter()
         if test is not None:
             line["accuracy"] = model.accuracy(test)
-            line |= {"accuracy_after_matching": True} if method.label_free else {}
+            line |= {"accuracy_after_matching": True} if method.self_supervised else {}
         line |= measure_bound()
         line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
         run.record(line | seconds)
@@ -255,16 +265,16 @@ def _run_epochs(
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
     seen = model.look(examples)
-    p_clean = _judged(run, state, data, method.epochs - 1)
+    p_clean = _current_p_clean(run, state, data, method.epochs - 1)
     _keep(run, take_snapshot(seen.logits, examples.labels, method.epochs, p_clean))
     return model, seen
 
 
-def _judged(run: Run, state: State, data: TrainingData, epoch: int) -> Tensor | None:
+def _current_p_clean(run: Run, state: State, data: TrainingData, epoch: int) -> Tensor | None:
     """What the peers believe of each label, (P, N), after an epoch; no number where the epoch did not draw it."""
     if state.p_clean is None:
         return None
-    return draw_pool(data, run.settings.draw.per_epoch, epoch).spread(state.p_clean, len(data))
+    return draw_pool(data, run.settings.draw.per_epoch, epoch).scatter(state.p_clean, len(data))
 
 
 def _keep(run: Run, snapshot: Snapshot) -> None:

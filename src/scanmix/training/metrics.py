@@ -10,12 +10,12 @@ from typing import Any
 
 from scanmix.files import append_text, checked, reading, write_text
 
-Line = dict[str, Any]
+EpochMetrics = dict[str, Any]
 """One epoch in numbers, as one line of `metrics.jsonl`."""
 FILE = "metrics.jsonl"
 
 
-def append_line(folder: Path, line: Line) -> None:
+def append_line(folder: Path, line: EpochMetrics) -> None:
     """Add an epoch; where that fails, the file is as it was.
 
     Raises:
@@ -24,7 +24,7 @@ def append_line(folder: Path, line: Line) -> None:
     append_text(folder / FILE, json.dumps(line) + "\n")
 
 
-def write_lines(folder: Path, lines: Iterable[Line]) -> None:
+def write_lines(folder: Path, lines: Iterable[EpochMetrics]) -> None:
     """Put these epochs in place of all.
 
     Raises:
@@ -33,7 +33,7 @@ def write_lines(folder: Path, lines: Iterable[Line]) -> None:
     write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def read_lines(folder: Path) -> list[Line]:
+def read_lines(folder: Path) -> list[EpochMetrics]:
     """Return all whole lines; one cut short by a crash is none.
 
     Raises:
@@ -42,7 +42,7 @@ def read_lines(folder: Path) -> list[Line]:
     path = folder / FILE
     if not path.exists():
         return []
-    lines: list[Line] = []
+    lines: list[EpochMetrics] = []
     with reading(path, "bring it back, or train in another folder"):
         for number, text in enumerate(path.read_bytes().decode().rpartition("\n")[0].split("\n"), start=1):
             if not text:

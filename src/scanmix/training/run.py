@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scanmix.audit import Audit, Evidence, audit, collect, has_evidence, load_evidence, save_evidence
-from scanmix.blocks.doubt import EVEN
+from scanmix.audit import Audit, Evidence, collect, has_evidence, load_evidence, save_evidence, score_labels
+from scanmix.blocks.label_quality import EVEN
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.files import locked
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
-from scanmix.model.dynamics import Snapshot, load_trajectory
-from scanmix.training.metrics import Line, append_line, write_lines
+from scanmix.model.dynamics import Snapshot, load_dynamics
+from scanmix.training.metrics import EpochMetrics, append_line, write_lines
 from scanmix.training.settings import RunSettings
 
 
@@ -40,7 +40,7 @@ class Run:
     """One training, finished or not. `folder` is None when nothing was to be kept."""
 
     def __init__(
-        self, settings: RunSettings, about: Mapping[str, Any], metrics: list[Line], *,
+        self, settings: RunSettings, about: Mapping[str, Any], metrics: list[EpochMetrics], *,
         folder: Path | None = None, model: Model | None = None,
     ) -> None:  # fmt: skip
         """Take over what is known; `about` is the `data` table of `run.toml`."""
@@ -126,7 +126,7 @@ class Run:
         Raises:
             UserError: as `evidence`.
         """
-        return audit(self.evidence(examples))
+        return score_labels(self.evidence(examples))
 
     def evidence(self, examples: Examples | None = None) -> Evidence:
         """Collect what the finished run of any method knows of its training labels.
@@ -149,12 +149,12 @@ class Run:
             model = self.model  # an unfinished run is told before its data is read
             examples = self.training_data() if examples is None else examples
             found = collect(model.look(examples), examples)
-        snapshots = self.snapshots if folder is None else load_trajectory(folder, len(self.metrics))
+        snapshots = self.snapshots if folder is None else load_dynamics(folder, len(self.metrics))
         return dataclasses.replace(
             found,
             snapshots=snapshots,
             set_aside=self._set_aside(snapshots),
-            label_free=METHODS[self.settings.method].label_free,
+            self_supervised=METHODS[self.settings.method].self_supervised,
         )
 
     def training_data(self) -> Examples:
@@ -229,7 +229,7 @@ class Run:
         """Take the model of the training that has just ended, and what it was trained on."""
         self._model, self.examples = model, examples
 
-    def record(self, line: Line) -> None:
+    def record(self, line: EpochMetrics) -> None:
         """Add an epoch to the metrics and, where there is a folder, before that to the disk.
 
         Raises:

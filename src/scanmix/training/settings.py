@@ -96,7 +96,7 @@ class RunSettings:
         """Return the method with its hyper-parameters."""
         return build(METHODS[self.method], self.settings, where=f"settings of {self.method}")
 
-    def decisive(self) -> Table:
+    def hashed_settings(self) -> Table:
         """Return what may not change between two parts of one run (where it is computed, may)."""
         return {
             key: value for key, value in dump(self).items()
@@ -105,7 +105,7 @@ class RunSettings:
 
     def identity(self) -> str:
         """Return a hash of `decisive`."""
-        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.hashed_settings(), sort_keys=True).encode()).hexdigest()
 
 
 def resolve(

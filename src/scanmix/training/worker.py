@@ -13,9 +13,9 @@ from safetensors import safe_open
 from scanmix.config import UserError, build
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
-from scanmix.distributed.process_group import joined
+from scanmix.distributed.process_group import process_group
 from scanmix.training import RunSettings
-from scanmix.training.loop import take_part
+from scanmix.training.loop import run_worker
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     settings, examples, test = _read_job(Path(sys.argv[1]))
     try:
-        take_part(settings, examples, test, joined(settings.processes, settings.device, {}))
+        run_worker(settings, examples, test, process_group(settings.processes, settings.device, {}))
     except (UserError, RuntimeError) as error:
         sys.exit(f"{error}")
 

@@ -32,7 +32,7 @@ from scanmix.files import check_regular
 __all__ = ["KNOWN", "is_known", "kind_of", "load", "match", "name_of", "reload"]
 
 
-class Asked(NamedTuple):
+class LoadOptions(NamedTuple):
     """What a reader is asked for."""
 
     root: str | Path | None
@@ -44,7 +44,7 @@ class Asked(NamedTuple):
 
 MOST_PIXELS = 16_384
 """Side of an image; more than any network here looks at."""
-KNOWN: dict[str, tuple[str, Callable[[Asked], Pair]]] = {
+KNOWN: dict[str, tuple[str, Callable[[LoadOptions], Pair]]] = {
     "digits": ("", lambda asked: read_digits()),
     "fashion-mnist": ("", lambda asked: read_fashion_mnist(asked.root, asked.download)),
     "cifar10": ("", lambda asked: read_cifar10(asked.root)),
@@ -190,7 +190,7 @@ def _read(
     if labels is not None and not is_vectors:
         raise UserError(f"labels= is for vectors in a .npy file; {source} has labels of its own.")
     if is_known(source):
-        return _read_known(source, Asked(root, "", size, download))
+        return _read_known(source, LoadOptions(root, "", size, download))
     if path.is_dir():
         if root is not None:
             raise UserError(f"root= is for known data sets and tables; {source} is a folder and needs none.")
@@ -220,7 +220,7 @@ def is_known(source: str | Path) -> TypeGuard[str]:
     return isinstance(source, str) and source.partition(":")[0] in KNOWN
 
 
-def _read_known(source: str, asked: Asked) -> Pair:
+def _read_known(source: str, asked: LoadOptions) -> Pair:
     name, _, variant = source.partition(":")
     example, read = KNOWN[name]
     if bool(variant) != bool(example):

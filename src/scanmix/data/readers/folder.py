@@ -17,7 +17,7 @@ from scanmix.data.decoding import pictures_in, readable, sort_files
 from scanmix.data.examples import Examples
 from scanmix.data.readers.pictures import Pictures, read_pictures
 
-Row = tuple[str, Path, str]  # id, file, class name
+ListedImage = tuple[str, Path, str]  # id, file, class name
 TRAIN_PARTS = ("train", "training")
 TEST_PARTS = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation")
 """What a part of the data is called, whatever the letter case; of several test parts the first is read."""
@@ -142,9 +142,9 @@ def _listed(folders: Sequence[Path]) -> str:
     return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
-def _rows(top: Path, folder: Path) -> tuple[list[Row], dict[str, list[Path]]]:
+def _rows(top: Path, folder: Path) -> tuple[list[ListedImage], dict[str, list[Path]]]:
     """The images of each class, and by class the files that look like images and are not read."""
-    rows: list[Row] = []
+    rows: list[ListedImage] = []
     unread: dict[str, list[Path]] = {}
     for inside in class_folders(folder):
         found = sort_files(inside)
@@ -186,7 +186,11 @@ def _warn_of_unread_folders(folder: Path, parts: Parts) -> None:
 
 
 def to_examples(
-    name: str, train_rows: Sequence[Row], test_rows: Sequence[Row], size: int | None, skipped: tuple[str, ...] = ()
+    name: str,
+    train_rows: Sequence[ListedImage],
+    test_rows: Sequence[ListedImage],
+    size: int | None,
+    skipped: tuple[str, ...] = (),
 ) -> tuple[Examples, Examples | None]:
     """Read the files of training and test rows (id, file, class name) into images of one size and depth.
 
@@ -229,7 +233,7 @@ def to_examples(
     return pair
 
 
-def _lost_class(name: str, rows: Sequence[Row], pictures: Pictures) -> str | None:
+def _lost_class(name: str, rows: Sequence[ListedImage], pictures: Pictures) -> str | None:
     """Say which class for training has no image left, if one has none."""
     kept = set(pictures.kept)
     left = {label for row, (_, _, label) in enumerate(rows) if row in kept}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN, JSON, Examples
+from scanmix.data.examples import JSON, OPEN_SET, Examples
 from scanmix.data.readers.pictures import resize_all
 from scanmix.files.cells import without_point
 
@@ -37,7 +37,7 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
         examples = resize_all(examples, height)
     true_labels = examples.true_labels
     if true_labels is not None:
-        true_labels = number[true_labels].where(true_labels != FOREIGN, FOREIGN)
+        true_labels = number[true_labels].where(true_labels != OPEN_SET, OPEN_SET)
     step: JSON = {"match": {"class_names": list(class_names), "size": [height, width], "channels": channels}}
     source = examples.source
     if source is not None:

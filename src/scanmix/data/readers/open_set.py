@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from scanmix.config import UserError
-from scanmix.data.examples import FOREIGN, JSON, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import JSON, OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.noise import select
 from scanmix.data.readers.matching import with_channels
 from scanmix.data.readers.pictures import resize_all
@@ -33,7 +33,7 @@ def add_open_set(examples: Examples, foreign: Examples, rate: float, seed: int =
     places, images = torch.from_numpy(chosen), examples.images.clone()
     images[places] = with_channels(strange.images, examples.channels)[torch.arange(len(places)) % max(1, len(strange))]
     truth = (examples.labels if examples.true_labels is None else examples.true_labels).clone()
-    truth[places] = FOREIGN
+    truth[places] = OPEN_SET
     report = NoiseReport(
         kind="open-set",
         asked_rate=rate,

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from scanmix.config import DataError, UserError
-from scanmix.data.decoding import decoding, loaded, open_picture, readable, reason, square, threaded
+from scanmix.data.decoding import decoding, loaded, open_picture, readable, square, threaded, why_unreadable
 from scanmix.data.examples import Examples
 from scanmix.data.modes import has_transparency, is_gray
-from scanmix.data.store import gather
+from scanmix.data.store import collect_decoded
 
 MOST_RESIZED = 100_000_000_000
 """Bytes of pixels that a known data set may be resized to: they are held in memory."""
@@ -76,7 +76,7 @@ def read_pictures(
         size = default_size([min(header.width, header.height) for header in deciding])
     if channels is None:
         channels = 1 if all(header.gray for header in headers) else 3
-    decoded = gather(decoding(paths, size, channels), paths, (channels, size, size))
+    decoded = collect_decoded(decoding(paths, size, channels), paths, (channels, size, size))
     kept = tuple(i for i in range(len(paths)) if i not in decoded.failed)
     skipped = tuple(f"{readable(paths[i])}: {why}" for i, why in decoded.failed.items())
     if not kept:
@@ -122,7 +122,7 @@ def _read_upright(path: Path, side: int) -> Image.Image:
                 picture.thumbnail((side, side))  # here, where there is room for few huge ones
                 return picture
     except Exception as error:  # decoders raise whatever they like on broken input
-        raise UserError(reason(error)) from None
+        raise UserError(why_unreadable(error)) from None
 
 
 def default_size(shorter_sides: Sequence[int]) -> int:
@@ -151,4 +151,4 @@ def _read_header(path: Path) -> Header | str:
         with open_picture(path) as image:
             return Header(*image.size, image.mode, has_transparency(image))
     except Exception as error:  # decoders raise whatever they like on broken input
-        return reason(error)
+        return why_unreadable(error)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scanmix.config import unknown_name
-from scanmix.data.examples import FOREIGN, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.readers.listed import (
     Entry,
     Pair,
@@ -63,7 +63,7 @@ def read_red_mini_imagenet(root: str | Path | None, level: str, size: int | None
             f"train/{name}",
             top / str(label) / name if by_label else top / "all_images" / name,
             label,
-            None if web is None else FOREIGN if Path(name).stem in web else label,
+            None if web is None else OPEN_SET if Path(name).stem in web else label,
         )
         for name, label in listed
     ]

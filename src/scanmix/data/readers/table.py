@@ -15,7 +15,7 @@ import torch
 from scanmix.config import DataError
 from scanmix.data.decisions import read_decision
 from scanmix.data.examples import DECIDED, Examples
-from scanmix.data.readers.folder import Row, to_examples
+from scanmix.data.readers.folder import ListedImage, to_examples
 from scanmix.files.cells import MISSING, as_text, one_name
 from scanmix.files.tables import read_records
 
@@ -65,7 +65,7 @@ def read_table(
     kept = [entry for entry in entries if not entry.excluded]
     _tell(table, entries)
     labeled = [entry for entry in kept if entry.label and entry.label not in MISSING]
-    rows: dict[str, list[Row]] = {"train": [], "test": []}
+    rows: dict[str, list[ListedImage]] = {"train": [], "test": []}
     for entry, label in zip(labeled, one_name([entry.label for entry in labeled]), strict=True):
         rows[entry.split].append((entry.path, base / entry.path, label))
     if len({label for _, _, label in rows["train"]}) < least_classes:

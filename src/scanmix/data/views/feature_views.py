@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from scanmix.config import STRICT, UserError
-from scanmix.data.views.sampling import View, in_turn
+from scanmix.data.views.sampling import View, draw_by_part
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -52,19 +52,19 @@ class FeatureViews:
         self.settings = settings
         self.mean, self.std = mean, std
 
-    def plain(self, vectors: Tensor) -> Tensor:
+    def eval_view(self, vectors: Tensor) -> Tensor:
         """Standardize, nothing else. Shape: (B, D, 1, 1) -> (B, D)."""
         return (vectors.flatten(1) - self.mean) / self.std
 
     def weak(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
         """A little noise, a few features left out. Shape: (B, D, 1, 1) -> (B, D)."""
         s = self.settings
-        return disturb(self.plain(images), s.weak_noise, s.weak_dropout, generator, parts)
+        return disturb(self.eval_view(images), s.weak_noise, s.weak_dropout, generator, parts)
 
     def strong(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
         """More of both. Shape: (B, D, 1, 1) -> (B, D)."""
         s = self.settings
-        return disturb(self.plain(images), s.strong_noise, s.strong_dropout, generator, parts)
+        return disturb(self.eval_view(images), s.strong_noise, s.strong_dropout, generator, parts)
 
     def contrastive(self, vectors: Tensor, generator: Generator) -> Tensor:
         """The strong view. Shape: (B, D, 1, 1) -> (B, D)."""
@@ -141,5 +141,5 @@ def disturb(
         added = torch.randn(size, generator=generator, device=device)
         return added, torch.rand(size, generator=generator, device=device) >= dropout
 
-    added, kept = in_turn(draw, parts, len(rows))
+    added, kept = draw_by_part(draw, parts, len(rows))
     return (rows + noise * added) * kept

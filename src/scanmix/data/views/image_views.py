@@ -22,7 +22,7 @@ from scanmix.data.examples import Kind
 from scanmix.data.views.augmentations import augment, cutout, draw_augmentations, draw_holes
 from scanmix.data.views.distortions import color_jitter, gaussian_blur, grayscale
 from scanmix.data.views.feature_views import FeatureViews, FeatureViewSettings, given_statistics, make_feature_views
-from scanmix.data.views.sampling import View, in_turn
+from scanmix.data.views.sampling import View, draw_by_part
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -73,7 +73,7 @@ class Views:
         self.settings = settings
         self.mean, self.std, self.flip = mean.view(-1, 1, 1), std.view(-1, 1, 1), flip
 
-    def plain(self, images: Tensor) -> Tensor:
+    def eval_view(self, images: Tensor) -> Tensor:
         """Normalize (the center): what losses, features and predictions are taken from. Shape: (B, C, H, W)."""
         if self.settings.crop is not None:
             images = center(images, self.settings.crop)
@@ -89,7 +89,7 @@ class Views:
         def draw(count: int) -> tuple[Tensor, Tensor]:
             return self._mirrored(count, generator), draw_offsets(count, room, generator)
 
-        mirrored, offsets = in_turn(draw, parts, len(images))
+        mirrored, offsets = draw_by_part(draw, parts, len(images))
         return self._normalized(shift(images, padding, mirrored, offsets, crop))
 
     def strong(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
@@ -106,7 +106,7 @@ class Views:
                 *draw_holes(count, hole, height, width, generator),
             )
 
-        mirrored, offsets, choices, shares, half, middle = in_turn(draw, parts, len(images))
+        mirrored, offsets, choices, shares, half, middle = draw_by_part(draw, parts, len(images))
         images = self._flipped(images, mirrored) if crop is None else shift(images, 0, mirrored, offsets, crop)
         return cutout(self._normalized(augment(images, choices, shares)), half, middle)
 

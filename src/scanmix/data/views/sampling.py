@@ -22,7 +22,7 @@ class View(Protocol):
         """Return what a network sees of these examples, which are those of one look, or of several: see `in_turn`."""
 
 
-def in_turn(
+def draw_by_part(
     draw: Callable[[int], tuple[Tensor, ...]], parts: Sequence[int] | None, count: int
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Draw for `count` examples; or, where there are `parts`, for so many of each look, one look after the other.

@@ -14,21 +14,28 @@ from torch import Tensor, nn
 from scanmix.data.batches import TrainingData, labeled_views
 from scanmix.distributed.meter import Meter
 from scanmix.networks.encoders import Encoder
-from scanmix.networks.inference import classify, guessing
-from scanmix.networks.peer import Peer, learning
+from scanmix.networks.inference import classify, inference
+from scanmix.networks.peer import Peer
 
-Part: TypeAlias = Literal["head", "last stage"]
+RefitPart: TypeAlias = Literal["head", "last stage"]
 """The classifier alone, or the last stage of the encoder with it."""
 
 
-def late(peer: Peer, part: Part) -> nn.ModuleList:
+def last_layers(peer: Peer, part: RefitPart) -> nn.ModuleList:
     """Return that part of a peer, sharing weights."""
     stage = cast(Encoder, peer.encoder).last_stage() if part == "last stage" else []
     return nn.ModuleList([*stage, peer.classifier])
 
 
-def renew(
-    peer: Peer, fresh: Peer, part: Part, passes: int, rate: float, batch_size: int, data: TrainingData, meter: Meter
+def reinit_and_refit(
+    peer: Peer,
+    fresh: Peer,
+    part: RefitPart,
+    passes: int,
+    rate: float,
+    batch_size: int,
+    data: TrainingData,
+    meter: Meter,
 ) -> None:
     """Give the part its fresh weights and teach it alone, by Adam, on all labels; the momentum of SGD is gone then.
 
@@ -44,17 +51,17 @@ def renew(
         data: what is learned from.
         meter: takes each loss as `refit/loss`.
     """
-    own = late(peer, part)
-    own.load_state_dict(late(fresh, part).state_dict())
+    own = last_layers(peer, part)
+    own.load_state_dict(last_layers(fresh, part).state_dict())
     peer.optimizer.state.clear()
     peer.requires_grad_(requires_grad=False)
     adam = torch.optim.Adam(own.requires_grad_(requires_grad=True).parameters(), lr=rate)
     stage = "refit" if part == "head" else "refit last stage"
     for number in range(passes):
-        for views, labels in labeled_views(data, data.views.weak, data.labels, batch_size, stage, number, peer.own):
-            with learning(peer):
-                logits = peer.gather(peer.classifier(peer.encoder(views)))
-            loss = F.cross_entropy(logits, peer.gather(labels))
+        for views, labels in labeled_views(data, data.views.weak, data.labels, batch_size, stage, number, peer.shard):
+            peer.train()
+            logits = peer.logits(views)
+            loss = F.cross_entropy(logits, peer.all_gather(labels))
             meter.add("refit", loss=loss)
             adam.zero_grad()
             peer.engine.backward(loss, peer)
@@ -67,9 +74,9 @@ def agrees(peer: Peer, data: TrainingData, epoch: int) -> Tensor:
     draws, network = data.generator("examine", epoch, "views"), classify(peer)
 
     def mean_of_two(index: Tensor) -> Tensor:
-        views = data.looks(data.views.weak, (index, index), draws)
+        views = data.sample_views(data.views.weak, (index, index), draws)
         return torch.stack([network(view).softmax(1) for view in views]).mean(0)
 
-    with guessing(peer, batch_statistics=False):
+    with inference(peer, batch_statistics=False):
         said = torch.cat([mean_of_two(index) for index in data.everything.split(512)])
     return said.argmax(1) == data.labels

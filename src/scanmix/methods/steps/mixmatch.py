@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from scanmix.blocks.mixmatch import guess, mixup, refine
-from scanmix.networks.inference import guessing
+from scanmix.networks.inference import inference
 from scanmix.networks.peer import Peer
 
 
@@ -47,15 +47,15 @@ def mixmatch(
     """
     num_views, count = len(labeled), len(labels)
     inputs = torch.cat([*labeled, *unlabeled])
-    with guessing(peer, batch_statistics=batch_statistics):
+    with inference(peer, batch_statistics=batch_statistics):
         own = peer.classifier(peer.encoder(inputs)).softmax(1)
     own_labeled, own_unlabeled = own[: num_views * count], own[num_views * count :]
     target = refine(own_labeled.view(num_views, count, -1).mean(0), labels, p_clean, temperature)
     targets = [target] * num_views
     if len(own_unlabeled):
-        with guessing(other, batch_statistics=False):
+        with inference(other, batch_statistics=False):
             others = other.classifier(other.encoder(inputs[num_views * count :])).softmax(1)
         by_view = torch.cat([own_unlabeled, others]).view(2 * num_views, -1, own.shape[1])
         targets += [guess(by_view, temperature)] * num_views
     mixed_inputs, mixed_targets = mixup(inputs, torch.cat(targets), alpha, generator)
-    return Mixed(mixed_inputs, peer.gather(mixed_targets), num_views * count * peer.engine.world)
+    return Mixed(mixed_inputs, peer.all_gather(mixed_targets), num_views * count * peer.engine.world)

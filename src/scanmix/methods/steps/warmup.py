@@ -13,14 +13,19 @@ from torch import Tensor
 
 from scanmix.blocks.losses import confidence_penalty
 from scanmix.distributed.meter import Meter
-from scanmix.networks.inference import guessing
-from scanmix.networks.peer import Peer, learning
+from scanmix.networks.inference import inference
+from scanmix.networks.peer import Peer
 
-Part: TypeAlias = Literal["head", "network"]
+TrainedPart: TypeAlias = Literal["head", "network"]
 
 
 def warm_up(
-    peer: Peer, part: Part, seen: Iterable[tuple[Tensor, Tensor]], rate: float, confidence_weight: float, meter: Meter
+    peer: Peer,
+    part: TrainedPart,
+    seen: Iterable[tuple[Tensor, Tensor]],
+    rate: float,
+    confidence_weight: float,
+    meter: Meter,
 ) -> None:
     """Step through cross-entropy and, weighed, the confidence penalty (Pereyra et al. 2017), once for each batch.
 
@@ -34,9 +39,13 @@ def warm_up(
         meter: takes each loss as `warmup/loss`.
     """
     for views, labels in seen:
-        with guessing(peer, batch_statistics=True) if part == "head" else learning(peer):
+        if part == "head":
+            with inference(peer, batch_statistics=True):
+                features = peer.encoder(views)
+        else:
+            peer.train()
             features = peer.encoder(views)
-        logits, labels = peer.gather(peer.classifier(features)), peer.gather(labels)
+        logits, labels = peer.all_gather(peer.classifier(features)), peer.all_gather(labels)
         loss = F.cross_entropy(logits, labels) + confidence_weight * confidence_penalty(logits)
         meter.add("warmup", loss=loss)
         peer.step(loss, rate)

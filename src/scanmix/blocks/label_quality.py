@@ -1,6 +1,6 @@
-"""How doubtful a given label is, from what was seen of it: the verbs of the audit, on tensors alone.
+"""Label quality: how likely a given label is right, from what was seen of it; the operations of the audit.
 
-Legend: N examples, C classes, K neighbors, P networks, T snapshots, W witnesses.
+Legend: N examples, C classes, K neighbors, P networks, T snapshots, W scores of each label.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EVEN = 0.5
 """A class with less than this much belief is not believed; so is a label."""
 
 
-class Rate(NamedTuple):
+class RateInterval(NamedTuple):
     """A share of wrong labels (0..1) and the interval it probably lies in."""
 
     value: float
@@ -26,7 +26,7 @@ class Rate(NamedTuple):
     high: float
 
 
-def given_share(shares: Tensor, labels: Tensor) -> Tensor:
+def self_confidence(shares: Tensor, labels: Tensor) -> Tensor:
     """What each row holds for the given label. Shape: (N, C), (N,) -> (N,)."""
     return shares.gather(1, labels.unsqueeze(1)).squeeze(1)
 
@@ -40,7 +40,7 @@ def mean_likelihood(losses: Tensor) -> Tensor:
     return (-losses.float().mean((0, 1))).exp()
 
 
-def count_forgotten(right: Tensor) -> Tensor:
+def forgetting_events(right: Tensor) -> Tensor:
     """How often a network lost the given label again from one snapshot to the next (Toneva et al. 2019).
 
     `right` says where it was predicted. Shape: (T, P, N) bool -> (N,) int64.
@@ -51,21 +51,21 @@ def count_forgotten(right: Tensor) -> Tensor:
 def margin(belief: Tensor, labels: Tensor) -> Tensor:
     """Belief in the given label less that in the likeliest other. Shape: (N, C), (N,) -> (N,) in -1..1."""
     others = belief.scatter(1, labels.unsqueeze(1), -1.0)
-    return given_share(belief, labels) - others.amax(1)
+    return self_confidence(belief, labels) - others.amax(1)
 
 
-def estimate_noise(witnesses: Tensor, p_clean: Tensor) -> Rate:
+def estimate_noise(scores: Tensor, p_clean: Tensor) -> RateInterval:
     """Estimated share of wrong labels, with an interval.
 
-    The value is the mean of 1 - p_clean. The interval runs from the lowest to the highest of what each witness
+    The value is the mean of 1 - p_clean. The interval runs from the lowest to the highest of what each score
     says when asked alone, and is wider by the 95 % error of a share among N. It shows how far the evidence
-    agrees; it cannot show an error that all witnesses share. Shape: (W, N), (N,) -> rate.
+    agrees; it cannot show an error that all scores share. Shape: (W, N), (N,) -> rate.
     """
-    alone = [float((1 - clean_probability(-witness)).mean()) for witness in witnesses]
+    each = [float((1 - clean_probability(-score)).mean()) for score in scores]
     value = float((1 - p_clean).mean())
     spread = 1.96 * (value * (1 - value) / len(p_clean)) ** 0.5
-    low, high = min(value, *alone) - spread, max(value, *alone) + spread
-    return Rate(value, max(low, 0.0), min(high, 1.0))
+    low, high = min(value, *each) - spread, max(value, *each) + spread
+    return RateInterval(value, max(low, 0.0), min(high, 1.0))
 
 
 def truth_posterior(p_clean: Tensor, belief: Tensor, labels: Tensor) -> Tensor:
@@ -82,23 +82,23 @@ def truth_posterior(p_clean: Tensor, belief: Tensor, labels: Tensor) -> Tensor:
     return ((1 - p_clean).unsqueeze(1) * others).scatter(1, labels.unsqueeze(1), p_clean.unsqueeze(1))
 
 
-def isolated(similarity: Tensor) -> Tensor:
+def is_outlier(similarity: Tensor) -> Tensor:
     """Where an example is unlike even its neighbors: below Tukey's lower fence. Shape: (N,) -> (N,) bool."""
     low, high = torch.quantile(similarity, torch.tensor([0.25, 0.75], dtype=similarity.dtype))
     fence: Tensor = low - 1.5 * (high - low)
     return similarity < fence
 
 
-def kinds(p_clean: Tensor, belief: Tensor, labels: Tensor, duplicate: Tensor, alone: Tensor) -> list[str]:
+def issue_types(p_clean: Tensor, belief: Tensor, labels: Tensor, duplicate: Tensor, outlier: Tensor) -> list[str]:
     """Sort each label into `duplicate`, `out_of_scope`, `wrong`, `hard` or `fine`; the first that fits.
 
     duplicate: the same picture stands under another label. out_of_scope: the label is not believed, no class is,
-    and the picture is `isolated`. wrong: the label is not believed, and another class is likelier. hard: the label
+    and the picture is an outlier. wrong: the label is not believed, and another class is likelier. hard: the label
     has no clear lead. Shape: (N,), (N, C), (N,), (N,) bool, (N,) bool -> N names.
     """
     rules = {
         "duplicate": duplicate,
-        "out_of_scope": (p_clean < EVEN) & (belief.amax(1) < EVEN) & alone,
+        "out_of_scope": (p_clean < EVEN) & (belief.amax(1) < EVEN) & outlier,
         "wrong": (p_clean < EVEN) & (belief.argmax(1) != labels),
         "hard": (margin(belief, labels) < MARGIN) | (p_clean < EVEN),
     }

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [PART ...]`: measure all parts and write results/speed.md, or show some."""
+"""`python -m speed [PART ...]`: measure all parts and write results/speed.md, or show some."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import epochs, floors, growth, labels, machine, mixture, neighbors, pictures, views
-from benchmarks.rows import Row, show, write
 from scanmix.config import UserError, unknown_name
 from scanmix.progress import Bar, progress
+from speed import epochs, floors, growth, labels, machine, mixture, neighbors, pictures, views
+from speed.rows import Row, show, write
 
 PARTS: dict[str, Callable[[Bar], list[Row]]] = {
     "epochs": epochs.rows,
@@ -40,7 +40,7 @@ def main(
     path = out or (Path("results/speed.md") if not parts else None)
     about, began = machine.describe(), time.monotonic()
     measured = {}
-    with progress("benchmarks", len(chosen)) as bar:
+    with progress("speed", len(chosen)) as bar:
         for name in chosen:
             bar.advance(0, note=name)
             measured[name] = PARTS[name](bar)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from scanmix.blocks.divide import clean_probability
-from scanmix.blocks.doubt import (
-    count_forgotten,
+from scanmix.blocks.label_quality import (
     estimate_noise,
-    given_share,
-    isolated,
-    kinds,
+    forgetting_events,
+    is_outlier,
+    issue_types,
     margin,
     mean_likelihood,
+    self_confidence,
     truth_posterior,
 )
 from scanmix.blocks.transition import expected_confusion, transition_matrix
@@ -35,8 +35,8 @@ def test_the_likelihood_is_the_geometric_mean_over_time_and_networks() -> None:
 def test_a_label_is_forgotten_each_time_it_is_lost_again() -> None:
     #            time ->  network a            network b
     right = torch.tensor([[[1, 1, 0], [0, 0, 0]], [[0, 1, 1], [1, 0, 0]], [[1, 1, 1], [0, 0, 0]]], dtype=torch.bool)
-    assert count_forgotten(right).tolist() == [2, 0, 0]
-    assert count_forgotten(right[:1]).tolist() == [0, 0, 0]
+    assert forgetting_events(right).tolist() == [2, 0, 0]
+    assert forgetting_events(right[:1]).tolist() == [0, 0, 0]
 
 
 def test_the_margin_is_the_lead_over_the_best_other_class() -> None:
@@ -45,7 +45,7 @@ def test_the_margin_is_the_lead_over_the_best_other_class() -> None:
         row = belief[i].tolist()
         given = row.pop(int(labels[i]))
         assert found == pytest.approx(given - max(row))
-        assert float(given_share(belief, labels)[i]) == pytest.approx(given)
+        assert float(self_confidence(belief, labels)[i]) == pytest.approx(given)
 
 
 def test_the_posterior_gives_the_label_its_due_and_the_rest_to_the_others() -> None:
@@ -90,8 +90,8 @@ def test_the_noise_rate_is_the_mean_and_the_interval_holds_every_witness() -> No
 
 def test_an_outlier_is_below_the_fence_and_a_plain_spread_is_not() -> None:
     similarity = torch.cat([torch.linspace(0.8, 0.9, 50), torch.tensor([0.2])])
-    assert isolated(similarity).nonzero().flatten().tolist() == [50]
-    assert not isolated(torch.full((9,), 0.5)).any()
+    assert is_outlier(similarity).nonzero().flatten().tolist() == [50]
+    assert not is_outlier(torch.full((9,), 0.5)).any()
 
 
 @pytest.mark.parametrize(
@@ -111,4 +111,4 @@ def test_an_outlier_is_below_the_fence_and_a_plain_spread_is_not() -> None:
 )
 def test_each_kind(p_clean: float, belief: list[float], duplicate: bool, alone: bool, kind: str) -> None:
     masks = (torch.tensor([duplicate]), torch.tensor([alone]))
-    assert kinds(torch.tensor([p_clean]), torch.tensor([belief]), torch.tensor([0]), *masks) == [kind]
+    assert issue_types(torch.tensor([p_clean]), torch.tensor([belief]), torch.tensor([0]), *masks) == [kind]

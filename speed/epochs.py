@@ -10,14 +10,6 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from benchmarks import reference_loop as reference
-from benchmarks.made import LARGE, SMALL, Case, made_data
-from benchmarks.one_by_one import picture_views
-from benchmarks.pil_views import to_pixels
-from benchmarks.plain_network import PlainPreActResNet
-from benchmarks.reference_loop import Net, ReferenceData
-from benchmarks.rows import Row
-from benchmarks.timing import Contestant, Timing, interleave
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import Views
 from scanmix.distributed.engine import Engine
@@ -28,6 +20,14 @@ from scanmix.networks.preact_resnet import PreActResNet
 from scanmix.pretrain.scan import Clustering, cluster
 from scanmix.pretrain.simclr import Projector, SimCLR, simclr
 from scanmix.progress import Bar, progress
+from speed import reference_loop as reference
+from speed.made import LARGE, SMALL, Case, made_data
+from speed.one_by_one import picture_views
+from speed.pil_views import to_pixels
+from speed.plain_network import PlainPreActResNet
+from speed.reference_loop import Net, ReferenceData
+from speed.rows import Row
+from speed.timing import Contestant, Timing, interleave
 
 REPEATS = {LARGE.name: 2, SMALL.name: 3}
 WORKERS = (0, 2)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 
-from benchmarks import pil_views
-from benchmarks.pil_views import PictureViews, StrongView, WeakView
 from scanmix.data.views import Views
+from speed import pil_views
+from speed.pil_views import PictureViews, StrongView, WeakView
 
 
 def picture_views(views: Views, side: int) -> tuple[PictureViews, str]:

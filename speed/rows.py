@@ -11,8 +11,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from benchmarks.timing import Timing
-from scanmix.files import write_aside
+from scanmix.files import atomic_write
+from speed.timing import Timing
 
 HEADINGS = ("what", "scanmix", "yardstick", "its seconds", "times as fast", "note")
 ABOUT = """Seconds are the least of the repeats, with how much longer the worst took. "Times as fast" is the yardstick's
@@ -60,8 +60,8 @@ def show(measured: Measured) -> Table:
 def write(path: Path, measured: Measured, machine: Mapping[str, str], minutes: float) -> None:
     """Write the table as Markdown to `path`, and every repeat to the `.csv` beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, lambda aside: aside.write_text(_markdown(measured, machine, minutes), encoding="utf-8"))
-    write_aside(path.with_suffix(".csv"), lambda aside: aside.write_text(_csv(measured), encoding="utf-8"))
+    atomic_write(path, lambda aside: aside.write_text(_markdown(measured, machine, minutes), encoding="utf-8"))
+    atomic_write(path.with_suffix(".csv"), lambda aside: aside.write_text(_csv(measured), encoding="utf-8"))
 
 
 def _markdown(measured: Measured, machine: Mapping[str, str], minutes: float) -> str:

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.made import made_examples
-from benchmarks.one_by_one import picture_views
-from benchmarks.pil_views import View, like, to_pixels
-from benchmarks.rows import Row
-from benchmarks.timing import Timing, interleave, ready
 from scanmix.data.views import Views, ViewSettings, make_views
 from scanmix.progress import Bar, progress
+from speed.made import made_examples
+from speed.one_by_one import picture_views
+from speed.pil_views import View, like, to_pixels
+from speed.rows import Row
+from speed.timing import Timing, interleave, ready
 
 Batched: TypeAlias = Callable[[Tensor, torch.Generator], Tensor]
 

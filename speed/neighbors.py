@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.rows import Row
-from benchmarks.timing import interleave, ready
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.progress import Bar, progress
+from speed.rows import Row
+from speed.timing import interleave, ready
 
 COUNT, SIZE, K = 50_000, 128, 20
 MANY, ASKED = 1_000_000, 1000

@@ -1,6 +1,6 @@
 """ScanMix's fast recipes beside its default ones: accuracy, and seconds of the processor, over seeds.
 
-Run `python -m benchmarks.fast`; the same line goes on where it was stopped. Each run is a process of its own, on one
+Run `python -m results.fast`; the same line goes on where it was stopped. Each run is a process of its own, on one
 thread. A row is in `results/fast.csv` as soon as it is known, and `results/fast.md` is written from that.
 """
 
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scanmix.files import write_aside
+from scanmix.files import atomic_write
 
 DATA: dict[str, dict[str, Any]] = {"digits": {}, "fashion-mnist": {"per_class": 500, "limit_test": 2000}}
 NOISES = (0.2, 0.5, 0.8, 0.9)
@@ -106,7 +106,7 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     """Return the page: a table for each data set."""
     parts = [
         "# Fast recipes",
-        "Written by `python -m benchmarks.fast`: ScanMix by its default recipe, by the same with "
+        "Written by `python -m results.fast`: ScanMix by its default recipe, by the same with "
         '`second_peer = "average"`, and by its fast recipe (`--recipe digits/fast/scanmix`). Accuracy after the last '
         "epoch in percent, and seconds of the processor on one thread: mean ± standard deviation over seeds "
         f"{', '.join(map(str, SEEDS))}. The label-free stages are the same for all and kept; each run found them in "
@@ -144,7 +144,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def _cell(value: object) -> str:
@@ -152,7 +152,7 @@ def _cell(value: object) -> str:
 
 
 def _in_a_process(task: dict[str, Any], cache: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.fast", "--here", json.dumps(task)]
+    command = [sys.executable, "-m", "results.fast", "--here", json.dumps(task)]
     # The label-free stages are computed for the table, and found in the cache by all others.
     places = {"OMP_NUM_THREADS": "1", "SCANMIX_CACHE": cache}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | places)

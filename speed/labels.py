@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 import scanmix
-from benchmarks.made import made_examples
-from benchmarks.rows import Row
-from benchmarks.timing import interleave, ready
-from scanmix.audit import audit
+from scanmix.audit import score_labels
 from scanmix.data.examples import Examples
 from scanmix.progress import Bar, progress
 from scanmix.report import write_report
+from speed.made import made_examples
+from speed.rows import Row
+from speed.timing import interleave, ready
 
 COUNT, NUM_TEST = 50_000, 1000
 EPOCHS = 5
@@ -35,7 +35,7 @@ def rows(bar: Bar) -> list[Row]:
         evidence = run.evidence(examples)
         times = interleave(
             {
-                "audit": ready(lambda: audit(evidence)),
+                "audit": ready(lambda: score_labels(evidence)),
                 "forwards and audit": ready(lambda: run.audit(examples)),
                 "report": ready(lambda: write_report(folder / "run")),
             },

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import scanmix
-from benchmarks.made import made_examples
-from benchmarks.rows import Row
-from benchmarks.timing import interleave, ready
 from scanmix.progress import Bar, progress
+from speed.made import made_examples
+from speed.rows import Row
+from speed.timing import interleave, ready
 
 COUNT, SIDE = 5000, 256
 SIZES = (32, 128)

@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from benchmarks.reference_loop import clean_probability as by_sklearn
-from benchmarks.rows import Row
-from benchmarks.timing import interleave, ready
 from scanmix.blocks.divide import clean_probability
 from scanmix.progress import Bar, progress
+from speed.reference_loop import clean_probability as by_sklearn
+from speed.rows import Row
+from speed.timing import interleave, ready
 
 COUNTS = {50_000: 5, 1_000_000: 2}
 """Losses -> repeats."""

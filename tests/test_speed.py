@@ -15,12 +15,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import scanmix
-from benchmarks import epochs, fast, floors, growth, labels, neighbors, pictures, reference_loop, rows, stages
-from benchmarks.__main__ import PARTS, main
-from benchmarks.made import Case, made_data, made_examples
-from benchmarks.pil_views import OPERATIONS, like, to_pixels
-from benchmarks.plain_network import PlainPreActResNet
-from benchmarks.timing import Timing, interleave, ready
+from results import fast
 from scanmix.blocks.divide import clean_probability
 from scanmix.blocks.losses import nt_xent_one_way, scan_loss, semi_supervised_loss
 from scanmix.blocks.mixmatch import sharpen
@@ -30,9 +25,15 @@ from scanmix.data.views import Views, ViewSettings, make_views
 from scanmix.data.views.augmentations import AUGMENTATIONS, augment
 from scanmix.distributed.engine import Engine
 from scanmix.doctor import passes
-from scanmix.networks.inference import examine
+from scanmix.networks.inference import per_sample_losses
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.progress import Quiet
+from speed import epochs, floors, growth, labels, neighbors, pictures, reference_loop, rows, stages
+from speed.__main__ import PARTS, main
+from speed.made import Case, made_data, made_examples
+from speed.pil_views import OPERATIONS, like, to_pixels
+from speed.plain_network import PlainPreActResNet
+from speed.timing import Timing, interleave, ready
 
 COUNT, BATCH = 512, 64
 TINY = Case("tiny", COUNT, (1, 8, 8), PreActResNetSettings(widths=(4, 8), blocks=(1, 1), stem_stride=2), ViewSettings())
@@ -123,8 +124,8 @@ def test_an_epoch_begins_from_the_same_weights_each_time(ground: epochs.Ground) 
 
 def test_sweep_finds_the_losses_and_predictions_of_examine(ground: epochs.Ground) -> None:
     peer = ground.state.peers[0]
-    losses, predictions = reference_loop.sweep(reference_loop.Net(peer), ground.plain)
-    belief = examine(peer, ground.data)
+    losses, predictions = reference_loop.predict_all(reference_loop.Net(peer), ground.plain)
+    belief = per_sample_losses(peer, ground.data)
     torch.testing.assert_close(losses, belief.losses)
     assert torch.equal(predictions, belief.prediction)
 
@@ -156,7 +157,7 @@ def test_views_of_one_image_are_those_of_a_batch(channels: int) -> None:
     single = like(views, 16)
     random.seed(0)  # one view in a hundred changes nothing
     looked = [Image.fromarray(pixels) for pixels in to_pixels(images)]
-    torch.testing.assert_close(torch.stack([single.plain(picture) for picture in looked]), views.plain(images))
+    torch.testing.assert_close(torch.stack([single.plain(picture) for picture in looked]), views.eval_view(images))
     for view in (single.weak, single.strong, single.contrastive):
         found = view(looked[0])
         assert found.shape == images.shape[1:] and found.dtype == torch.float32 and bool(found.isfinite().all())
@@ -178,7 +179,7 @@ def test_strong_operations_are_those_of_the_batch(place: int) -> None:
 def test_the_plain_network_is_the_same_with_channels_first(ground: epochs.Ground) -> None:
     encoder = ground.state.peers[0].encoder
     assert isinstance(encoder, PreActResNet)
-    images, plain = ground.data.plain(slice(0, 32)), PlainPreActResNet(encoder)
+    images, plain = ground.data.eval_view(slice(0, 32)), PlainPreActResNet(encoder)
     for mode in (True, False):
         torch.testing.assert_close(plain.train(mode)(images), encoder.train(mode)(images), rtol=1e-4, atol=1e-5)
     kept = [part.weight for part in plain.modules() if isinstance(part, nn.Conv2d) and part.kernel_size[0] > 1]

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.epochs import Ground, ours, prepare, scanmix
-from benchmarks.made import LARGE, SMALL
-from benchmarks.rows import Row
-from benchmarks.stages import shares
-from benchmarks.timing import Timing, interleave
 from scanmix.doctor.passes import Work, stages
 from scanmix.networks.inference import classify
 from scanmix.networks.peer import Peer
 from scanmix.networks.pointwise import PointwiseConv
 from scanmix.progress import Bar, progress
+from speed.epochs import Ground, ours, prepare, scanmix
+from speed.made import LARGE, SMALL
+from speed.rows import Row
+from speed.stages import shares
+from speed.timing import Timing, interleave
 
 BATCH = 64
 """Images in a pass of one convolution alone."""
@@ -79,7 +79,7 @@ def rows(bar: Bar) -> list[Row]:
 def _rows_of(ground: Ground, bar: Bar) -> list[Row]:
     case, method = ground.case, scanmix("strong")
     start = dataclasses.replace(ground.state, severe=True)
-    images = ground.data.plain(slice(0, BATCH))
+    images = ground.data.eval_view(slice(0, BATCH))
     layers = convolutions(start.peers[0].encoder, images)
     with progress(f"floors: {case.name}", 3 + REPEATS, bar) as steps:
         before = {layer: measure(layer) for layer in layers}

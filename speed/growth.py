@@ -1,6 +1,6 @@
 """How time and memory of a ScanMix epoch grow with the number of images N; each N in a process of its own.
 
-`python -m benchmarks.growth 4000` measures one N and prints JSON.
+`python -m speed.growth 4000` measures one N and prints JSON.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.epochs import prepare, scanmix
-from benchmarks.made import SMALL
-from benchmarks.rows import Row
-from benchmarks.timing import Timing, interleave
 from scanmix.progress import Bar, Quiet, progress
+from speed.epochs import prepare, scanmix
+from speed.made import SMALL
+from speed.rows import Row
+from speed.timing import Timing, interleave
 
 COUNTS = (2000, 4000, 8000, 16000)
 REPEATS = 2
@@ -58,7 +58,7 @@ def in_a_process(count: int) -> dict[str, Any]:
     root = Path(__file__).parents[1]
     paths = [str(root), str(root / "src"), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.growth", str(count)],
+        [sys.executable, "-m", "speed.growth", str(count)],
         cwd=root, env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}, check=True,
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

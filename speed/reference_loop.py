@@ -24,12 +24,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.pil_views import PictureViews, View
-from benchmarks.plain_network import PlainPreActResNet
 from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNet
+from speed.pil_views import PictureViews, View
+from speed.plain_network import PlainPreActResNet
 
-SWEEP_BATCH = 512
+INFERENCE_BATCH = 512
 """As in scanmix's sweeps."""
 Batches = DataLoader[Any]
 
@@ -110,7 +110,7 @@ class Pairs(Dataset[Any]):
 def scanmix_epoch(nets: tuple[Net, Net], data: ReferenceData, candidates: Tensor, settings: Any) -> None:
     """The epoch for severe noise, strong views: losses and mixtures, semi-supervised learning, clustering of both."""
     view, rate = data.views.strong, settings.severe_cluster_rate
-    found = [sweep(net, data) for net in nets]
+    found = [predict_all(net, data) for net in nets]
     p_clean = [clean_probability(losses) for losses, _ in found]
     for side in (0, 1):
         learn(nets[side], nets[1 - side], p_clean[1 - side], data, view, settings)
@@ -122,7 +122,7 @@ def scanmix_epoch(nets: tuple[Net, Net], data: ReferenceData, candidates: Tensor
 
 def dividemix_epoch(nets: tuple[Net, Net], data: ReferenceData, settings: Any) -> None:
     """Losses and mixtures of both, semi-supervised learning of both. `settings`: of `DivideMix`."""
-    p_clean = [clean_probability(sweep(net, data)[0]) for net in nets]
+    p_clean = [clean_probability(predict_all(net, data)[0]) for net in nets]
     for side in (0, 1):
         learn(nets[side], nets[1 - side], p_clean[1 - side], data, data.views.weak, settings)
 
@@ -172,7 +172,7 @@ def simclr_epoch(
     bank: Tensor | None = None
     with torch.no_grad():
         plain = Pictures(data.pixels, range(len(data)), data.views.plain)
-        for (images,), index in loader(plain, SWEEP_BATCH, data, shuffle=False):
+        for (images,), index in loader(plain, INFERENCE_BATCH, data, shuffle=False):
             found = network(images)
             bank = torch.empty(len(data), found.shape[1]) if bank is None else bank
             bank[index] = found
@@ -180,13 +180,13 @@ def simclr_epoch(
     return bank
 
 
-def sweep(net: Net, data: ReferenceData) -> tuple[Tensor, Tensor]:
+def predict_all(net: Net, data: ReferenceData) -> tuple[Tensor, Tensor]:
     """Loss of each given label and prediction of each image, written down one by one. Shape: -> (N,), (N,)."""
     losses, predictions = torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.int64)
     net.parts.eval()
     plain = Pictures(data.pixels, range(len(data)), data.views.plain)
     with torch.no_grad():
-        for (images,), index in loader(plain, SWEEP_BATCH, data, shuffle=False):
+        for (images,), index in loader(plain, INFERENCE_BATCH, data, shuffle=False):
             logits = net.classify(images)
             loss = F.cross_entropy(logits, data.labels[index], reduction="none")
             predicted = logits.argmax(1)

@@ -1,6 +1,6 @@
 """ScanMix on a million made examples: seconds of the processor for each image, by stage, and memory at the peak.
 
-Run `python -m benchmarks.million`, or with `--examples 50000 200000`. Each size runs in a process of its own, so that
+Run `python -m results.million`, or with `--examples 50000 200000`. Each size runs in a process of its own, so that
 its peak is its own; examples are read from a file page by page. Seconds are those of the processor, on one thread:
 others may be at work on the machine. A row is printed as soon as it is known.
 """
@@ -163,7 +163,7 @@ def _counted(work: Callable[..., Any], stage: str, spent: dict[str, float]) -> C
 
 
 def _in_a_process(kind: str, count: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.million", "--here", "--kind", kind, "--examples", str(count)]
+    command = [sys.executable, "-m", "results.million", "--here", "--kind", kind, "--examples", str(count)]
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
