@@ -21,7 +21,7 @@ from scanmix.reproduce.results import Result, to_csv, to_markdown, write_results
 from scanmix.reproduce.running import TableRun, next_cell
 from scanmix.reproduce.tables import ROWS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NETWORK = ("network.widths=[8,16]", "network.blocks=[1,1]", "network.stem_stride=2")
 TINY = {"cross_entropy": ("epochs=2", *NETWORK), "scan": ("pretrain.epochs=1", "clustering.epochs=1", *NETWORK)}
 SMALL = ResultTable(
@@ -32,7 +32,7 @@ SMALL = ResultTable(
 PROGRAM = """
 from pathlib import Path
 from scanmix.experiments import run_table
-from tests.test_experiments import SMALL, TINY
+from tests.reproduce.test_tables import SMALL, TINY
 long = TINY | {"cross_entropy": ("epochs=30", *TINY["cross_entropy"][1:])}
 failures = run_table(SMALL, Path("out"), 1, long, say=print)
 raise SystemExit(failures)

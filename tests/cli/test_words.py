@@ -332,7 +332,7 @@ def test_ctrl_c_before_there_is_a_command_ends_in_one_word(
 
 
 def test_the_installed_command_starts_there() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"scanmix": "scanmix.__main__:main"}
 
 

@@ -164,7 +164,7 @@ def without_seconds(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, __file__], env=environment, stdin=pipe, stdout=pipe, text=True) as process:
         yield process
@@ -298,7 +298,7 @@ PROGRAM = """
 import sys
 import scanmix
 from scanmix.config import UserError
-from tests.test_resume import quick
+from tests.training.test_resume import quick
 train_set, _ = scanmix.load("digits", per_class=6)
 try:
     quick(train_set, sys.argv[1], epochs=40)
@@ -308,7 +308,7 @@ except UserError as error:
 
 
 def test_of_two_trainings_in_one_folder_the_second_is_refused(tmp_path: Path) -> None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
     line = [sys.executable, "-c", PROGRAM, str(tmp_path / "run")]
     both = [subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]

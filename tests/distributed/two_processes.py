@@ -1,4 +1,4 @@
-"""What two processes (gloo, CPU) must agree on; `test_processes.py` runs `python two_processes.py RANK PORT FOLDER`.
+"""What two processes (gloo, CPU) must agree on; run by `test_process_group.py`: two_processes.py RANK PORT FOLDER.
 
 Each check gets the engine of its process; every process writes down how it went.
 """

@@ -166,7 +166,7 @@ def test_columns_for_datalab_have_its_names_types_and_rows() -> None:
 def test_the_check_in_the_docs_shows_an_audit_in_a_datalab(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("datasets")
     cleanlab, pandas = pytest.importorskip("cleanlab"), pytest.importorskip("pandas")
-    page = (Path(__file__).parents[1] / "docs" / "interop.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "interop.md").read_text(encoding="utf-8")
     (code,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "IssueManager" in block]
     found = score_labels(doubtful()[0])
     lab = cleanlab.Datalab({"label": found["given"][found.order.argsort()]}, label_name="label", verbosity=0)

@@ -83,6 +83,6 @@ def test_a_run_that_was_stopped_draws_the_same(
 def test_what_outlives_an_epoch_is_refused(change: dict[str, int], message: str) -> None:
     draw = {"neighbor_refresh": 1, "draw.per_epoch": 50}
     with pytest.raises(UserError, match=message):
-        resolve("scanmix", "nothing", str(Path(__file__).with_name("published.toml")), {**draw, **change})
+        resolve("scanmix", "nothing", str(Path(__file__).parents[1] / "published.toml"), {**draw, **change})
     with pytest.raises(UserError, match=r"dividemix\.loss_memory must be 1"):
         resolve("scan_dividemix", "cifar", None, {"draw.per_epoch": 50, "dividemix.loss_memory": 2})

@@ -188,7 +188,7 @@ def test_fashion_mnist_of_debian(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_page_of_data_sets_has_every_one() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "data.md").read_text(encoding="utf-8")
     assert {name_of(word) for word in re.findall(r"`([^`\s]+)`", text) if is_known(word)} == set(KNOWN)
 
 
