@@ -173,3 +173,57 @@ def test_the_command_line_starts_without_torch() -> None:
 def test_config_needs_no_torch() -> None:
     for path in (PACKAGE / "config").rglob("*.py"):
         assert not re.search(r"^\s*(import|from) torch", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_between_modules(folder: Path) -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports anywhere: at the top, in functions, and for types alone."""
+    paths = {module_of(path): path for path in sorted(folder.rglob("*.py"))}
+    found: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        found[module] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import"
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                found[module] |= (inside & paths.keys()) or ({str(node.module)} & paths.keys())
+            elif isinstance(node, ast.Import):
+                found[module] |= {alias.name for alias in node.names} & paths.keys()
+    return found
+
+
+def circles(imports: dict[str, set[str]]) -> list[set[str]]:
+    """Strongly connected components of more than one node, or of one that imports itself."""
+    reached: dict[str, set[str]] = {}
+    for start in imports:
+        seen, waiting = set[str](), [start]
+        while waiting:
+            new = imports[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        reached[start] = seen
+    found = [{other for other in reached[one] if one in reached[other]} for one in imports if one in reached[one]]
+    return [each for place, each in enumerate(found) if each not in found[:place]]
+
+
+def test_no_two_modules_import_each_other() -> None:
+    assert circles(imports_between_modules(PACKAGE)) == []
+
+
+def test_no_two_packages_import_each_other() -> None:
+    packages: dict[str, set[str]] = {}
+    for module, imported in imports_between_modules(PACKAGE).items():
+        package = ".".join(module.split(".")[:2])
+        others = {".".join(other.split(".")[:2]) for other in imported}
+        packages.setdefault(package, set()).update(others - {package})
+    assert len(packages) > 20 and circles(packages) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}]
+    assert circles({"a": {"a"}, "b": set()}) == [{"a"}]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
