@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.shell import print_table, say
-from scanmix.config import recipe_names, unknown_name
+from scanmix.config import recipe_names, shared_recipes, unknown_name
 
 PAGE = """# Methods
 
@@ -66,16 +66,27 @@ def _facts(name: str) -> list[str]:
 
     about = METHODS[name].about
     state = ", ".join(f"`{field.name}`" for field in dataclasses.fields(METHODS[name].State))
-    recipes = ", ".join(recipe.split("/")[0] for recipe in recipe_names() if recipe.endswith(f"/any/{name}"))
     told = [f"- Told: `{about.oracle}`".replace(", ", "`, `")] if about.oracle else []
     return [
         f"- Networks: {about.nets}; state: {state}",
         f"- Cost: {about.cost}",
         f"- Labels: {about.labels}",
         *told,
-        f"- Recipes for: {recipes or 'what `cross_entropy` has'}",
+        f"- Recipes for: {_recipes(name) or 'what `cross_entropy` has'}",
         f"- Paper: {about.paper}",
     ]
+
+
+def _recipes(name: str) -> str:
+    """Data with a recipe for a method: those with a file of their own first, the others with the recipe they share."""
+    shared = shared_recipes()
+    data_of: dict[str, list[str]] = {"": []}
+    for recipe in recipe_names():
+        data, noise, method = recipe.split("/")
+        if (noise, method) == ("any", name):
+            data_of.setdefault(shared.get(recipe, "").removeprefix(f"{data}/any/"), []).append(data)
+    own = ", ".join(data_of.pop(""))
+    return "; ".join([own] * bool(own) + [f"{', '.join(data)} (as `{file}`)" for file, data in data_of.items()])
 
 
 def _settings(values: object, prefix: str = "") -> list[list[str]]:

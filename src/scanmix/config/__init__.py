@@ -9,7 +9,7 @@ from scanmix.config.durations import Duration, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
 from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
-from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
+from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_layers, recipe_names, shared_recipes
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
 
 __all__ = [
@@ -45,7 +45,9 @@ __all__ = [
     "overlay",
     "parse_assignment",
     "read_toml",
+    "recipe_layers",
     "recipe_names",
+    "shared_recipes",
     "texts",
     "unknown_name",
     "whole_number",
