@@ -76,7 +76,7 @@ def test_an_image_goes_the_way_that_the_page_tells(folder: Path, tmp_path: Path,
         done = CliRunner().invoke(app, [*line, *(word for setting in small for word in ("--set", setting))])
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]  # None ends it
+        threading.setprofile(None)
     assert done.exit_code == 0 and (tmp_path / "run" / "labels.csv").exists(), done.output
     told = STEP.findall(PAGE)
     assert called - NO_IMAGE == set(told)

@@ -11,9 +11,9 @@ import pytest
 
 from scanmix.config import RECIPES, UserError, load_recipe, read_toml, recipe_layers, recipe_names, shared_recipes
 from scanmix.data.examples import Kind
-from scanmix.experiments.explain import origins
 from scanmix.methods import METHODS
-from scanmix.runs import resolve
+from scanmix.reproduce.explain import origins
+from scanmix.training import resolve
 
 SETTINGS: dict[str, Any] = json.loads((Path(__file__).parent / "recipes.json").read_text(encoding="utf-8"))
 """What each recipe of version 0.1 says, with what it extends."""

@@ -62,7 +62,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         noise_rate_: estimated share of wrong labels.
         transition_: (C, C) estimated share of each true class (row) that was given each label (column).
         audit_: all that is known of each label, the most doubtful first (`scanmix.audit.Audit`).
-        run_: the training itself (`scanmix.runs.Run`).
+        run_: the training itself (`scanmix.training.Run`).
         white_: the value that stands for white; of images only.
         n_features_in_: D; of feature vectors only, as is `feature_names_in_` of a data frame.
     """
