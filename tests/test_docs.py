@@ -27,7 +27,8 @@ from scanmix.noises import parse_noise
 from scanmix.runs import Run, RunSettings, resolve
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FIDELITY, METHOD_PAGE = ROOT / "docs" / "fidelity.md", ROOT / "docs" / "methods.md"
 ASSIGNMENT = re.compile(r"([a-z_.]+)=(.+)", re.DOTALL)
 NOISE_ARGUMENT = re.compile(r"add_noise\((\w+)=(.+)\)")
@@ -294,15 +295,28 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
     )
 
 
+def quotations(page: Path) -> list[str]:
+    """The paragraphs that are set off by `>`, each on one line."""
+    found = re.findall(r"(?:^> .*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [" ".join(line.removeprefix("> ") for line in quotation.splitlines()) for quotation in found]
+
+
+def test_all_pages_give_the_same_answer_on_which_method_to_take() -> None:
+    (answer,) = quotations(ROOT / "docs" / "which-method.md")
+    assert set(ticked(answer)) <= set(METHODS)
+    for page in (README, ROOT / "docs" / "index.md", ROOT / "docs" / "audit.md"):
+        assert quotations(page) == [answer], f"{page.name} says otherwise; which-method.md is where it is decided"
+
+
 def test_the_readme_is_short_and_names_the_methods_of_its_tables() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 130
     named = {row["name"].strip("`") for row in table_rows(text) if "name" in row}
     assert {"cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmix"} <= named <= set(METHODS)
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     honest: Any = scanmix.train
     short: dict[str, Any] = {
