@@ -82,7 +82,7 @@ def test_imports_go_down_only() -> None:
         ("helpers.py", ""),
     ],
 )
-def test_the_contract_fails_on_an_arrow_upwards_or_an_unknown_room(tmp_path: Path, file: str, line: str) -> None:
+def test_the_contract_fails_on_an_import_upwards_or_an_unknown_package(tmp_path: Path, file: str, line: str) -> None:
     shutil.copytree(PACKAGE, tmp_path / "scanmix", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "scanmix" / file).open("a") as handle:
         handle.write(f"\n{line}\n")
