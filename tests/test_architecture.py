@@ -6,10 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from scanmix.methods import METHODS
+from scanmix.methods.ssr import SSR
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "scanmix"
@@ -78,7 +82,7 @@ def test_imports_go_down_only() -> None:
         ("helpers.py", ""),
     ],
 )
-def test_the_contract_fails_on_an_arrow_upwards_or_an_unknown_room(tmp_path: Path, file: str, line: str) -> None:
+def test_the_contract_fails_on_an_import_upwards_or_an_unknown_package(tmp_path: Path, file: str, line: str) -> None:
     shutil.copytree(PACKAGE, tmp_path / "scanmix", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "scanmix" / file).open("a") as handle:
         handle.write(f"\n{line}\n")
@@ -160,6 +164,33 @@ def test_oracle_rule(folder: str) -> None:
 )
 def test_oracle_rule_can_fail(source: str) -> None:
     assert oracle_leaks(source)
+
+
+CHANGED_BY_ANOTHER_PAPER = {"co_teaching_plus": "co_teaching"}
+"""A method whose own paper defines it as another paper's method with one step changed."""
+
+
+def inherited_from_another_paper(methods: Mapping[str, Any]) -> list[str]:
+    """Methods that subclass a method which is not of their own paper."""
+    return [
+        f"{name} inherits from {key}"
+        for name, method in methods.items()
+        for key, other in methods.items()
+        if other in method.__mro__[1:]
+        and method.about.paper != other.about.paper
+        and CHANGED_BY_ANOTHER_PAPER.get(name) != key
+    ]
+
+
+def test_only_a_variant_of_the_same_paper_inherits() -> None:
+    assert not inherited_from_another_paper(METHODS)
+
+
+def test_the_rule_on_inheritance_can_fail() -> None:
+    stranger = type("Stranger", (SSR,), {"about": SSR.about._replace(paper="another paper")})
+    variant = type("Variant", (SSR,), {})
+    methods = {**METHODS, "stranger": stranger, "variant": variant}
+    assert inherited_from_another_paper(methods) == ["stranger inherits from ssr"]
 
 
 def test_the_command_line_starts_without_torch() -> None:
