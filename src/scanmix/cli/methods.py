@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from typing import Annotated
 
 import typer
 
 from scanmix.cli.shell import print_table, say
 from scanmix.config import recipe_names, unknown_name
+from scanmix.files.markdown import wrapped
 
 PAGE = """# Methods
 
@@ -26,8 +26,6 @@ All methods use the same loop, views and network. Each predicts with the network
 - **Told** are settings that the authors of the paper chose by what they knew of the noise. The defaults here do not
   use such knowledge. A recipe that does is marked `oracle`.
 """
-WIDTH = 120
-"""Columns of the page."""
 
 
 def methods(
@@ -62,13 +60,8 @@ def _section(name: str) -> str:
 
     about = METHODS[name].about
     idea = about.idea[0].upper() + about.idea[1:]
-    facts = [_wrapped(fact, "  ") for fact in _facts(name)]
-    return f"## {name}\n\n" + _wrapped(f"{idea}. {about.advice}") + "\n\n" + "\n".join(facts) + "\n"
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    """Break a paragraph into lines of the page; `indent` begins all lines but the first."""
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    facts = [wrapped(fact, "  ") for fact in _facts(name)]
+    return f"## {name}\n\n" + wrapped(f"{idea}. {about.advice}") + "\n\n" + "\n".join(facts) + "\n"
 
 
 def _facts(name: str) -> list[str]:
