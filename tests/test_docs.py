@@ -108,9 +108,15 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-FIDELITY_ROWS = list(entries(FIDELITY.read_text(encoding="utf-8")))
+FIDELITY_TEXT = FIDELITY.read_text(encoding="utf-8")
+FIDELITY_ROWS = list(entries(FIDELITY_TEXT))
 NUMBERED = [row for row in FIDELITY_ROWS if "#" in row]
-DEFAULTS = [token for row in FIDELITY_ROWS for token in ticked(row.get("Here", "")) if "=" in token]
+DEFAULTS = [
+    token
+    for row in [*FIDELITY_ROWS, *table_rows(FIDELITY_TEXT)]
+    for token in ticked(row.get("Here", ""))
+    if "=" in token
+]
 OTHERS = [token for row in FIDELITY_ROWS for token in ticked(row.get("Field", "")) if "=" in token]
 
 
