@@ -65,6 +65,18 @@ def table_rows(text: str) -> Iterator[dict[str, str]]:
             yield dict(zip(header, cells, strict=True))
 
 
+def entries(text: str) -> Iterator[dict[str, str]]:
+    """Every section of the third level that is a list of `- **Key**: text`: its keys, "Topic" and, if numbered, "#"."""
+    for section in re.split(r"^(?=##+ )", text, flags=re.MULTILINE):
+        heading, _, body = section.partition("\n")
+        found = re.findall(r"^- \*\*([\w ]+)\*\*: (.+?)(?=\n\S|\n\n|\Z)", body.strip(), re.DOTALL | re.MULTILINE)
+        if heading.startswith("### ") and found:
+            number, dot, topic = heading.removeprefix("### ").partition(". ")
+            row = {key: " ".join(value.split()) for key, value in found}
+            assert len(row) == len(found), heading
+            yield {"#": number, "Topic": topic} | row if dot else {"Topic": number} | row
+
+
 def defaults() -> dict[str, Any]:
     """Every field of ScanMix, the network and the views with its default."""
     settings = resolve("scanmix", PLAIN_DATA, PUBLISHED)
@@ -97,21 +109,32 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-FIDELITY_ROWS = list(table_rows(FIDELITY.read_text(encoding="utf-8")))
+FIDELITY_TEXT = FIDELITY.read_text(encoding="utf-8")
+FIDELITY_ROWS = list(entries(FIDELITY_TEXT))
 NUMBERED = [row for row in FIDELITY_ROWS if "#" in row]
 DEFAULTS = [
-    token for row in FIDELITY_ROWS for cell in (row.get("Here", ""), row.get("Default", "")) for token in ticked(cell)
+    token
+    for row in [*FIDELITY_ROWS, *table_rows(FIDELITY_TEXT)]
+    for token in ticked(row.get("Here", ""))
     if "=" in token
-]  # fmt: skip
-OTHERS = [token for row in NUMBERED for token in ticked(row["Field"]) if "=" in token]
+]
+OTHERS = [token for row in FIDELITY_ROWS for token in ticked(row.get("Field", "")) if "=" in token]
 
 
-def test_rows_are_numbered_and_each_names_a_field_or_says_why_not() -> None:
+def test_entries_are_numbered_and_each_names_a_field_or_says_why_not() -> None:
     assert [int(row["#"]) for row in NUMBERED] == list(range(1, len(NUMBERED) + 1))
     assert len(NUMBERED) >= 30
     for row in NUMBERED:
+        assert row.keys() >= {"Paper", "Published code", "Here", "Field"}, row["Topic"]
         field = row["Field"]
-        assert ticked(field) or "Not offered" in field or field.startswith("nothing to select"), row["Topic"]
+        assert ticked(field) or "Not offered" in field or field.startswith("Nothing to select"), row["Topic"]
+
+
+def test_every_entry_of_our_own_has_a_default_and_a_reason() -> None:
+    own = [row for row in FIDELITY_ROWS if "#" not in row]
+    assert len(own) >= 12
+    for row in own:
+        assert row.keys() >= {"Here", "What it does", "Why"}, row["Topic"]
 
 
 @pytest.mark.parametrize("token", sorted(set(DEFAULTS)))
@@ -296,22 +319,20 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
 
 
 WIDEST = 120
-STILL_WIDE = {
-    "docs/data.md", "docs/fidelity.md", "docs/interop.md", "docs/methods.md", "docs/reliability.md",
-    "docs/reproduce.md", "docs/rivals.md", "docs/scaling.md", "docs/theory.md",
-}  # fmt: skip
-"""Pages that are still to be wrapped. Take a page out when it is; delete this set when it is empty."""
-WRAPPED = [README, ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WRAPPED = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "results" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", WRAPPED, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_no_line_is_too_wide(page: Path) -> None:
     lines = page.read_text(encoding="utf-8").splitlines()
     wide = [f"line {number} has {len(line)}" for number, line in enumerate(lines, 1) if len(line) > WIDEST]
-    if page.relative_to(ROOT).as_posix() in STILL_WIDE:
-        assert wide, "it is wrapped now: take it out of STILL_WIDE"
-    else:
-        assert not wide
+    assert not wide
 
 
 def quotations(page: Path) -> list[str]:

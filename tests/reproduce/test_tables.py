@@ -189,8 +189,8 @@ PAGE = """# tiny
 
 `scanmix reproduce tiny`
 
-Data: digits, per_class=6. 4 of 5 runs are finished. Machine: 2 CPUs; torch 2.13.0; scanmix 0.1.0, git \
-0123456789-dirty. Waited for: 125 s; the runs add up to 240 s, each on one thread.
+Data: digits, per_class=6. 4 of 5 runs are finished. Machine: 2 CPUs. Versions: torch 2.13.0; scanmix 0.1.0, git
+0123456789-dirty. The table took 125 s. The runs add up to 240 s, each on one thread.
 
 ## Accuracy
 
@@ -200,13 +200,14 @@ Data: digits, per_class=6. 4 of 5 runs are finished. Machine: 2 CPUs; torch 2.13
 | scan ¹ | 75.0 (76.0) | 75.0 (76.0) |
 | scanmix | **91.2** (92.2) ‡ | – |
 
-Accuracy on the test images in percent: mean of the last ten epochs (best epoch in parentheses; chosen by the test \
-images, so an upper bound). The best method of each column is bold.
+Accuracy on the test images, in percent. The first number is the mean of the last ten epochs. The number in parentheses
+is that of the best epoch, which is an upper bound, because the test images choose the epoch. The best method of each
+column is bold.
 
-¹ after matching clusters with true classes, which no other method is given. It learns without labels, so it was \
-trained once, and its result stands in every column.
+¹ The accuracy is measured after clusters are matched with true classes. No other method is given true classes. The
+method learns without labels, so it was trained once, and every column has the same result.
 
-‡ oracle: the recipe holds a value chosen by someone who knew the noise.
+‡ The recipe is an oracle: it has a value that was chosen by someone who knew the noise.
 
 ## Seconds
 
@@ -216,7 +217,8 @@ trained once, and its result stands in every column.
 | scan ¹ | 60 | the same |
 | scanmix | 60 | – |
 
-Of one run, on one thread. Label-free stages are kept and shared: the run that came first paid for them.
+Seconds of one run, on one thread. Self-supervised stages are cached and shared, so only the first run that needs a
+stage has its seconds.
 
 ## Share of wrong labels
 
@@ -226,7 +228,7 @@ Of one run, on one thread. Label-free stages are kept and shared: the run that c
 | actual | 72.0 | 20.0 |
 | estimated by scanmix | 70.5 | – |
 
-In percent; what the methods estimate is the share they did not call clean after the last epoch.
+In percent. A method estimates the share of labels that it did not call clean after the last epoch.
 """
 
 

@@ -26,7 +26,7 @@ def save_evidence(folder: Path, evidence: Evidence) -> None:
     About 64 + 2 C bytes for each of N examples, their names not counted.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
     folder = folder / "evidence"
     with writing(folder):

@@ -57,10 +57,10 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8 as `write_aside` does, line ends as they are in `text`.
+    """Write a text in UTF-8 as `atomic_write` does, line ends as they are in `text`.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
     atomic_write(path, lambda aside: aside.write_bytes(text.encode()))
 

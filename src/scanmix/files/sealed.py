@@ -23,7 +23,7 @@ def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None
     """Write a JSON object and, as its key `sha256`, the hash of all else.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
     write_text(path, json.dumps({**content, SEAL: _hash(_canonical(content))}, indent=indent) + "\n")
 

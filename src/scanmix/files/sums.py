@@ -15,7 +15,7 @@ def write_sums(folder: Path) -> None:
     """Hash every file of a folder.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
     write_text(folder / SUMS, "".join(f"{_hash(path)}  {path.name}\n" for path in paths))

@@ -30,7 +30,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors, their SHA-256 in its metadata.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save(stored, metadata={SEAL: digest(stored)})
@@ -64,7 +64,7 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
     """Write nested tensors and numbers with `torch.save`, which keeps a checksum (CRC-32) of every part.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
 
     def write(aside: Path) -> None:
