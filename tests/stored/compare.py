@@ -22,7 +22,12 @@ Files = dict[str, tuple[bytes, int]]
 
 @dataclass(frozen=True)
 class Place:
-    """A copy of what a version has stored; commands run in it."""
+    """A copy of what a version has stored; commands run in it.
+
+    Attributes:
+        folder: of the copy.
+        about: what `about.json` says.
+    """
 
     folder: Path
     about: dict[str, Any]
@@ -112,7 +117,7 @@ def same_results(place: Place, found: Path, kept: Path) -> None:
     now, then = lines_of(found / "metrics.jsonl"), lines_of(kept / "metrics.jsonl")
     assert len(now) == len(then)
     for one, other in zip(now, then, strict=True):
-        assert one == (other if place.exact else pytest.approx(other, rel=REL, abs=ABS))
+        assert one == (other if place.exact else pytest.approx(other, rel=REL, abs=ABS)), f"epoch {other['epoch']}"
     same_tensors(place, found / "model" / "model.safetensors", kept / "model" / "model.safetensors")
     if (kept / "labels.csv").is_file():
         same_table(place, found / "labels.csv", kept / "labels.csv")
