@@ -23,7 +23,6 @@ import scanmix
 from scanmix.__main__ import main
 from tests.stored.bits import digest, tensors
 from tests.stored.compare import (
-    ABS,
     Place,
     files,
     lines_of,
@@ -202,7 +201,7 @@ def test_predictions_are_the_stored_ones(model: str, data: str, kept: str, place
     path, top = Path(f"predicted/{kept}.csv"), ["--top", "2"] if kept == "image" else []
     then = path.read_text(encoding="utf-8")
     said("predict", model, data, *top, "--out", path)  # over the stored table, which is known for one
-    same_rows(path.read_text(encoding="utf-8"), then, ABS)
+    same_rows(path.read_text(encoding="utf-8"), then)
 
 
 def test_an_exported_model_is_that_of_the_run(place: Place, said: Any) -> None:
