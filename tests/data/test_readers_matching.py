@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from scanmix.config import UserError
-from scanmix.data.decoding import decode_pictures
+from scanmix.data.decoding import decode_images
 from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.data.readers import load, match, reload
 from scanmix.data.readers.matching import with_channels
@@ -80,6 +80,6 @@ def test_matched_examples_can_be_loaded_again(tmp_path: Path) -> None:
 def test_decoding_says_why_a_file_cannot_be_read(tmp_path: Path) -> None:
     Image.new("L", (20, 24), 77).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
-    bad, good, gone = decode_pictures([tmp_path / name for name in ("bad.png", "good.png", "gone.png")], 8, 3)
+    bad, good, gone = decode_images([tmp_path / name for name in ("bad.png", "good.png", "gone.png")], 8, 3)
     assert isinstance(good, np.ndarray) and good.shape == (3, 8, 8) and (good == 77).all()
     assert (bad, gone) == ("not an image", "no such file")

@@ -14,7 +14,7 @@ from scanmix.config import UnexpectedData, UserError
 from scanmix.data.noise.mappings import CIFAR100_COARSE
 from scanmix.data.readers import load, reload
 from scanmix.data.readers.cifar_n import LABELS10, LABELS100
-from scanmix.data.readers.listed import Pair
+from scanmix.data.readers.pairs import Pair
 from scanmix.doctor.checkup import check_up
 from scanmix.training import resolve
 from tests import layouts

@@ -63,39 +63,39 @@ Out = TypeVar("Out")
 class Found(NamedTuple):
     """Files in a folder and below, hidden ones left out, by name."""
 
-    pictures: list[Path]
+    images: list[Path]
     unread: list[Path]
     """Those that are or look like images of a kind that is not read."""
     others: list[Path]
 
 
-def find_pictures(folder: Path) -> list[Path]:
+def find_images(folder: Path) -> list[Path]:
     """Return the image files in `folder` and below, by name, hidden ones left out."""
-    return sorted(pictures_in(folder))
+    return sorted(images_in(folder))
 
 
-def pictures_in(folder: Path) -> Iterator[Path]:
+def images_in(folder: Path) -> Iterator[Path]:
     """Yield the image files in `folder` and below as they come, hidden ones left out.
 
     A file without a suffix is one if it begins like one.
     """
-    return (path for path in _files_in(folder) if _is_picture(path))
+    return (path for path in _files_in(folder) if _is_image(path))
 
 
 def sort_files(folder: Path) -> Found:
     """Return the image files in `folder` and below, those that are passed over though they look like some, the rest."""
     found = Found([], [], [])
     for path in sorted(_files_in(folder)):
-        if _is_picture(path):
-            found.pictures.append(path)
-        elif _looks_like_picture(path):
+        if _is_image(path):
+            found.images.append(path)
+        elif _looks_like_image(path):
             found.unread.append(path)
         else:
             found.others.append(path)
     return found
 
 
-def open_picture(path: str | Path) -> Image.Image:
+def open_image(path: str | Path) -> Image.Image:
     """Open an image file of one of `FORMATS`; nothing is decoded yet. Only this opens image files.
 
     Raises:
@@ -122,7 +122,7 @@ def loaded(path: Path, least: int, channels: int | None = None) -> Iterator[Imag
     Raises:
         Exception: any, where it cannot be read; `reason` says why.
     """
-    with open_picture(path) as image:
+    with open_image(path) as image:
         # A JPEG can be decoded at 1/2, 1/4 or 1/8: photographs become many times quicker.
         image.draft(None, (least, least))
         deep = is_deep_color(image)
@@ -147,7 +147,7 @@ def natural_channels(image: Image.Image) -> int:
     return 1 if is_gray(image.mode) else 3
 
 
-def decode_pictures(paths: Sequence[Path], size: int, channels: int) -> list[np.ndarray | str]:
+def decode_images(paths: Sequence[Path], size: int, channels: int) -> list[np.ndarray | str]:
     """Decode image files; in place of one that cannot be read stands why.
 
     Shape: -> (channels, size, size) uint8 for each path.
@@ -156,7 +156,7 @@ def decode_pictures(paths: Sequence[Path], size: int, channels: int) -> list[np.
 
 
 def decoding(paths: Sequence[Path], size: int, channels: int) -> Iterator[np.ndarray | str]:
-    """Yield what `decode_pictures` returns, one by one: few are in memory at once."""
+    """Yield what `decode_images` returns, one by one: few are in memory at once."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         yield from threaded(lambda path: _decode(path, size, channels), paths, "reading images")
@@ -222,12 +222,12 @@ def _files_in(folder: Path) -> Iterator[Path]:
     )
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     suffix = path.suffix.lower()
     return suffix in SUFFIXES or (_is_no_suffix(suffix) and _is_recognized(path))
 
 
-def _looks_like_picture(path: Path) -> bool:
+def _looks_like_image(path: Path) -> bool:
     suffix = path.suffix.lower()
     return suffix in OTHER_IMAGES or (suffix not in SIDE_FILES and not _is_no_suffix(suffix) and _is_recognized(path))
 
@@ -242,7 +242,7 @@ def _is_recognized(path: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with open_picture(path):
+            with open_image(path):
                 return True
     except Exception:  # decoders raise whatever they like on what is no image
         return False

@@ -19,7 +19,7 @@ from scanmix.config import UserError
 from scanmix.data.arrays import same_shape
 from scanmix.data.decoding import upright, why_unreadable
 
-Form = Literal["files", "pictures", "images", "vectors"]
+Form = Literal["files", "PIL images", "images", "vectors"]
 """Names of files, PIL images, an array of images, rows of numbers."""
 
 
@@ -48,20 +48,20 @@ def as_array(X: Any) -> Any:
     return np.asarray(list(X)) if several else X
 
 
-def decoded(pictures: Sequence[Image.Image], channels: int | None = None) -> np.ndarray:
+def decoded(rows: Sequence[Image.Image], channels: int | None = None) -> np.ndarray:
     """Look at PIL images as at files; channels as of `decoding.upright`. Shape: -> (N, H, W) or (N, H, W, 3) uint8.
 
     Raises:
         UserError: one cannot be read, is no picture, or has another size than the first.
     """
     found = []
-    for row, picture in enumerate(pictures):
-        if not isinstance(picture, Image.Image):
-            raise UserError(f"row {row} of X is no picture, as the first is, but {type(picture).__name__}")
+    for row, image in enumerate(rows):
+        if not isinstance(image, Image.Image):
+            raise UserError(f"row {row} of X is not an image, as the first is, but {type(image).__name__}")
         try:
-            found.append(np.asarray(upright(picture, channels)))
+            found.append(np.asarray(upright(image, channels)))
         except Exception as error:  # decoders raise whatever they like on broken input
-            raise UserError(f"the picture in row {row} of X cannot be read: {why_unreadable(error)}") from None
+            raise UserError(f"the image in row {row} of X cannot be read: {why_unreadable(error)}") from None
     return same_shape(found)
 
 
@@ -116,7 +116,7 @@ def _form_of_list(rows: Sequence[Any]) -> Form:
     if isinstance(rows[0], str | os.PathLike):
         return "files"
     if isinstance(rows[0], Image.Image):
-        return "pictures"
+        return "PIL images"
     first = _shape_of(rows[0], 0)
     for row, other in enumerate(rows):
         if _shape_of(other, row) != first:

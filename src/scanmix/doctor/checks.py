@@ -17,7 +17,7 @@ import torch
 
 from scanmix.data.duplicates import Tick, exact_groups, near_groups
 from scanmix.data.examples import Examples, Kind
-from scanmix.data.readers.pictures import Header
+from scanmix.data.readers.images import Header
 from scanmix.data.readers.vectors import LabeledRows
 from scanmix.data.views.feature_views import feature_spread
 

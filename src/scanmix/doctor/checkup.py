@@ -16,7 +16,7 @@ from scanmix.config import DataError, Table, UnexpectedData
 from scanmix.data.examples import Examples
 from scanmix.data.readers import is_known, kind_of, load
 from scanmix.data.readers.folder import LostClassError
-from scanmix.data.readers.pictures import Header, read_headers
+from scanmix.data.readers.images import Header, read_headers
 from scanmix.data.readers.vectors import read_labeled_rows
 from scanmix.distributed.engine import StageTick, find_device
 from scanmix.doctor.advice import Advice, advise, as_recipe

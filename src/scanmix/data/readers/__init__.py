@@ -18,11 +18,11 @@ from scanmix.data.readers.clothing1m import read_clothing1m
 from scanmix.data.readers.digits import read_digits
 from scanmix.data.readers.fashion_mnist import read_fashion_mnist
 from scanmix.data.readers.folder import read_folder
-from scanmix.data.readers.listed import Pair
+from scanmix.data.readers.images import resize_all
 from scanmix.data.readers.matching import match
 from scanmix.data.readers.open_set import add_open_set
 from scanmix.data.readers.origin import check_origin
-from scanmix.data.readers.pictures import resize_all
+from scanmix.data.readers.pairs import Pair
 from scanmix.data.readers.red_mini_imagenet import read_red_mini_imagenet
 from scanmix.data.readers.table import read_table
 from scanmix.data.readers.vectors import read_vectors

@@ -5,16 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from scanmix.config import UserError
-from scanmix.data.readers.listed import (
-    Entry,
-    Pair,
-    read_list,
-    read_names,
-    require,
-    to_examples,
-    top_folder,
-    warn_unless,
-)
+from scanmix.data.readers.listed import read_list, read_names, require, top_folder, warn_unless
+from scanmix.data.readers.pairs import Entry, Pair, to_examples
 
 HOW = (
     "Ask its authors (https://github.com/Cysu/noisy_label) and unpack images/ with noisy_label_kv.txt, "
@@ -45,7 +37,7 @@ def read_clothing1m(root: str | Path | None, size: int | None = None) -> Pair:
     require("clothing1m", lists, [NOISY, CLEAN, TRAIN, TEST], HOW)
     train = _entries(top, lists, TRAIN, NOISY)
     test = [entry._replace(true_label=entry.label) for entry in _entries(top, lists, TEST, CLEAN)]
-    return to_examples("clothing1m", CLASS_NAMES, train, test, size or SIDE)
+    return to_examples("clothing1m", CLASS_NAMES, train, test, size or SIDE, channels=3)
 
 
 def _entries(top: Path, lists: Path, keys: str, labels: str) -> list[Entry]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import warnings
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from scanmix.config import DataError
-from scanmix.data.decoding import pictures_in, readable, sort_files
+from scanmix.data.decoding import images_in, readable, sort_files
 from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import Pictures, read_pictures
+from scanmix.data.readers.pairs import Entry, Pair, to_examples
 
 ListedImage = tuple[str, Path, str]  # id, file, class name
 TRAIN_PARTS = ("train", "training")
@@ -30,7 +27,7 @@ NAMED = 5
 class LostClassError(DataError):
     """Not one image of a class for training can be read; `pair` is what is left: training and test examples."""
 
-    def __init__(self, message: str, pair: tuple[Examples, Examples | None]) -> None:
+    def __init__(self, message: str, pair: Pair) -> None:
         """Keep the examples for whoever looks at data that cannot be trained on."""
         super().__init__(message)
         self.pair = pair
@@ -45,7 +42,7 @@ class Parts(NamedTuple):
     """Why it cannot be told, in a sentence; empty where it can."""
 
 
-def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -> tuple[Examples, Examples | None]:
+def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -> Pair:
     """Read `folder/<class>/...`, or `folder/train/<class>/...` and `folder/test/<class>/...`.
 
     The parts may have other names that say the same, such as `Training`, `val` or `test_set`. What lies in class
@@ -77,7 +74,7 @@ def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -
         )
     _warn_of_unread(folder, [path for files in (*unread.values(), *unread_tests.values()) for path in files])
     _warn_of_unread_folders(folder, parts)
-    return to_examples(folder.name, train_rows, test_rows, size)
+    return from_class_names(folder.name, train_rows, test_rows, size)
 
 
 def find_parts(folder: Path) -> Parts:
@@ -95,7 +92,7 @@ def find_parts(folder: Path) -> Parts:
         whole = f"give {test[0]} if it is the whole" if len(test) == 1 else "give one of them if it is the whole"
         doubt = f"{folder} has {_listed(test)} with class folders inside, but no train with class folders; {LAYOUT}, "
         return Parts(folder, None, f"{doubt}or {whole}.")
-    filled = [path for path in named if any(True for _ in pictures_in(path))]
+    filled = [path for path in named if any(True for _ in images_in(path))]
     if not filled or _is_class(filled, class_folders(folder)):
         return Parts(folder, None)
     what = "is a class or a part" if len(filled) == 1 else "are classes or parts"
@@ -117,7 +114,7 @@ def class_folders(folder: Path) -> list[Path]:
 def folders_not_read(folder: Path, parts: Parts) -> list[Path]:
     """Return the folders of images beside the parts, by name; none where classes lie in `folder` itself."""
     beside = [path for path in class_folders(folder) if path not in parts] if parts.train != folder else []
-    return [path for path in beside if any(True for _ in pictures_in(path))]
+    return [path for path in beside if any(True for _ in images_in(path))]
 
 
 def _is_class(filled: Sequence[Path], folders: Sequence[Path]) -> bool:
@@ -133,7 +130,7 @@ def _is_class(filled: Sequence[Path], folders: Sequence[Path]) -> bool:
 
 
 def _holds_classes(folder: Path) -> bool:
-    return any(True for inside in class_folders(folder) for _ in pictures_in(inside))
+    return any(True for inside in class_folders(folder) for _ in images_in(inside))
 
 
 def _listed(folders: Sequence[Path]) -> str:
@@ -148,7 +145,7 @@ def _rows(top: Path, folder: Path) -> tuple[list[ListedImage], dict[str, list[Pa
     unread: dict[str, list[Path]] = {}
     for inside in class_folders(folder):
         found = sort_files(inside)
-        rows += [(path.relative_to(top).as_posix(), path, inside.name) for path in found.pictures]
+        rows += [(path.relative_to(top).as_posix(), path, inside.name) for path in found.images]
         if found.unread:
             unread[inside.name] = found.unread
     return rows, unread
@@ -185,67 +182,54 @@ def _warn_of_unread_folders(folder: Path, parts: Parts) -> None:
         )
 
 
-def to_examples(
+def from_class_names(
     name: str,
     train_rows: Sequence[ListedImage],
     test_rows: Sequence[ListedImage],
     size: int | None,
     skipped: tuple[str, ...] = (),
-) -> tuple[Examples, Examples | None]:
-    """Read the files of training and test rows (id, file, class name) into images of one size and depth.
+) -> Pair:
+    """Number the classes of training and test rows (id, file, class name), then read the files as `to_examples` does.
+
+    Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        DataError: if a test class is none of training's, or no training or no test image can be read.
-        LostClassError: not one image of a class for training can be read.
+        DataError: a test class is not a class of training, a class name is not UTF-8, or no training or no test image
+            can be read.
+        LostClassError: not one training image of a class can be read.
     """
     names = sort_names({label for _, _, label in train_rows})
-    odd = [name for name in names if readable(name) != name]
-    if odd:
-        raise DataError(f"the name of class {readable(odd[0])} of {name!r} is not UTF-8; rename its folder.")
-    strange = sorted({label for _, _, label in test_rows} - set(names))
-    if strange:
-        raise DataError(f"test images of {name!r} have class {strange[0]!r}, which no training image has.")
+    not_utf8 = [name for name in names if readable(name) != name]
+    if not_utf8:
+        raise DataError(f"the name of class {readable(not_utf8[0])} of {name!r} is not UTF-8; rename its folder.")
+    unknown = sorted({label for _, _, label in test_rows} - set(names))
+    if unknown:
+        raise DataError(f"test images of {name!r} have class {unknown[0]!r}, which no training image has.")
     number = {label: i for i, label in enumerate(names)}
-    rows = [*train_rows, *test_rows]
-    pictures = read_pictures([path for _, path, _ in rows], size, sized_by=len(train_rows))
-
-    def part(first: int, stop: int, set_aside: tuple[str, ...]) -> Examples:
-        places = slice(bisect_left(pictures.kept, first), bisect_left(pictures.kept, stop))
-        kept = [rows[row] for row in pictures.kept[places]]
-        if not kept:
-            split = "test" if first else "training"
-            raise DataError(f"not one of the {split} images of {name!r} could be read.")
-        return Examples(
-            images=pictures.images[places],
-            labels=torch.tensor([number[label] for _, _, label in kept]),
-            class_names=names,
-            ids=tuple(row_id for row_id, _, _ in kept),
-            name=name,
-            paths=tuple(str(path) for _, path, _ in kept),
-            skipped=set_aside,
-        )
-
-    train = part(0, len(train_rows), skipped + pictures.skipped)
-    pair = train, part(len(train_rows), len(rows), ()) if test_rows else None
-    lost = _lost_class(name, train_rows, pictures)
+    train, test = (
+        [Entry(row_id, path, number[label]) for row_id, path, label in rows] for rows in (train_rows, test_rows)
+    )
+    pair = to_examples(name, names, train, test, size, skipped=skipped, error=DataError)
+    lost = _lost_class(train, pair[0], pair[0].skipped[len(skipped) :])
     if lost is not None:
         raise LostClassError(lost, pair)
     return pair
 
 
-def _lost_class(name: str, rows: Sequence[ListedImage], pictures: Pictures) -> str | None:
-    """Say which class for training has no image left, if one has none."""
-    kept = set(pictures.kept)
-    left = {label for row, (_, _, label) in enumerate(rows) if row in kept}
-    failed = [row for row in range(len(rows)) if row not in kept]  # those of test images stand behind
-    for row, why in zip(failed, pictures.skipped, strict=False):
-        label = rows[row][2]
-        if label not in left:
-            count = sum(other == label for _, _, other in rows)
+def _lost_class(entries: Sequence[Entry], train: Examples, skipped: Sequence[str]) -> str | None:
+    """Say which class of the training `entries` has no image left in `train`; None if each has one.
+
+    `skipped` are the files that could not be read, in the order of the entries; those of test images follow.
+    """
+    kept, left = set(train.ids), set(train.labels.tolist())
+    failed = [entry for entry in entries if entry.id not in kept]
+    for entry, why in zip(failed, skipped, strict=False):
+        if entry.label not in left:
+            count = sum(other.label == entry.label for other in entries)
             what = "its one image cannot" if count == 1 else f"none of its {count} images can"
             return (
-                f"class {label!r} of {name!r} would be lost: {what} be read; the first: {why}; repair them, or leave "
-                "the class out."
+                f"class {train.class_names[entry.label]!r} of {train.name!r} would be lost: {what} be read; the "
+                f"first: {why}; repair them, or leave the class out."
             )
     return None
 

@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
 
 from scanmix.config import UnexpectedData, UserError
-from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import read_pictures
 from scanmix.files import reading
-
-Pair = tuple[Examples, Examples | None]
-"""Training and test examples."""
-
-
-class Entry(NamedTuple):
-    """One picture of a list."""
-
-    id: str
-    path: Path
-    label: int
-    true_label: int | None = None
 
 
 def top_folder(name: str, root: str | Path | None, how: str) -> Path:
@@ -99,38 +80,6 @@ def read_names(path: Path) -> list[str]:
     return [line.strip() for line in _lines(path) if line.strip()]
 
 
-def to_examples(
-    name: str, class_names: tuple[str, ...], train: Sequence[Entry], test: Sequence[Entry], size: int
-) -> Pair:
-    """Read all pictures in color, resized once: the shorter side to `size`, then the center square.
-
-    Raises:
-        DataError: not one of them can be read. UserError: none is left of the training or of the test pictures.
-    """
-    entries = [*train, *test]
-    pictures = read_pictures([entry.path for entry in entries], size, channels=3)
-
-    def part(first: int, stop: int, split: str, skipped: tuple[str, ...]) -> Examples:
-        places = slice(bisect_left(pictures.kept, first), bisect_left(pictures.kept, stop))
-        kept = [entries[place] for place in pictures.kept[places]]
-        if not kept:
-            raise UserError(f"not one of the {split} images of {name!r} could be read.")
-        truth = [entry.true_label for entry in kept]
-        return Examples(
-            images=pictures.images[places],
-            labels=torch.tensor([entry.label for entry in kept]),
-            class_names=class_names,
-            ids=tuple(entry.id for entry in kept),
-            name=name,
-            paths=tuple(str(entry.path) for entry in kept),
-            true_labels=_known(truth),
-            skipped=skipped,
-        )
-
-    first = part(0, len(train), "training", pictures.skipped)
-    return first, part(len(train), len(entries), "test", ()) if test else None
-
-
 def warn_unless(what: str, found: float, expected: float, within: float = 0) -> None:
     """Warn where a number is not the published one: the files may be another release, or not all of them."""
     if abs(found - expected) > within:
@@ -140,12 +89,6 @@ def warn_unless(what: str, found: float, expected: float, within: float = 0) -> 
 def tell(text: str) -> None:
     """Warn of a published data set that is not quite as it was published."""
     warnings.warn(text, UnexpectedData, stacklevel=2)
-
-
-def _known(labels: Sequence[int | None]) -> Tensor | None:
-    """True labels, where each is known."""
-    known = [label for label in labels if label is not None]
-    return torch.tensor(known) if len(known) == len(labels) else None
 
 
 def _lines(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scanmix.config import UserError
 from scanmix.data.examples import JSON, OPEN_SET, Examples
-from scanmix.data.readers.pictures import resize_all
+from scanmix.data.readers.images import resize_all
 from scanmix.files.cells import without_point
 
 

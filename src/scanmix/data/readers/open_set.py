@@ -9,8 +9,8 @@ import torch
 from scanmix.config import UserError
 from scanmix.data.examples import JSON, OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.noise import select
+from scanmix.data.readers.images import resize_all
 from scanmix.data.readers.matching import with_channels
-from scanmix.data.readers.pictures import resize_all
 
 
 def add_open_set(examples: Examples, foreign: Examples, rate: float, seed: int = 0, step: JSON = None) -> Examples:

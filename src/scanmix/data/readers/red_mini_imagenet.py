@@ -10,17 +10,8 @@ from typing import Any
 
 from scanmix.config import unknown_name
 from scanmix.data.examples import OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
-from scanmix.data.readers.listed import (
-    Entry,
-    Pair,
-    read_list,
-    read_names,
-    require,
-    tell,
-    to_examples,
-    top_folder,
-    warn_unless,
-)
+from scanmix.data.readers.listed import read_list, read_names, require, tell, top_folder, warn_unless
+from scanmix.data.readers.pairs import Entry, Pair, to_examples
 from scanmix.files import reading
 
 HOW = (
@@ -73,7 +64,7 @@ def read_red_mini_imagenet(root: str | Path | None, level: str, size: int | None
     ]
     warn_unless(f"training images in {split}", len(train), COUNTS[level])
     warn_unless(f"images in {validation}", len(test), TESTED)
-    train_set, test_set = to_examples("red-mini-imagenet", _class_names(top), train, test, size or SIDE)
+    train_set, test_set = to_examples("red-mini-imagenet", _class_names(top), train, test, size or SIDE, channels=3)
     return _reported(train_set, float(level)), test_set
 
 

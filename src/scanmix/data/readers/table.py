@@ -15,7 +15,7 @@ import torch
 from scanmix.config import DataError
 from scanmix.data.decisions import read_decision
 from scanmix.data.examples import DECIDED, Examples
-from scanmix.data.readers.folder import ListedImage, to_examples
+from scanmix.data.readers.folder import ListedImage, from_class_names
 from scanmix.files.cells import MISSING, as_text, one_name
 from scanmix.files.tables import read_records
 
@@ -76,7 +76,7 @@ def read_table(
         f"{base / entry.path}: " + (f"the label {entry.label!r} stands for none" if entry.label else "no label")
         for entry in kept if not entry.label or entry.label in MISSING
     ]  # fmt: skip
-    train, test = to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
+    train, test = from_class_names(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
     return _decided(train, base, entries) if any("decision" in record for record in records) else train, test
 
 

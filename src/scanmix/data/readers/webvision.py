@@ -8,18 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from scanmix.config import UserError
-from scanmix.data.decoding import find_pictures
-from scanmix.data.readers.listed import (
-    Entry,
-    Pair,
-    is_label,
-    read_list,
-    read_names,
-    require,
-    to_examples,
-    top_folder,
-    warn_unless,
-)
+from scanmix.data.decoding import find_images
+from scanmix.data.readers.listed import is_label, read_list, read_names, require, top_folder, warn_unless
+from scanmix.data.readers.pairs import Entry, Pair, to_examples
 
 HOW = (
     "Get the resized images of WebVision 1.0 (https://data.vision.ee.ethz.ch/cvl/webvision) and unpack google/, "
@@ -56,7 +47,7 @@ def read_webvision(root: str | Path | None, variant: str, size: int | None = Non
     ]  # fmt: skip
     if count == 50:
         warn_unless("test images of 50 classes in info/val_filelist.txt", len(test), OF_50)
-    return to_examples("webvision", class_names(top / "info", count), train, test, size or SIDE)
+    return to_examples("webvision", class_names(top / "info", count), train, test, size or SIDE, channels=3)
 
 
 def read_ilsvrc12(root: str | Path | None, variant: str, size: int | None = None) -> Pair:
@@ -79,7 +70,7 @@ def read_ilsvrc12(root: str | Path | None, variant: str, size: int | None = None
         raise UserError(f"ilsvrc12: {top} holds none of the known layouts. {ILSVRC_HOW}")
     if count == 50:
         warn_unless("ILSVRC12 images of 50 classes", len(entries), OF_50)
-    return to_examples("ilsvrc12", names, entries, (), size or SIDE)
+    return to_examples("ilsvrc12", names, entries, (), size or SIDE, channels=3)
 
 
 def class_names(info: Path, count: int) -> tuple[str, ...]:
@@ -105,7 +96,7 @@ def _by_folder(images: Path, info: Path | None, count: int) -> list[Entry]:
     return [
         Entry(f"val/{folder}/{path.name}", path, label, label)
         for label, folder in enumerate(folders)
-        for path in find_pictures(images / folder)
+        for path in find_images(images / folder)
     ]
 
 
@@ -114,7 +105,7 @@ def _by_list(top: Path, images: Path, count: int) -> list[Entry]:
     if listed := _find("imagenet_val.txt", top, images):
         pairs = [(images / Path(name).name, label) for name, label in read_list(listed, ALL)]
     elif ground := _find(ILSVRC_LIST, top, images):
-        labels, files = read_names(ground), find_pictures(images)
+        labels, files = read_names(ground), find_images(images)
         if len(labels) != len(files):
             raise UserError(f"{ground} has {len(labels)} labels, but {images} has {len(files)} images")
         pairs = [(path, _number(label, ground)) for path, label in zip(files, labels, strict=True)]

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from scanmix.config import DataError, UserError
-from scanmix.data.decoding import decoding, loaded, open_picture, readable, square, threaded, why_unreadable
+from scanmix.data.decoding import decoding, loaded, open_image, readable, square, threaded, why_unreadable
 from scanmix.data.examples import Examples
 from scanmix.data.modes import has_transparency, is_gray
 from scanmix.data.store import collect_decoded
@@ -41,7 +41,7 @@ class Header(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pictures:
+class DecodedImages:
     """Decoded files.
 
     Attributes:
@@ -55,9 +55,9 @@ class Pictures:
     skipped: tuple[str, ...]
 
 
-def read_pictures(
+def read_images(
     paths: Sequence[Path], size: int | None = None, channels: int | None = None, sized_by: int | None = None
-) -> Pictures:
+) -> DecodedImages:
     """Decode image files into squares of one size and one number of channels.
 
     Args:
@@ -86,7 +86,7 @@ def read_pictures(
             f"{len(skipped)} of {len(paths)} images could not be read and were set aside; first {skipped[0]}",
             stacklevel=2,
         )
-    return Pictures(decoded.images, kept, skipped)
+    return DecodedImages(decoded.images, kept, skipped)
 
 
 def read_headers(paths: Sequence[Path]) -> list[Header | str]:
@@ -148,7 +148,7 @@ def resize_all(examples: Examples, size: int) -> Examples:
 
 def _read_header(path: Path) -> Header | str:
     try:
-        with open_picture(path) as image:
+        with open_image(path) as image:
             return Header(*image.size, image.mode, has_transparency(image))
     except Exception as error:  # decoders raise whatever they like on broken input
         return why_unreadable(error)
