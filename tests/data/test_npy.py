@@ -80,7 +80,7 @@ def test_an_array_is_read_where_there_is_no_torch(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((2, 3)))
     code = (
         f"import sys; sys.path.insert(0, {str(Path(scanmix.__file__).parents[1])!r}); sys.modules['torch'] = None; "
-        "from pathlib import Path; from scanmix.data.npy import read_rows; "
+        "from pathlib import Path; from scanmix.files.npy import read_rows; "
         "assert read_rows(Path('x.npy')).shape == (2, 3)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
