@@ -29,7 +29,7 @@ def made(count: int, side: int, channels: int = 3, name: str = "foreign") -> Exa
 def test_a_share_of_images_is_foreign_and_all_else_stays() -> None:
     own, foreign = made(50, 8, 1, "own"), made(30, 8, 1)
     mixed = add_open_set(own, foreign, 0.4, seed=3)
-    strange = mixed.foreign
+    strange = mixed.open_set
     assert strange is not None and int(strange.sum()) == 20
     assert torch.equal(mixed.labels, own.labels)
     assert torch.equal(mixed.images[~strange], own.images[~strange])
@@ -42,7 +42,7 @@ def test_a_share_of_images_is_foreign_and_all_else_stays() -> None:
 
 def test_selections_are_nested_and_few_images_are_used_again() -> None:
     own, foreign = made(40, 8, 1, "own"), made(3, 8, 1)
-    little, much = (add_open_set(own, foreign, rate, seed=1).foreign for rate in (0.2, 0.9))
+    little, much = (add_open_set(own, foreign, rate, seed=1).open_set for rate in (0.2, 0.9))
     assert little is not None and much is not None
     assert int(much.sum()) == 36 and bool(much[little].all())
 

@@ -34,8 +34,8 @@ def exact_groups(*parts: Tensor) -> list[list[int]]:
     Several parts are searched together; positions then count through all of them, one after the other.
     Shape: (N, C, H, W) uint8 or float32 each -> M lists.
     """
-    # A hash of 16 bytes stands for each image, so memory does not grow with its pixels. A collision of two different
-    # images is possible in theory only.
+    # A hash of 16 bytes stands for each image, so memory does not grow with its pixels. Two different images
+    # with the same 128 bits are too unlikely to matter.
     rows = (image for images in parts for some in images.split(4096) for image in some.contiguous().numpy())
     digests = b"".join(hashlib.blake2b(image, digest_size=16).digest() for image in rows)
     halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)

@@ -17,42 +17,43 @@ from scanmix.data.readers.pairs import Entry, Pair, to_examples
 ListedImage = tuple[str, Path, str]  # id, file, class name
 TRAIN_PARTS = ("train", "training")
 TEST_PARTS = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation")
-"""What a part of the data is called, whatever the letter case; of several test parts the first is read."""
+"""Names of folders that hold a part of the data, in any letter case. Of several test parts, the first in this order is
+read."""
 PART_NAME = re.compile(rf"({'|'.join(TRAIN_PARTS + TEST_PARTS)})(?:[ _.-]?(?:set|data|images|pictures|split))*")
 LAYOUT = "lay the images out as train/CLASS/... and test/CLASS/..."
 NAMED = 5
-"""Folders that a message names."""
+"""Number of folders that a message lists."""
 
 
 class LostClassError(DataError):
-    """Not one image of a class for training can be read; `pair` is what is left: training and test examples."""
+    """Not one training image of a class can be read; `pair` has the training and test examples that are left."""
 
     def __init__(self, message: str, pair: Pair) -> None:
-        """Keep the examples for whoever looks at data that cannot be trained on."""
+        """Store the examples, so that `scanmix doctor` can check data that cannot be trained on."""
         super().__init__(message)
         self.pair = pair
 
 
 class Parts(NamedTuple):
-    """Where classes lie in a folder."""
+    """The folders with the class folders for training and for testing."""
 
     train: Path
     test: Path | None
     doubt: str = ""
-    """Why it cannot be told, in a sentence; empty where it can."""
+    """A sentence that says why these folders are not certain; empty if they are."""
 
 
 def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -> Pair:
     """Read `folder/<class>/...`, or `folder/train/<class>/...` and `folder/test/<class>/...`.
 
-    The parts may have other names that say the same, such as `Training`, `val` or `test_set`. What lies in class
-    folders and looks like an image, but is of a kind that is not read, is counted in one warning.
+    The parts may have other names of the same meaning, such as `Training`, `val` or `test_set`. One warning counts the
+    files in class folders that look like images but are of a format that is not read.
 
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        DataError: if there are fewer classes than `least_classes`, a class without one readable image, a test class
-            new to training, or it cannot be told what is a class and what a part of the data.
+        DataError: there are fewer classes than `least_classes`, a class has no readable image, a test class is not a
+            class of training, or it is not certain which folders are classes and which are parts of the data.
     """
     folder = folder.absolute()
     parts = find_parts(folder)
@@ -78,7 +79,7 @@ def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -
 
 
 def find_parts(folder: Path) -> Parts:
-    """Tell where training and test classes lie: in folders named so if these hold classes, else in `folder`."""
+    """Find the folders of training and test classes: sub-folders named as parts if they hold classes, else `folder`."""
     named = {path: part for path in class_folders(folder) if (part := part_of(path.name)) is not None}
     holding = [path for path in named if _holds_classes(path)]
     train = [path for path in holding if named[path] in TRAIN_PARTS]
@@ -101,26 +102,27 @@ def find_parts(folder: Path) -> Parts:
 
 
 def part_of(name: str) -> str | None:
-    """Return which of the parts a folder is named as: "test" of `Test` and `test_set`; None for another name."""
+    """Return the part that a folder is named after: "test" for `Test` and `test_set`; None for any other name."""
     found = PART_NAME.fullmatch(name.strip().lower())
     return None if found is None else found[1]
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Return the sub-folders that stand for a class each, by name, hidden ones left out."""
+    """Return the sub-folders, each of which is a class, sorted by name, without hidden ones."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def folders_not_read(folder: Path, parts: Parts) -> list[Path]:
-    """Return the folders of images beside the parts, by name; none where classes lie in `folder` itself."""
+    """Return the folders of images beside the parts, sorted by name; none if the classes lie in `folder` itself."""
     beside = [path for path in class_folders(folder) if path not in parts] if parts.train != folder else []
     return [path for path in beside if any(True for _ in images_in(path))]
 
 
 def _is_class(filled: Sequence[Path], folders: Sequence[Path]) -> bool:
-    """Whether the only folder that is named like a part, and holds images and no folders, is a class all the same.
+    """Whether a folder that is named like a part and holds images directly is a class all the same.
 
-    A train is a thing that runs on rails, and what is not invalid is valid; the other words name no thing.
+    It must be the only such folder, with other classes beside it: `train` may be the vehicle, and `valid` a class
+    beside `invalid`. The other names of parts are not likely names of classes.
     """
     if len(filled) > 1 or len(folders) < 2:
         return False
@@ -140,7 +142,7 @@ def _listed(folders: Sequence[Path]) -> str:
 
 
 def _rows(top: Path, folder: Path) -> tuple[list[ListedImage], dict[str, list[Path]]]:
-    """The images of each class, and by class the files that look like images and are not read."""
+    """Return the images of all classes, and for each class the files that look like images but are not read."""
     rows: list[ListedImage] = []
     unread: dict[str, list[Path]] = {}
     for inside in class_folders(folder):
@@ -152,7 +154,7 @@ def _rows(top: Path, folder: Path) -> tuple[list[ListedImage], dict[str, list[Pa
 
 
 def _by_suffix(files: Iterable[Path]) -> str:
-    """Count files by kind: "30 .heic, 2 .svg"."""
+    """Count files by suffix: "30 .heic, 2 .svg"."""
     return ", ".join(f"{count} {kind}" for kind, count in Counter(path.suffix.lower() for path in files).most_common())
 
 

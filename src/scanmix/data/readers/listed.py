@@ -1,4 +1,4 @@
-"""What the readers of published file lists share: lines of a name and a number, many files, counts that are known."""
+"""Reading of published file lists: finding their folder, lines of name and label, and checks of published counts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from scanmix.files import reading
 
 
 def top_folder(name: str, root: str | Path | None, how: str) -> Path:
-    """Return the folder of a data set: `root`, or $SCANMIX_DATA/<name> or $SCANMIX_DATA.
+    """Return the folder of a data set: `root`, else $SCANMIX_DATA/<name> or $SCANMIX_DATA.
 
     Raises:
-        UserError: neither is given, or there is no such folder; `how` says how to get the data.
+        UserError: neither is given, or the folder does not exist; the message ends with `how`, how to get the data.
     """
     given = root if root is not None else os.environ.get("SCANMIX_DATA")
     if given is None:
@@ -29,10 +29,10 @@ def top_folder(name: str, root: str | Path | None, how: str) -> Path:
 
 
 def require(name: str, top: Path, wanted: Sequence[str], how: str) -> None:
-    """Check that everything a layout consists of is there.
+    """Check that all files and folders of a layout exist.
 
     Raises:
-        UserError: lists all that is missing below `top`.
+        UserError: something is missing; lists everything that is missing in `top`.
     """
     missing = [path for path in wanted if not (top / path).exists()]
     if missing:
@@ -40,12 +40,12 @@ def require(name: str, top: Path, wanted: Sequence[str], how: str) -> None:
 
 
 def read_list(path: Path, num_classes: int | None) -> list[tuple[str, int]]:
-    """Read lines of a file name and a label, with blanks between; an empty line is none.
+    """Read lines of a file name and a label, separated by a space; empty lines are skipped.
 
-    With `num_classes` None any label from 0 on will do. A file that is named again keeps its first label.
+    Labels must be below `num_classes` if it is given. A file that is named more than once keeps its first label.
 
     Raises:
-        UserError: a line is something else; says which.
+        UserError: a line is something else; says which line.
     """
     found: dict[str, int] = {}
     again: list[int] = []
@@ -67,27 +67,27 @@ def read_list(path: Path, num_classes: int | None) -> list[tuple[str, int]]:
 
 
 def is_label(text: str) -> bool:
-    """Whether a text is a whole number from 0 on that may be a label."""
+    """Whether a text is a whole number of at most nine digits, 0 or above, as labels are."""
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def read_names(path: Path) -> list[str]:
-    """Read one name a line, empty lines left out.
+    """Read one name a line, without empty lines.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     return [line.strip() for line in _lines(path) if line.strip()]
 
 
 def warn_unless(what: str, found: float, expected: float, within: float = 0) -> None:
-    """Warn where a number is not the published one: the files may be another release, or not all of them."""
+    """Warn if a number is not the published one: the files may be of another release, or some may be missing."""
     if abs(found - expected) > within:
         tell(f"{what}: {found:,} here, {expected:,} published")
 
 
 def tell(text: str) -> None:
-    """Warn of a published data set that is not quite as it was published."""
+    """Warn that a published data set differs from what was published."""
     warnings.warn(text, UnexpectedData, stacklevel=2)
 
 
