@@ -167,7 +167,7 @@ def test_transition_against_counting() -> None:
     assert changed_share(true[:0], given[:0]) == 0.0
 
 
-def test_a_foreign_image_is_always_wrong_and_of_no_true_class() -> None:
+def test_an_open_set_image_is_always_wrong_and_of_no_true_class() -> None:
     true = torch.tensor([0, OPEN_SET, 2, OPEN_SET])
     examples = make(4, true_labels=true, labels=torch.tensor([0, 0, 1, 2]))
     assert examples.open_set is not None and examples.open_set.tolist() == [False, True, False, True]

@@ -1,4 +1,4 @@
-"""A picture is the same pixels through every door, and what is white in it is never guessed wrongly in silence."""
+"""An image has the same pixels wherever it is read, and its white is known or the image is refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scanmix.cli.inputs import picture_chunks
 from scanmix.config import DataError, UserError
 from scanmix.data.decoding import decode_images, open_image, pixels_of, upright
 from scanmix.data.given import decoded
-from scanmix.data.modes import UnknownRangeError, plain
+from scanmix.data.modes import UnknownRangeError, to_8_bit
 from scanmix.data.readers import load
 from scanmix.data.readers.images import preview
 from scanmix.integrations.conversions import from_dataset, from_hugging_face
@@ -191,12 +191,12 @@ def test_a_range_that_cannot_be_known_is_set_aside_everywhere(values: np.ndarray
 
 def test_black_is_black_whatever_the_range() -> None:
     for dtype in ("float32", "int32", "uint16"):
-        assert np.asarray(plain(Image.fromarray(np.zeros((4, 4), dtype)), 1)).max() == 0
+        assert np.asarray(to_8_bit(Image.fromarray(np.zeros((4, 4), dtype)), 1)).max() == 0
 
 
 def test_rounding_of_floats_is_forgiven() -> None:
     values = np.array([[-1e-5, 0.5, 1.00002]], dtype="float32")
-    assert np.asarray(plain(Image.fromarray(values), 1)).tolist() == [[0, 128, 255]]
+    assert np.asarray(to_8_bit(Image.fromarray(values), 1)).tolist() == [[0, 128, 255]]
 
 
 def test_a_tiff_may_tell_its_range(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_twelve_bits_packed_are_known(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_bytes(head + body + struct.pack("<H", len(tags)) + entries + bytes(4))
     with open_image(tmp_path / "x.tif") as image:
         assert image.mode == "I;16"
-        assert np.asarray(plain(image, 1))[0, :2].tolist() == [255, 128]
+        assert np.asarray(to_8_bit(image, 1))[0, :2].tolist() == [255, 128]
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
@@ -254,9 +254,9 @@ def test_some_of_a_folder_are_set_aside_with_a_warning(tmp_path: Path) -> None:
 
 def test_unknown_range_is_a_value_error() -> None:
     with pytest.raises(UnknownRangeError):
-        plain(wide(300, "float32"), 1)
+        to_8_bit(wide(300, "float32"), 1)
 
 
-def test_a_premultiplied_picture_is_laid_on_white() -> None:
+def test_a_premultiplied_image_is_laid_on_white() -> None:
     image = see_through("L").convert("La")
     assert np.asarray(upright(image)).max() == 255

@@ -111,14 +111,14 @@ def test_lists_from_standard_input_end_their_lines_with_line_feeds_alone(monkeyp
     assert [str(path) for path in find_files([Path("-")])] == ["a\u2028b.png", "c\x0cd.png", "e.png"]
 
 
-def test_huge_pictures_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_huge_images_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(8)]
     for i, path in enumerate(paths):
         Image.new("L", (100, 100) if i else (300, 300), i).save(path)
     monkeypatch.setattr(decoding, "PIXELS_AT_ONCE", 20_000)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     now, most, alone = [0], [0], []
-    lock, really = threading.Lock(), modes.plain
+    lock, really = threading.Lock(), modes.to_8_bit
 
     def slow(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:
         size = image.width * image.height
@@ -132,7 +132,7 @@ def test_huge_pictures_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
             now[0] -= size
         return really(image, channels, deep)
 
-    monkeypatch.setattr(decoding, "plain", slow)
+    monkeypatch.setattr(decoding, "to_8_bit", slow)
     read = decode_images(paths, 16, 1)
     assert all(isinstance(pixels, np.ndarray) for pixels in read)
     assert most[0] <= 20_000 and alone == [True]
@@ -145,4 +145,4 @@ def test_room_is_given_back_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(decoding, "PIXELS_AT_ONCE", 10_000)
     found = decode_images([tmp_path / "cut.png", tmp_path / "x.png"] * 3, 16, 1)
     assert [isinstance(one, str) for one in found] == [True, False] * 3
-    assert decoding._room._taken == 0
+    assert decoding._pixel_limit._taken == 0

@@ -37,8 +37,8 @@ def test_true_labels_are_matched_too() -> None:
     matched = match(noisy, ["a", "b", "c", "d"], (8, 8), 1)
     assert matched.labels.tolist() == [3, 3, 1, 1]
     assert matched.true_labels is not None and matched.true_labels.tolist() == [1, 3, 1, 3]
-    foreign = dataclasses.replace(noisy, true_labels=torch.tensor([0, OPEN_SET, 0, 1]))
-    matched = match(foreign, ["a", "b", "c", "d"], (8, 8), 1)
+    mixed = dataclasses.replace(noisy, true_labels=torch.tensor([0, OPEN_SET, 0, 1]))
+    matched = match(mixed, ["a", "b", "c", "d"], (8, 8), 1)
     assert matched.true_labels is not None and matched.true_labels.tolist() == [1, OPEN_SET, 1, 3]
 
 

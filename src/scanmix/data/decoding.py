@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from scanmix.config import UserError
-from scanmix.data.modes import is_deep_color, is_gray, plain
+from scanmix.data.modes import is_deep_color, is_gray, to_8_bit
 from scanmix.files import check_regular
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
@@ -130,10 +130,10 @@ def loaded(path: Path, least: int, channels: int | None = None) -> Iterator[Imag
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which is many times quicker for photographs.
         image.draft(None, (least, least))
         deep = is_deep_color(image)
-        with _room.taken(image.width * image.height):
+        with _pixel_limit.taken(image.width * image.height):
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            yield plain(image, channels or natural_channels(image), deep)
+            yield to_8_bit(image, channels or natural_channels(image), deep)
 
 
 def upright(image: Image.Image, channels: int | None = None) -> Image.Image:
@@ -145,7 +145,7 @@ def upright(image: Image.Image, channels: int | None = None) -> Image.Image:
         Exception: of any type, if it cannot be read; `why_unreadable` says why in words.
     """
     deep = is_deep_color(image)
-    return plain(ImageOps.exif_transpose(image), channels or natural_channels(image), deep)
+    return to_8_bit(ImageOps.exif_transpose(image), channels or natural_channels(image), deep)
 
 
 def natural_channels(image: Image.Image) -> int:
@@ -264,7 +264,7 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-class _Room:
+class _PixelLimit:
     """Limits the pixels that all threads together hold in memory."""
 
     def __init__(self) -> None:
@@ -285,7 +285,7 @@ class _Room:
                 self._changed.notify_all()
 
 
-_room = _Room()
+_pixel_limit = _PixelLimit()
 
 
 def _with_bar(results: Iterable[Out], total: int, title: str) -> Iterator[Out]:

@@ -52,7 +52,7 @@ def is_deep_color(image: Image.Image) -> bool:
     return any(";16" in str(layout[0]) or FULL in layout[1:] for layout in layouts if layout)
 
 
-def plain(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:
+def to_8_bit(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:
     """Convert any mode to "L" or "RGB": more than 8 bits are scaled, and transparency is laid over white.
 
     White is 1 in floats if none is larger, else 255. It is 65535 in 16 and 32 bits, unless a TIFF says that fewer bits

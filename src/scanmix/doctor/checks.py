@@ -185,7 +185,7 @@ def check_headers(ids: Sequence[str], headers: Sequence[Header], labels: Sequenc
 
 def check_rows(rows: LabeledRows) -> list[Finding]:
     """Find feature vectors with infinite or missing numbers."""
-    where = rows.strange()
+    where = rows.invalid_ids()
     what = f"{number(len(where), 'vector')} with infinite or missing numbers"
     return [Finding("fault", what, where, "repair or remove them")] if where else []
 

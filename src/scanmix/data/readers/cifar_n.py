@@ -140,9 +140,9 @@ def _labels(content: dict[str, Any], key: str, path: Path, train: Examples) -> T
         numbers = np.empty(0, dtype=np.int64)
     if len(numbers) != len(train):
         raise UserError(f"{path} holds no {key} for {len(train)} images; get it again from {ADDRESS}")
-    strange = np.flatnonzero((numbers < 0) | (numbers >= train.num_classes))
-    if len(strange):
+    outside = np.flatnonzero((numbers < 0) | (numbers >= train.num_classes))
+    if len(outside):
         raise UserError(
-            f"{path}, {key}: label {numbers[strange[0]]} of image {strange[0]} is outside 0..{train.num_classes - 1}"
+            f"{path}, {key}: label {numbers[outside[0]]} of image {outside[0]} is outside 0..{train.num_classes - 1}"
         )
     return torch.from_numpy(numbers.astype(np.int64))

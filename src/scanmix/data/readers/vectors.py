@@ -49,7 +49,7 @@ class LabeledRows:
         labels, ids = list(compress(self.labels, kept)), list(compress(self.ids, kept))
         return replace(self, vectors=self.vectors[kept], labels=labels, ids=ids)
 
-    def strange(self) -> tuple[str, ...]:
+    def invalid_ids(self) -> tuple[str, ...]:
         """Return the ids of the rows with an infinite number or NaN."""
         return tuple(compress(self.ids, ~finite_rows(self.vectors)))
 
@@ -74,11 +74,11 @@ def read_vectors(path: Path, labels: str | Path | None = None) -> Examples:
         DataError: as `read_labeled_rows`, or a number is infinite or NaN.
     """
     rows = read_labeled_rows(path, labels)
-    strange = rows.strange()
-    if strange:
-        named = ", ".join(strange[:NAMED]) + (", ..." if len(strange) > NAMED else "")
+    invalid = rows.invalid_ids()
+    if invalid:
+        named = ", ".join(invalid[:NAMED]) + (", ..." if len(invalid) > NAMED else "")
         raise DataError(
-            f"{path} has features that are infinite or not a number in {len(strange)} of {len(rows.ids)} rows "
+            f"{path} has features that are infinite or not a number in {len(invalid)} of {len(rows.ids)} rows "
             f"({named}); repair or remove them."
         )
     return rows.to_examples()

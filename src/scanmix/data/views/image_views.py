@@ -84,10 +84,10 @@ class Views:
         padding, crop = self.settings.crop_padding, self.settings.crop
         if padding is None:
             padding = images.shape[-1] // 8 if crop is None else 0
-        room = shift_room(images, padding, crop)
+        largest = largest_offsets(images, padding, crop)
 
         def draw(count: int) -> tuple[Tensor, Tensor]:
-            return self._mirrored(count, generator), draw_offsets(count, room, generator)
+            return self._mirrored(count, generator), draw_offsets(count, largest, generator)
 
         mirrored, offsets = draw_by_part(draw, parts, len(images))
         return self._normalized(shift(images, padding, mirrored, offsets, crop))
@@ -96,12 +96,12 @@ class Views:
         """Flip, crop if set, RandAugment, normalize, Cutout, in the order of the ScanMix code. Shape: (B, C, H, W)."""
         s, crop = self.settings, self.settings.crop
         height, width = images.shape[2:] if crop is None else (crop, crop)
-        hole, room = s.cutout or max(1, width // 2), shift_room(images, 0, crop)
+        hole, largest = s.cutout or max(1, width // 2), largest_offsets(images, 0, crop)
 
         def draw(count: int) -> tuple[Tensor, ...]:
             return (
                 self._mirrored(count, generator),
-                draw_offsets(count, room, generator),
+                draw_offsets(count, largest, generator),
                 *draw_augmentations(count, s.strong_operations, generator),
                 *draw_holes(count, hole, height, width, generator),
             )
@@ -218,7 +218,7 @@ def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
     return torch.cat([images, images.flip(-1)]).index_select(0, place + len(images) * mirrored)
 
 
-def shift_room(images: Tensor, padding: int, side: int | None) -> tuple[int, int]:
+def largest_offsets(images: Tensor, padding: int, side: int | None) -> tuple[int, int]:
     """Return the largest row and column, in pixels, at which a crop of padded images may begin.
 
     Shape: images (B, C, H, W). `side` is that of the crop; by default the crop is as large as the images.
@@ -233,12 +233,12 @@ def shift_room(images: Tensor, padding: int, side: int | None) -> tuple[int, int
     return high + 2 * padding, wide + 2 * padding
 
 
-def draw_offsets(count: int, room: tuple[int, int], generator: Generator) -> Tensor:
-    """Draw the row and column at which a crop begins, up to `room`; no draw if `room` is 0. Shape: -> (B, 2)."""
-    device, (high, wide) = generator.device, room
+def draw_offsets(count: int, largest: tuple[int, int], generator: Generator) -> Tensor:
+    """Draw the row and column at which a crop begins, up to `largest`; no draw if `largest` is 0. Shape: -> (B, 2)."""
+    device, (high, wide) = generator.device, largest
     if high == wide == 0:
         return torch.zeros(count, 2, dtype=torch.long, device=device)
-    # One integer draw for both directions if they have equal room, as in all square images.
+    # One integer draw for both directions if both are equal, as in all square images.
     if high == wide:
         return torch.randint(0, high + 1, (2, count), generator=generator, device=device).T
     draws = torch.rand(2, count, generator=generator, device=device)
