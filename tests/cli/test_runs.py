@@ -20,8 +20,8 @@ import scanmix
 from scanmix.cli import app
 from scanmix.cli.demo import demonstrate
 from scanmix.config import Table
-from scanmix.data.decoding import find_pictures
-from scanmix.data.readers.pictures import read_pictures
+from scanmix.data.decoding import find_images
+from scanmix.data.readers.images import read_images
 from scanmix.model import load_model
 
 SMALL: Table = {"network": {"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2}}
@@ -142,7 +142,7 @@ def test_a_table_is_trained_on(photos: Path, tmp_path: Path) -> None:
     with (tmp_path / "labels.csv").open("w", newline="") as handle:
         table = csv.writer(handle)
         table.writerow(["path", "label"])
-        for path in find_pictures(photos / "train"):
+        for path in find_images(photos / "train"):
             table.writerow([path.relative_to(photos), path.parent.name])
     result = say("train", "labels.csv", "--root", photos, *PLAIN, "--test", photos)
     assert "labels: 24 images of 2 classes" in result.stdout and "10 test images" in result.stdout
@@ -201,10 +201,10 @@ def test_noise_from_a_file_is_the_noise_that_was_drawn(photos: Path) -> None:
 def test_predictions_are_the_model_s(photos: Path, trained: Path) -> None:
     result = say("predict", trained, photos / "test", "--top", 2)
     rows = rows_of(Path("predictions.csv"))
-    files = find_pictures(photos / "test")
+    files = find_images(photos / "test")
     assert [row["path"] for row in rows] == [str(path) for path in files]
     assert "Wrote predictions.csv: 10 of 10 images." in result.stdout
-    images = read_pictures(files, size=24, channels=3).images
+    images = read_images(files, size=24, channels=3).images
     names, shares = tuple(CLASSES), load_model(trained).predict_proba(images)
     for row, share in zip(rows, shares, strict=True):
         assert row["class"] == names[share.argmax()] and row["class_2"] == names[share.argmin()]
@@ -213,12 +213,12 @@ def test_predictions_are_the_model_s(photos: Path, trained: Path) -> None:
 
 
 def test_prediction_takes_files_folders_and_tables_once_each(photos: Path, trained: Path) -> None:
-    first, second, third = find_pictures(photos / "test")[:3]
+    first, second, third = find_images(photos / "test")[:3]
     Path("list.csv").write_text(f"id,path\n1,{second}\n2,lost.png\n3,\n")
     Path("broken.jpg").write_bytes(third.read_bytes()[:60])
     result = say("predict", trained, first, "list.csv", "broken.jpg", first.parent, "--out", "out.csv")
     rows = rows_of(Path("out.csv"))
-    inside = find_pictures(first.parent)
+    inside = find_images(first.parent)
     others = [str(path) for path in inside if path not in (first, second)]
     assert [row["path"] for row in rows] == [str(first), str(second), *others]
     assert list(rows[0]) == ["path", "class", "probability"]

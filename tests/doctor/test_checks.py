@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import Header
+from scanmix.data.readers.images import Header
 from scanmix.doctor.checks import (
     Finding,
     check_blank,

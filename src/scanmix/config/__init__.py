@@ -1,6 +1,7 @@
-"""Settings shared by every floor above: frozen models, TOML, the command line, recipes, durations.
+"""Settings for all packages above: frozen dataclasses, TOML, assignments of the command line, recipes, durations.
 
-Order: defaults of the dataclasses < recipe < command line. Errors say what, where, and the fix.
+A recipe overrides the defaults of the dataclasses, and the command line overrides the recipe. Errors say what is wrong,
+where, and how to fix it.
 """
 
 from scanmix.config.about import About

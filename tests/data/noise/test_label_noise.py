@@ -345,7 +345,7 @@ def test_noisy_examples_can_be_reloaded(tmp_path: Path) -> None:
         assert (again.true_labels is None) == (noisy.true_labels is None)
 
 
-def test_foreign_images_are_saved_as_open_noise(tmp_path: Path) -> None:
+def test_open_set_images_are_saved_as_open_noise(tmp_path: Path) -> None:
     labels = torch.tensor([0, 1, 2, 3])
     examples = dataclasses.replace(tiny(labels), true_labels=torch.tensor([0, OPEN_SET, 2, 3]))
     noisy = add_noise(examples, "symmetric-exclusive", rate=1.0)

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from scanmix.config import UserError
-from scanmix.data.decoding import find_pictures
+from scanmix.data.decoding import find_images
 from scanmix.data.readers import load, reload
 from scanmix.data.readers.folder import sort_names
-from scanmix.data.readers.pictures import default_size, read_pictures
+from scanmix.data.readers.images import default_size, read_images
 
 
 def paint(path: Path, color: Any = 128, mode: str = "L", size: tuple[int, int] = (24, 24), **saving: Any) -> None:
@@ -137,7 +137,7 @@ def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
         load(tmp_path)
     paint(tmp_path / "good.png")
     with pytest.raises(UserError, match="not one of 0"):
-        read_pictures([])
+        read_images([])
 
 
 # Half-transparent black over white is mid gray; 16 bits keep their upper byte.
@@ -162,7 +162,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, color: Any, suffix: s
     if mode == "P":
         image.putpalette([0, 0, 0, 40, 50, 60])
     image.save(tmp_path / f"x.{suffix}")
-    read = read_pictures([tmp_path / f"x.{suffix}"], channels=3)
+    read = read_images([tmp_path / f"x.{suffix}"], channels=3)
     assert read.images.shape == (1, 3, 16, 16) and read.images.dtype == torch.uint8
     assert read.images[0, :, 5, 5].tolist() == pytest.approx(wanted, abs=1)
 
@@ -170,7 +170,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str, color: Any, suffix: s
 def test_a_transparent_color_is_white(tmp_path: Path) -> None:
     paint(tmp_path / "x.png", 0, "P", transparency=0)
     paint(tmp_path / "y.png", (1, 2, 3), "RGB", transparency=(1, 2, 3))
-    read = read_pictures([tmp_path / "x.png", tmp_path / "y.png"])
+    read = read_images([tmp_path / "x.png", tmp_path / "y.png"])
     assert int(read.images.min()) == 255
 
 
@@ -180,10 +180,10 @@ def test_gray_only_if_all_are_gray(tmp_path: Path) -> None:
     paint(tmp_path / "deep.png", 50 * 257, "I;16")
     paint(tmp_path / "color.png", (50, 50, 50), "RGB")
     gray = [tmp_path / name for name in ("gray.png", "alpha.png", "deep.png")]
-    assert read_pictures(gray).images.shape[1] == 1
-    assert set(read_pictures(gray).images.flatten().tolist()) == {50}
-    assert read_pictures([*gray, tmp_path / "color.png"]).images.shape[1] == 3
-    assert read_pictures([tmp_path / "color.png"], channels=1).images.shape[1] == 1
+    assert read_images(gray).images.shape[1] == 1
+    assert set(read_images(gray).images.flatten().tolist()) == {50}
+    assert read_images([*gray, tmp_path / "color.png"]).images.shape[1] == 3
+    assert read_images([tmp_path / "color.png"], channels=1).images.shape[1] == 1
 
 
 def test_exif_rotation_is_undone(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_exif_rotation_is_undone(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # stored upside down
     Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
-    read = read_pictures([tmp_path / "x.png"]).images[0, 0]
+    read = read_images([tmp_path / "x.png"]).images[0, 0]
     assert read[0, 0] == 0 and read[31, 0] == 255
 
 
@@ -201,7 +201,7 @@ def test_shorter_side_is_resized_and_the_center_kept(tmp_path: Path) -> None:
     pixels[:, 40:80] = 200  # the center square of a wide image, and of the tall one below
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     Image.fromarray(pixels.transpose(1, 0, 2).copy()).save(tmp_path / "tall.png")
-    read = read_pictures([tmp_path / "wide.png", tmp_path / "tall.png"], size=20)
+    read = read_images([tmp_path / "wide.png", tmp_path / "tall.png"], size=20)
     assert read.images.shape == (2, 3, 20, 20)
     assert set(read.images[:, :, 2:-2, 2:-2].flatten().tolist()) == {200}
     assert int(read.images.min()) >= 180
@@ -210,7 +210,7 @@ def test_shorter_side_is_resized_and_the_center_kept(tmp_path: Path) -> None:
 def test_one_crop_equals_resize_then_crop(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, size=(48, 96), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    fast = read_pictures([tmp_path / "x.png"], size=24).images[0, 0].numpy().astype(int)
+    fast = read_images([tmp_path / "x.png"], size=24).images[0, 0].numpy().astype(int)
     slow = Image.fromarray(pixels).resize((48, 24), Image.Resampling.BICUBIC).crop((12, 0, 36, 24))
     difference = np.abs(fast - np.asarray(slow).astype(int))
     assert difference[:, 2:-2].max() <= 1  # edges see what lies outside the box, or do not
@@ -219,7 +219,7 @@ def test_one_crop_equals_resize_then_crop(tmp_path: Path) -> None:
 def test_large_jpegs_are_decoded_small_and_alike(tmp_path: Path) -> None:
     ramp = np.tile(np.linspace(0, 255, 1024), (1024, 1)).astype(np.uint8)
     Image.fromarray(ramp).save(tmp_path / "x.jpg", quality=95)
-    read = read_pictures([tmp_path / "x.jpg"], size=32).images[0, 0].numpy().astype(int)
+    read = read_images([tmp_path / "x.jpg"], size=32).images[0, 0].numpy().astype(int)
     exact = np.asarray(Image.fromarray(ramp).resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(read - exact).max() <= 2
 
@@ -247,8 +247,8 @@ def test_bar_only_on_a_terminal_and_only_when_slow(
         paint(path)
     ticks = iter(range(0, 1000, 3))
     monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
-    assert find_pictures(tmp_path) == paths
-    read_pictures(paths)
+    assert find_images(tmp_path) == paths
+    read_images(paths)
     quiet = capsys.readouterr()
     assert quiet.err == "" and quiet.out == ""
 
@@ -258,9 +258,9 @@ def test_bar_only_on_a_terminal_and_only_when_slow(
 
     monkeypatch.setattr("sys.stderr", screen := Terminal())
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
-    read_pictures(paths)
+    read_images(paths)
     assert screen.getvalue() == ""
     monkeypatch.setattr(time, "monotonic", lambda: next(ticks))
-    read_pictures(paths)
+    read_images(paths)
     assert "reading images" in screen.getvalue()
     assert capsys.readouterr().out == ""

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from scanmix.config import DataError, UserError
-from scanmix.data.decoding import find_pictures, sort_files
+from scanmix.data.decoding import find_images, sort_files
 from scanmix.data.readers import load, reload
 from scanmix.data.readers.folder import LostClassError, find_parts, part_of
 from scanmix.doctor.layout import check_layout, other_files
@@ -100,7 +100,7 @@ def test_every_suffix_of_an_image_is_read_and_names_without_one(tmp_path: Path) 
         warnings.simplefilter("error")
         train, _ = load(tmp_path)
     assert train.ids == (*(f"a/{name}" for name in names), "b/x.png")
-    assert [path.name for path in find_pictures(tmp_path / "a")] == list(names)
+    assert [path.name for path in find_images(tmp_path / "a")] == list(names)
 
 
 def test_what_looks_like_an_image_and_is_not_read_is_counted_once(tmp_path: Path) -> None:

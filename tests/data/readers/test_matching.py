@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from scanmix.config import UserError
-from scanmix.data.decoding import decode_pictures
+from scanmix.data.decoding import decode_images
 from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.data.readers import load, match, reload
 from scanmix.data.readers.matching import with_channels
@@ -37,8 +37,8 @@ def test_true_labels_are_matched_too() -> None:
     matched = match(noisy, ["a", "b", "c", "d"], (8, 8), 1)
     assert matched.labels.tolist() == [3, 3, 1, 1]
     assert matched.true_labels is not None and matched.true_labels.tolist() == [1, 3, 1, 3]
-    foreign = dataclasses.replace(noisy, true_labels=torch.tensor([0, OPEN_SET, 0, 1]))
-    matched = match(foreign, ["a", "b", "c", "d"], (8, 8), 1)
+    mixed = dataclasses.replace(noisy, true_labels=torch.tensor([0, OPEN_SET, 0, 1]))
+    matched = match(mixed, ["a", "b", "c", "d"], (8, 8), 1)
     assert matched.true_labels is not None and matched.true_labels.tolist() == [1, OPEN_SET, 1, 3]
 
 
@@ -80,6 +80,6 @@ def test_matched_examples_can_be_loaded_again(tmp_path: Path) -> None:
 def test_decoding_says_why_a_file_cannot_be_read(tmp_path: Path) -> None:
     Image.new("L", (20, 24), 77).save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no image")
-    bad, good, gone = decode_pictures([tmp_path / name for name in ("bad.png", "good.png", "gone.png")], 8, 3)
+    bad, good, gone = decode_images([tmp_path / name for name in ("bad.png", "good.png", "gone.png")], 8, 3)
     assert isinstance(good, np.ndarray) and good.shape == (3, 8, 8) and (good == 77).all()
     assert (bad, gone) == ("not an image", "no such file")

@@ -1,4 +1,4 @@
-"""Open-set noise: foreign images under the labels of the data, which are wrong whatever they say."""
+"""Open-set noise: images of other classes under the labels of the data, which are all wrong."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from scanmix.semantic_noise import apply_noise
 from tests.layouts import picture
 
 
-def made(count: int, side: int, channels: int = 3, name: str = "foreign") -> Examples:
+def made(count: int, side: int, channels: int = 3, name: str = "others") -> Examples:
     generator = torch.Generator().manual_seed(count)
     return Examples(
         images=torch.randint(0, 256, (count, channels, side, side), generator=generator, dtype=torch.uint8),
@@ -26,14 +26,14 @@ def made(count: int, side: int, channels: int = 3, name: str = "foreign") -> Exa
     )
 
 
-def test_a_share_of_images_is_foreign_and_all_else_stays() -> None:
-    own, foreign = made(50, 8, 1, "own"), made(30, 8, 1)
-    mixed = add_open_set(own, foreign, 0.4, seed=3)
-    strange = mixed.foreign
+def test_a_share_of_images_is_replaced_and_all_else_stays() -> None:
+    own, others = made(50, 8, 1, "own"), made(30, 8, 1)
+    mixed = add_open_set(own, others, 0.4, seed=3)
+    strange = mixed.open_set
     assert strange is not None and int(strange.sum()) == 20
     assert torch.equal(mixed.labels, own.labels)
     assert torch.equal(mixed.images[~strange], own.images[~strange])
-    known = {image.numpy().tobytes() for image in foreign.images}
+    known = {image.numpy().tobytes() for image in others.images}
     assert len({image.numpy().tobytes() for image in mixed.images[strange]} & known) == 20  # none twice
     assert mixed.noise is not None and mixed.noise.actual_rate == pytest.approx(0.4)
     assert mixed.true_labels is not None and set(mixed.true_labels[strange].tolist()) == {OPEN_SET}
@@ -41,8 +41,8 @@ def test_a_share_of_images_is_foreign_and_all_else_stays() -> None:
 
 
 def test_selections_are_nested_and_few_images_are_used_again() -> None:
-    own, foreign = made(40, 8, 1, "own"), made(3, 8, 1)
-    little, much = (add_open_set(own, foreign, rate, seed=1).foreign for rate in (0.2, 0.9))
+    own, others = made(40, 8, 1, "own"), made(3, 8, 1)
+    little, much = (add_open_set(own, others, rate, seed=1).open_set for rate in (0.2, 0.9))
     assert little is not None and much is not None
     assert int(much.sum()) == 36 and bool(much[little].all())
 

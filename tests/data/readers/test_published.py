@@ -14,7 +14,7 @@ from scanmix.config import UnexpectedData, UserError
 from scanmix.data.noise.mappings import CIFAR100_COARSE
 from scanmix.data.readers import load, reload
 from scanmix.data.readers.cifar_n import LABELS10, LABELS100
-from scanmix.data.readers.listed import Pair
+from scanmix.data.readers.pairs import Pair
 from scanmix.doctor.checkup import check_up
 from scanmix.training import resolve
 from tests import layouts
@@ -149,7 +149,7 @@ def test_what_is_wrong_with_cifar_n_is_told(human10: tuple[Path, np.ndarray]) ->
 
 
 @pytest.mark.parametrize("by_label", [False, True])
-def test_red_mini_imagenet_knows_which_pictures_are_from_the_web(tmp_path: Path, by_label: bool) -> None:
+def test_red_mini_imagenet_knows_which_images_are_from_the_web(tmp_path: Path, by_label: bool) -> None:
     web = layouts.red_mini_imagenet(tmp_path, by_label=by_label)
     train, test = loaded("red-mini-imagenet:0.4", tmp_path)
     assert test is not None and (train.size, train.channels, len(train), len(test)) == ((32, 32), 3, 200, 100)

@@ -72,14 +72,14 @@ def test_noise_and_dropout_are_as_large_as_asked(noise: float, dropout: float) -
 
 def test_each_view_takes_its_own_settings() -> None:
     calm = FeatureViewSettings(weak_noise=0, weak_dropout=0, strong_noise=0, strong_dropout=0)
-    plain = make().eval_view(vectors())
+    expected = make().eval_view(vectors())
     for name in ("weak", "strong", "contrastive"):
-        assert torch.equal(getattr(make(calm), name)(vectors(), draw()), plain)
+        assert torch.equal(getattr(make(calm), name)(vectors(), draw()), expected)
     weak_only, strong_only = make(replace(calm, weak_noise=0.5)), make(replace(calm, strong_dropout=0.5))
-    assert torch.equal(weak_only.strong(vectors(), draw()), plain)
-    assert not torch.equal(weak_only.weak(vectors(), draw()), plain)
-    assert torch.equal(strong_only.weak(vectors(), draw()), plain)
-    assert not torch.equal(strong_only.strong(vectors(), draw()), plain)
+    assert torch.equal(weak_only.strong(vectors(), draw()), expected)
+    assert not torch.equal(weak_only.weak(vectors(), draw()), expected)
+    assert torch.equal(strong_only.weak(vectors(), draw()), expected)
+    assert not torch.equal(strong_only.strong(vectors(), draw()), expected)
     views = make()
     assert torch.equal(views.drawn("weak")(vectors(), draw()), views.weak(vectors(), draw()))
     assert torch.equal(views.drawn("strong")(vectors(), draw()), views.strong(vectors(), draw()))

@@ -1,4 +1,4 @@
-"""Image files of any kind to one uint8 array: measured, decoded, the unreadable set aside."""
+"""Read image files of all formats into one uint8 array; files that cannot be read are set aside."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from PIL import Image
 from torch import Tensor
 
 from scanmix.config import DataError, UserError
-from scanmix.data.decoding import decoding, loaded, open_picture, readable, square, threaded, why_unreadable
+from scanmix.data.decoding import decoding, loaded, open_image, readable, square, threaded, why_unreadable
 from scanmix.data.examples import Examples
 from scanmix.data.modes import has_transparency, is_gray
 from scanmix.data.store import collect_decoded
 
 MOST_RESIZED = 100_000_000_000
-"""Bytes of pixels that a known data set may be resized to: they are held in memory."""
+"""Bytes that a resized data set may have, because it is held in memory."""
 
 
 class Header(NamedTuple):
-    """What an image file says of itself before it is decoded."""
+    """What the header of an image file says, known without decoding it; sizes in pixels."""
 
     width: int
     height: int
     mode: str
-    """Pillow's name: "L", "RGB", "RGBA" ..."""
+    """Pillow's name of the mode: "L", "RGB", "RGBA" ..."""
     transparent: bool
 
     @property
     def gray(self) -> bool:
-        """Whether there is no color in it."""
+        """Whether the image has no color."""
         return is_gray(self.mode)
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Decoded files.
+class DecodedImages:
+    """Images of the files that could be read, and reasons for the others.
 
     Attributes:
         images: (M, channels, size, size) uint8, in the order of the paths that could be read.
-        kept: M positions of these paths.
-        skipped: "path: reason" of every other one.
+        kept: positions of these M paths, ascending.
+        skipped: "path: reason" for each other path.
     """
 
     images: Tensor
@@ -55,19 +55,19 @@ class Pictures:
     skipped: tuple[str, ...]
 
 
-def read_pictures(
+def read_images(
     paths: Sequence[Path], size: int | None = None, channels: int | None = None, sized_by: int | None = None
-) -> Pictures:
+) -> DecodedImages:
     """Decode image files into squares of one size and one number of channels.
 
     Args:
-        paths: the files; those that cannot be decoded are set aside, with one warning that counts them.
-        size: side in pixels; by default the median shorter side in steps of 8, kept within 16..64.
+        paths: the files; those that cannot be decoded are set aside, and one warning counts them.
+        size: side in pixels; by default as `default_size` says.
         channels: 1 or 3; by default 1 if every file is gray, else 3.
-        sized_by: let only the first so many files (the training images) decide the default size.
+        sized_by: number of files, from the first on, that decide the default size: the training images.
 
     Raises:
-        DataError: if not one file can be read.
+        DataError: not one file can be read.
     """
     measured = read_headers(paths) if size is None or channels is None else []
     headers = [header for header in measured if not isinstance(header, str)]
@@ -86,31 +86,33 @@ def read_pictures(
             f"{len(skipped)} of {len(paths)} images could not be read and were set aside; first {skipped[0]}",
             stacklevel=2,
         )
-    return Pictures(decoded.images, kept, skipped)
+    return DecodedImages(decoded.images, kept, skipped)
 
 
 def read_headers(paths: Sequence[Path]) -> list[Header | str]:
-    """Read sizes and modes of image files; in place of one that cannot be opened stands why."""
+    """Read sizes and modes of image files; for a file that cannot be opened, the list holds the reason as a text."""
     with warnings.catch_warnings():
-        # What a decoder remarks about one file of thousands is no news; what it cannot read is in `skipped`.
+        # Pillow's warnings about single files are not shown; files that it cannot read are in `skipped`.
         warnings.filterwarnings("ignore", module="PIL")
         return list(threaded(_read_header, paths, "measuring images"))
 
 
 def preview(source: str | Path | Tensor, side: int) -> Image.Image:
-    """Return the whole picture, upright, gray or in color, at most `side` pixels a side; for people to look at.
+    """Return the whole image for people to look at: upright, gray or in color, at most `side` pixels a side.
+
+    Shape: a file, or (1 or 3, H, W) uint8 -> an image with the same ratio of sides.
 
     Args:
-        source: a file; or pixels, (1 or 3, H, W) uint8.
-        side: in pixels; what is smaller stays as it is.
+        source: a file or pixels.
+        side: largest side in pixels; a smaller image keeps its size.
 
     Raises:
         UserError: the file cannot be read; says why.
     """
     if isinstance(source, Tensor):
-        picture = Image.fromarray((source[0] if len(source) == 1 else source.permute(1, 2, 0)).numpy())
-        picture.thumbnail((side, side))
-        return picture
+        image = Image.fromarray((source[0] if len(source) == 1 else source.permute(1, 2, 0)).numpy())
+        image.thumbnail((side, side))
+        return image
     return _read_upright(Path(source), side)
 
 
@@ -118,21 +120,25 @@ def _read_upright(path: Path, side: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with loaded(path, side) as picture:
-                picture.thumbnail((side, side))  # here, where there is room for few huge ones
-                return picture
-    except Exception as error:  # decoders raise whatever they like on broken input
+            with loaded(path, side) as image:
+                image.thumbnail((side, side))  # inside the block, which limits how many huge images are in memory
+                return image
+    except Exception as error:  # decoders raise errors of any type on damaged files
         raise UserError(why_unreadable(error)) from None
 
 
 def default_size(shorter_sides: Sequence[int]) -> int:
-    """Return the median shorter side, rounded to a multiple of 8 and kept within 16..64."""
+    """Return the median of the shorter sides in pixels, rounded to a multiple of 8 and limited to 16..64."""
     middle = statistics.median(shorter_sides) if shorter_sides else 32
     return min(64, max(16, 8 * int(middle / 8 + 0.5)))
 
 
 def resize_all(examples: Examples, size: int) -> Examples:
-    """Return the examples with images resized to (size, size). Shape: (N, c, H, W) -> (N, c, size, size)."""
+    """Return the examples with images resized to `size` pixels a side. Shape: (N, c, H, W) -> (N, c, size, size).
+
+    Raises:
+        UserError: the result would have more than `MOST_RESIZED` bytes.
+    """
     if examples.size == (size, size):
         return examples
     wanted = len(examples) * examples.channels * size**2
@@ -148,7 +154,7 @@ def resize_all(examples: Examples, size: int) -> Examples:
 
 def _read_header(path: Path) -> Header | str:
     try:
-        with open_picture(path) as image:
+        with open_image(path) as image:
             return Header(*image.size, image.mode, has_transparency(image))
-    except Exception as error:  # decoders raise whatever they like on broken input
+    except Exception as error:  # decoders raise errors of any type on damaged files
         return why_unreadable(error)
