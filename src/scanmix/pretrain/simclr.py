@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al. 2020): features from unlabeled images, by telling two views of an image from all others.
+"""SimCLR (Chen et al. 2020): contrastive features of unlabeled images.
 
 The first stage of ScanMix (paper section 4.2). Legend: N examples, B batch, D features.
 """
@@ -27,7 +27,7 @@ from scanmix.networks.inference import predict_all
 from scanmix.pretrain.cache import resumable
 
 TITLE = "Pre-training (SimCLR)"
-"""Of the stage, to whoever watches it."""
+"""Name of the stage in progress and messages."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -55,31 +55,32 @@ class SimCLR:
 
 
 class Projector(nn.Module):
-    """Two-layer head with unit-length output. Shape: (B, D) -> (B, projection_size)."""
+    """A two-layer perceptron whose outputs are unit vectors. Shape: (B, D) -> (B, projection_size)."""
 
     def __init__(self, num_features: int, projection_size: int) -> None:
-        """Linear, ReLU, linear."""
+        """Stack a linear layer of D outputs, ReLU and a linear layer of `projection_size` outputs."""
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(num_features, num_features), nn.ReLU(), nn.Linear(num_features, projection_size)
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return unit-length embeddings."""
+        """Return unit embeddings. Shape: (B, D) -> (B, projection_size)."""
         return F.normalize(self.layers(features), dim=1)
 
 
 def make_projector(encoder: Encoder, projection_size: int, engine: Engine, stage: str) -> Projector:
-    """Return a freshly initialized head for an encoder; its weights depend on the seed and the stage alone."""
+    """Return a fresh projector for an encoder; its weights depend on the engine's seed and on `stage` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(engine.generator(stage, 0, "projector").initial_seed())
         return Projector(encoder.num_features, projection_size).to(engine.device)
 
 
 def simclr(settings: SimCLR, encoder: Encoder, data: TrainingData, engine: Engine, unfinished: Path | None) -> Tensors:
-    """Train `encoder` in place; return its weights as `encoder.*` and the embeddings as `embedding`.
+    """Train `encoder` in place; return its weights as `encoder.*` and the projections of all images as `embedding`.
 
-    Shape: embedding (N, projection_size), unit rows. `unfinished` is where the stage keeps its state.
+    Chen et al., ICML 2020, Algorithm 1. `unfinished` is the file for the state of the unfinished stage.
+    Shape: embedding (N, projection_size), unit rows.
     """
     network = nn.Sequential(encoder, make_projector(encoder, settings.projection_size, engine, "simclr"))
     optimizer = torch.optim.SGD(
