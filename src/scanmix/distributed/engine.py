@@ -62,7 +62,7 @@ class Engine:
     """Reports the progress of stages."""
 
     def generator(self, stage: str, epoch: int, purpose: str) -> Generator:
-        """Return a new generator on the device for one purpose in one epoch of one stage; equal names give equal draws."""
+        """Return a new generator on the device; equal names (stage, epoch, purpose) give equal draws."""
         rank = self.rank if purpose in LOCAL_DRAWS else 0
         return Generator(self.device).manual_seed(derived_seed(self.seed, stage, str(epoch), purpose, str(rank)))
 

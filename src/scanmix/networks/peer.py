@@ -44,7 +44,7 @@ class Peer(nn.Module):
             engine: where to compute; the peer is moved to its device.
             momentum: of SGD, 0..1.
             weight_decay: of SGD, on all parameters.
-            heads: makes the method's own heads, which stand in `self.heads` by name.
+            heads: makes the method's own heads, which are kept in `self.heads` by name.
         """
         super().__init__()
         self.engine = engine
@@ -55,7 +55,7 @@ class Peer(nn.Module):
         self.to(engine.device)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay)
         self.averages: list[tuple[Peer, float]] = []
-        """Peers that are running averages of this one, each with its decay."""
+        """Peers that are running averages of this one, each with its decay (0..1)."""
 
     def begin(self, keep_momentum: bool) -> Peer:
         """Begin a task, with the momentum buffers of the task before or without any; return the peer itself."""

@@ -83,15 +83,15 @@ class Block(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Add the residual to the shortcut, then apply ReLU. Shape: (B, inputs, H, W) -> (B, outputs, H / s, W / s)."""
         maps = inputs
-        for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             maps = norm(conv(maps))
-            if place + 1 < len(self.convs):
+            if index + 1 < len(self.convs):
                 maps = F.relu(maps, inplace=True)
         return F.relu(maps.add_(self.shortcut(inputs)), inplace=True)
 
 
 class ResNet(Encoder):
-    """Stem, stages of `Block` and average pooling over all places that are left. Shape: (B, C, H, W) -> (B, D)."""
+    """Stem, stages of `Block` and average pooling over all positions. Shape: (B, C, H, W) -> (B, D)."""
 
     def __init__(self, settings: ResNetSettings, channels: int) -> None:
         """Build the stem and the stages; each stage but the first halves height and width.

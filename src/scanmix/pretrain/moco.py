@@ -43,28 +43,28 @@ class MoCo:
     batch_size: Batch = 128
     """B."""
     learning_rate: Rate = 0.015
-    """SGD, cosine to nothing; for batches of 128 (MoCo's recipe for four devices)."""
+    """Of SGD; it falls to 0 by half a cosine. For batches of 128 (MoCo's recipe for four devices)."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD momentum."""
+    """Of SGD."""
     weight_decay: Weight = 1e-4
-    """On all parameters."""
+    """Of SGD, on all parameters."""
     contrast_temperature: Rate = 0.2
     """T of InfoNCE (MoCo-v2; 0.07 in the first version)."""
     projection_size: Count = 128
     """D."""
     queue_size: Count = 65_536
-    """K: earlier keys, which are the negatives."""
+    """K: number of earlier keys, which are the negatives."""
     key_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Share of itself that the key network keeps in each step."""
+    """m: decay of the key network, a running average of the query network."""
     splits: Count = 4
-    """Parts of a batch with batch statistics of their own; the keys are shuffled among them, so that statistics do
-    not tell which key is whose (four devices in MoCo's recipe)."""
+    """Parts of a batch, each with its own batch statistics. Keys are shuffled over them, so that statistics do not give
+    away which key belongs to a query (four devices in MoCo's recipe)."""
     images: Count | None = None
-    """Train on so many images, drawn once; 100,000 for Clothing1M (section 4.2). All are embedded."""
+    """Number of images to train on, drawn once; 100,000 for Clothing1M (section 4.2). All images are embedded."""
     neighbors_of: Literal["projection", "encoder"] = "projection"
-    """What the neighbors are mined of: D dimensions (paper), or the encoder's features (code)."""
+    """Rows that neighbors are mined of: projections of D dimensions (paper), or the encoder's features (code)."""
     exact_neighbors: Annotated[int, Field(ge=0)] = EXACT_UP_TO
-    """Examples up to which the neighbors are exact; of more they are looked for in cells (ours, for time)."""
+    """Most examples for which neighbors are exact; for more they are searched in cells (ours, for time)."""
 
 
 class KeyQueue(nn.Module):

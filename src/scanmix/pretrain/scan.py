@@ -35,11 +35,11 @@ class Clustering:
     epochs: Annotated[int, Field(ge=0)] = 50
     """Passes over the images (100 for CIFAR-100); 0 leaves the stage out, as Algorithm 1 does."""
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """B (1024 for CIFAR-100); should not be smaller than the number of clusters."""
+    """B (1024 for CIFAR-100); it should not be smaller than the number of clusters."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Adam, constant."""
+    """Of Adam; constant."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Adam's L2 term."""
+    """Of Adam, as an L2 term."""
     entropy_weight: Annotated[float, Field(ge=0)] = 5.0
     """lambda_e (SCAN's code)."""
 

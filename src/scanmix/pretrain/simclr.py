@@ -35,23 +35,23 @@ class SimCLR:
     """Hyper-parameters of the pre-training stage; defaults are the paper's for CIFAR."""
 
     epochs: Annotated[int, Field(ge=0)] = 500
-    """Passes over the images (section 4.2); 0 leaves the stage out: neighbors are those of the examples themselves."""
+    """Passes over the images (section 4.2); 0 leaves the stage out, and neighbors are those of the eval views."""
     batch_size: Annotated[int, Field(ge=2)] = 512
-    """B; a forward holds 2B views."""
+    """B; a forward pass holds 2B views."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.4
-    """SGD, cosine to a thousandth of it (0.1^3: the code's reading of the paper's "decay rate 0.1")."""
+    """Of SGD; it falls by half a cosine to a thousandth (0.1^3: the code's reading of the paper's "decay rate 0.1")."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD momentum."""
+    """Of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """On all parameters."""
+    """Of SGD, on all parameters."""
     contrast_temperature: Annotated[float, Field(gt=0)] = 0.1
     """T of NT-Xent; 0.1 for CIFAR, 0.07 for Red Mini-ImageNet."""
     projection_size: Annotated[int, Field(ge=1)] = 128
     """Dimensions of the embedding, whose neighbors are mined (section 4.2)."""
     exact_neighbors: Annotated[int, Field(ge=0)] = EXACT_UP_TO
-    """Examples up to which the neighbors are exact; of more they are looked for in cells (ours, for time)."""
+    """Most examples for which neighbors are exact; for more they are searched in cells (ours, for time)."""
     symmetric: bool = False
-    """Both views are anchors, as in SimCLR; only the first, as in ScanMix's code, when off."""
+    """With true both views are anchors, as in SimCLR; else the first alone, as in ScanMix's code."""
 
 
 class Projector(nn.Module):

@@ -20,7 +20,7 @@ from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.files.tensors import Tensors
-from scanmix.networks.encoders import Encoder, NetworkSettings
+from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import per_sample_losses, predict_all
 from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.pretrain.cache import cached, content_key
@@ -77,26 +77,8 @@ def pretrain(
     Raises:
         UserError: the stages cannot run on this data, such as a MoCo queue longer than the number of images.
     """
-    stage = "moco" if isinstance(pretraining, MoCo) else "simclr"
-    key_parts = {
-        "images": data.fingerprint(),
-        "views": data.views.contrastive_settings(),
-        "network": dataclasses.asdict(network),
-        stage: {name: value for name, value in dataclasses.asdict(pretraining).items() if name != "exact_neighbors"},
-        "seed": engine.seed,
-        **engine.arithmetic(),
-    }
-    encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
-    if pretraining.epochs == 0:
-        first: Tensors = {"embedding": predict_all(nn.Flatten(), data, engine)}
-    else:
-        first = cached(
-            engine,
-            stage,
-            content_key(key_parts),
-            lambda unfinished: _features(pretraining, encoder, data, engine, unfinished),
-            lambda found: _is_of(under("encoder.", found), encoder) and found["embedding"].shape[:1] == (len(data),),
-        )
+    key_parts = _parts_of_key(pretraining, data, network, engine)
+    first = _features(pretraining, network, data, engine, key_parts)
     encoder_weights = under("encoder.", first)
     embedding, count = first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1)
     neighbors = engine.broadcast(nearest_neighbors(embedding, count, pretraining.exact_neighbors))
@@ -125,13 +107,41 @@ def pretrain(
     return Pretrained(neighbors, under("encoder.", second), under("clusterer.", second))
 
 
+def _parts_of_key(
+    settings: Pretraining, data: TrainingData, network: NetworkSettings, engine: Engine
+) -> dict[str, Any]:
+    """Return all that decides the result of the first stage."""
+    values = {name: value for name, value in dataclasses.asdict(settings).items() if name != "exact_neighbors"}
+    return {
+        "images": data.fingerprint(),
+        "views": data.views.contrastive_settings(),
+        "network": dataclasses.asdict(network),
+        _which(settings): values,
+        "seed": engine.seed,
+        **engine.arithmetic(),
+    }
+
+
 def _features(
-    settings: Pretraining, encoder: Encoder, data: TrainingData, engine: Engine, unfinished: Path | None
+    settings: Pretraining, network: NetworkSettings, data: TrainingData, engine: Engine, key_parts: Mapping[str, Any]
 ) -> Tensors:
-    """Train the encoder by the stage that the settings belong to. Shape: encoder weights and embedding (N, D)."""
-    if isinstance(settings, MoCo):
-        return moco(settings, encoder, data, engine, unfinished)
-    return simclr(settings, encoder, data, engine, unfinished)
+    """Return the weights of the encoder as `encoder.*` and the rows to mine neighbors of as `embedding` (N, D).
+
+    They come from the cache or from training; with 0 epochs there are no weights, and the rows are the eval views.
+    """
+    encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
+    if settings.epochs == 0:
+        return {"embedding": predict_all(nn.Flatten(), data, engine)}
+
+    def compute(unfinished: Path | None) -> Tensors:
+        if isinstance(settings, MoCo):
+            return moco(settings, encoder, data, engine, unfinished)
+        return simclr(settings, encoder, data, engine, unfinished)
+
+    def fits(found: Tensors) -> bool:
+        return _is_of(under("encoder.", found), encoder) and found["embedding"].shape[:1] == (len(data),)
+
+    return cached(engine, _which(settings), content_key(key_parts), compute, fits)
 
 
 def _is_of(tensors: Tensors, module: nn.Module) -> bool:
