@@ -1,4 +1,4 @@
-"""Gradient ascent that looks before it steps."""
+"""Gradient ascent with a backtracking line search."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ import torch
 from torch import Tensor
 
 SUFFICIENT = 1e-4
-"""Share of the rise that the gradient promises which a step must bring (Armijo's rule)."""
+"""A step must raise the objective by at least this share of what the gradient predicts (Armijo's rule)."""
 
 
 class Step(NamedTuple):
-    """What a step started from, and how long it was: weights moved by `rate` times the gradient."""
+    """What one call of `ascend` did."""
 
     value: Tensor
+    """The objective before the step, a scalar without gradient."""
     rate: float
+    """Weights moved by `rate` times the gradient; 0 where no step was good enough."""
 
 
 def ascend(weights: Sequence[Tensor], objective: Callable[[], Tensor], rate: float, halvings: int) -> Step:
-    """Move the weights up the gradient of the objective, in place.
+    """Move the weights up the gradient of a scalar objective, in place.
 
-    A step that does not bring SUFFICIENT of what the gradient promises is halved, at most so many times; if none of
-    them does, nothing moves. With no halvings the step is taken as it is, up or down.
+    A step that gains less than SUFFICIENT of what the gradient predicts is halved, at most `halvings` times. If no
+    step gains enough, or the objective is NaN after each, the weights stay as they were. With `halvings` = 0 the step
+    is taken without a check. Each check computes the objective once more and costs a device synchronization.
+    Shape: weights of any shape, objective () -> () and a number.
     """
     value = objective()
     gradients = torch.autograd.grad(value, weights)
-    promised = SUFFICIENT * sum(gradient.square().sum().item() for gradient in gradients)
+    required = SUFFICIENT * sum(gradient.square().sum().item() for gradient in gradients)  # gain for a rate of 1
     value, start = value.detach(), [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for _ in range(halvings + 1):
             for weight, old, gradient in zip(weights, start, gradients, strict=True):
                 weight.copy_(old + rate * gradient)
-            if halvings == 0 or objective() >= value + rate * promised:
+            if halvings == 0 or objective() >= value + rate * required:
                 return Step(value, rate)
             rate /= 2
         for weight, old in zip(weights, start, strict=True):

@@ -10,28 +10,37 @@ from torch import Tensor
 EDGE = 1e-3
 """Losses are kept this far from 0 and 1, where a Beta density may be infinite."""
 BINS = 100
+"""Entries of the table that the posterior is read from."""
 
 
 class NoisyAt(NamedTuple):
-    """P(label is wrong | loss), read off a table between the losses that were mapped to 0 and to 1."""
+    """P(label is wrong | loss), looked up in a table over the range of losses from `low` to `high`."""
 
     table: Tensor
-    """(BINS,) at (i + 0.5) / BINS."""
+    """(BINS,) probabilities in 0..1; entry i is that of the scaled loss (i + 0.5) / BINS."""
     low: float
+    """The loss that is scaled to 0; smaller ones count as this."""
     high: float
+    """The loss that is scaled to 1; larger ones count as this."""
 
     def __call__(self, losses: Tensor) -> Tensor:
-        """Return the probabilities of these losses. Shape: (B,) -> (B,)."""
-        place = ((losses - self.low) / (self.high - self.low)).clamp(0, 1) * BINS
-        return self.table[place.long().clamp(max=BINS - 1)]
+        """Return P(label is wrong) for each of these losses, in 0..1. Shape: (B,) -> (B,)."""
+        position = ((losses - self.low) / (self.high - self.low)).clamp(0, 1) * BINS
+        return self.table[position.long().clamp(max=BINS - 1)]
 
 
 def fit_beta_mixture(losses: Tensor, rounds: int = 10) -> NoisyAt:
     """Fit by EM with weighted moments, and tabulate the posterior of the component of larger mean.
 
-    Losses outside their 5th and 95th percentile are left out, the rest is scaled to 0..1 by them. Beyond its largest
-    value the posterior stays there: a wide component of small losses would win the largest back. Where
-    all losses are alike every label is taken for right. Shape: (N,) -> P(wrong | loss).
+    Arazo et al., ICML 2019. Losses outside their 5th and 95th percentile are left out, and the others are
+    scaled to 0..1 by these two. Above the loss where the posterior is largest it is held constant, because a wide
+    component of small losses would otherwise claim the largest losses. Where all losses are equal, or fewer than two
+    are left, every label counts as right. Losses must be finite. The fit runs on the CPU in float64, which costs a
+    device synchronization. Shape: (N,) -> P(label is wrong | loss).
+
+    Args:
+        losses: a loss of each example, of its given label.
+        rounds: iterations of EM; 10 is the published value.
     """
     losses = losses.detach().double().cpu()
     low, high = (float(torch.quantile(losses, share)) for share in (0.05, 0.95))
@@ -55,7 +64,7 @@ def fit_beta_mixture(losses: Tensor, rounds: int = 10) -> NoisyAt:
 
 
 def _densities(points: Tensor, shapes: list[tuple[float, float]]) -> Tensor:
-    """Shape: (N,) -> (2, N)."""
+    """Density of each component at the points. Shape: (N,) -> (2, N)."""
     return torch.stack([torch.distributions.Beta(*_pair(shape)).log_prob(points).exp() for shape in shapes])
 
 
@@ -65,7 +74,7 @@ def _pair(shape: tuple[float, float]) -> tuple[Tensor, Tensor]:
 
 
 def _by_moments(points: Tensor, share: Tensor) -> tuple[float, float]:
-    """Return a and b of the Beta distribution with the weighted mean and variance."""
+    """Return a and b of the Beta distribution that has the weighted mean and variance. Shape: (N,), (N,)."""
     total = share.sum().clamp(min=1e-12)
     mean = min(max(float((share * points).sum() / total), EDGE), 1 - EDGE)
     variance = max(float((share * (points - mean).square()).sum() / total), 1e-6)

@@ -1,4 +1,4 @@
-"""Clusters and classes: which is which. Legend: N examples, C classes and as many clusters."""
+"""Matching clusters with classes. Legend: N examples, C classes and as many clusters."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 
 def match_clusters(clusters: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return the one-to-one naming of clusters by classes that agrees with most labels (Hungarian algorithm).
+    """Return the one-to-one assignment of classes to clusters that agrees with most labels (Hungarian algorithm).
 
-    `clusters` and `labels` are (N,) int64; the labels may be noisy, as long as the right one is the commonest.
-    Shape: -> (C,) int64, the class of each cluster.
+    The labels may be noisy, as long as the right one is the most frequent in each cluster. An empty cluster gets a
+    class that is left over. The assignment is found on the CPU, which costs a device synchronization.
+    Shape: clusters (N,) int64, labels (N,) int64 -> (C,) int64, the class of each cluster.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -21,7 +22,10 @@ def match_clusters(clusters: Tensor, labels: Tensor, num_classes: int) -> Tensor
 
 
 def rename_outputs(head: nn.Linear, classes: Tensor) -> None:
-    """Move output c of a linear head to place `classes[c]`, in place. Shape: (C,), a permutation."""
+    """Permute the outputs of a linear head in place: output c becomes output `classes[c]`.
+
+    Shape: classes (C,) int64, a permutation of 0..C - 1.
+    """
     order = classes.argsort()
     with torch.no_grad():
         head.weight.copy_(head.weight[order].clone())

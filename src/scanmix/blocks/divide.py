@@ -1,4 +1,4 @@
-"""Clean or noisy: a two-component mixture on per-example losses (ScanMix Eq. 8; DivideMix; Arazo et al. 2019).
+"""Clean or noisy: a two-component Gaussian mixture on per-sample losses (ScanMix Eq. 8; DivideMix, ICLR 2020).
 
 Legend: N examples, P peers.
 """
@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 SMALLEST_SPREAD = 1e-6
-"""Losses closer together than this hold no evidence: every example is then as clean as any other."""
+"""Losses that differ by no more than this cannot be told apart: every example then counts as clean."""
 
 Vector: TypeAlias = "np.ndarray[tuple[int], np.dtype[np.float64]]"
 
 
 def normalize_losses(losses: Tensor) -> Tensor:
-    """Scale losses to 0..1 by their minimum and maximum; equal losses all become 0. Shape: (N,) -> (N,).
+    """Scale losses to 0..1 by their minimum and maximum. Shape: (N,) -> (N,).
 
-    An infinite or missing loss counts as the largest finite one.
+    Equal losses all become 0. An infinite loss or NaN counts as the largest finite one; without a finite loss all
+    become 0.
     """
     finite = losses.isfinite()
     if not bool(finite.any()):
@@ -33,13 +34,19 @@ def normalize_losses(losses: Tensor) -> Tensor:
 
 
 def clean_probability(losses: Tensor, max_iter: int = 10, tol: float = 1e-2, reg_covar: float = 5e-4) -> Tensor:
-    """Posterior of the low-loss component of a two-component Gaussian mixture. Shape: (N,) -> (N,).
+    """Return the posterior of the low-loss component of a two-component Gaussian mixture. Shape: (N,) -> (N,) in 0..1.
 
-    Losses are normalized first. Each posterior is read at the loss clipped to the interval between the two
-    means: outside it a wide component would win back the smallest or the largest losses, and p(clean) would
-    not fall with the loss (between the means it always does). Where there is nothing to tell apart (fewer
-    than two examples, equal losses, or both components at one place) every example gets 1. Defaults are
-    DivideMix's.
+    ScanMix Eq. 8; defaults are DivideMix's. Losses are normalized first (`normalize_losses`, also for NaN). Each
+    posterior is that of the loss clipped to the interval between the two means: outside this interval the wider
+    component would claim the smallest or largest losses, so that p(clean) would not fall as the loss rises. Every
+    example gets 1 where nothing can be told apart: with fewer than two examples, equal losses, or equal means.
+    The fit runs on the CPU in float64: one device synchronization, and memory that grows with N.
+
+    Args:
+        losses: a loss of each example, of its given label.
+        max_iter: iterations of EM at most.
+        tol: gain of the mean log-likelihood, in nats, below which EM stops.
+        reg_covar: added to the variances of the normalized losses.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -61,11 +68,11 @@ def clean_probability(losses: Tensor, max_iter: int = 10, tol: float = 1e-2, reg
 
 
 def clean_probabilities(losses: Tensor, labels: Tensor | None = None) -> Tensor:
-    """`clean_probability` of each peer's losses; with `labels`, a mixture for each given label apart.
+    """Return `clean_probability` of each peer's losses; with `labels`, from one mixture for each given label.
 
-    Under one mixture a class that is harder than the others looks wrong as a whole: its labels are no longer
-    learned from, it becomes harder still, and in the end it is never predicted.
-    Shape: (P, N), (N,) int64 -> (P, N).
+    Under one mixture for all, a class that is harder than the others looks wrong as a whole: its labels are not
+    trained on, it becomes harder still, and in the end it is never predicted.
+    Shape: (P, N), (N,) int64 -> (P, N) in 0..1.
     """
     if labels is None:
         return torch.stack([clean_probability(row) for row in losses])
@@ -77,19 +84,23 @@ def clean_probabilities(losses: Tensor, labels: Tensor | None = None) -> Tensor:
 
 
 def divide(p_clean: Tensor, threshold: float, minimum: int = 1) -> Tensor:
-    """Return the mask of the clean set: p_clean > threshold, and never fewer than `minimum` examples.
+    """Return the mask of the clean set: p_clean > threshold, but never fewer than `minimum` examples.
 
-    When the threshold leaves fewer, the `minimum` likeliest are taken instead, ties to the smaller index, so
-    an epoch always has something labeled to learn from. Shape: (N,) -> (N,) bool.
+    When fewer pass the threshold, the `minimum` examples of largest p_clean are taken instead (of equal ones the
+    smaller index), so that an epoch always has labeled examples. With N <= `minimum` all are taken.
+    Costs a device synchronization. Shape: (N,) in 0..1 -> (N,) bool.
     """
     clean = p_clean > threshold
     minimum = min(minimum, len(p_clean))
     if int(clean.sum()) >= minimum:
         return clean
-    likeliest = p_clean.argsort(descending=True, stable=True)[:minimum]
-    return torch.zeros_like(clean).index_fill_(0, likeliest, value=True)
+    cleanest = p_clean.argsort(descending=True, stable=True)[:minimum]
+    return torch.zeros_like(clean).index_fill_(0, cleanest, value=True)
 
 
 def noise_rate(p_clean: Tensor, threshold: float) -> float:
-    """Estimated share of wrong labels, |U| / |D| (paper section 4.2), the mean over peers. Shape: (P, N)."""
+    """Return the estimated share of wrong labels, |U| / |D| (ScanMix section 4.2), as the mean over peers.
+
+    Costs a device synchronization. Shape: (P, N) in 0..1 -> scalar in 0..1.
+    """
     return float((p_clean <= threshold).double().mean())

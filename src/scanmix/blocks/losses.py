@@ -1,4 +1,6 @@
-"""Losses: logits and targets in, scalars out, all through log-softmax so that no probability is ever log(0).
+"""Losses: logits and targets in, scalars out. All use log-softmax, so no logarithm of 0 is taken.
+
+Losses are in nats and differentiable. The mean over an empty batch is NaN, as in PyTorch.
 
 Legend: B batch, C classes, D features.
 """
@@ -11,24 +13,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOG_FLOOR = -100.0  # where binary cross-entropy clamps its logarithm
+LOG_FLOOR = -100.0
+"""Least logarithm, as PyTorch's binary cross-entropy clamps its own."""
 PROBABILITY_FLOOR = 1e-8
+"""Least probability whose logarithm is taken where no log-softmax gives it."""
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over the batch of -sum_c t_c log p_c. Shape: (B, C), (B, C) -> ()."""
+    """Return the mean over the batch of -sum_c t_c log p_c, with targets t in 0..1. Shape: (B, C), (B, C) -> ()."""
     return -(targets * F.log_softmax(logits, 1)).sum(1).mean()
 
 
 def probability_mse(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over examples *and classes* of (p - t)^2: MixMatch's unlabeled loss. Shape: (B, C), (B, C) -> ()."""
+    """Return the mean over examples *and classes* of (p - t)^2, the unlabeled loss of MixMatch (NeurIPS 2019, Eq. 4).
+
+    Shape: (B, C), (B, C) -> ().
+    """
     return (logits.softmax(1) - targets).square().mean()
 
 
 def prior_penalty(logits: Tensor, prior: Tensor | None = None) -> Tensor:
-    """KL(prior || mean prediction), the class-prior constraint of ScanMix Eq. 7.
+    """Return KL(prior || mean prediction), the class-prior constraint l_r of ScanMix Eq. 7.
 
-    `prior` is uniform when not given. Shape: (B, C), (C,) -> ().
+    `prior` is uniform when not given; its zeros add nothing. Shape: (B, C), (C,) -> ().
     """
     mean = logits.softmax(1).mean(0).clamp(min=PROBABILITY_FLOOR)
     if prior is None:
@@ -37,14 +44,18 @@ def prior_penalty(logits: Tensor, prior: Tensor | None = None) -> Tensor:
 
 
 def confidence_penalty(logits: Tensor) -> Tensor:
-    """Mean over the batch of sum_c p log p (negative entropy): large when confident. Shape: (B, C) -> ()."""
+    """Return the mean over the batch of sum_c p log p, the negative entropy of the predictions.
+
+    0 for certain predictions and -log C for uniform ones. DivideMix adds it in warm-up for asymmetric noise.
+    Shape: (B, C) -> ().
+    """
     return (logits.softmax(1) * F.log_softmax(logits, 1)).sum(1).mean()
 
 
 def scan_loss(anchor_logits: Tensor, neighbor_logits: Tensor, entropy_weight: float) -> tuple[Tensor, Tensor, Tensor]:
-    """SCAN's clustering loss (Van Gansbeke et al. 2020; ScanMix Eq. 9, l_CLU = l_N + lambda_e l_e).
+    """Return SCAN's clustering loss and its parts (Van Gansbeke et al. 2020; ScanMix Eq. 9: l_N + lambda_e l_e).
 
-    consistency = -mean log <p_anchor, p_neighbor>; entropy = H(mean anchor prediction), in nats.
+    consistency = -mean log <p_anchor, p_neighbor>, at most -LOG_FLOOR; entropy = H(mean anchor prediction).
     Returns (consistency - entropy_weight * entropy, consistency, entropy). Shape: (B, C), (B, C) -> (), (), ().
     """
     log_dot = torch.logsumexp(F.log_softmax(anchor_logits, 1) + F.log_softmax(neighbor_logits, 1), 1)
@@ -55,29 +66,37 @@ def scan_loss(anchor_logits: Tensor, neighbor_logits: Tensor, entropy_weight: fl
 
 
 def nt_xent_one_way(anchors: Tensor, positives: Tensor, temperature: float) -> Tensor:
-    """NT-Xent with only the first view as anchor, as in SCAN's and ScanMix's code.
+    """Return NT-Xent with the first views alone as anchors, as in SCAN's and ScanMix's code.
 
-    Each anchor is told from all 2B embeddings but itself. Embeddings are L2-normalized. Shape: (B, D), (B, D) -> ().
+    Each anchor is contrasted with all 2B embeddings but itself. Rows are L2-normalized. Memory grows with B x B.
+    Shape: (B, D), (B, D) -> ().
     """
     count = len(anchors)
     similarity = anchors @ torch.cat([anchors, positives]).T / temperature  # (B, 2B)
-    own = torch.eye(count, 2 * count, dtype=torch.bool, device=anchors.device)
+    itself = torch.eye(count, 2 * count, dtype=torch.bool, device=anchors.device)
     partner = torch.arange(count, 2 * count, device=anchors.device)
-    return F.cross_entropy(similarity.masked_fill(own, float("-inf")), partner)
+    return F.cross_entropy(similarity.masked_fill(itself, float("-inf")), partner)
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """NT-Xent with both views as anchors (SimCLR, Chen et al. 2020, Eq. 1). Shape: (B, D), (B, D) -> ()."""
+    """Return NT-Xent with both views as anchors (SimCLR, Chen et al. 2020, Eq. 1).
+
+    Rows are L2-normalized. Memory grows with B x B. Shape: (B, D), (B, D) -> ().
+    """
     return (nt_xent_one_way(first, second, temperature) + nt_xent_one_way(second, first, temperature)) / 2
 
 
 class SemiSupervised(NamedTuple):
-    """l_MLE and its three parts, unweighted."""
+    """The semi-supervised loss and its three unweighted parts, scalars."""
 
     total: Tensor
+    """l_MLE."""
     labeled: Tensor
+    """l_X."""
     unlabeled: Tensor
+    """l_U; 0 without unlabeled rows."""
     prior: Tensor
+    """l_r."""
 
 
 def semi_supervised_loss(
@@ -88,10 +107,17 @@ def semi_supervised_loss(
     prior_weight: float,
     prior: Tensor | None = None,
 ) -> SemiSupervised:
-    """l_MLE = l_X + lambda_u l_U + lambda_r l_r (ScanMix Eq. 7; DivideMix).
+    """Return l_MLE = l_X + lambda_u l_U + lambda_r l_r (ScanMix Eq. 7; DivideMix) and its parts.
 
-    The first `num_labeled` rows are the labeled ones; with no other rows l_U is zero.
-    Shape: (B, C), (B, C) -> four times ().
+    Shape: (B, C), (B, C), prior (C,) -> four times ().
+
+    Args:
+        logits: of the labeled rows, then of the unlabeled ones.
+        targets: class probabilities of the same rows.
+        num_labeled: number of labeled rows, at least 1; with no other rows l_U is 0.
+        unlabeled_weight: lambda_u.
+        prior_weight: lambda_r.
+        prior: shares of the classes; uniform when not given.
     """
     labeled = soft_cross_entropy(logits[:num_labeled], targets[:num_labeled])
     rest = logits[num_labeled:]
@@ -102,10 +128,10 @@ def semi_supervised_loss(
 
 
 def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """InfoNCE (MoCo, He et al. 2020, Eq. 1): each query is told its own key from all in the queue.
+    """Return InfoNCE (MoCo, He et al. 2020, Eq. 1): each query against its own key and all K keys of the queue.
 
-    All rows are L2-normalized; keys and queue take no gradient. Shape: (B, D), (B, D), (K, D) -> ().
+    All rows are L2-normalized; keys and queue should take no gradient. Shape: (B, D), (B, D), (K, D) -> ().
     """
-    own = (queries * keys).sum(1, keepdim=True)
-    logits = torch.cat([own, queries @ queue.T], 1) / temperature
+    positive = (queries * keys).sum(1, keepdim=True)
+    logits = torch.cat([positive, queries @ queue.T], 1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

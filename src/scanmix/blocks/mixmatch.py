@@ -11,34 +11,41 @@ from torch import Generator, Tensor
 
 
 def sharpen(probs: Tensor, temperature: float) -> Tensor:
-    """Raise probabilities to 1/temperature and normalize again. Shape: (B, C) -> (B, C)."""
-    # Dividing by the largest first changes nothing but keeps tiny temperatures from underflowing.
+    """Return p^(1/T), normalized (MixMatch, Berthelot et al. 2019, Eq. 7). Shape: (B, C) -> (B, C).
+
+    A temperature T below 1 makes rows more certain. Rows must not be all zeros.
+    """
+    # Dividing by the largest first does not change the result, and small temperatures do not underflow.
     powered = (probs / probs.amax(1, keepdim=True)).pow(1 / temperature)
     return powered / powered.sum(1, keepdim=True)
 
 
 def refine(probs: Tensor, labels: Tensor, p_clean: Tensor, temperature: float) -> Tensor:
-    """Co-refinement: trust the given label as far as it is clean, the network for the rest; then sharpen.
+    """Return DivideMix's co-refined labels: w * label + (1 - w) * prediction with w = p_clean, then sharpened.
 
-    `probs` (B, C) is the network's mean over views, `labels` (B, C) the given labels one-hot, `p_clean` (B,).
-    Shape: -> (B, C).
+    `probs` is the network's mean prediction over views, `labels` the given labels one-hot, `p_clean` in 0..1.
+    Shape: (B, C), (B, C), (B,) -> (B, C).
     """
     weight = p_clean.unsqueeze(1)
     return sharpen(weight * labels + (1 - weight) * probs, temperature)
 
 
 def guess(view_probs: Tensor, temperature: float) -> Tensor:
-    """Co-guessing: mean of the predictions of all networks on all views, sharpened. Shape: (V, B, C) -> (B, C)."""
+    """Return DivideMix's co-guessed labels: the mean prediction of all networks on all views, sharpened.
+
+    Shape: (V, B, C) -> (B, C).
+    """
     return sharpen(view_probs.mean(0), temperature)
 
 
 def mixup(
     inputs: Tensor, targets: Tensor, alpha: float, generator: Generator, *, dominant: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """Convex combination of each row with a random other one, one weight for the batch (Zhang et al. 2018).
+    """Mix each row with a random row of the batch, with one weight for the batch (Zhang et al. 2018).
 
-    The weight is Beta(alpha, alpha); with `dominant` (MixMatch) the larger of it and its complement, so that
-    a row stays nearer to itself than to its partner. Shape: (B, ...), (B, C) -> (B, ...), (B, C).
+    The weight w is drawn from Beta(alpha, alpha). With `dominant` it is max(w, 1 - w), as in MixMatch, so that a row
+    stays nearer to itself than to its partner. With alpha = 0 rows stay as they are.
+    Costs a device synchronization (the draw of the weight). Shape: (B, ...), (B, C) -> (B, ...), (B, C).
     """
     weight = beta(alpha, generator)
     if dominant:
@@ -49,12 +56,15 @@ def mixup(
 
 
 def beta(alpha: float, generator: Generator) -> float:
-    """One draw from Beta(alpha, alpha); alpha = 0 means no mixing, which is 1."""
+    """Return one draw from Beta(alpha, alpha), in 0..1; 1, which means no mixing, for alpha = 0."""
     return float(betas(alpha, 1, generator))
 
 
 def betas(alpha: float, count: int, generator: Generator) -> Tensor:
-    """So many draws from Beta(alpha, alpha); alpha = 0 means no mixing, which is 1. Shape: -> (count,)."""
+    """Return `count` draws from Beta(alpha, alpha), in 0..1; all are 1, which means no mixing, for alpha = 0.
+
+    NumPy draws them, with a seed from `generator`: reading it costs a device synchronization. Shape: -> (count,).
+    """
     if alpha == 0:
         return torch.ones(count, device=generator.device)
     seed = torch.randint(2**62, (), generator=generator, device=generator.device)

@@ -1,6 +1,6 @@
-"""Nearest neighbors in feature space, in blocks, on any device: exact up to a number of examples, by cells beyond.
+"""Nearest neighbors in feature space, on any device: exact up to a number of examples, approximate beyond.
 
-Legend: N examples, D features, K neighbors, B rows, M columns, G groups.
+Legend: N examples, D features, K neighbors, C classes, B rows (queries), M columns (candidates), P matrix products.
 """
 
 from __future__ import annotations
@@ -12,30 +12,32 @@ from torch import Generator, Tensor
 from scanmix.config import UserError
 
 CHUNK = 512
-"""Rows compared at once, ..."""
+"""Most rows that are compared at once."""
 COMPARED = 1 << 25
-"""... and most similarities: memory is four bytes of each, whatever N."""
+"""Most similarities that are held at once, in float32: 128 MB, whatever N is."""
 WIDTH = 2048
-"""Columns of one matrix product; its result still lies in the processor's cache when it is looked at."""
+"""Most columns of one matrix product, so that its result is still in the processor's cache when it is read."""
+# revisit: time WIDTH and CHUNK (speed/, row "neighbors") on each new kind of processor.
 EXACT_UP_TO = 200_000
-"""Examples up to which the neighbors are exact: the time of that grows with N x N."""
+"""Most examples whose neighbors are exact by default: the time of exact search grows with N x N."""
 PROBES = 24
-"""Cells nearest to that of an example, its own among them, in which its approximate neighbors are looked for."""
+"""Cells in which approximate neighbors are searched: those nearest to the cell of an example, and this cell itself."""
 LLOYD_STEPS = 8
-"""Rounds of k-means on a sample of `SAMPLED` examples for each cell."""
+"""Iterations of k-means that place the centers of the cells."""
 SAMPLED = 64
+"""Examples for each cell in the sample that k-means is run on."""
 
 
 def nearest_neighbors(features: Tensor, k: int, exact_up_to: int = EXACT_UP_TO) -> Tensor:
-    """Return the k nearest others of each example, nearest first, in Euclidean distance of L2-normalized rows.
+    """Return the k nearest others of each example, nearest first, by Euclidean distance of L2-normalized rows.
 
-    On the unit sphere that is the order of falling inner product (ScanMix section 4.2, K = 20); of equal ones the
-    smaller position comes first. An example is never its own neighbor, and duplicates count as neighbors. Of more
-    than `exact_up_to` examples some neighbors may not be the nearest, see `near_in_cells`.
-    Shape: (N, D) -> (N, K) int64.
+    On the unit sphere this is the order of falling inner product (ScanMix section 4.2, K = 20). Of equally near ones
+    the smaller position comes first. An example is never its own neighbor; its duplicates may be. Where N is above
+    `exact_up_to`, some neighbors may not be the nearest (`near_in_cells`). Memory grows with N x (D + K).
+    Shape: (N, D) finite -> (N, k) int64.
 
     Raises:
-        UserError: when there are not more than k examples.
+        UserError: k is below 1, or there are not more than k examples.
     """
     count = len(features)
     if not 1 <= k < count:
@@ -50,21 +52,31 @@ def nearest_neighbors(features: Tensor, k: int, exact_up_to: int = EXACT_UP_TO) 
 
 
 def search(unit: Tensor, asking: Tensor, among: Tensor, found: Tensor) -> None:
-    """Write the nearest neighbors of some examples among some examples into their rows of `found`.
+    """Find the k nearest neighbors of the examples at `asking` among those at `among`; write their rows of `found`.
 
-    The similarities of a block of rows are made in G products of every G-th column each, and their largest kept as
-    they are made. A group is what stands at one place in all of them: G columns in a row. The largest k of a row
-    lie in the k groups whose largest are largest, so that of all others nothing is looked at again.
-    Shape: (N, D) unit rows, positions (A,) and (M,) in rising order with M > k, and (N, k) int64.
+    Rows are taken in blocks. For each block the M columns are split over P matrix products, which are small enough
+    for the cache: product p has the columns p, p + P, p + 2P and so on. The P columns that stand at one position in
+    all products form a group of neighboring columns, and the largest similarity of each group is kept while the
+    products are made. The k largest similarities of a row lie in the k groups with the largest maxima, so only
+    those groups are searched. For M = 6, P = 2, k = 1 and one row:
+
+        column                       0   1   2   3   4   5
+        similarity                  .1  .7  .3  .2  .9  .4
+        product 0, columns 0 2 4    .1      .3      .9
+        product 1, columns 1 3 5        .7      .2      .4
+        maximum of the group           .7      .3      .9     the third group wins: of columns 4 and 5, 4 is nearest
+
+    In fact k + 1 are searched, because one of them may be the example itself.
+    Shape: unit rows (N, D), rising positions asking (A,) and among (M,) with M > k, and found (N, k) int64.
     """
-    k, groups = found.shape[1], -(-len(among) // WIDTH)
-    columns = [unit[among[place::groups]] for place in range(groups)]
-    width = len(columns[0])
-    high = min(CHUNK, max(1, COMPARED // (groups * width)), len(asking))
-    similarity = torch.full((groups, high, width), float("-inf"), device=unit.device)
-    high_tide = torch.empty(high, width, device=unit.device)
-    for rows in asking.split(high):
-        block, largest, queries = similarity[:, : len(rows)], high_tide[: len(rows)], unit[rows]
+    k, products = found.shape[1], -(-len(among) // WIDTH)
+    columns = [unit[among[first::products]] for first in range(products)]
+    groups = len(columns[0])
+    height = min(CHUNK, max(1, COMPARED // (products * groups)), len(asking))
+    similarity = torch.full((products, height, groups), float("-inf"), device=unit.device)
+    maxima = torch.empty(height, groups, device=unit.device)
+    for rows in asking.split(height):
+        block, largest, queries = similarity[:, : len(rows)], maxima[: len(rows)], unit[rows]
         for number, (part, others) in enumerate(zip(block, columns, strict=True)):
             _multiply(queries, others, part[:, : len(others)])
             torch.maximum(largest if number else part, part, out=largest)
@@ -72,11 +84,12 @@ def search(unit: Tensor, asking: Tensor, among: Tensor, found: Tensor) -> None:
 
 
 def _multiply(queries: Tensor, others: Tensor, out: Tensor) -> None:
-    """Write queries @ others.T. Shape: (B, D), (M, D) -> (B, M).
+    """Write queries @ others.T into `out`. Shape: (B, D), (M, D) -> (B, M).
 
-    On processors as a convolution of images of one row: PyTorch's matrix product does not use all that some can do
-    (AMD's with AVX-512: 105 against 230 GFLOP/s), and oneDNN's convolution does. PyTorch takes that from 16 images on.
+    On the CPU it is computed as a 1x1 convolution of 16 images, the fewest for which PyTorch calls oneDNN. On AMD
+    processors with AVX-512 oneDNN's convolution was faster than PyTorch's matrix product: 230 against 105 GFLOP/s.
     """
+    # revisit: time both ways with each new version of PyTorch and on Intel and ARM; use `torch.mm` where it is as fast.
     if out.device.type != "cpu":
         torch.mm(queries, others.T, out=out)
         return
@@ -86,37 +99,45 @@ def _multiply(queries: Tensor, others: Tensor, out: Tensor) -> None:
 
 
 def _nearest(similarity: Tensor, largest: Tensor, rows: Tensor, among: Tensor, k: int) -> Tensor:
-    """Columns of the k nearest others of each row. Shape: (G, B, M / G), (B, M / G), (B,), (M,) -> (B, k)."""
-    groups = len(similarity)
-    chosen = _top(largest, min(k + 1, largest.shape[1]))  # one more: the example itself may be among them
-    inside = similarity.gather(2, chosen.repeat(groups, 1, 1)).permute(1, 2, 0).flatten(1)  # `expand` takes longer
-    columns = (chosen.unsqueeze(2) * groups + torch.arange(groups, device=rows.device)).flatten(1)
-    place = _top(inside, k + 1)
-    order = inside.gather(1, place).sort(dim=1, descending=True, stable=True).indices
-    columns = columns.gather(1, place.gather(1, order))
-    other = among[columns] != rows.unsqueeze(1)
-    other[:, -1] &= ~other.all(1)  # where so many others are as near that it is not, the last is one too many
-    return columns[other].view(-1, k)
+    """Return the columns of the k nearest others of each row, nearest first.
+
+    Shape: similarities (P, B, M / P), maxima of the groups (B, M / P), rows (B,), among (M,) -> (B, k).
+    """
+    products = len(similarity)
+    chosen = _top(largest, min(k + 1, largest.shape[1]))  # groups; one more, as the example itself may be among them
+    inside = similarity.gather(2, chosen.repeat(products, 1, 1)).permute(1, 2, 0).flatten(1)  # `expand` takes longer
+    columns = (chosen.unsqueeze(2) * products + torch.arange(products, device=rows.device)).flatten(1)
+    position = _top(inside, k + 1)
+    order = inside.gather(1, position).sort(dim=1, descending=True, stable=True).indices
+    columns = columns.gather(1, position.gather(1, order))
+    is_other = among[columns] != rows.unsqueeze(1)
+    # Where k + 1 others are as near as the example is to itself, it is not among them: drop the last of them instead.
+    is_other[:, -1] &= ~is_other.all(1)
+    return columns[is_other].view(-1, k)
 
 
 def _top(values: Tensor, k: int) -> Tensor:
-    """Places of the k largest in rising order; of equal ones the smaller place. Shape: (B, M) -> (B, k)."""
+    """Return the positions of the k largest values of each row in rising order; of equal ones the smaller positions.
+
+    Costs a device synchronization, because `topk` alone may take any of equal values. Shape: (B, M) -> (B, k).
+    """
     if k == values.shape[1]:
         return torch.arange(k, device=values.device).expand(len(values), -1)
     largest = values.topk(k + 1, 1)
-    places = largest.indices[:, :k]
-    open_choice = largest.values[:, k - 1] == largest.values[:, k]
-    if bool(open_choice.any()):
-        places[open_choice] = values[open_choice].sort(dim=1, descending=True, stable=True).indices[:, :k]
-    return places.sort(1).values
+    positions = largest.indices[:, :k]
+    tied = largest.values[:, k - 1] == largest.values[:, k]
+    if bool(tied.any()):
+        positions[tied] = values[tied].sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return positions.sort(1).values
 
 
 def near_in_cells(unit: Tensor, k: int) -> Tensor:
-    """Nearest neighbors, each looked for in the `PROBES` cells nearest to its own alone.
+    """Return approximate nearest neighbors, searched in the `PROBES` cells nearest to an example's own (inverted file).
 
-    The cells are those of k-means (an inverted file), about as many as the root of N; all examples of a cell are
-    compared with the same others, in one matrix product. Time grows with N to the power of 1.5, and memory with N.
-    The same rows have the same neighbors, whoever asks: the draw of the sample has a seed of its own.
+    K-means divides the examples into about sqrt(N) cells. The examples of one cell share their candidates, all members
+    of the nearest cells, so `search` compares them in matrix products. A neighbor in a cell further away is missed.
+    Small cells are made up for by more of them, until they hold more than k examples. Time grows with N^1.5 and memory
+    with N. The sample for k-means has a seed of its own, so equal rows always get equal neighbors.
     Shape: (N, D) unit rows -> (N, k) int64.
     """
     centers = _centers(unit, max(1, round(len(unit) ** 0.5)))
@@ -124,7 +145,7 @@ def near_in_cells(unit: Tensor, k: int) -> Tensor:
     members = cell.argsort(stable=True).split(cell.bincount(minlength=len(centers)).tolist())
     sizes = torch.tensor([len(inside) for inside in members], device=unit.device)
     near = (centers @ centers.T).argsort(dim=1, descending=True)
-    enough = (sizes[near].cumsum(1) <= k).sum(1) + 1  # so many cells hold more than k examples
+    enough = (sizes[near].cumsum(1) <= k).sum(1) + 1  # the nearest cells that together hold more than k examples
     found = torch.empty(len(unit), k, dtype=torch.int64, device=unit.device)
     for inside, cells, least in zip(members, near.tolist(), enough.tolist(), strict=True):
         if len(inside):
@@ -134,10 +155,8 @@ def near_in_cells(unit: Tensor, k: int) -> Tensor:
 
 
 def _cells(unit: Tensor, centers: Tensor) -> Tensor:
-    """Number of the nearest center of each row. Shape: (N, D), (cells, D) -> (N,) int64.
-
-    Written into one tensor: small results between large ones that come and go would keep gigabytes of freed memory.
-    """
+    """Return the number of the nearest center of each row. Shape: (N, D), (cells, D) -> (N,) int64."""
+    # One tensor for all results: small ones allocated between large temporary ones kept gigabytes of freed memory.
     cell = torch.empty(len(unit), dtype=torch.int64, device=unit.device)
     for rows, part in zip(unit.split(4096), cell.split(4096), strict=True):
         torch.argmax(rows @ centers.T, 1, out=part)
@@ -145,26 +164,29 @@ def _cells(unit: Tensor, centers: Tensor) -> Tensor:
 
 
 def _centers(unit: Tensor, count: int) -> Tensor:
-    """Unit centers of k-means on a sample. Shape: (N, D) -> (count, D)."""
+    """Return the unit centers of `count` cells, by k-means on a sample. Shape: (N, D) -> (count, D)."""
     generator = Generator(unit.device).manual_seed(0)
     sample = unit[torch.randperm(len(unit), generator=generator, device=unit.device)[: SAMPLED * count]]
     centers = sample[:count].clone()
     for _ in range(LLOYD_STEPS):
         sums = torch.zeros_like(centers).index_add_(0, _cells(sample, centers), sample)
-        # a center to which nothing is nearest stays where it is
+        # A center to which no example is nearest stays where it is.
         centers = torch.where((sums != 0).any(1, keepdim=True), F.normalize(sums, dim=1), centers)
     return centers
 
 
 def agreeing(candidates: Tensor, labels: Tensor) -> Tensor:
-    """E-step (Algorithm 1): q(z_ji) = 1 where neighbor j has the label of i. Shape: (N, K), (N,) -> (N, K) bool."""
+    """Return the E-step of ScanMix (Algorithm 1): q(z_ji) = 1 where neighbor j has the label of i.
+
+    Shape: (N, K), (N,) -> (N, K) bool.
+    """
     return labels[candidates] == labels.unsqueeze(1)
 
 
 def draw_neighbor(candidates: Tensor, allowed: Tensor, generator: Generator) -> Tensor:
-    """Draw one allowed candidate for each example, each as likely; any candidate where none is allowed.
+    """Draw one of the allowed candidates of each example, uniformly; one of all candidates where none is allowed.
 
-    Shape: (N, K), (N, K) bool -> (N,) int64.
+    Memory grows with N x K. Shape: (N, K), (N, K) bool -> (N,) int64.
     """
     allowed = allowed | ~allowed.any(1, keepdim=True)
     scores = torch.rand(candidates.shape, generator=generator, device=generator.device)
@@ -173,7 +195,10 @@ def draw_neighbor(candidates: Tensor, allowed: Tensor, generator: Generator) -> 
 
 
 def neighbor_vote(neighbors: Tensor, shares: Tensor) -> Tensor:
-    """Mean over the neighbors of what each holds, such as one-hot labels. Shape: (N, K), (N, C) -> (N, C)."""
+    """Return the mean over the neighbors of their rows in `shares`, such as one-hot labels or probabilities.
+
+    Shape: (N, K), (N, C) -> (N, C).
+    """
     total = torch.zeros_like(shares)
     for column in neighbors.unbind(1):
         total += shares[column]
@@ -181,7 +206,7 @@ def neighbor_vote(neighbors: Tensor, shares: Tensor) -> Tensor:
 
 
 def neighbor_similarity(features: Tensor, neighbors: Tensor) -> Tensor:
-    """Mean cosine between each example and its neighbors. Shape: (N, D), (N, K) -> (N,) in -1..1."""
+    """Return the mean cosine similarity of each example and its neighbors. Shape: (N, D), (N, K) -> (N,) in -1..1."""
     unit = F.normalize(features.float(), dim=1)
     found = torch.empty(len(unit), device=unit.device)
     for rows, near, part in zip(unit.split(CHUNK), neighbors.split(CHUNK), found.split(CHUNK), strict=True):
@@ -190,11 +215,12 @@ def neighbor_similarity(features: Tensor, neighbors: Tensor) -> Tensor:
 
 
 def voted_labels(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int) -> Tensor:
-    """Return the labels after `rounds` of averaging over candidates: the class with most votes above its share.
+    """Return labels after label propagation on the graph of neighbors.
 
-    One round asks the candidates, two their candidates as well, and so on: label propagation on the graph of
-    neighbors. Wrong labels that are spread over the classes cancel out; no rounds leave every label as it is.
-    Shape: (N, K), (N,) -> (N,).
+    Each round replaces the votes of an example by the mean votes of its candidates (one-hot labels at first), so that
+    wrong labels that are spread over the classes cancel out. The result is the class whose share of the votes is
+    furthest above its mean over all examples. With 0 rounds the labels are returned as they are. Memory grows with
+    N x C. Shape: (N, K), (N,) int64 -> (N,) int64.
     """
     if rounds == 0:
         return labels

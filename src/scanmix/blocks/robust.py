@@ -1,4 +1,4 @@
-"""Losses and targets that do not take a given label at its word. Legend: N examples, B batch, C classes."""
+"""Losses and targets that are robust to wrong labels. Legend: N examples, B batch, C classes."""
 
 from __future__ import annotations
 
@@ -9,59 +9,64 @@ from torch import Tensor
 from scanmix.blocks.losses import PROBABILITY_FLOOR, soft_cross_entropy
 
 NO_ZERO = 1e-4
-"""Probabilities are kept this far from 0 and 1 where a logarithm of them, or of what is left, is taken (ELR)."""
+"""Probabilities are kept this far from 0 and 1 where log p or log(1 - p) is taken (the published code of ELR)."""
 
 
 def bootstrap_targets(logits: Tensor, targets: Tensor, trust: float | Tensor, *, hard: bool) -> Tensor:
-    """Return trust * target + (1 - trust) * what the network says: its likeliest class, or all it predicts.
+    """Return trust * target + (1 - trust) * prediction (Reed et al., ICLR workshop 2015).
 
-    Reed et al., ICLR workshop 2015, hard and soft. `trust` is one number, or one for each row, (B, 1).
-    Shape: (B, C), (B, C) -> (B, C).
+    The prediction is the likeliest class, one-hot, with `hard`, else the softmax; a gradient passes the latter alone.
+    `trust` in 0..1 is one number, or one for each row, (B, 1). Shape: (B, C), (B, C) -> (B, C).
     """
-    said = F.one_hot(logits.argmax(1), logits.shape[1]).to(targets.dtype) if hard else logits.softmax(1)
-    return trust * targets + (1 - trust) * said
+    prediction = F.one_hot(logits.argmax(1), logits.shape[1]).to(targets.dtype) if hard else logits.softmax(1)
+    return trust * targets + (1 - trust) * prediction
 
 
 def forward_loss(logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
-    """Cross-entropy of the label that the true class would be given: -log sum_i p_i T_iy, a mean over the batch.
+    """Return the forward-corrected cross-entropy, the mean over the batch of -log sum_i p_i T_iy.
 
-    Patrini et al., CVPR 2017, Theorem 2. T is given as rows of true classes. Shape: (B, C), (B,), (C, C) -> ().
+    Patrini et al., CVPR 2017, Theorem 2. T_ij = P(given j | true i): rows are true classes, as in
+    `transition.estimate_transition`; entries below PROBABILITY_FLOOR count as that.
+    Shape: (B, C), (B,) int64, (C, C) -> ().
     """
-    toward = transition.T[labels].clamp(min=PROBABILITY_FLOOR).log()  # (B, C): log T_iy
-    return -torch.logsumexp(F.log_softmax(logits, 1) + toward, 1).mean()
+    log_transition = transition.T[labels].clamp(min=PROBABILITY_FLOOR).log()  # (B, C): log T_iy
+    return -torch.logsumexp(F.log_softmax(logits, 1) + log_transition, 1).mean()
 
 
 def backward_loss(logits: Tensor, labels: Tensor, inverse: Tensor) -> Tensor:
-    """Cross-entropy whose mean over wrong labels is that of the true ones: sum_k (T^-1)_yk (-log p_k).
+    """Return the backward-corrected cross-entropy, the mean over the batch of sum_k (T^-1)_yk (-log p_k).
 
-    Patrini et al., CVPR 2017, Theorem 1. Weights may be negative and the loss is not bounded from below.
-    Shape: (B, C), (B,), (C, C) -> ().
+    Its expectation over noisy labels is the cross-entropy of the true ones (Patrini et al., CVPR 2017, Theorem 1).
+    `inverse` is T^-1; its entries may be negative, so the loss is not bounded from below.
+    Shape: (B, C), (B,) int64, (C, C) -> ().
     """
     return soft_cross_entropy(logits, inverse[labels])
 
 
-def early_learning_term(logits: Tensor, remembered: Tensor) -> Tensor:
-    """Mean of log(1 - <q, p>): the lower, the nearer p is to what was predicted before labels were memorized.
+def early_learning_term(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return ELR's regularizer, the mean over the batch of log(1 - <t, p>) (Liu et al., NeurIPS 2020).
 
-    Liu et al., NeurIPS 2020; `remembered` is q, which takes no gradient. Shape: (B, C), (B, C) -> ().
+    It falls as the prediction p approaches t, the running mean of earlier predictions (`running_targets`). `targets`
+    is t and should take no gradient. Shape: (B, C), (B, C) -> ().
     """
     probs = logits.softmax(1).clamp(NO_ZERO, 1 - NO_ZERO)
-    return (1 - (remembered * probs).sum(1)).log().mean()
+    return (1 - (targets * probs).sum(1)).log().mean()
 
 
-def running_targets(before: Tensor, logits: Tensor, keep: float) -> Tensor:
-    """Return keep * q + (1 - keep) * p: the exponential average of predictions that ELR calls t.
+def running_targets(targets: Tensor, logits: Tensor, momentum: float) -> Tensor:
+    """Return momentum * t + (1 - momentum) * p: the running mean t of predictions in ELR (Liu et al., NeurIPS 2020).
 
-    Liu et al., NeurIPS 2020. Shape: (B, C), (B, C) -> (B, C).
+    The result has no gradient. `momentum` in 0..1. Shape: (B, C), (B, C) -> (B, C).
     """
     probs = logits.detach().softmax(1).clamp(NO_ZERO, 1 - NO_ZERO)
-    return keep * before + (1 - keep) * probs / probs.sum(1, keepdim=True)
+    return momentum * targets + (1 - momentum) * probs / probs.sum(1, keepdim=True)
 
 
 def divergence_from(logits: Tensor, label_logits: Tensor) -> Tensor:
-    """Mean of KL(p || softmax(label_logits)), with gradients for both. Shape: (B, C), (B, C) -> ().
+    """Return the mean over the batch of KL(p || softmax(label_logits)), with gradients for both.
 
-    PENCIL (Yi and Wu, CVPR 2019): the prediction stands first, so that far away labels move fastest.
+    PENCIL (Yi and Wu, CVPR 2019). The prediction p is the first argument of KL, so that labels far from it move
+    fastest. Shape: (B, C), (B, C) -> ().
     """
     log_probs = F.log_softmax(logits, 1)
     return (log_probs.exp() * (log_probs - F.log_softmax(label_logits, 1))).sum(1).mean()

@@ -1,4 +1,4 @@
-"""Which examples of a batch are learned from. Legend: B batch."""
+"""Selecting and weighting the examples to train on. Legend: N examples, B batch, K neighbors or selected, C classes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import Tensor
 
 
 def small_loss(losses: Tensor, share: float) -> Tensor:
-    """Places of the floor(share * B) smallest losses, at least one, smallest first (Han et al., NeurIPS 2018).
+    """Return the positions of the floor(share * B) smallest losses, at least one, smallest first.
 
-    Of equal ones the first stands first. Shape: (B,) -> (K,) int64.
+    The small-loss trick of Co-teaching (Han et al., NeurIPS 2018). `share` in 0..1; equal losses keep their order,
+    and NaN counts as the largest. Shape: (B,) -> (K,) int64.
     """
-    kept = max(1, math.floor(share * len(losses) + 1e-9))  # 0.7 * 10 is a little less than 7
-    return losses.argsort(stable=True)[:kept]
+    count = max(1, math.floor(share * len(losses) + 1e-9))  # a product such as 0.29 * 100 falls just below 29
+    return losses.argsort(stable=True)[:count]
 
 
 def weight_of_small_losses(losses: Tensor, threshold: float, progress: float) -> Tensor:
-    """Weights of MentorNet's predefined curriculum: all, then the small losses, then a soft border.
+    """Return the weights, in 0..1, of MentorNet's predefined curriculum (Jiang et al., ICML 2018).
 
-    Jiang et al., ICML 2018. `progress` is the share of training that is over: up to 18 % every example counts, up to
-    90 % those whose loss is not above the threshold, later max(0, 1 - (loss - threshold)) of each, at most 1.
+    `progress` is the share 0..1 of training that is over. Up to 0.18 every example has weight 1; below 0.9 those have
+    weight 1 whose loss is not above the threshold, and others 0; later a weight is 1 - (loss - threshold), clipped.
     Shape: (B,) -> (B,).
     """
     if progress <= 0.18:
@@ -32,35 +33,43 @@ def weight_of_small_losses(losses: Tensor, threshold: float, progress: float) ->
 
 
 def percentile(losses: Tensor, share: float) -> float:
-    """Return the loss below which this share of the batch lies, between neighbors in proportion. Shape: (B,)."""
+    """Return the loss below which this share (0..1) of the batch lies, interpolated linearly; NaN if a loss is NaN.
+
+    Costs a device synchronization. Shape: (B,) -> scalar.
+    """
     return float(torch.quantile(losses.detach().float(), share))
 
 
 def wins_vote(labels: Tensor, neighbors: Tensor, num_classes: int, threshold: float) -> Tensor:
-    """Whether each label has so large a share of the best vote, among its neighbors' labels (SSR, Feng et al. 2022).
+    """Say which labels get at least `threshold` (0..1) times the largest vote of their neighbors' labels.
 
-    A vote counts 1 / how often its class occurs: of equally many neighbors a rare class wins. One that has the best
-    vote always passes. Shape: (N,) int64, (N, K) int64 -> (N,) bool.
+    SSR (Feng et al., BMVC 2022). A neighbor's vote has the weight 1 / number of examples with its label, so that rare
+    classes are not outvoted. A label with the largest vote always passes. Memory grows with N x C.
+    Shape: (N,) int64, (N, K) int64 -> (N,) bool.
     """
     frequency = labels.bincount(minlength=num_classes).clamp(min=1).float()
     votes = torch.zeros(len(labels), num_classes, device=labels.device)
     votes.scatter_add_(1, labels[neighbors], torch.ones(neighbors.shape, device=labels.device))
     votes /= frequency
-    own = votes.gather(1, labels.unsqueeze(1)).squeeze(1)
-    return own >= threshold * votes.amax(1)
+    of_label = votes.gather(1, labels.unsqueeze(1)).squeeze(1)
+    return of_label >= threshold * votes.amax(1)
 
 
 def class_weights(labels: Tensor, num_classes: int, most: float = 3.0) -> Tensor:
-    """Return mean count / count of each class among those that occur, at most `most`; 0 of one that does not.
+    """Return a weight for each class: the mean number of its examples over all classes, divided by its own number.
 
-    PES (Bai et al., NeurIPS 2021). Shape: (N,) int64 -> (C,).
+    PES (Bai et al., NeurIPS 2021). Weights are at most `most`; a class without examples gets 0 and is left out of
+    the mean. Shape: (N,) int64 -> (C,).
     """
     counts = labels.bincount(minlength=num_classes).float()
     weights = counts[counts > 0].mean() / counts.clamp(min=1)
     return torch.where(counts > 0, weights.clamp(max=most), 0.0)
 
 
-def moving_percentile(before: float | None, losses: Tensor, share: float, keep: float) -> float:
-    """Return keep * before + (1 - keep) * the percentile of this batch, or that alone at first. Shape: (B,)."""
+def moving_percentile(before: float | None, losses: Tensor, share: float, decay: float) -> float:
+    """Return decay * before + (1 - decay) * the percentile of this batch; the latter alone where `before` is None.
+
+    `share` and `decay` in 0..1. Costs a device synchronization. Shape: (B,) -> scalar.
+    """
     now = percentile(losses, share)
-    return now if before is None else keep * before + (1 - keep) * now
+    return now if before is None else decay * before + (1 - decay) * now

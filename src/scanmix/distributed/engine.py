@@ -1,12 +1,12 @@
-"""Where the work is done: the device, the number of processes, gradients, and every source of randomness.
+"""The engine: the device, the processes, the averaging of gradients, and the source of all randomness.
 
-Randomness is derived, not carried: each draw comes from a generator made of (seed, stage, epoch, purpose,
-rank). Resuming, caching and the order of evaluation cannot change a draw, and a checkpoint needs no random
-state.
+Randomness is derived, not carried: each draw comes from a generator made from (seed, stage, epoch, purpose, rank).
+Resuming, caching and the order of evaluation cannot change a draw, and a checkpoint needs no random state.
 
-Nothing else knows of several processes. They walk the same batches in the same order, each takes its own rows
-(`own`) and draws its own views of them, every loss is that of the gathered rows, and gradients are
-averaged: with batch statistics shared as well, that is the step one process would make. Legend: W processes.
+Methods and stages are written as for one process. Processes go through the same batches in the same order; each takes
+its own rows (`shard`), draws its own views of them and computes the loss of all rows (`all_gather`); then gradients
+are averaged. With batch statistics that are shared as well, this is the step that one process would take.
+Legend: B batch, N rows in all, W processes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Parallel: TypeAlias = Literal["rows", "peers"]
 BatchNorm: TypeAlias = Literal["synchronized", "split"]
 
 LOCAL_DRAWS = ("views", "mixup")
-"""Purposes for which each process draws for itself; all others (orders, neighbors) must be the same everywhere."""
+"""Purposes of draws that differ between processes; all others (orders, neighbors) are the same in each."""
 BUCKET = 2**22
-"""Numbers averaged in one message (16 MB): many small ones are slow, one large one needs its size in memory."""
+"""Numbers averaged in one message (16 MB of float32): many small messages are slow, a large one needs more memory."""
 
 
 def _silent(stage: str, done: int, total: int, note: str) -> None:
@@ -40,31 +40,35 @@ def _silent(stage: str, done: int, total: int, note: str) -> None:
 
 @dataclass(frozen=True)
 class Engine:
-    """One of W processes on one device; what a stage asks when it needs a draw, a gradient or the others' rows."""
+    """One of W processes, on one device: it makes generators, averages gradients and exchanges rows."""
 
     seed: int = 0
     device: torch.device = torch.device("cpu")
     rank: int = 0
-    """0 is the one that writes files and speaks to people."""
+    """Number of this process, 0..W - 1; process 0 writes files and prints."""
     world: int = 1
-    """W. With one process every method below is what a program without processes would do."""
+    """W. With one process no method below sends a message."""
     parallel: Parallel = "rows"
+    """What processes share: the rows of each batch, or the two peers of a method."""
     precision: Precision = "32-true"
+    """Arithmetic of the encoders."""
     batch_norm: BatchNorm = "synchronized"
+    """Whether batch statistics are those of all processes or of each."""
     cache: Path | None = None
-    """Folder of label-free artifacts; nothing is kept without one."""
+    """Folder of self-supervised results; nothing is cached without one."""
     tick: StageTick = _silent
     """Called whenever a stage is one epoch further."""
 
     def generator(self, stage: str, epoch: int, purpose: str) -> Generator:
-        """Return a fresh generator on the device for one purpose in one epoch of one stage."""
+        """Return a new generator on the device; equal names (stage, epoch, purpose) give equal draws."""
         rank = self.rank if purpose in LOCAL_DRAWS else 0
         return Generator(self.device).manual_seed(derived_seed(self.seed, stage, str(epoch), purpose, str(rank)))
 
     def backward(self, loss: Tensor, network: nn.Module) -> None:
-        """Compute gradients of a scalar loss and average them over the processes.
+        """Compute the gradients of a scalar loss and average them over the processes.
 
-        Running statistics of batch norm go along, so that all of `network` stays the same everywhere.
+        Running statistics of batch norm are averaged too, so that `network` stays equal in all processes.
+        Shape: loss ().
         """
         torch.autograd.backward(loss)
         if self.world > 1:
@@ -72,27 +76,29 @@ class Engine:
             self._average([*gradients, *(buffer for buffer in network.buffers() if buffer.is_floating_point())])
 
     def shard(self, batch: Tensor) -> Tensor:
-        """Return the rows of a batch of indices that are this process's; all of them when it is alone.
+        """Return this process's rows of a batch of indices: all of them with one process.
 
-        Shape: (B,) -> (B / W,), rounded up: where B cannot be divided, some rows belong to two processes.
+        Shape: (B,) -> (B / W,), rounded up: where W does not divide B, some rows belong to two processes.
         """
         return shard_rows(batch, self.rank, self.world)
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """Return the rows of all processes, all first rows before all second ones: this undoes `own`.
+        """Return the rows of all processes in the order of the batch: the inverse of `shard`.
 
-        Only for losses that every process computes alike: the gradient then needs no message.
+        The gradient is right only for a loss that all processes compute alike from the result; it needs no message.
         Shape: (B, ...) -> (B x W, ...).
         """
         if self.world == 1:
             return rows
-        whole: Tensor = _Gathered.apply(rows, self.rank, self.world)  # type: ignore[no-untyped-call]
+        whole: Tensor = _AllGather.apply(rows, self.rank, self.world)  # type: ignore[no-untyped-call]
         return whole
 
     def sharded_map(self, total: int, size: int, compute: Callable[[slice], Tensor]) -> Iterator[Tensor]:
-        """Yield `compute` of consecutive slices of `size`, in order; each is the work of one process, seen by all.
+        """Yield `compute(slice)` for consecutive slices of `total` rows, in order; the processes share the work.
 
-        What is computed on so many rows at once does not depend on W, so nor do its bits.
+        A slice has `size` rows for every W, so the results do not depend on W, not even in their last bits. With
+        several processes, the results of W slices are yielded at once, in every process.
+        Shape: slice of at most `size` -> (size, ...); yields (W x size, ...), fewer at the end.
         """
         slices = [slice(start, start + size) for start in range(0, max(total, 1), size)]
         for first in range(0, len(slices), self.world):
@@ -104,14 +110,17 @@ class Engine:
             yield rows
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        """Return what process 0 holds: for results that two kinds of processor may round apart."""
+        """Return the tensor of process 0 in every process: for results that different processors may round differently.
+
+        Shape: (N, ...) -> (N, ...), equal in all processes.
+        """
         if self.world > 1:
             tensor = tensor.contiguous()
             distributed.broadcast(tensor, 0)
         return tensor
 
     def broadcast_bytes(self, read: Callable[[], bytes], by: int = 0) -> bytes:
-        """Let process `by` read something, and return its bytes everywhere: the others need not share its disk."""
+        """Call `read` in process `by` alone, and return its bytes in every process, which need not share a disk."""
         if self.world == 1:
             return read()
         content = read() if self.rank == by else b""
@@ -119,12 +128,12 @@ class Engine:
         distributed.broadcast(size, by)
         if int(size) == 0:
             return b""
-        here = torch.frombuffer(bytearray(content or int(size)), dtype=torch.uint8).to(self.device)
-        distributed.broadcast(here, by)
-        return here.cpu().numpy().tobytes()
+        buffer = torch.frombuffer(bytearray(content or int(size)), dtype=torch.uint8).to(self.device)
+        distributed.broadcast(buffer, by)
+        return buffer.cpu().numpy().tobytes()
 
     def check_equal(self, network: nn.Module) -> None:
-        """Compare the weights of all processes by their sums.
+        """Compare the weights of all processes by the sum of each tensor.
 
         Raises:
             UserError: they differ, so the processes no longer train one network.
@@ -136,13 +145,16 @@ class Engine:
             raise UserError("the weights of the processes differ; give all of them one version of PyTorch, one device")
 
     def arithmetic(self) -> dict[str, str | int]:
-        """Return what changes results by more than draws and rounding; nothing where all is as usual."""
+        """Return the settings that change results by more than draws and rounding do; empty for the defaults.
+
+        They are part of cache keys.
+        """
         found: dict[str, str | int] = {} if self.precision == "32-true" else {"precision": self.precision}
         whole = self.world == 1 or (self.batch_norm == "synchronized" and self.parallel == "rows")
         return found if whole else {**found, "split": self.world}
 
     def _average(self, tensors: list[Tensor]) -> None:
-        """Put the mean over the processes in the place of each."""
+        """Replace each tensor, in place, by its mean over the processes, in messages of about BUCKET numbers."""
         while tensors:
             count, numbers = 0, 0
             while count < len(tensors) and (count == 0 or numbers + tensors[count].numel() <= BUCKET):
@@ -160,10 +172,10 @@ SINGLE_PROCESS = Engine()
 """One process on the CPU."""
 
 
-class _Gathered(torch.autograd.Function):
-    """Rows of all processes; the loss is the same in each, so the gradient of the own rows is here already.
+class _AllGather(torch.autograd.Function):
+    """Rows of all processes. Each computes the same loss, so it already has the gradient of the rows it contributed.
 
-    Averaging over W processes divides by W what only one of them contributes: hence the factor.
+    `Engine.backward` averages over W processes what only one of them contributes: hence the factor W.
     """
 
     @staticmethod
@@ -177,13 +189,14 @@ class _Gathered(torch.autograd.Function):
 
 
 def _all_gather(tensor: Tensor, world: int) -> list[Tensor]:
-    found = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world)]
-    distributed.all_gather(found, tensor.contiguous())
-    return found
+    """Return the tensors of all processes, which have one shape, in the order of their ranks."""
+    gathered = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(world)]
+    distributed.all_gather(gathered, tensor.contiguous())
+    return gathered
 
 
 def derived_seed(seed: int, *names: str) -> int:
-    """Return 63 bits that depend on the seed and on every name."""
+    """Return a seed of 63 bits that depends on `seed` and on every name (SHA-256)."""
     digest = hashlib.sha256("\x1f".join([str(seed), *names]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -192,7 +205,7 @@ def find_device(name: str) -> torch.device:
     """Return the device called `name`; "auto" takes an accelerator when there is one.
 
     Raises:
-        UserError: when the device does not exist on this machine, or `name` is no name.
+        UserError: the device does not exist on this machine, or `name` does not name one.
     """
     check_type("device", name, (str, torch.device), "the name of one, such as 'auto', 'cpu' or 'cuda:1'")
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -203,7 +216,7 @@ def find_device(name: str) -> torch.device:
         torch.empty(0, device=device)
         if device.type == "meta":
             raise ValueError("it holds shapes alone")
-    except Exception as error:  # each kind of device has errors of its own
+    except Exception as error:  # each kind of device raises errors of its own
         there = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
         raise UserError(f"device {str(name)!r} cannot be used on this machine; choose one of: auto, {there}") from error
     return device

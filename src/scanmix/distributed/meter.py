@@ -1,4 +1,4 @@
-"""Means of the losses and the seconds of each stage of one epoch."""
+"""Mean losses and seconds of the stages of one epoch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scanmix.config import UserError
 
 
 class Diverged(UserError):
-    """A loss stopped being a number."""
+    """A loss became infinite or NaN."""
 
 
 class Meter:
-    """Means of the losses and the seconds of each stage of one epoch; stops at the first loss that is no number."""
+    """Collects the losses and the seconds of each stage of one epoch; stops at the first loss that is not finite."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -27,11 +27,13 @@ class Meter:
         self._seconds: dict[str, float] = {}
 
     def add(self, stage: str, **losses: Tensor) -> None:
-        """Count one step of `stage`.
+        """Add the losses of one step of `stage`, by their names. Shape: each ().
 
         Raises:
-            Diverged: when a loss is infinite or not a number; names the loss, the stage and the step.
+            Diverged: a loss is infinite or NaN; the message names the loss, the stage and the step.
         """
+        # One device synchronization a step: it stops at the step that diverged.
+        # revisit: where a GPU waits for it, add up on the device and look at the end of the epoch.
         values = torch.stack([loss.detach() for loss in losses.values()]).tolist()
         for name, value in zip(losses, values, strict=True):
             key = f"{stage}/{name}"
@@ -43,12 +45,12 @@ class Meter:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the seconds spent inside to `stage`."""
+        """Add the wall time of the block, in seconds, to `stage`; a device may still be computing when it ends."""
         start = time.perf_counter()
         yield
         self._seconds[stage] = self._seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def results(self) -> dict[str, float]:
-        """Return "stage/name" -> mean loss, and "seconds/stage" -> seconds."""
+        """Return "stage/name" -> mean loss over the steps, and "seconds/stage" -> seconds."""
         means = {key: total / self._counts[key] for key, total in self._totals.items()}
         return means | {f"seconds/{stage}": seconds for stage, seconds in self._seconds.items()}

@@ -1,4 +1,7 @@
-"""How many processes compute a run, and the group they form. Lightning Fabric finds the others; it is an extra."""
+"""How many processes compute a run, and the group they form.
+
+Several processes need Lightning Fabric, from the extra `multi`, which connects them.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ from scanmix.config import STRICT, Count, UserError, whole_number
 from scanmix.distributed.engine import BatchNorm, Parallel, Precision, find_device
 
 PATIENCE = timedelta(minutes=10)
-"""How long a process waits for the others: longer than any of them works alone (writing, fitting, loading)."""
+"""How long a process waits for the others: more than any of them works without them (writing, fitting, loading)."""
 MOST = 4096
-"""Threads, devices and machines: beyond any there are, and less than brings a machine down."""
+"""Largest number of threads, devices or machines: more than exist, few enough not to exhaust a machine."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Processes:
-    """Where and how a run is computed; it may be resumed with other numbers."""
+    """Where and how a run is computed; a run may be resumed with other numbers."""
 
     devices: Count = 1
     """Processes on each machine, one for each device (on a CPU, as many as you like)."""
@@ -47,27 +50,29 @@ class Processes:
 
 
 class RankInfo(NamedTuple):
-    """Which of how many processes this is, and on which device."""
+    """Which of the processes this is, and its device."""
 
     rank: int
+    """0..world - 1."""
     world: int
+    """Number of processes."""
     device: torch.device
 
 
 class ProcessLost(UserError):
-    """Another process ended before its work was done."""
+    """Another process ended before the run was finished."""
 
 
 def launched() -> tuple[int, int] | None:
     """Return (devices, nodes) where torchrun or srun started several processes like this one, else None.
 
     Raises:
-        UserError: what they say in the environment cannot be read.
+        UserError: the environment variables that they set are missing or cannot be read.
     """
     try:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             world, devices = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-        elif "SLURM_STEP_ID" in os.environ:  # srun; a batch script alone has none
+        elif "SLURM_STEP_ID" in os.environ:  # set by srun, not by a batch script
             world, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ.get("SLURM_NNODES", "1"))
             devices = world // nodes
         else:
@@ -78,43 +83,44 @@ def launched() -> tuple[int, int] | None:
 
 
 def is_first(nodes: int | None) -> bool:
-    """Whether this is the process that writes files and speaks to people; `nodes` are those asked for."""
+    """Whether this is process 0, which writes files and prints; `nodes` is the number of machines asked for."""
     if launched() is None:
         return (nodes or 1) == 1 or int(os.environ.get("NODE_RANK", "0")) == 0
     return int(os.environ["RANK" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_PROCID"]) == 0
 
 
 def choose_processes(devices: int | None, nodes: int | None, how: Processes) -> Processes:
-    """Return `how` with the numbers asked for; what was not is as many processes as were launched, else one.
+    """Return `how` with these numbers of devices and nodes; None means as many as were launched, else one.
 
     Raises:
-        UserError: a number is none; another was asked for than torchrun or SLURM has launched, or than can share peers.
+        UserError: a number is not a whole number of at least 1; torchrun or SLURM launched other numbers; or more than
+            two processes would share two peers.
     """
     devices = None if devices is None else whole_number("devices", devices, least=1, most=MOST)
     nodes = None if nodes is None else whole_number("nodes", nodes, least=1, most=MOST)
-    there = launched()
-    found = (devices or (there or (1, 1))[0], nodes or (there or (1, 1))[1])
-    if there is not None and found != there:
+    running = launched()
+    chosen = (devices or (running or (1, 1))[0], nodes or (running or (1, 1))[1])
+    if running is not None and chosen != running:
         raise UserError(
-            f"{found[0]} devices on {found[1]} nodes were asked for, but {there[0]} processes on each of {there[1]} "
-            "nodes were launched; leave --devices and --nodes out"
+            f"{chosen[0]} devices on {chosen[1]} nodes were asked for, but {running[0]} processes on each of "
+            f"{running[1]} nodes were launched; leave --devices and --nodes out"
         )
-    if how.parallel == "peers" and found[0] * found[1] > 2:
-        raise UserError(f"--parallel peers is for two processes, not {found[0] * found[1]}: one for each network")
-    return dataclasses.replace(how, devices=found[0], nodes=found[1])
+    if how.parallel == "peers" and chosen[0] * chosen[1] > 2:
+        raise UserError(f"--parallel peers is for two processes, not {chosen[0] * chosen[1]}: one for each network")
+    return dataclasses.replace(how, devices=chosen[0], nodes=chosen[1])
 
 
 @contextmanager
 def process_group(
     processes: Processes, device: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[RankInfo]:
-    """Be one of the processes while the block runs; alone, where only one was asked for.
+    """Join the group of processes inside the block; with one process there is no group.
 
-    `environment` says which (LOCAL_RANK, NODE_RANK) and where the first is (MASTER_ADDR, MASTER_PORT); without it,
-    torchrun or SLURM has said so.
+    `environment` says which process this is (LOCAL_RANK, NODE_RANK) and where the first listens (MASTER_ADDR,
+    MASTER_PORT). Without it, torchrun or SLURM has set these variables.
 
     Raises:
-        UserError: lightning-fabric is missing, or there are not so many devices.
+        UserError: lightning-fabric is missing, or there are fewer devices than processes.
     """
     if processes.world == 1:
         yield RankInfo(0, 1, find_device(device))
@@ -127,11 +133,11 @@ def process_group(
         raise UserError("several processes need lightning-fabric: pip install 'scanmix[multi]'") from None
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with _environment(environment or {}):
-        own = None if environment is None else LightningEnvironment()
+        cluster = None if environment is None else LightningEnvironment()
         try:
             fabric = Fabric(
                 accelerator=find_device(device).type, devices=processes.devices, num_nodes=processes.nodes,
-                strategy=DDPStrategy(cluster_environment=own, timeout=PATIENCE),
+                strategy=DDPStrategy(cluster_environment=cluster, timeout=PATIENCE),
             )  # fmt: skip
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{processes.devices} devices of {device!r} cannot be used: {error}") from error
@@ -139,21 +145,21 @@ def process_group(
         try:
             yield RankInfo(fabric.global_rank, fabric.world_size, fabric.device)
         finally:
-            if own is None:  # what torchrun and SLURM have opened serves the next training as well
+            if cluster is None:  # a group of torchrun or SLURM serves the next training as well
                 atexit.register(_leave)
             else:
                 _leave()
 
 
 def _leave() -> None:
-    """Close the group: gloo's threads, which free what Python has made, must be gone before Python is."""
+    """Close the group. Gloo's threads free objects of Python, so they must end before Python does."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Fabric reads and writes environment variables: set some inside, and leave none behind."""
+    """Set environment variables inside the block, and restore all after it, as Fabric reads and writes some."""
     before = dict(os.environ)
     os.environ.update(values)
     try:
@@ -165,12 +171,13 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def limited_threads(threads: int | None, processes: Processes) -> Iterator[None]:
-    """So many threads of PyTorch inside; by default its own choice, which the processes of a machine share.
+    """Limit PyTorch to so many threads inside the block.
 
-    More threads than cores wait for each other.
+    By default the processes of a machine share the number that PyTorch chooses, as more threads than cores wait for
+    each other.
 
     Raises:
-        UserError: that is no number of threads.
+        UserError: `threads` is not a whole number from 1 to 4096.
     """
     threads = None if threads is None else whole_number("threads", threads, least=1, most=MOST)
     before = torch.get_num_threads()

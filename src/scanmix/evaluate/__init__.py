@@ -1,4 +1,4 @@
-"""Finished runs measured: accuracy, its significance, and calibration.
+"""Measuring finished runs: accuracy, its significance, and calibration.
 
-Nothing is imported here: an ONNX file predicts, and is calibrated, without PyTorch.
+Nothing is imported here, because an ONNX file predicts and is calibrated without PyTorch.
 """

@@ -1,4 +1,4 @@
-"""How good a model is: accuracy in all and by class, the confusion matrix, and what the curve of a run says.
+"""How good a model is: overall accuracy, accuracy of each class, the confusion matrix, and accuracies over a run.
 
 Legend: N examples, C classes.
 """
@@ -22,23 +22,24 @@ from scanmix.model import Model, truth_of
 from scanmix.training import Run, open_run
 
 FIVE = 5
-"""Guesses that one of which must be right for the top-5 accuracy."""
+"""Top-5 accuracy counts an example as right if one of its five likeliest classes is."""
 
 
 def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
-    """Measure a model on labeled examples: true labels where they are known, else the given ones.
+    """Measure a model on labeled examples: by their true labels where these are known, else by the given ones.
 
-    Images known to be of no class are left out.
+    Images that are known to belong to no class (open set) are left out.
 
     Returns:
-        `accuracy` (0..1), of more than five classes `top5_accuracy`, `class_accuracy` {name: share or None without an
-        example}, `confusion` (C rows of counts: true classes; columns: predicted), `num_examples`;
-        `accuracy_after_matching` (True) where clusters were matched with classes by these very labels, and then no
-        `top5_accuracy`; of a run with a test set also `best_accuracy`, `last_accuracy` and `last10_accuracy`.
+        `accuracy` (0..1); `class_accuracy` {name: share, or None without an example}; `confusion`, C rows (true
+        classes) of C counts (predicted classes); `num_examples`. With more than five classes `top5_accuracy`. For a
+        self-supervised model no `top5_accuracy`, but `accuracy_after_matching` (True): its clusters were matched with
+        classes by these very labels. For a run with a test set also `best_accuracy`, `last_accuracy` and
+        `last10_accuracy`.
 
     Raises:
-        UserError: there are no examples, their classes or images are not those of the model, or what it says of them
-            are no numbers.
+        UserError: there are no examples, their classes or images are not those of the model, or its probabilities are
+            not finite.
     """
     model = run_or_model.model if isinstance(run_or_model, Run) else run_or_model
     if examples.class_names != model.class_names:
@@ -49,7 +50,7 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     examples = examples.without_open_set()
     if len(examples) == 0:
         raise UserError(f"{examples.name!r} has no examples to measure on")
-    truth, likely = truth_of(examples), torch.from_numpy(said_of(model, examples))
+    truth, likely = truth_of(examples), torch.from_numpy(probabilities_of(model, examples))
     prediction, count = likely.argmax(1), len(model.class_names)
     if model.self_supervised:
         prediction = match_clusters(prediction, truth, count)[prediction]
@@ -77,11 +78,11 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     return result
 
 
-def said_of(model: Model, examples: Examples) -> np.ndarray:
-    """Return the class probabilities of examples. Shape: -> (N, C).
+def probabilities_of(model: Model, examples: Examples) -> np.ndarray:
+    """Return the model's class probabilities (0..1) for examples. Shape: -> (N, C).
 
     Raises:
-        UserError: they are not finite, so the model is damaged.
+        UserError: probabilities are not finite, so the model is damaged.
     """
     probs = model.predict_proba(examples)
     bad = ~finite_rows(probs)
@@ -94,7 +95,7 @@ def said_of(model: Model, examples: Examples) -> np.ndarray:
 
 
 def evaluate_run(folder: str | Path) -> dict[str, Any]:
-    """Measure a finished run on the test set it was trained with, loaded again.
+    """Measure a finished run on its own test set, which is loaded again; returns what `evaluate` does.
 
     Raises:
         UserError: the run is unfinished, or its test set cannot be loaded again as it was.
@@ -103,9 +104,10 @@ def evaluate_run(folder: str | Path) -> dict[str, Any]:
 
 
 def evaluate_rog(folder: str | Path, examples: Examples) -> float:
-    """Accuracy (0..1) of RoG's head on the features of a finished run, fitted to the labels that the run was given.
+    """Return the accuracy (0..1) of RoG on the features of a finished run, fitted to the run's given labels.
 
-    Lee et al., ICML 2019. Nothing of the run changes.
+    RoG is the robust generative classifier of Lee et al., ICML 2019. The run itself stays as it is. The features of
+    all training images are held in memory, which grows with N.
 
     Raises:
         UserError: the run is unfinished, or its training data cannot be loaded again as it was.
@@ -122,7 +124,9 @@ def evaluate_rog(folder: str | Path, examples: Examples) -> float:
 
 
 def right_ones(folder: str | Path, examples: Examples) -> np.ndarray:
-    """Say which test examples a run gets right, clusters matched where it is label-free. Shape: -> (N,) bool.
+    """Return which test examples a run predicts correctly; a self-supervised run's clusters are matched first.
+
+    Shape: -> (N,) bool.
 
     Raises:
         UserError: the run is unfinished, or was trained on other classes or images.
@@ -141,7 +145,7 @@ def test_set_of(folder: str | Path) -> Examples:
     """Load the test set of a run again.
 
     Raises:
-        UserError: it cannot be loaded again as it was.
+        UserError: it cannot be loaded again, or is not what it was.
     """
     run = open_run(folder)
     source = run.settings.source

@@ -1,4 +1,4 @@
-"""Whether one run is better than another by more than chance: the bootstrap and t-test of the paper's section 4.3.
+"""Whether one run is better than another by more than chance: the bootstrap and t-test of ScanMix section 4.3.
 
 Legend: N test images, R resamples.
 """
@@ -12,35 +12,37 @@ from typing import NamedTuple
 import numpy as np
 
 RESAMPLES = 10_000
+"""Resamples of the bootstrap, R."""
 
 
 class Comparison(NamedTuple):
-    """Two runs on the same test images; accuracies are shares (0..1)."""
+    """A comparison of two runs on the same test images; accuracies are shares (0..1)."""
 
     mean: tuple[float, float]
-    """Of the resampled accuracies."""
+    """Means of the resampled accuracies."""
     deviation: tuple[float, float]
-    """Of the resampled accuracies: how far a run's accuracy hangs on which images it is tested on."""
+    """Standard deviations of the resampled accuracies: how much an accuracy depends on the choice of test images."""
     difference: float
-    """First minus second."""
+    """Accuracy of the first run minus that of the second."""
     interval: tuple[float, float]
-    """Of the difference, in 95 % of the resamples; each takes the same images for both."""
+    """Interval of 95 % of the resampled differences; each resample takes the same images for both runs."""
     p_value: float
-    """Two-sided, of a t-test with the bootstrap's variances, N - 1 degrees of freedom each (Welch)."""
+    """Two-sided p-value of Welch's t-test with the bootstrap's variances, N - 1 degrees of freedom each."""
 
 
 def compare(first: np.ndarray, second: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
-    """Compare which images two runs got right. Shape: (N,), (N,) bool.
+    """Compare which images two runs predict correctly. Shape: (N,) bool, (N,) bool.
 
-    It tells how sure the difference between *these two* trained networks is; what another seed of training would give,
-    it does not: for that, see `welch` on several seeds.
+    The result says how certain the difference between *these two* trained networks is. It does not say what another
+    seed of training would give; for that, use `welch` on several seeds. Resamples are counts of four outcomes, so
+    their memory does not grow with N.
     """
     count, rng = len(first), np.random.default_rng(seed)
     both = np.stack([first, second], 1).astype(np.float64)
-    # Only how often each of the four kinds of image is drawn matters: right by both, one, the other, none.
-    kinds, number = np.unique(both, axis=0, return_counts=True)
-    drawn = rng.multinomial(count, number / count, size=resamples) / count  # (R, kinds)
-    resampled = drawn @ kinds
+    # A resample only depends on how often it has each of four outcomes: both right, the first, the second, neither.
+    outcomes, number = np.unique(both, axis=0, return_counts=True)
+    drawn = rng.multinomial(count, number / count, size=resamples) / count  # (R, outcomes)
+    resampled = drawn @ outcomes
     gaps = resampled[:, 0] - resampled[:, 1]
     mean, spread = resampled.mean(0), resampled.std(0, ddof=1)
     low, high = np.quantile(gaps, [0.025, 0.975])
@@ -54,10 +56,12 @@ def compare(first: np.ndarray, second: np.ndarray, resamples: int = RESAMPLES, s
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the two-sided p-value of Welch's t-test between accuracies over seeds; 1 where neither varies nor differs.
+    """Return the two-sided p-value of Welch's t-test between the accuracies of two methods over seeds.
+
+    Where neither varies it is 1 for equal means, else 0.
 
     Raises:
-        ValueError: fewer than two values on a side.
+        ValueError: there are fewer than two values on a side.
     """
     if min(len(first), len(second)) < 2:
         raise ValueError("a t-test needs two seeds of each at least")
@@ -67,7 +71,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def _p_value(difference: float, first: float, second: float, count: int, other: int) -> float:
-    """Welch's test, given the variances of both means."""
+    """Return the p-value of Welch's test, given the variances and the numbers of values of both means."""
     from scipy.stats import t
 
     if first + second == 0:

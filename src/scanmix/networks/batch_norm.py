@@ -1,6 +1,6 @@
-"""Batch norm over the batch of all processes: what one process would compute on the whole batch.
+"""Batch norm over the batches of all processes, equal to what one process computes on the whole batch.
 
-PyTorch has one for GPUs alone; this one runs wherever the network does. Legend: B batch, C channels.
+PyTorch's `SyncBatchNorm` runs on GPUs only; this one runs on any device. Legend: B batch, C channels, W processes.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm  # revisit: private; check that it exists in each new PyTorch
 
 from scanmix.config import UserError
 
 
 class SynchronizedBatchNorm(_BatchNorm):
-    """Batch norm whose mean and variance are those of all processes; each gives equally many rows."""
+    """Batch norm with the mean and variance of the rows of all processes, each of which must hold equally many rows.
+
+    A forward costs one message (2C numbers of each process), a backward one more.
+    """
 
     def __init__(self, norm: _BatchNorm, world: int) -> None:
-        """Take over the weights, buffers and settings of another batch norm."""
+        """Share the weights and buffers of another batch norm, and copy its settings; `world` is W."""
         super().__init__(norm.num_features, norm.eps, norm.momentum)
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
@@ -27,7 +30,10 @@ class SynchronizedBatchNorm(_BatchNorm):
         self.world = world
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Normalize by the statistics of the batch, or in evaluation by the running ones. Shape: (B, C, ...)."""
+        """Normalize by the statistics of all batches, or in evaluation mode by the running ones.
+
+        Shape: (B, C, ...) -> (B, C, ...).
+        """
         assert self.running_mean is not None and self.running_var is not None
         if not self.training:
             return F.batch_norm(inputs, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
@@ -42,14 +48,14 @@ class SynchronizedBatchNorm(_BatchNorm):
         return normalized
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of dimensions will do."""
+        """Accept any number of dimensions."""
 
 
 def synchronized(network: nn.Module, world: int) -> nn.Module:
-    """Put a `SynchronizedBatchNorm` in the place of every batch norm inside; return the network.
+    """Replace every batch norm inside the network by a `SynchronizedBatchNorm`, in place; return the network.
 
     Raises:
-        UserError: it has batch norms that do more than PyTorch's own, as many of timm's networks have.
+        UserError: the network has batch norms of another class than PyTorch's own, as many networks of timm have.
     """
     for name, part in network.named_children():
         if isinstance(part, _BatchNorm) and type(part) not in (nn.BatchNorm1d, nn.BatchNorm2d):
@@ -62,16 +68,16 @@ def synchronized(network: nn.Module, world: int) -> nn.Module:
 
 
 class _Normalized(torch.autograd.Function):
-    """(x - mean) / deviation x weight + bias, and the statistics; one message forward and one backward."""
+    """weight * (x - mean) / deviation + bias, and the statistics: one message forward and one backward."""
 
     @staticmethod
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor, eps: float, world: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         over = [axis for axis in range(inputs.ndim) if axis != 1]
-        own = torch.stack(torch.var_mean(inputs.to(weight.dtype), over, correction=0))  # (2, C): variance, mean
-        every = [torch.empty_like(own) for _ in range(world)]
-        distributed.all_gather(every, own)
+        local = torch.stack(torch.var_mean(inputs.to(weight.dtype), over, correction=0))  # (2, C): variance, mean
+        every = [torch.empty_like(local) for _ in range(world)]
+        distributed.all_gather(every, local)
         variances, means = torch.stack(every, 1)  # (W, C) each
         mean = means.mean(0)
         variance = (variances + (means - mean).square()).mean(0)  # within and between processes
@@ -87,9 +93,9 @@ class _Normalized(torch.autograd.Function):
         scale = (variance + ctx.eps).rsqrt()
         normalized = (inputs.to(weight.dtype) - mean.view(shape)) * scale.view(shape)
         gradient = gradient.to(weight.dtype)
-        sums = torch.stack([gradient.sum(ctx.over), (gradient * normalized).sum(ctx.over)])  # (2, C), of the own rows
+        sums = torch.stack([gradient.sum(ctx.over), (gradient * normalized).sum(ctx.over)])  # (2, C), local
         every = sums.clone()
         distributed.all_reduce(every)
-        toward_mean, toward_scale = (every * (inputs.shape[1] / (ctx.world * inputs.numel()))).view(2, *shape)
-        moved = gradient - toward_mean - normalized * toward_scale
-        return (moved * (weight * scale).view(shape)).to(inputs.dtype), sums[1], sums[0], None, None
+        through_mean, through_scale = (every * (inputs.shape[1] / (ctx.world * inputs.numel()))).view(2, *shape)
+        through_inputs = gradient - through_mean - normalized * through_scale
+        return (through_inputs * (weight * scale).view(shape)).to(inputs.dtype), sums[1], sums[0], None, None

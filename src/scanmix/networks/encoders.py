@@ -1,40 +1,48 @@
-"""Which encoder reads which kind of example, and how it is made. Every encoder has `num_features`."""
+"""The networks that there are, and how one is made for training.
+
+Adding a network takes a file with its settings and its encoder (`networks/contract.py`), and the name of its settings
+in `NetworkSettings`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from types import MethodType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from scanmix.config import UserError, in_short, unknown_name
+from scanmix.config.fields import kinds_of
 from scanmix.data.examples import Kind
 from scanmix.distributed.engine import Engine
 from scanmix.networks.batch_norm import synchronized
-from scanmix.networks.mlp import Mlp, MlpSettings
-from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
-from scanmix.networks.resnet import ResNet, ResNetSettings
-from scanmix.networks.timm_network import TimmNetwork, TimmSettings, begin_with
+from scanmix.networks.contract import Encoder
+from scanmix.networks.mlp import MlpSettings
+from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.networks.resnet import ResNetSettings
+from scanmix.networks.timm_network import TimmSettings
 
-Encoder: TypeAlias = PreActResNet | ResNet | TimmNetwork | Mlp
+__all__ = ["Encoder", "NetworkSettings", "build_encoder", "equip", "first_encoder", "settings_class", "untrained"]
+
 NetworkSettings: TypeAlias = PreActResNetSettings | ResNetSettings | TimmSettings | MlpSettings
-"""Told apart by their `kind`, which neither PreAct-ResNet nor the perceptron has, and those by their keys."""
+"""Every network: a table is told from the others by its `kind`, or where that is missing, by its keys."""
 
-NETWORKS: dict[Kind, dict[str, type[NetworkSettings]]] = {
-    "image": {"": PreActResNetSettings, "resnet": ResNetSettings, "timm": TimmSettings},
-    "vector": {"": MlpSettings},
-}
-"""What reads which examples, by `kind`; the first where a table names none."""
+
+def _by_kind(reads: Kind) -> dict[str, type[NetworkSettings]]:
+    """Return the settings of networks that read such examples, by the `kind` of a table; the default has none: ""."""
+    return {next(iter(kinds_of(each)), ""): each for each in get_args(NetworkSettings) if each.reads == reads}
+
+
+NETWORKS: dict[Kind, dict[str, type[NetworkSettings]]] = {kind: _by_kind(kind) for kind in get_args(Kind)}
 
 
 def settings_class(kind: Kind, table: object) -> type[NetworkSettings]:
-    """Return what a table of network settings is built into.
+    """Return the class of settings that a table of network settings is built into.
 
     Raises:
-        UserError: it is no table, or names no kind of network that reads such examples.
+        UserError: `table` is no table, or names a kind of network that does not exist for such examples.
     """
     if not isinstance(table, Mapping):
         raise UserError(f"network = {in_short(table)}: a table of settings is expected")
@@ -45,42 +53,40 @@ def settings_class(kind: Kind, table: object) -> type[NetworkSettings]:
 
 
 def build_encoder(settings: NetworkSettings, channels: int) -> Encoder:
-    """Return an encoder of images with so many channels, or of vectors with so many features; its weights are fresh."""
-    if isinstance(settings, MlpSettings):
-        return Mlp(settings, channels)
-    if isinstance(settings, ResNetSettings):
-        return ResNet(settings, channels)
-    if isinstance(settings, TimmSettings):
-        return TimmNetwork(settings, channels)
-    return PreActResNet(settings, channels)
-
-
-def untrained(settings: NetworkSettings) -> NetworkSettings:
-    """Return settings of the same network that asks for no weights, where others are to be put in anyway."""
-    if isinstance(settings, TimmSettings):
-        return dataclasses.replace(settings, pretrained=False, weights=None)
-    return settings
+    """Return an encoder with fresh weights, of images with so many channels or vectors with so many features."""
+    return settings.build(channels)
 
 
 def first_encoder(settings: NetworkSettings, channels: int) -> Encoder:
-    """Return an encoder as training begins with it: with fresh weights, or those that the settings name."""
-    encoder = build_encoder(settings, channels)
-    if isinstance(settings, TimmSettings) and isinstance(encoder, TimmNetwork):
-        begin_with(encoder, settings, channels)
-    return encoder
+    """Return an encoder as training begins with it: with fresh weights, or those that the settings name.
+
+    Raises:
+        UserError: the weights that the settings name cannot be loaded.
+    """
+    return settings.build_first(channels)
+
+
+def untrained(settings: NetworkSettings) -> NetworkSettings:
+    """Return settings of the same network that name no weights, for when others are loaded anyway."""
+    return settings.untrained()
 
 
 def equip(encoder: Encoder, engine: Engine) -> Encoder:
-    """Make an encoder compute as the engine is set: on its device, in its precision, with its batch statistics."""
+    """Make an encoder compute as the engine is set: on its device, in its precision, with its batch statistics.
+
+    Raises:
+        UserError: batch norms of the encoder cannot be synchronized between processes.
+    """
     if engine.world > 1 and engine.batch_norm == "synchronized" and engine.parallel == "rows":
         synchronized(encoder, engine.world)
     if engine.precision == "bf16-mixed":
+        # revisit: try `torch.compile` and `torch.export` on this before using them: the class has another `forward`.
         encoder.forward = MethodType(_mixed_forward, encoder)  # type: ignore[method-assign]
     return encoder.to(engine.device)
 
 
 def _mixed_forward(encoder: Any, examples: Tensor) -> Tensor:
-    """Compute in bfloat16 what bears it; features are float32 again, and so are heads and losses."""
+    """Run the encoder under bfloat16 autocast. Features come back as float32, so heads and losses stay float32."""
     with torch.autocast(examples.device.type, torch.bfloat16):
         features: Tensor = type(encoder).forward(encoder, examples)
     return features.float()

@@ -1,4 +1,4 @@
-"""Networks that answer and do not learn: predictions, features and per-sample losses.
+"""Networks without training: predictions, features and per-sample losses.
 
 Legend: N examples, B batch, C classes, D features.
 """
@@ -19,24 +19,29 @@ from scanmix.distributed.engine import SINGLE_PROCESS, Engine
 from scanmix.networks.peer import Peer
 
 INFERENCE_BATCH = 512
+"""Most examples in one forward pass."""
 
 
 class Predictor(nn.Module):
-    """What is left of a run when training is over: networks whose logits are added up."""
+    """The networks of a finished run as one: the sum of their logits."""
 
     def __init__(self, members: list[nn.Module]) -> None:
-        """Take the members over; each maps (B, C, H, W) to logits."""
+        """Hold the members; each maps examples to logits (B, C)."""
         super().__init__()
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Sum of the members' logits. Shape: normalized images -> (B, C)."""
+        """Return the sum of the members' logits. Shape: normalized images (B, channels, H, W) -> (B, C)."""
         return torch.stack([member(images) for member in self.members]).sum(0)
 
 
 @contextmanager
 def inference(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
-    """No gradients; batch statistics used and updated, or the running ones. Restores the mode."""
+    """Compute without gradients inside the block; the mode of the network is restored after it.
+
+    With `batch_statistics` batch norm uses the statistics of the batch and updates its running ones (train mode), else
+    it uses the running ones (eval mode).
+    """
     was_training = network.training
     network.train(batch_statistics)
     try:
@@ -47,7 +52,11 @@ def inference(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
 
 
 def predict_all(network: nn.Module, data: TrainingData, engine: Engine = SINGLE_PROCESS) -> Tensor:
-    """One evaluation-mode pass without gradients over the plain views, in order. Shape: -> (N, ...)."""
+    """Return the outputs of the network for the eval views of all examples, in order, in eval mode without gradients.
+
+    The processes of the engine share the work, and each gets all rows; memory grows with N x the width of the output.
+    Shape: -> (N, ...).
+    """
     with inference(network, batch_statistics=False):
         return torch.cat(
             list(engine.sharded_map(len(data), INFERENCE_BATCH, lambda part: network(data.eval_view(part))))
@@ -55,23 +64,28 @@ def predict_all(network: nn.Module, data: TrainingData, engine: Engine = SINGLE_
 
 
 def classify(peer: Peer) -> nn.Module:
-    """Return encoder and classifier as one network, sharing weights. Shape: (B, C, H, W) -> logits (B, C)."""
+    """Return the peer's encoder and classifier as one network that shares their weights.
+
+    Shape of the network: (B, channels, H, W) -> logits (B, C).
+    """
     return nn.Sequential(peer.encoder, peer.classifier)
 
 
 class PerSample(NamedTuple):
-    """What a peer holds of every example: loss of the given label (N,), predicted class (N,)."""
+    """A peer's loss and prediction for every example."""
 
     losses: Tensor
+    """(N,) cross-entropy of the given label, in nats."""
     prediction: Tensor
+    """(N,) int64, the predicted class."""
 
 
 def per_sample_losses(peer: Peer, data: TrainingData) -> PerSample:
-    """One sweep: the cross-entropy of each given label and the prediction of each example."""
+    """Return the cross-entropy of each given label and the predicted class of each example, from one `predict_all`."""
     logits = predict_all(classify(peer), data, peer.engine)
     return PerSample(F.cross_entropy(logits, data.labels, reduction="none"), logits.argmax(1))
 
 
 def frozen_copy(network: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode that takes no gradient."""
+    """Return a copy of the network in eval mode whose weights take no gradient."""
     return copy.deepcopy(network).eval().requires_grad_(requires_grad=False)

@@ -1,31 +1,39 @@
 """A multilayer perceptron for feature vectors: embeddings of texts, rows of tables.
 
-Shape: B batch, D features in, F features out.
+Legend: B batch, D features in, F features out.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from scanmix.config import STRICT
+from scanmix.data.examples import Kind
+from scanmix.networks.contract import Encoder, EncoderSettings
 
 Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class MlpSettings:
-    """How many layers and how wide."""
+class MlpSettings(EncoderSettings):
+    """Number of layers and their widths."""
+
+    reads: ClassVar[Kind] = "vector"
 
     hidden: Annotated[tuple[Positive, ...], Field(min_length=1)] = (256, 256)
     """Width of each layer; the last is the number of features F."""
 
+    def build(self, channels: int) -> Encoder:
+        """Return a perceptron with fresh weights on vectors of `channels` features."""
+        return Mlp(self, channels)
 
-class Mlp(nn.Module):
-    """Linear, batch norm and ReLU in each layer. Shape: (B, D) -> (B, F)."""
+
+class Mlp(Encoder):
+    """A multilayer perceptron; each layer is linear, batch norm and ReLU. Shape: (B, D) -> (B, F)."""
 
     def __init__(self, settings: MlpSettings, inputs: int) -> None:
         """Stack the layers on `inputs` features."""
@@ -38,10 +46,10 @@ class Mlp(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def last_stage(self) -> list[nn.Module]:
-        """Return the last layer and its batch norm."""
+        """Return the last layer with its batch norm and ReLU."""
         return list(self.layers)[-3:]
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Return the features that the heads stand on."""
-        features: Tensor = self.layers(vectors)
+    def forward(self, examples: Tensor) -> Tensor:
+        """Return the outputs of the last layer. Shape: (B, D) -> (B, F)."""
+        features: Tensor = self.layers(examples)
         return features

@@ -20,23 +20,32 @@ from scanmix.distributed.engine import Engine
 from scanmix.networks.ema import ema_update
 from scanmix.networks.encoders import Encoder, NetworkSettings, equip, first_encoder
 
-INFERENCE_BATCH = 512
 Heads: TypeAlias = Callable[[int], dict[str, nn.Module]]
-"""Number of features -> fresh heads of a method's own, by name."""
+"""Called with the number of features D; returns the fresh heads of a method, by name."""
 
 
 class Peer(nn.Module):
-    """Encoder, classifier (noisy labels; predicts) and clusterer (neighbors; never sees a label).
+    """An encoder with a classifier (trained on noisy labels; it predicts) and a clusterer (trained on neighbors alone).
 
-    One SGD optimizer serves every task, as in the published code; only its learning rate is rewritten. A
-    head that had no part in a loss has no gradient, so neither momentum nor weight decay moves it.
+    One SGD optimizer serves every task, as in the published code; only its learning rate is set anew. A head that
+    takes no part in a loss has no gradient, so neither momentum nor weight decay moves it.
     """
 
     def __init__(
         self, encoder: nn.Module, num_features: int, num_classes: int, *, engine: Engine, momentum: float,
         weight_decay: float, heads: Heads | None = None,
     ) -> None:  # fmt: skip
-        """Attach fresh linear heads to `encoder`, and those that a method has of its own."""
+        """Attach fresh linear heads to `encoder`, and the heads that a method adds.
+
+        Args:
+            encoder: examples to features (B, num_features).
+            num_features: D.
+            num_classes: C, also the number of clusters.
+            engine: where to compute; the peer is moved to its device.
+            momentum: of SGD, 0..1.
+            weight_decay: of SGD, on all parameters.
+            heads: makes the method's own heads, which are kept in `self.heads` by name.
+        """
         super().__init__()
         self.engine = engine
         self.encoder = encoder
@@ -46,55 +55,59 @@ class Peer(nn.Module):
         self.to(engine.device)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay)
         self.averages: list[tuple[Peer, float]] = []
-        """Peers that are running averages of this one, each with its decay."""
+        """Peers that are running averages of this one, each with its decay (0..1)."""
 
     def begin(self, keep_momentum: bool) -> Peer:
-        """Begin a task, with the momentum that the one before left behind or without; return the peer itself."""
+        """Begin a task, with the momentum buffers of the task before or without any; return the peer itself."""
         if not keep_momentum:
             self.optimizer.state.clear()
         return self
 
     def shard(self, batch: Tensor) -> Tensor:
-        """Return the rows of a batch of indices that this process learns from. Shape: (B,) -> (B / W,)."""
+        """Return the rows of a batch of indices that this process trains on. Shape: (B,) -> (B / W,), rounded up."""
         return self.engine.shard(batch)
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """Return these rows of all processes, for a loss of the whole batch. Shape: (B, ...) -> (B x W, ...)."""
+        """Return the rows of all W processes, for a loss of the whole batch. Shape: (B, ...) -> (B x W, ...)."""
         return self.engine.all_gather(rows)
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return the classifier's logits for these rows of all processes. Shape: (B, C, H, W) -> (B x W, classes)."""
+        """Return the classifier's logits for the rows of all W processes. Shape: (B, channels, H, W) -> (B x W, C)."""
         return self.all_gather(self.classifier(self.encoder(images)))
 
     def step(self, loss: Tensor, learning_rate: float) -> None:
-        """Move every parameter that took part in `loss`."""
+        """Take a step of SGD on the parameters that take part in `loss`, then update the running averages.
+
+        Shape: loss ().
+        """
         self.optimizer.zero_grad(set_to_none=True)
         self.engine.backward(loss, self)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        for follower, decay in self.averages:
-            ema_update(follower, self, decay)
+        for average, decay in self.averages:
+            ema_update(average, self, decay)
 
 
 def reset(peer: Peer, fresh: Peer) -> None:
-    """Begin anew in place, with the weights of a fresh peer and no momentum."""
+    """Reset a peer in place: to the weights of a fresh peer, without momentum."""
     peer.load_state_dict(fresh.state_dict())
     peer.optimizer.state.clear()
 
 
 @dataclasses.dataclass
 class Networks:
-    """State of a method that keeps nothing but its networks and, where it divides, what they believe."""
+    """State of a method that keeps its networks and, where it divides, p_clean."""
 
     peers: list[Peer]
     p_clean: Tensor | None = None  # (P, N) of each label
 
 
 def training_turns(peers: list[Peer]) -> Iterator[int]:
-    """Yield the peers to train, by their place: all in turn, or, where peers are what processes share, one's own.
+    """Yield the positions of the peers to train: all in turn, or with `parallel="peers"` the one of this process.
 
-    In that case each process is alone with its peer meanwhile, and sees the other as it was; then they are exchanged.
+    With `parallel="peers"` each process trains its peer as a single process and sees the other as it was before; then
+    the processes exchange their peers.
     """
     engine = peers[0].engine
     if engine.world == 1 or engine.parallel == "rows":
@@ -119,14 +132,21 @@ def _packed(peer: Peer) -> bytes:
 
 
 def turns_with_ema(peers: list[Peer], second: Literal["trained", "average"], decay: float) -> Iterator[int]:
-    """Yield whose turn it is to learn: as `sides`, or the first alone, each step of which the second then follows."""
-    first, follower = peers
-    first.averages = [(follower, decay)] if second == "average" else []
+    """Yield the positions of the peers to train: as `training_turns`, or the first alone.
+
+    With `second="average"` the second peer is the running average of the first and is updated after each of its steps.
+    """
+    first, other = peers
+    first.averages = [(other, decay)] if second == "average" else []
     return training_turns(peers) if second == "trained" else iter((0,))
 
 
 def make_encoder(settings: NetworkSettings, channels: int, engine: Engine, name: str) -> Encoder:
-    """Return a freshly initialized encoder; its weights depend on the engine's seed and on `name` alone."""
+    """Return a new encoder; fresh weights depend on the engine's seed and on `name` alone.
+
+    Raises:
+        UserError: the network cannot be made, or the weights that its settings name cannot be loaded.
+    """
     with _initialized_by(engine, name):
         return equip(first_encoder(settings, channels), engine)
 
@@ -140,7 +160,20 @@ def make_peer(
     weight_decay: float = 0.0,
     heads: Heads | None = None,
 ) -> Peer:
-    """Return a freshly initialized peer; its weights depend on the engine's seed and on `name` alone."""
+    """Return a new peer; fresh weights depend on the engine's seed and on `name` alone.
+
+    Args:
+        settings: of the encoder.
+        data: its number of channels and of classes.
+        engine: where to compute.
+        name: of this peer; two peers with different names begin with different weights.
+        momentum: of SGD, 0..1.
+        weight_decay: of SGD, on all parameters.
+        heads: makes the method's own heads.
+
+    Raises:
+        UserError: the network cannot be made, or the weights that its settings name cannot be loaded.
+    """
     with _initialized_by(engine, name):
         encoder = equip(first_encoder(settings, data.images.shape[1]), engine)
         return Peer(
@@ -151,7 +184,7 @@ def make_peer(
 
 @contextmanager
 def _initialized_by(engine: Engine, name: str) -> Iterator[None]:
-    """PyTorch initializes from the global generator: seed it inside, leave it untouched outside."""
+    """Seed the global generator, which layers are initialized from, inside the block; restore it after."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(engine.generator("initialize", 0, name).initial_seed())
         yield

@@ -4,12 +4,12 @@ He et al. 2016 (identity mappings), in the form shared by DivideMix's code: no f
 before pooling, a 1x1 shortcut convolution without batch norm, and a shortcut taken after the block's first
 batch norm and ReLU, in every block (in He et al. an identity shortcut carries the raw input).
 
-Shape: B batch, C channels in, D features out.
+Legend: B batch, C channels in, H x W pixels, D features out.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +18,18 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from scanmix.config import STRICT
+from scanmix.data.examples import Kind
+from scanmix.networks.contract import Encoder, EncoderSettings
 from scanmix.networks.pointwise import PointwiseConv
 
 Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class PreActResNetSettings:
+class PreActResNetSettings(EncoderSettings):
     """Widths, depths and strides. The defaults are PreAct-ResNet-18: 11,171,146 parameters with 10 classes."""
+
+    reads: ClassVar[Kind] = "image"
 
     widths: tuple[Positive, ...] = (64, 128, 256, 512)
     """Channels of each stage; the last is the number of features D."""
@@ -43,12 +47,16 @@ class PreActResNetSettings:
         if not self.widths or len(self.widths) != len(self.blocks):
             raise ValueError(f"widths and blocks need one number for each stage, not {self.widths} and {self.blocks}")
 
+    def build(self, channels: int) -> Encoder:
+        """Return a PreAct-ResNet with fresh weights for images of `channels` channels."""
+        return PreActResNet(self, channels)
+
 
 class PreActBlock(nn.Module):
-    """BN-ReLU-conv twice, added to a shortcut. Shape: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride)."""
+    """BN-ReLU-conv twice, plus a shortcut. Shape: (B, inputs, H, W) -> (B, outputs, H/stride, W/stride), rounded up."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        """Make the two convolutions and, where the shape changes, the shortcut's."""
+        """Make two 3x3 convolutions and, where stride or width change the shape, a 1x1 convolution for the shortcut."""
         super().__init__()
         self.norm1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
@@ -58,18 +66,21 @@ class PreActBlock(nn.Module):
         self.shortcut = nn.Identity() if same else PointwiseConv(inputs, outputs, stride)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Add the residual to the activated input."""
-        # In place: nothing needs what batch norm and convolution leave, and memory traffic is what these cost.
+        """Add the residual to the activated input.
+
+        Shape: (B, inputs, H, W) -> (B, outputs, H / stride, W / stride), rounded up.
+        """
+        # In place: no backward pass reads the outputs of batch norm and convolution, and moving memory is the cost.
         active = F.relu(self.norm1(inputs), inplace=True)
         residual: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active)), inplace=True))
         return residual.add_(self.shortcut(active))
 
 
-class PreActResNet(nn.Module):
-    """Images to features: stem, stages, average pool. Shape: (B, C, H, W) -> (B, D)."""
+class PreActResNet(Encoder):
+    """Stem, stages of `PreActBlock` and average pooling. Shape: (B, C, H, W) -> (B, D)."""
 
     def __init__(self, settings: PreActResNetSettings, channels: int) -> None:
-        """Build stages that halve the size, all but the first."""
+        """Build the stem and the stages; each stage but the first halves height and width."""
         super().__init__()
         widths, kernel = settings.widths, settings.stem_kernel
         self.num_features = widths[-1]
@@ -85,14 +96,15 @@ class PreActResNet(nn.Module):
         final = (nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)) if settings.final_norm else ()
         self.final = nn.Sequential(*final)
         self.last_blocks = settings.blocks[-1]
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU and GPU
+        # revisit: compare with contiguous weights (speed/) on each new kind of processor and version of PyTorch.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def last_stage(self) -> list[nn.Module]:
-        """Return the blocks of the last stage, and what stands between them and the pool."""
+        """Return the blocks of the last stage and the layers between them and the pooling."""
         return [*list(self.stages)[-self.last_blocks :], self.final]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return pooled features."""
-        images = images.contiguous(memory_format=torch.channels_last)
+    def forward(self, examples: Tensor) -> Tensor:
+        """Return pooled features of images. Shape: (B, C, H, W) -> (B, D)."""
+        images = examples.contiguous(memory_format=torch.channels_last)
         maps: Tensor = self.final(self.stages(self.stem(images)))
         return maps.mean((2, 3))

@@ -1,12 +1,12 @@
 """ResNet (He et al. 2016): ResNet-50 of the paper's Clothing1M runs, and ResNet-18 of the published CIFAR code.
 
 Batch norm and ReLU come after each convolution; a bottleneck's stride is in its 3x3 convolution (torchvision's form).
-Shape: B batch, C channels in, D features out.
+Legend: B batch, C channels in, H x W pixels, D features out.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from scanmix.config import STRICT
+from scanmix.data.examples import Kind
+from scanmix.networks.contract import Encoder, EncoderSettings
 from scanmix.networks.pointwise import PointwiseConv
 
 Positive = Annotated[int, Field(ge=1)]
@@ -23,8 +25,10 @@ EXPANSION = 4
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ResNetSettings:
+class ResNetSettings(EncoderSettings):
     """Widths, depths and stem. The defaults are ResNet-50: 25,557,032 parameters with 1,000 classes."""
+
+    reads: ClassVar[Kind] = "image"
 
     kind: Literal["resnet"]
     """Tells these settings from those of other networks."""
@@ -46,12 +50,20 @@ class ResNetSettings:
         if not self.widths or len(self.widths) != len(self.blocks):
             raise ValueError(f"widths and blocks need one number for each stage, not {self.widths} and {self.blocks}")
 
+    def build(self, channels: int) -> Encoder:
+        """Return a ResNet with fresh weights for images of `channels` channels."""
+        return ResNet(self, channels)
+
 
 class Block(nn.Module):
-    """Convolutions with batch norm and ReLU between, plus a shortcut. Shape: (B, C, H, W) -> (B, C', H / s, W / s)."""
+    """Convolutions with batch norm and ReLU, plus a shortcut.
+
+    Shape: (B, inputs, H, W) -> (B, outputs, H / stride, W / stride), rounded up; outputs are `width`, and with
+    `bottleneck` EXPANSION times that.
+    """
 
     def __init__(self, inputs: int, width: int, stride: int, *, bottleneck: bool) -> None:
-        """Stack the convolutions and, where the shape changes, the shortcut's."""
+        """Make the convolutions and, where stride or width change the shape, a 1x1 convolution for the shortcut."""
         super().__init__()
         outputs = EXPANSION * width if bottleneck else width
         plan = (
@@ -69,20 +81,23 @@ class Block(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Add the residual to the shortcut, then activate."""
+        """Add the residual to the shortcut, then apply ReLU. Shape: (B, inputs, H, W) -> (B, outputs, H / s, W / s)."""
         maps = inputs
-        for place, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+        for index, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             maps = norm(conv(maps))
-            if place + 1 < len(self.convs):
+            if index + 1 < len(self.convs):
                 maps = F.relu(maps, inplace=True)
         return F.relu(maps.add_(self.shortcut(inputs)), inplace=True)
 
 
-class ResNet(nn.Module):
-    """Images to features: stem, stages, average pool over whatever size is left. Shape: (B, C, H, W) -> (B, D)."""
+class ResNet(Encoder):
+    """Stem, stages of `Block` and average pooling over all positions. Shape: (B, C, H, W) -> (B, D)."""
 
     def __init__(self, settings: ResNetSettings, channels: int) -> None:
-        """Build stages that halve the size, all but the first; weights as He et al. 2015 draw them."""
+        """Build the stem and the stages; each stage but the first halves height and width.
+
+        Convolutions begin with the normal distribution of He et al. 2015 (fan out).
+        """
         super().__init__()
         kernel, inputs = settings.stem_kernel, settings.widths[0]
         stem: list[nn.Module] = [
@@ -103,14 +118,15 @@ class ResNet(nn.Module):
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU and GPU
+        # revisit: compare with contiguous weights (speed/) on each new kind of processor and version of PyTorch.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def last_stage(self) -> list[nn.Module]:
         """Return the blocks of the last stage."""
         return list(self.stages)[-self.last_blocks :]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return pooled features."""
-        images = images.contiguous(memory_format=torch.channels_last)
+    def forward(self, examples: Tensor) -> Tensor:
+        """Return pooled features of images. Shape: (B, C, H, W) -> (B, D)."""
+        images = examples.contiguous(memory_format=torch.channels_last)
         maps: Tensor = self.stages(self.stem(images))
         return maps.mean((2, 3))

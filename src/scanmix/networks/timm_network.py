@@ -1,12 +1,13 @@
 """Any image network of timm, such as the paper's InceptionResNet-v2; needs the extra `timm`.
 
-Shape: B batch, C channels in, D features out.
+Legend: B batch, C channels in, D features out.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -14,12 +15,16 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from scanmix.config import STRICT, UserError, unknown_name
+from scanmix.data.examples import Kind
 from scanmix.files import reading
+from scanmix.networks.contract import Encoder, EncoderSettings
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class TimmSettings:
-    """Which network, and where its first weights come from."""
+class TimmSettings(EncoderSettings):
+    """Which network of timm, and where its first weights come from."""
+
+    reads: ClassVar[Kind] = "image"
 
     kind: Literal["timm"]
     """Tells these settings from those of other networks."""
@@ -30,9 +35,31 @@ class TimmSettings:
     weights: str | None = None
     """Begin with the weights in this `.safetensors` file, named as timm names them; a classifier in it is left out."""
 
+    def build(self, channels: int) -> TimmNetwork:
+        """Return the network with fresh weights for images of `channels` channels.
 
-class TimmNetwork(nn.Module):
-    """Images to pooled features, without the classifier. Shape: (B, C, H, W) -> (B, D)."""
+        Raises:
+            UserError: timm is not installed, or has no such network.
+        """
+        return TimmNetwork(self, channels)
+
+    def build_first(self, channels: int) -> TimmNetwork:
+        """Return the network with the weights that `pretrained` or `weights` name, else with fresh ones.
+
+        Raises:
+            UserError: as `build`; or the weights cannot be fetched or read, or are of another network.
+        """
+        encoder = self.build(channels)
+        begin_with(encoder, self, channels)
+        return encoder
+
+    def untrained(self) -> Self:
+        """Return settings of the same network without `pretrained` and `weights`."""
+        return dataclasses.replace(self, pretrained=False, weights=None)
+
+
+class TimmNetwork(Encoder):
+    """A network of timm without its classifier. Shape: (B, C, H, W) -> (B, D)."""
 
     def __init__(self, settings: TimmSettings, channels: int) -> None:
         """Build it with fresh weights; `begin_with` loads others.
@@ -46,21 +73,21 @@ class TimmNetwork(nn.Module):
         self.num_features = int(self.network.num_features)
 
     def last_stage(self) -> list[nn.Module]:
-        """Return what timm calls the last of the network's feature maps."""
+        """Return the module that makes the last of the feature maps which timm lists for the network."""
         return [self.network.get_submodule(self.network.feature_info[-1]["module"])]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return pooled features.
+    def forward(self, examples: Tensor) -> Tensor:
+        """Return pooled features of images. Shape: (B, C, H, W) -> (B, D).
 
         Raises:
             UserError: the network does not take images of that size.
         """
         try:
-            features: Tensor = self.network(images)
+            features: Tensor = self.network(examples)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, AssertionError) as error:
-            height, width = images.shape[-2:]
+            height, width = examples.shape[-2:]
             reason = str(error).strip().splitlines()[0]
             raise UserError(
                 f"{self.name} cannot take images of {width}x{height} pixels ({reason}); choose another --size"
@@ -72,7 +99,7 @@ def begin_with(encoder: TimmNetwork, settings: TimmSettings, channels: int) -> N
     """Load the weights that the settings ask for, if any.
 
     Raises:
-        UserError: they cannot be had, or are of another network.
+        UserError: the weights cannot be fetched or read, or are of another network.
     """
     if settings.weights is not None:
         _load(encoder, Path(settings.weights).expanduser())
@@ -101,9 +128,9 @@ def _created(name: str, channels: int, *, pretrained: bool) -> Any:
 def _load(encoder: TimmNetwork, path: Path) -> None:
     with reading(path, "network.weights names a file of safetensors"):
         tensors = load(path.read_bytes())
-    own = encoder.network.state_dict()
-    found = {name: tensor for name, tensor in tensors.items() if name in own and tensor.shape == own[name].shape}
-    missing = [name for name in own if name not in found]
+    fresh = encoder.network.state_dict()
+    found = {name: tensor for name, tensor in tensors.items() if name in fresh and tensor.shape == fresh[name].shape}
+    missing = [name for name in fresh if name not in found]
     if missing:
         raise UserError(f"network.weights: {path} lacks {missing[0]} of {encoder.name} ({len(missing)} tensors in all)")
     encoder.network.load_state_dict(found)

@@ -1,7 +1,7 @@
-"""Label-free results kept by what they were made of: computed once, shared by every run that asks again.
+"""A cache of self-supervised results, by a hash of all that decides them: computed once and shared by all runs.
 
-A stage that was cut short continues from its last saved epoch. A file is written aside, flushed and renamed, so what
-is there is whole; it carries a checksum, and a damaged one is made again.
+A stage that was interrupted continues from its last saved epoch. Files are written atomically and carry a checksum; a
+damaged one is computed again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from scanmix.files import CannotWrite, reading, remove_leftovers
 from scanmix.files.tensors import Tensors, parse_state, parse_tensors, write_state, write_tensors
 
 FORMAT = 1
-"""Part of every key: raised when a stage's maths changes, so that no stale result is found."""
+"""Part of every key: it is raised when the computation of a stage changes, so that no stale result is found."""
 MOST_LOST = 120.0
-"""Seconds of a stage that a kill may cost at most, where an epoch is shorter."""
+"""Most seconds of work in a stage that a kill may cost, where an epoch is shorter."""
 OURS = r"[a-z]+-[0-9a-f]{20}\.(?:safetensors|unfinished)"
-"""What files of the cache are called."""
+"""Pattern of the names of the cache's files."""
 
 
 def content_key(parts: Mapping[str, Any]) -> str:
-    """Return a short hash of JSON-able parts; the same parts give the same key on every machine."""
+    """Return a hash of 20 hex digits of parts that JSON can hold; equal parts give equal keys on every machine."""
     text = json.dumps({"format": FORMAT, **parts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -47,28 +47,29 @@ def cached(
 ) -> Tensors:
     """Return the tensors stored under `stage` and `key` in the engine's cache, or compute and store them.
 
-    What is stored and damaged is made again, with a warning; a cache that cannot be written costs a warning, too.
+    A stored file that is damaged is computed again, with a warning; a cache that cannot be written gives a warning.
+    Shape: tensors by name, of any shape, on the CPU.
 
     Args:
-        engine: its first process alone reads and writes.
-        stage: what is computed, a word.
-        key: hash of all that decides the result.
-        compute: is handed the file where it may keep unfinished work (none without a cache, and in other processes).
-        fits: whether tensors are what `compute` would return, as far as their names and shapes tell.
+        engine: its first process alone reads and writes the cache.
+        stage: name of what is computed, one lowercase word.
+        key: hash of all that decides the result (`content_key`).
+        compute: called with the file for unfinished work, None without a cache and in processes other than the first.
+        fits: says whether stored tensors are what `compute` would return, as far as their names and shapes tell.
     """
     path = engine.cache and engine.cache / f"{stage}-{key}.safetensors"
     unfinished = path and path.with_suffix(".unfinished")
-    if stored := engine.broadcast_bytes(lambda: _whole(path, lambda content: fits(parse_tensors(content)))):
+    if stored := engine.broadcast_bytes(lambda: _read(path, lambda content: fits(parse_tensors(content)))):
         if unfinished is not None:
-            with suppress(OSError):  # a kill may have come between the result and this
+            with suppress(OSError):  # left by a kill between writing the result and removing this
                 unfinished.unlink(missing_ok=True)
         return load(stored)
     if path is not None:
-        with suppress(OSError):  # the first file to be written will say so
+        with suppress(OSError):  # writing the first file will report it
             path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, [OURS])
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in compute(unfinished).items()}
-    if path is not None and unfinished is not None and _kept(lambda: write_tensors(path, tensors)):
+    if path is not None and unfinished is not None and _written(lambda: write_tensors(path, tensors)):
         unfinished.unlink(missing_ok=True)
     return tensors
 
@@ -81,13 +82,21 @@ def resumable(
     run_epoch: Callable[[int], None],
     stage: str = "this stage",
 ) -> None:
-    """Run the epochs of a stage, saving `parts` (things with a `state_dict`) to `path` now and then.
+    """Run the epochs of a stage and save its state to `path` from time to time.
 
-    What `path` already holds is loaded and not run again. It is saved after an epoch where else more than `MOST_LOST`
-    seconds of work could be lost before the next chance.
+    Epochs that `path` already holds are loaded, not run again. The state is saved after an epoch if more than
+    `MOST_LOST` seconds of work might otherwise be lost by the end of the next one.
+
+    Args:
+        engine: its first process reads and broadcasts the saved state.
+        path: file of the state; nothing is saved without one.
+        parts: what the state consists of, by name: modules and optimizers, all with a `state_dict`.
+        epochs: number of epochs in all.
+        run_epoch: runs the epoch of this number, from 0.
+        stage: name of the stage in messages.
 
     Raises:
-        KeyboardInterrupt: of Ctrl-C; says what of `stage` is kept and what is lost.
+        KeyboardInterrupt: after Ctrl-C; says how many epochs of `stage` are saved and how many are lost.
     """
     epoch = saved = _restore(engine, path, parts)
     saved_at = time.monotonic()
@@ -96,10 +105,10 @@ def resumable(
             started = time.monotonic()
             run_epoch(epoch)
             now = time.monotonic()
-            unsaved = now - saved_at + now - started  # once the next epoch, as long as this one, is over
+            unsaved = now - saved_at + now - started  # by the end of the next epoch, if it takes as long as this one
             if path is not None and unsaved > MOST_LOST and epoch + 1 < epochs:
                 state = {"epoch": epoch + 1, "parts": {name: part.state_dict() for name, part in parts.items()}}
-                if _kept(functools.partial(write_state, path, state)):
+                if _written(functools.partial(write_state, path, state)):
                     saved = epoch + 1
                 saved_at = time.monotonic()
     except KeyboardInterrupt:
@@ -108,8 +117,8 @@ def resumable(
 
 
 def _restore(engine: Engine, path: Path | None, parts: Mapping[str, Any]) -> int:
-    """Load the unfinished work at `path` into the parts; return how many epochs that was, 0 where there is none."""
-    content = engine.broadcast_bytes(lambda: _whole(path, lambda found: _is_state(parse_state(found), parts)))
+    """Load the state at `path` into the parts; return its number of epochs, 0 where there is none that fits."""
+    content = engine.broadcast_bytes(lambda: _read(path, lambda found: _is_state(parse_state(found), parts)))
     if not content:
         return 0
     stored = parse_state(content, engine.device)
@@ -117,7 +126,7 @@ def _restore(engine: Engine, path: Path | None, parts: Mapping[str, Any]) -> int
     try:
         for name, part in parts.items():
             part.load_state_dict(stored["parts"][name])
-    except Exception as error:  # other shapes; what was half loaded is put back
+    except Exception as error:  # other shapes; parts that were loaded are restored
         warnings.warn(f"{path} does not fit ({error}); this stage begins anew", stacklevel=2)
         for name, part in parts.items():
             part.load_state_dict(before[name])
@@ -126,12 +135,12 @@ def _restore(engine: Engine, path: Path | None, parts: Mapping[str, Any]) -> int
 
 
 def _is_state(stored: Any, parts: Mapping[str, Any]) -> bool:
-    """Whether a file holds what `resumable` saves of these parts."""
+    """Whether a file holds a state of these parts as `resumable` saves it."""
     return isinstance(stored["epoch"], int) and stored["epoch"] > 0 and stored["parts"].keys() == parts.keys()
 
 
-def _whole(path: Path | None, fits: Callable[[bytes], bool]) -> bytes:
-    """All of a file; nothing where there is none, or a damaged one, which is told."""
+def _read(path: Path | None, fits: Callable[[bytes], bool]) -> bytes:
+    """Return the content of a file; nothing where there is none, or with a warning, where it is damaged."""
     if path is None or not path.exists():
         return b""
     try:
@@ -145,8 +154,8 @@ def _whole(path: Path | None, fits: Callable[[bytes], bool]) -> bytes:
     return content
 
 
-def _kept(write: Callable[[], None]) -> bool:
-    """Whether a file of the cache could be written; if not, that is told and the work goes on without."""
+def _written(write: Callable[[], None]) -> bool:
+    """Whether a file of the cache could be written; if not, a warning says so and the training goes on."""
     try:
         write()
     except CannotWrite as error:

@@ -1,4 +1,4 @@
-"""MoCo-v2 (Chen et al. 2020; He et al. 2020): features from unlabeled images, told apart from a queue of earlier ones.
+"""MoCo-v2 (Chen et al. 2020; He et al. 2020): contrastive features of unlabeled images, with a queue of negatives.
 
 The first stage of ScanMix for large images (paper section 4.2). Legend: N examples, B batch, D dimensions, K keys.
 """
@@ -29,7 +29,7 @@ from scanmix.pretrain.cache import resumable
 from scanmix.pretrain.simclr import make_projector
 
 TITLE = "Pre-training (MoCo)"
-"""Of the stage, to whoever watches it."""
+"""Name of the stage in progress and messages."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -43,54 +43,57 @@ class MoCo:
     batch_size: Batch = 128
     """B."""
     learning_rate: Rate = 0.015
-    """SGD, cosine to nothing; for batches of 128 (MoCo's recipe for four devices)."""
+    """Of SGD; it falls to 0 by half a cosine. For batches of 128 (MoCo's recipe for four devices)."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD momentum."""
+    """Of SGD."""
     weight_decay: Weight = 1e-4
-    """On all parameters."""
+    """Of SGD, on all parameters."""
     contrast_temperature: Rate = 0.2
     """T of InfoNCE (MoCo-v2; 0.07 in the first version)."""
     projection_size: Count = 128
     """D."""
     queue_size: Count = 65_536
-    """K: earlier keys, which are the negatives."""
+    """K: number of earlier keys, which are the negatives."""
     key_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Share of itself that the key network keeps in each step."""
+    """m: decay of the key network, a running average of the query network."""
     splits: Count = 4
-    """Parts of a batch with batch statistics of their own; the keys are shuffled among them, so that statistics do
-    not tell which key is whose (four devices in MoCo's recipe)."""
+    """Parts of a batch, each with its own batch statistics. Keys are shuffled over them, so that statistics do not give
+    away which key belongs to a query (four devices in MoCo's recipe)."""
     images: Count | None = None
-    """Train on so many images, drawn once; 100,000 for Clothing1M (section 4.2). All are embedded."""
+    """Number of images to train on, drawn once; 100,000 for Clothing1M (section 4.2). All images are embedded."""
     neighbors_of: Literal["projection", "encoder"] = "projection"
-    """What the neighbors are mined of: D dimensions (paper), or the encoder's features (code)."""
+    """Rows that neighbors are mined of: projections of D dimensions (paper), or the encoder's features (code)."""
     exact_neighbors: Annotated[int, Field(ge=0)] = EXACT_UP_TO
-    """Examples up to which the neighbors are exact; of more they are looked for in cells (ours, for time)."""
+    """Most examples for which neighbors are exact; for more they are searched in cells (ours, for time)."""
 
 
 class KeyQueue(nn.Module):
-    """The last K keys, oldest replaced first; random directions to begin with."""
+    """The last K keys; the oldest are replaced first. It begins with random unit vectors."""
 
     keys: Tensor
+    """(K, D), unit rows."""
     place: Tensor
+    """() int64: the row of the oldest key."""
 
     def __init__(self, size: int, dimensions: int, generator: torch.Generator) -> None:
-        """Fill it. Shape: keys (K, D), unit rows."""
+        """Fill the queue with `size` random keys of so many `dimensions`. Shape: keys (K, D), unit rows."""
         super().__init__()
         drawn = torch.randn(size, dimensions, generator=generator, device=generator.device)
         self.register_buffer("keys", F.normalize(drawn, dim=1))
         self.register_buffer("place", torch.zeros((), dtype=torch.int64, device=generator.device))
 
     def add(self, keys: Tensor) -> None:
-        """Put keys in the place of the oldest ones. Shape: (B, D)."""
+        """Replace the oldest keys by these. Shape: (B, D), unit rows, B <= K."""
         rows = (self.place + torch.arange(len(keys), device=keys.device)) % len(self.keys)
         self.keys[rows] = keys
         self.place.copy_((self.place + len(keys)) % len(self.keys))
 
 
 def moco(settings: MoCo, encoder: Encoder, data: TrainingData, engine: Engine, unfinished: Path | None) -> Tensors:
-    """Train `encoder` in place; return its weights as `encoder.*` and what neighbors are mined of as `embedding`.
+    """Train `encoder` in place; return its weights as `encoder.*` and the rows to mine neighbors of as `embedding`.
 
-    Shape: embedding (N, D), unit rows. `unfinished` is where the stage keeps its state.
+    He et al., CVPR 2020, Algorithm 1. `unfinished` is the file for the state of the unfinished stage.
+    Shape: embedding (N, D), or (N, features) for `neighbors_of = "encoder"`; unit rows.
 
     Raises:
         UserError: the queue is longer than there are images, or shorter than a batch.
@@ -142,13 +145,16 @@ def moco(settings: MoCo, encoder: Encoder, data: TrainingData, engine: Engine, u
 
 @torch.no_grad()
 def follow_weights(average: nn.Module, network: nn.Module, momentum: float) -> None:
-    """Move every weight to momentum * its own + (1 - momentum) * the network's; batch norm's buffers stay its own."""
-    for own, theirs in zip(average.parameters(), network.parameters(), strict=True):
-        own.lerp_(theirs, 1 - momentum)
+    """Update the weights of `average` in place: momentum * average + (1 - momentum) * network (He et al. 2020, Eq. 2).
+
+    Unlike `ema_update`, it leaves the buffers of batch norm alone: the key network has statistics of its own.
+    """
+    for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
+        averaged.lerp_(current, 1 - momentum)
 
 
 def _chosen(settings: MoCo, data: TrainingData) -> Tensor:
-    """Return the indices of the images that are trained on."""
+    """Return the indices of the images to train on. Shape: -> (images,) int64, rising."""
     if settings.images is None or settings.images >= len(data):
         return data.everything
     generator = data.generator("moco", 0, "images")
@@ -158,7 +164,10 @@ def _chosen(settings: MoCo, data: TrainingData) -> Tensor:
 def _in_parts(
     network: nn.Module, index: Tensor, parts: int, data: TrainingData, engine: Engine, draws: torch.Generator
 ) -> Tensor:
-    """Embed a view of each image, each part of the batch by its own statistics; all processes' rows are returned."""
+    """Embed one view of each image; each part of the batch is normalized by its own batch statistics.
+
+    Shape: indices (B,) -> (B, D), the rows of all processes.
+    """
     views = data.views.contrastive(data.images[engine.shard(index)], draws)
-    parts = min(parts, len(views) // 2) or 1  # batch norm cannot learn from one image
+    parts = min(parts, len(views) // 2) or 1  # batch norm needs more than one image in train mode
     return engine.all_gather(torch.cat([network(part) for part in views.tensor_split(parts)]))[: len(index)]

@@ -25,7 +25,7 @@ from scanmix.networks.peer import Peer
 from scanmix.pretrain.cache import resumable
 
 TITLE = "Clustering (SCAN)"
-"""Of the stage, to whoever watches it."""
+"""Name of the stage in progress and messages."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,11 +35,11 @@ class Clustering:
     epochs: Annotated[int, Field(ge=0)] = 50
     """Passes over the images (100 for CIFAR-100); 0 leaves the stage out, as Algorithm 1 does."""
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """B (1024 for CIFAR-100); should not be smaller than the number of clusters."""
+    """B (1024 for CIFAR-100); it should not be smaller than the number of clusters."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
-    """Adam, constant."""
+    """Of Adam; constant."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Adam's L2 term."""
+    """Of Adam, as an L2 term."""
     entropy_weight: Annotated[float, Field(ge=0)] = 5.0
     """lambda_e (SCAN's code)."""
 
@@ -47,11 +47,19 @@ class Clustering:
 def cluster(
     settings: Clustering, peer: Peer, candidates: Tensor, data: TrainingData, engine: Engine, unfinished: Path | None
 ) -> Tensors:
-    """Train encoder and clusterer of `peer` in place; return both as `encoder.*` and `clusterer.*`.
+    """Train encoder and clusterer of `peer` in place; return their weights as `encoder.*` and `clusterer.*`.
 
-    Each epoch every image draws one of its `candidates` (N, K); anchors and neighbors are strong views and two
-    separate forwards, so each has its own batch statistics. The last epoch is kept: the published code picks
-    one by its loss on test images.
+    In each epoch every image draws one of its candidates. Anchors and neighbors are strong views in separate forward
+    passes, so that each has its own batch statistics. The weights after the last epoch are returned; the published
+    code chooses an epoch by its loss on test images. Shape: candidates (N, K).
+
+    Args:
+        settings: of the stage.
+        peer: its classifier stays as it is.
+        candidates: indices of the neighbors of each image.
+        data: the images; labels are not read.
+        engine: where to compute.
+        unfinished: file for the state of the unfinished stage, if any.
     """
     parts = torch.nn.ModuleDict({"encoder": peer.encoder, "clusterer": peer.clusterer})
     optimizer = torch.optim.Adam(parts.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
@@ -64,8 +72,8 @@ def cluster(
         peer.train()
         order = data.generator("scan", epoch, "order")
         for index in map(engine.shard, batches(data.everything, settings.batch_size, order, drop_last=True)):
-            seen = data.sample_views(data.views.strong, (index, partner[index]), draws)
-            anchor, neighbor = (engine.all_gather(peer.clusterer(peer.encoder(view))) for view in seen)
+            views = data.sample_views(data.views.strong, (index, partner[index]), draws)
+            anchor, neighbor = (engine.all_gather(peer.clusterer(peer.encoder(view))) for view in views)
             loss, consistency, entropy = scan_loss(anchor, neighbor, settings.entropy_weight)
             meter.add("scan", total=loss, consistency=consistency, entropy=entropy)
             optimizer.zero_grad(set_to_none=True)

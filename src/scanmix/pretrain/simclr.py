@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al. 2020): features from unlabeled images, by telling two views of an image from all others.
+"""SimCLR (Chen et al. 2020): contrastive features of unlabeled images.
 
 The first stage of ScanMix (paper section 4.2). Legend: N examples, B batch, D features.
 """
@@ -27,7 +27,7 @@ from scanmix.networks.inference import predict_all
 from scanmix.pretrain.cache import resumable
 
 TITLE = "Pre-training (SimCLR)"
-"""Of the stage, to whoever watches it."""
+"""Name of the stage in progress and messages."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,51 +35,52 @@ class SimCLR:
     """Hyper-parameters of the pre-training stage; defaults are the paper's for CIFAR."""
 
     epochs: Annotated[int, Field(ge=0)] = 500
-    """Passes over the images (section 4.2); 0 leaves the stage out: neighbors are those of the examples themselves."""
+    """Passes over the images (section 4.2); 0 leaves the stage out, and neighbors are those of the eval views."""
     batch_size: Annotated[int, Field(ge=2)] = 512
-    """B; a forward holds 2B views."""
+    """B; a forward pass holds 2B views."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.4
-    """SGD, cosine to a thousandth of it (0.1^3: the code's reading of the paper's "decay rate 0.1")."""
+    """Of SGD; it falls by half a cosine to a thousandth (0.1^3: the code's reading of the paper's "decay rate 0.1")."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """SGD momentum."""
+    """Of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """On all parameters."""
+    """Of SGD, on all parameters."""
     contrast_temperature: Annotated[float, Field(gt=0)] = 0.1
     """T of NT-Xent; 0.1 for CIFAR, 0.07 for Red Mini-ImageNet."""
     projection_size: Annotated[int, Field(ge=1)] = 128
     """Dimensions of the embedding, whose neighbors are mined (section 4.2)."""
     exact_neighbors: Annotated[int, Field(ge=0)] = EXACT_UP_TO
-    """Examples up to which the neighbors are exact; of more they are looked for in cells (ours, for time)."""
+    """Most examples for which neighbors are exact; for more they are searched in cells (ours, for time)."""
     symmetric: bool = False
-    """Both views are anchors, as in SimCLR; only the first, as in ScanMix's code, when off."""
+    """With true both views are anchors, as in SimCLR; else the first alone, as in ScanMix's code."""
 
 
 class Projector(nn.Module):
-    """Two-layer head with unit-length output. Shape: (B, D) -> (B, projection_size)."""
+    """A two-layer perceptron whose outputs are unit vectors. Shape: (B, D) -> (B, projection_size)."""
 
     def __init__(self, num_features: int, projection_size: int) -> None:
-        """Linear, ReLU, linear."""
+        """Stack a linear layer of D outputs, ReLU and a linear layer of `projection_size` outputs."""
         super().__init__()
         self.layers = nn.Sequential(
             nn.Linear(num_features, num_features), nn.ReLU(), nn.Linear(num_features, projection_size)
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return unit-length embeddings."""
+        """Return unit embeddings. Shape: (B, D) -> (B, projection_size)."""
         return F.normalize(self.layers(features), dim=1)
 
 
 def make_projector(encoder: Encoder, projection_size: int, engine: Engine, stage: str) -> Projector:
-    """Return a freshly initialized head for an encoder; its weights depend on the seed and the stage alone."""
+    """Return a fresh projector for an encoder; its weights depend on the engine's seed and on `stage` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(engine.generator(stage, 0, "projector").initial_seed())
         return Projector(encoder.num_features, projection_size).to(engine.device)
 
 
 def simclr(settings: SimCLR, encoder: Encoder, data: TrainingData, engine: Engine, unfinished: Path | None) -> Tensors:
-    """Train `encoder` in place; return its weights as `encoder.*` and the embeddings as `embedding`.
+    """Train `encoder` in place; return its weights as `encoder.*` and the projections of all images as `embedding`.
 
-    Shape: embedding (N, projection_size), unit rows. `unfinished` is where the stage keeps its state.
+    Chen et al., ICML 2020, Algorithm 1. `unfinished` is the file for the state of the unfinished stage.
+    Shape: embedding (N, projection_size), unit rows.
     """
     network = nn.Sequential(encoder, make_projector(encoder, settings.projection_size, engine, "simclr"))
     optimizer = torch.optim.SGD(

@@ -1,4 +1,4 @@
-"""The label-free stages in their order: SimCLR or MoCo-v2, neighbors, clustering. Each is kept by its content key.
+"""The self-supervised stages in order: SimCLR or MoCo-v2, neighbors, clustering. Training stages are cached.
 
 Legend: N examples, K neighbors.
 """
@@ -20,7 +20,7 @@ from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.files.tensors import Tensors
-from scanmix.networks.encoders import Encoder, NetworkSettings
+from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import per_sample_losses, predict_all
 from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.pretrain.cache import cached, content_key
@@ -30,25 +30,25 @@ from scanmix.pretrain.simclr import SimCLR, simclr
 
 
 def _which(settings: Any) -> str:
-    """Tell the settings of the two apart, as a table or made; `build` names the kind of a table."""
+    """Return the tag of settings, which are a table or an object; a table of MoCo's has the key `kind`."""
     return "moco" if isinstance(settings, MoCo) or (isinstance(settings, Mapping) and "kind" in settings) else "simclr"
 
 
 Pretraining: TypeAlias = Annotated[
     Annotated[SimCLR, Tag("simclr")] | Annotated[MoCo, Tag("moco")], Discriminator(_which)
 ]
-"""How features are learned without labels: SimCLR, or where a table says `kind = "moco"`, MoCo-v2."""
+"""Settings of the first stage: SimCLR's, or those of MoCo-v2 where a table says `kind = "moco"`."""
 
 
 class Pretrained(NamedTuple):
-    """What the stages leave behind."""
+    """Results of the stages."""
 
     neighbors: Tensor
-    """(N, K) int64, self excluded, nearest first; K is N - 1 where there are no more others."""
+    """(N, K) int64, self excluded, nearest first; K is N - 1 where N is not larger than the number asked for."""
     encoder: Tensors
-    """Empty when both stages are left out."""
+    """Weights by name; empty when both training stages are left out."""
     clusterer: Tensors
-    """Empty when the clustering stage is left out."""
+    """Weights by name; empty when the clustering stage is left out."""
 
 
 def pretrain(
@@ -60,40 +60,35 @@ def pretrain(
     network: NetworkSettings,
     engine: Engine,
 ) -> Pretrained:
-    """Run or recall SimCLR or MoCo-v2, the mining of neighbors and SCAN. No label is read.
+    """Run SimCLR or MoCo-v2, the search for neighbors and SCAN, or read results from the cache. No label is used.
 
-    A stage of no epochs is left out. Without the first the neighbors are those of the plain views themselves.
+    A stage with 0 epochs is left out. Without the first stage the neighbors are those of the eval views themselves.
+    Neighbors are searched in every run: they are not cached.
+
+    Args:
+        pretraining: settings of the first stage.
+        clustering: settings of the last stage.
+        num_neighbors: K, cut to N - 1.
+        include_self: SCAN may draw an image as its own neighbor, as in the published code.
+        data: the images; labels are not read.
+        network: settings of the encoder.
+        engine: where to compute, and the cache.
+
+    Raises:
+        UserError: the stages cannot run on this data, such as a MoCo queue longer than the number of images.
     """
-    stage = "moco" if isinstance(pretraining, MoCo) else "simclr"
-    made_of = {
-        "images": data.fingerprint(),
-        "views": data.views.contrastive_settings(),
-        "network": dataclasses.asdict(network),
-        stage: {name: value for name, value in dataclasses.asdict(pretraining).items() if name != "exact_neighbors"},
-        "seed": engine.seed,
-        **engine.arithmetic(),
-    }
-    encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
-    if pretraining.epochs == 0:
-        first: Tensors = {"embedding": predict_all(nn.Flatten(), data, engine)}
-    else:
-        first = cached(
-            engine,
-            stage,
-            content_key(made_of),
-            lambda unfinished: _features(pretraining, encoder, data, engine, unfinished),
-            lambda found: _is_of(under("encoder.", found), encoder) and found["embedding"].shape[:1] == (len(data),),
-        )
+    key_parts = _parts_of_key(pretraining, data, network, engine)
+    first = _features(pretraining, network, data, engine, key_parts)
     encoder_weights = under("encoder.", first)
-    embedding, wanted = first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1)
-    neighbors = engine.broadcast(nearest_neighbors(embedding, wanted, pretraining.exact_neighbors))
+    embedding, count = first["embedding"].to(engine.device), min(num_neighbors, len(data) - 1)
+    neighbors = engine.broadcast(nearest_neighbors(embedding, count, pretraining.exact_neighbors))
     if clustering.epochs == 0:
         return Pretrained(neighbors, encoder_weights, {})
 
     peer = make_peer(network, data, engine, "clusterer")
     if encoder_weights:
         peer.encoder.load_state_dict(encoder_weights)
-    made_of |= {
+    key_parts |= {
         "scan": dataclasses.asdict(clustering),
         "strong": data.views.strong_settings(),
         "neighbors": num_neighbors,
@@ -105,45 +100,74 @@ def pretrain(
     second = cached(
         engine,
         "scan",
-        content_key(made_of),
+        content_key(key_parts),
         lambda unfinished: cluster(clustering, peer, candidates, data, engine, unfinished),
         lambda found: _is_of(found, nn.ModuleDict({"encoder": peer.encoder, "clusterer": peer.clusterer})),
     )
     return Pretrained(neighbors, under("encoder.", second), under("clusterer.", second))
 
 
+def _parts_of_key(
+    settings: Pretraining, data: TrainingData, network: NetworkSettings, engine: Engine
+) -> dict[str, Any]:
+    """Return all that decides the result of the first stage."""
+    values = {name: value for name, value in dataclasses.asdict(settings).items() if name != "exact_neighbors"}
+    return {
+        "images": data.fingerprint(),
+        "views": data.views.contrastive_settings(),
+        "network": dataclasses.asdict(network),
+        _which(settings): values,
+        "seed": engine.seed,
+        **engine.arithmetic(),
+    }
+
+
 def _features(
-    settings: Pretraining, encoder: Encoder, data: TrainingData, engine: Engine, unfinished: Path | None
+    settings: Pretraining, network: NetworkSettings, data: TrainingData, engine: Engine, key_parts: Mapping[str, Any]
 ) -> Tensors:
-    """Train the encoder by the stage that these settings are of."""
-    if isinstance(settings, MoCo):
-        return moco(settings, encoder, data, engine, unfinished)
-    return simclr(settings, encoder, data, engine, unfinished)
+    """Return the weights of the encoder as `encoder.*` and the rows to mine neighbors of as `embedding` (N, D).
+
+    They come from the cache or from training; with 0 epochs there are no weights, and the rows are the eval views.
+    """
+    encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
+    if settings.epochs == 0:
+        return {"embedding": predict_all(nn.Flatten(), data, engine)}
+
+    def compute(unfinished: Path | None) -> Tensors:
+        if isinstance(settings, MoCo):
+            return moco(settings, encoder, data, engine, unfinished)
+        return simclr(settings, encoder, data, engine, unfinished)
+
+    def fits(found: Tensors) -> bool:
+        return _is_of(under("encoder.", found), encoder) and found["embedding"].shape[:1] == (len(data),)
+
+    return cached(engine, _which(settings), content_key(key_parts), compute, fits)
 
 
 def _is_of(tensors: Tensors, module: nn.Module) -> bool:
-    """Whether tensors are the weights of such a module, as far as names and shapes tell."""
-    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    return {name: tensor.shape for name, tensor in tensors.items()} == wanted
+    """Whether tensors have the names and shapes of a module's weights."""
+    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    return {name: tensor.shape for name, tensor in tensors.items()} == expected
 
 
 def candidate_neighbors(neighbors: Tensor, include_self: bool) -> Tensor:
-    """Put each example before its neighbors, as the published code does.
+    """Return the neighbors as candidates for SCAN: with `include_self` each example stands before its neighbors.
 
-    In 32 bits: of a million examples it is the largest table that a run keeps and saves.
-    Shape: (N, K) -> (N, K + 1) int32, or (N, K) without `include_self`.
+    32-bit integers, because for a million examples this is the largest table that a run keeps and saves.
+    Shape: (N, K) -> (N, K + 1) int32, or (N, K) int32 without `include_self`.
     """
     neighbors = neighbors.int()
     if not include_self:
         return neighbors
-    own = torch.arange(len(neighbors), device=neighbors.device, dtype=torch.int32).unsqueeze(1)
-    return torch.cat([own, neighbors], 1)
+    itself = torch.arange(len(neighbors), device=neighbors.device, dtype=torch.int32).unsqueeze(1)
+    return torch.cat([itself, neighbors], 1)
 
 
 def current_neighbors(peers: Sequence[Peer], data: TrainingData, num_neighbors: int, include_self: bool) -> Tensor:
-    """Search for neighbors in what the encoders say now: of both peers, for either may be wrong alone.
+    """Search for neighbors in the current features of all peers.
 
-    The cosine of two examples is the mean of the peers' cosines. Shape: -> as `candidate_neighbors`.
+    The similarity of two examples is the mean over peers of their cosines. Memory grows with N x P x D for P peers of
+    D features. Shape: -> (N, K + 1) int32, or (N, K) without `include_self`.
     """
     engine = peers[0].engine
     features = torch.cat([F.normalize(predict_all(peer.encoder, data, engine), dim=1) for peer in peers], 1)
@@ -152,9 +176,9 @@ def current_neighbors(peers: Sequence[Peer], data: TrainingData, num_neighbors: 
 
 
 def load_into(peers: Sequence[Peer], pretrained: Pretrained, named_by: TrainingData | None = None) -> None:
-    """Give peers the pre-trained encoder, where there is one; both heads start as the clustering head, if any.
+    """Load the pre-trained encoder into peers, where there is one, and the clustering head, if any, into both heads.
 
-    Where there are labels that may name the clusters (`name_clusters`), the classifier's are named.
+    With `named_by`, the outputs of the classifier are then matched with its given labels (`name_clusters`).
     """
     for peer in peers:
         if pretrained.encoder:
@@ -167,15 +191,15 @@ def load_into(peers: Sequence[Peer], pretrained: Pretrained, named_by: TrainingD
 
 
 def name_clusters(peer: Peer, data: TrainingData) -> None:
-    """Order the classifier's outputs by the classes that the given labels, noise and all, vote for.
+    """Reorder the classifier's outputs, in place, so that clusters match the classes of most given labels in them.
 
-    A classifier that starts as the clustering head must first learn which cluster is which class. One count over
-    all examples answers that better than the few steps of gradient descent that small data affords.
+    A classifier that starts as the clustering head must first learn which cluster is which class. Counting over all
+    examples (noisy labels included) finds this where small data allows few steps of gradient descent.
     """
     classes = match_clusters(per_sample_losses(peer, data).prediction, data.labels, data.num_classes)
     rename_outputs(peer.classifier, classes)
 
 
 def under(prefix: str, tensors: Tensors) -> Tensors:
-    """Return the tensors whose names begin with `prefix`, without it."""
+    """Return the tensors whose names begin with `prefix`, under their names without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,52 @@
+"""What every network offers: an encoder, and the settings that build it.
+
+A new network is one file with these two classes, and its settings are named in `networks/encoders.py`.
+Legend: B batch, C channels, D features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+from torch import Tensor, nn
+
+from scanmix.data.examples import Kind
+
+
+class Encoder(nn.Module, ABC):
+    """A network from examples to features. Shape: images (B, C, H, W) or vectors (B, C) -> (B, D)."""
+
+    num_features: int
+    """D, the width of what `forward` returns."""
+
+    @abstractmethod
+    def forward(self, examples: Tensor) -> Tensor:
+        """Return the features that heads stand on. Shape: (B, C, ...) -> (B, D)."""
+
+    @abstractmethod
+    def last_stage(self) -> list[nn.Module]:
+        """Return the modules nearest to the heads, which PES trains anew with the heads."""
+
+
+class EncoderSettings(ABC):
+    """Settings of one kind of network: the subclasses are frozen pydantic dataclasses.
+
+    A field `kind: Literal[NAME]` is what a table of settings names them by; for each kind of example, the default
+    network has none.
+    """
+
+    reads: ClassVar[Kind]
+    """The kind of example that the network takes."""
+
+    @abstractmethod
+    def build(self, channels: int) -> Encoder:
+        """Return an encoder with fresh weights, of images with so many channels or vectors with so many features."""
+
+    def build_first(self, channels: int) -> Encoder:
+        """Return an encoder as training begins with it; a network that can start from given weights loads them here."""
+        return self.build(channels)
+
+    def untrained(self) -> Self:
+        """Return settings of the same network that ask for no given weights, for when others are loaded anyway."""
+        return self
