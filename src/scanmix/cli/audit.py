@@ -13,12 +13,11 @@ from scanmix.cli.shell import (
     check_run,
     check_writable,
     has_columns,
-    percent,
     print_table,
     say,
     show_warning,
 )
-from scanmix.config import UserError
+from scanmix.config import UserError, percent
 from scanmix.files import CannotWrite
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from scanmix.config.fields import dotted_keys, note_of
 from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
 from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
+from scanmix.config.words import percent
 
 __all__ = [
     "LARGEST",
@@ -44,6 +45,7 @@ __all__ = [
     "note_of",
     "overlay",
     "parse_assignment",
+    "percent",
     "read_toml",
     "recipe_names",
     "texts",

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import read_toml
+from scanmix.config import percent, read_toml
 from scanmix.export.classifier import DTYPES, INPUTS, ONNX_FILE, OUTPUT, input_shape
 from scanmix.export.onnx_file import OPSET, Agreement
 from scanmix.model import Model
@@ -173,7 +173,7 @@ def _table(rows: Mapping[str, Any]) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "not known" if share is None else f"{100 * share:.1f} %"
+    return percent(share, missing="not known")
 
 
 def _plain(name: str) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from scanmix.config import percent
 from scanmix.data.names import visible
 from scanmix.files import write_text
 from scanmix.progress import progress
@@ -46,7 +48,7 @@ def render(found: Sequence[RunFindings], epochs: Sequence[int] = ()) -> str:
         loader=PackageLoader("scanmix.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_harmless,
     )  # fmt: skip
-    environment.filters |= {"percent": _percent, "shown": _shown, "sentence": _sentence}
+    environment.filters |= {"percent": partial(percent, missing="–"), "shown": _shown, "sentence": _sentence}
     return environment.get_template("report.html").render(_context(found, epochs))
 
 
@@ -92,11 +94,6 @@ def _harmless(value: Any) -> Any:
     """What stands in the page: names as they are, but for control characters."""
     is_name = isinstance(value, str | Path) and not isinstance(value, Markup)
     return visible(str(value)) if is_name else value
-
-
-def _percent(share: float | None, digits: int = 1) -> str:
-    """Write a share as `81.3 %`, and None as a dash."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
 
 
 def _shown(value: object) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from scanmix.config import percent
 from scanmix.report.svg import (
     CHARACTER,
     Scale,
@@ -135,10 +136,10 @@ def heat_map(
         place = f"translate({short(room + middle + (0 if upright else 4))},{short(top - 7)}){turn}"
         parts.append(tag("g", label(shown[i], 0, 0, "middle" if upright else "start"), transform=place))
     for r, c in zip(*np.nonzero(shares >= 0.005), strict=True):
-        tip = f"{names[r]} → {names[c]}: {100 * shares[r, c]:.1f} %"
+        tip = f"{names[r]} → {names[c]}: {percent(shares[r, c])}"
         parts.append(_cell(float(shares[r, c]), tip, room + c * cell, top + r * cell, cell, count <= MOST_WRITTEN))
     kept = float(np.diagonal(shares).mean())
-    words = f"{count} by {count} classes; on average {100 * kept:.0f} % of a class has its own label"
+    words = f"{count} by {count} classes; on average {percent(kept, 0)} of a class has its own label"
     return figure(title, words, room + side + 4, top + side + 4, *parts)
 
 
@@ -176,7 +177,9 @@ def interval_chart(title: str, intervals: Sequence[Interval], *, width: int = 64
             anchor = "end" if share > 0.8 else "start"
             parts.append(label(what, x(share) + (-4 if share > 0.8 else 4), middle - 11, anchor))
         parts.append(tag("circle", cx=x(value), cy=middle, r=5, class_=f"dot {tone(i)}"))
-    words = "; ".join(f"{i.name}: {100 * i.value:.1f} %, {100 * i.low:.1f} to {100 * i.high:.1f} %" for i in intervals)
+    words = "; ".join(
+        f"{i.name}: {percent(i.value)}, {percent(i.low, unit='')} to {percent(i.high)}" for i in intervals
+    )
     return figure(title, words, width, bottom + 24, *parts)
 
 
@@ -196,7 +199,7 @@ def _cell(share: float, tip: str, x: float, y: float, size: float, written: bool
     if not written:
         return square
     kind = "on-heat" if share > STRONG else "on-pale"
-    return square + label(f"{100 * share:.0f}", x + size / 2, y + size / 2 + 4, kind=kind)
+    return square + label(percent(share, 0, unit=""), x + size / 2, y + size / 2 + 4, kind=kind)
 
 
 def _curve(line: LineSeries, x: Scale, y: Scale) -> Markup:
@@ -224,6 +227,6 @@ def _padded(values: Sequence[float], percent: bool) -> tuple[float, float]:
     return (max(low - room, 0.0), min(high + room, 1.0)) if percent else (low - room, high + room)
 
 
-def _in_words(line: LineSeries, x_label: str, percent: bool) -> str:
-    first, last = (f"{100 * value:.1f} %" if percent else f"{value:.4g}" for value in (line.y[0], line.y[-1]))
+def _in_words(line: LineSeries, x_label: str, shares: bool) -> str:
+    first, last = (percent(value) if shares else f"{value:.4g}" for value in (line.y[0], line.y[-1]))
     return f"{line.name}: {first} at {x_label} {line.x[0]:g}, {last} at {x_label} {line.x[-1]:g}"
