@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scanmix.blocks.label_quality import DUPLICATE, HARD, OUT_OF_SCOPE, WRONG
+
 DECIDED_BEFORE = {"keep": "kept by a person; ", "accept": "accepted by a person; ", "relabel": "given by a person; "}
 """What stands before the evidence of a label that was decided in an earlier round."""
 
@@ -23,13 +25,13 @@ def reason(row: Mapping[str, Any], copies: Sequence[str]) -> str:
 def _evidence(row: Mapping[str, Any], copies: Sequence[str]) -> str:
     given, suggested = row["given"], row["suggested"]
     sure = f"{row['confidence']:.0%}"
-    if row["kind"] == "duplicate":
+    if row["kind"] == DUPLICATE:
         return f"an exact copy stands under another label: {', '.join(copies)}"
-    if row["kind"] == "out_of_scope":
+    if row["kind"] == OUT_OF_SCOPE:
         return f"looks like none of the classes: {suggested} is the likeliest, with {sure}"
-    if row["kind"] == "wrong":
+    if row["kind"] == WRONG:
         return f"looks like {suggested} ({sure}), not {given}{_neighbors(row)}{_history(row)}"
-    if row["kind"] == "hard":
+    if row["kind"] == HARD:
         return f"no clear lead: {suggested} is the likeliest, with {sure}{_neighbors(row)}{_history(row)}"
     return f"looks like {given} ({sure})"
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scanmix.audit.columns import IN_SAMPLE, OUT_OF_SAMPLE, SET_ASIDE, in_order
 from scanmix.audit.evidence import Evidence
 from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
@@ -64,11 +65,9 @@ def score_labels(evidence: Evidence) -> Audit:
     columns = _columns(evidence, p_clean, score, belief, losses)
     columns = {name: column[order.numpy()] for name, column in columns.items()}
     columns["expected_wrong"] = (1 - believed[order].double()).cumsum(0).numpy().round(2)
-    if "decided" in columns:
-        columns["decided"] = columns.pop("decided")  # the last, so that who reads by place goes on
     place = order.argsort()
     return Audit(
-        columns=columns,
+        columns=in_order(columns),
         order=order.numpy(),
         class_names=evidence.class_names,
         belief=belief[order].numpy(),
@@ -94,7 +93,7 @@ def _noise_rate(seen: Tensor, p_clean: Tensor, decided: Tensor) -> RateInterval:
 def _columns(
     evidence: Evidence, p_clean: Tensor, score: Tensor, belief: Tensor, losses: Tensor
 ) -> dict[str, np.ndarray]:
-    """Every column, in the order of the training data."""
+    """Every column but `expected_wrong`, rows in the order of the training data."""
     labels, names = evidence.labels, np.array(evidence.class_names, dtype=object)
     count, copies = len(labels), _copies(evidence)
     confidence, suggested = belief.max(1)
@@ -167,10 +166,10 @@ def _losses(evidence: Evidence) -> Tensor:
 def _origin(evidence: Evidence) -> list[str]:
     """How much the suggestion owes to the label it judges."""
     if evidence.self_supervised:
-        return ["out_of_sample"] * len(evidence.labels)
+        return [OUT_OF_SAMPLE] * len(evidence.labels)
     if evidence.set_aside is None:
-        return ["in_sample"] * len(evidence.labels)
-    return ["set_aside" if aside else "in_sample" for aside in evidence.set_aside.tolist()]
+        return [IN_SAMPLE] * len(evidence.labels)
+    return [SET_ASIDE if aside else IN_SAMPLE for aside in evidence.set_aside.tolist()]
 
 
 def _letters(against: Sequence[bool]) -> str:

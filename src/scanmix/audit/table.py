@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scanmix.audit.columns import TYPES
 from scanmix.blocks.label_quality import EVEN, RateInterval
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
@@ -135,7 +136,7 @@ class Audit(Mapping[str, np.ndarray]):
         with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(csv_line(self.columns))
             for start in range(0, len(self.order), 4096):
-                part = [_printed(column[start : start + 4096]) for column in self.columns.values()]
+                part = [_printed(name, column[start : start + 4096]) for name, column in self.columns.items()]
                 file.writelines(map(csv_line, zip(*part, strict=True)))
 
     def to_parquet(self, path: str | Path) -> None:
@@ -145,7 +146,7 @@ class Audit(Mapping[str, np.ndarray]):
             UserError: pyarrow is missing.
         """
         pyarrow = load_pyarrow(Path(path))
-        table = pyarrow.table({name: _in_utf8(column) for name, column in self.columns.items()})
+        table = pyarrow.table({name: _in_utf8(name, column) for name, column in self.columns.items()})
 
         def write(aside: Path) -> None:
             with aside.open("wb") as file:  # a path that is no UTF-8 is beyond pyarrow
@@ -171,13 +172,13 @@ class Audit(Mapping[str, np.ndarray]):
         return pandas.DataFrame(dict(self.columns))
 
 
-def _in_utf8(column: np.ndarray) -> np.ndarray | list[str]:
-    """A column as Parquet takes it: what is no UTF-8 in a text is spelled out."""
-    if column.dtype.kind != "U":
+def _in_utf8(name: str, column: np.ndarray) -> np.ndarray | list[str]:
+    """A column as Parquet takes it: bytes of a text that are not UTF-8 are spelled out."""
+    if TYPES[name] is not str:
         return column
     return [cell.encode("utf-8", "backslashreplace").decode() for cell in column.tolist()]
 
 
-def _printed(column: np.ndarray) -> list[Any]:
+def _printed(name: str, column: np.ndarray) -> list[Any]:
     """Cells as CSV shows them: four decimals are enough."""
-    return [f"{cell:.4f}" for cell in column] if column.dtype.kind == "f" else column.tolist()
+    return [f"{cell:.4f}" for cell in column] if TYPES[name] is float else column.tolist()

@@ -15,7 +15,17 @@ from scanmix.blocks.divide import clean_probability
 MARGIN = 0.2
 """A lead of the given label below this is no lead: the example is hard."""
 EVEN = 0.5
-"""A class with less than this much belief is not believed; so is a label."""
+"""A class with less belief than this is not believed, and neither is a label with a lower p_clean."""
+
+ISSUE_TYPES = {
+    "duplicate": "The same image (or vector) also stands under another label.",
+    "out_of_scope": "The label is not believed, no class is, and even the nearest neighbors are unlike it.",
+    "wrong": "The label is not believed, and another class is the likeliest.",
+    "hard": "The label has no clear lead over the other classes.",
+    "fine": "The label leads clearly.",
+}
+"""Names of the issue types in the order of their rules, and what each means; the last is for what fits no rule."""
+DUPLICATE, OUT_OF_SCOPE, WRONG, HARD, FINE = ISSUE_TYPES
 
 
 class RateInterval(NamedTuple):
@@ -90,19 +100,24 @@ def is_outlier(similarity: Tensor) -> Tensor:
 
 
 def issue_types(p_clean: Tensor, belief: Tensor, labels: Tensor, duplicate: Tensor, outlier: Tensor) -> list[str]:
-    """Sort each label into `duplicate`, `out_of_scope`, `wrong`, `hard` or `fine`; the first that fits.
+    """Give each label the first of `ISSUE_TYPES` whose rule fits.
 
-    duplicate: the same picture stands under another label. out_of_scope: the label is not believed, no class is,
-    and the picture is an outlier. wrong: the label is not believed, and another class is likelier. hard: the label
-    has no clear lead. Shape: (N,), (N, C), (N,), (N,) bool, (N,) bool -> N names.
+    Args:
+        p_clean: probability that the given label is right.
+        belief: belief in each class; rows sum to 1.
+        labels: given labels.
+        duplicate: where the same image also stands under another label.
+        outlier: where an example is unlike even its neighbors, see `is_outlier`.
+
+    Shape: (N,), (N, C), (N,), (N,) bool, (N,) bool -> N names.
     """
     rules = {
-        "duplicate": duplicate,
-        "out_of_scope": (p_clean < EVEN) & (belief.amax(1) < EVEN) & outlier,
-        "wrong": (p_clean < EVEN) & (belief.argmax(1) != labels),
-        "hard": (margin(belief, labels) < MARGIN) | (p_clean < EVEN),
+        DUPLICATE: duplicate,
+        OUT_OF_SCOPE: (p_clean < EVEN) & (belief.amax(1) < EVEN) & outlier,
+        WRONG: (p_clean < EVEN) & (belief.argmax(1) != labels),
+        HARD: (margin(belief, labels) < MARGIN) | (p_clean < EVEN),
     }
-    names = ["fine"] * len(labels)
+    names = [FINE] * len(labels)
     for name, mask in reversed(rules.items()):
         for i in mask.nonzero().squeeze(1).tolist():
             names[i] = name

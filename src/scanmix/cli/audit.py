@@ -43,11 +43,19 @@ def audit(
     classes: Annotated[str | None, typer.Option(help="Class names, as a,b,c, in the order of --probs.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; by default RUN, or audit.")] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst labels to show.")] = 10,
+    columns: Annotated[
+        bool, typer.Option("--columns", help="Print what the columns of labels.csv hold, and do nothing else.")
+    ] = False,
 ) -> None:
     """List every label, the most doubtful first: labels.csv, labels.parquet, audit.json.
 
     Takes the run of any method, or arrays of a model that was trained elsewhere.
     """
+    if columns:
+        from scanmix.audit.columns import columns_page
+
+        say(columns_page())
+        return
     if run is not None:
         if labels or probs or features or classes:
             raise UserError("give a RUN, or --labels and --probs, not both")

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from scanmix.audit.columns import issue_in_words
 from scanmix.config import percent
 from scanmix.data.names import visible
 from scanmix.files import write_text
@@ -48,7 +49,9 @@ def render(found: Sequence[RunFindings], epochs: Sequence[int] = ()) -> str:
         loader=PackageLoader("scanmix.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_harmless,
     )  # fmt: skip
-    environment.filters |= {"percent": partial(percent, missing="–"), "shown": _shown, "sentence": _sentence}
+    environment.filters |= {
+        "percent": partial(percent, missing="–"), "issue": issue_in_words, "shown": _shown, "sentence": _sentence,
+    }  # fmt: skip
     return environment.get_template("report.html").render(_context(found, epochs))
 
 
