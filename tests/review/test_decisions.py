@@ -17,7 +17,7 @@ from scanmix.data.corrections import apply_corrections
 from scanmix.data.examples import Examples
 from scanmix.files import CannotWrite
 from scanmix.review import Decisions
-from scanmix.review.decisions import CHOICES, CORRECTED, LOG, OnlyInLog
+from scanmix.review.decisions import CHOICES, CORRECTED, LOG, OnlyInLog, outcome
 
 
 @pytest.fixture
@@ -69,6 +69,17 @@ def test_a_class_that_is_given_or_suggested_is_kept_or_accepted(tmp_path: Path, 
     decisions.decide([1], "relabel", 2)
     decisions.decide([11], "accept")  # where the suggestion is the given label
     assert [CHOICES[decisions.codes[row]] for row in (0, 1, 11)] == ["keep", "accept", "keep"]
+
+
+@pytest.mark.parametrize(("given", "suggested"), [(0, 1), (1, 1)])
+def test_the_chosen_class_says_which_decision_it_is(given: int, suggested: int) -> None:
+    for choice, label in (("keep", given), ("accept", suggested), *(("relabel", label) for label in range(3))):
+        word = CHOICES[outcome(choice, label, given, suggested).code]
+        assert (word == "keep") == (label == given)
+        assert (word == "accept") == (label == suggested != given)
+        assert outcome(choice, label, given, suggested).label == label
+    for choice in ("exclude", "unsure"):
+        assert outcome(choice, 2, given, suggested) == (CHOICES.index(choice), given)
 
 
 def test_undo_goes_back_step_by_step_and_takes_bulk_as_one(tmp_path: Path, audit: Audit) -> None:

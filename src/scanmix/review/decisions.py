@@ -54,6 +54,25 @@ class Entry:
     decision: Literal["keep", "accept", "relabel", "exclude", "unsure", "undo"]
 
 
+def outcome(choice: str, label: int | None, given: int, suggested: int) -> State:
+    """Return what a choice comes to for a row: the only place of this rule; the page asks the server.
+
+    The chosen class decides, not the key: the given one is `keep`, the suggested one `accept`, any other `relabel`.
+    `exclude` and `unsure` choose no class, and the given label stays.
+
+    Args:
+        choice: a word of `CHOICES`.
+        label: the chosen class of `relabel`; else ignored.
+        given: the given label of the row.
+        suggested: the class that the audit suggests for it.
+    """
+    chosen = {"keep": given, "accept": suggested, "relabel": label}.get(choice)
+    if chosen is None:
+        return State(CHOICES.index(choice), given)
+    word = "keep" if chosen == given else "accept" if chosen == suggested else "relabel"
+    return State(CHOICES.index(word), chosen)
+
+
 READ_ENTRY = pydantic.TypeAdapter(Entry)
 
 
@@ -127,7 +146,9 @@ class Decisions:
         if choice == "relabel" and (label is None or not 0 <= label < len(self.class_names)):
             raise UserError(f"another class must be one of 0..{len(self.class_names) - 1}, not {label}")
         with self._lock:
-            self._commit([(row, self._decided(row, choice, label)) for row in rows], undo=False)
+            given, suggested = self.given[rows].tolist(), self.suggested[rows].tolist()
+            changes = [outcome(choice, label, *labels) for labels in zip(given, suggested, strict=True)]
+            self._commit(list(zip(rows, changes, strict=True)), undo=False)
         return rows
 
     def undo(self) -> list[int]:
@@ -149,15 +170,6 @@ class Decisions:
             rows = np.flatnonzero(self.changed_at > revision)
             states = zip(rows.tolist(), self.codes[rows].tolist(), self.labels[rows].tolist(), strict=True)
             return {"revision": self.revision, "undoable": len(self._undoable), "rows": [list(row) for row in states]}
-
-    def _decided(self, row: int, choice: str, label: int | None) -> State:
-        given, suggested = int(self.given[row]), int(self.suggested[row])
-        if choice == "accept":
-            label = suggested
-        elif choice != "relabel" or label is None:
-            return State(CHOICES.index(choice), given)
-        choice = "keep" if label == given else "accept" if label == suggested else "relabel"
-        return State(CHOICES.index(choice), label)
 
     def _before(self, row: int) -> State:
         history = self._history[row]

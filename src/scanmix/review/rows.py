@@ -11,14 +11,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scanmix.audit import Audit
-from scanmix.blocks.label_quality import EVEN
+from scanmix.audit.columns import ORIGINS, issue_in_words
+from scanmix.blocks.label_quality import EVEN, FINE, ISSUE_TYPES
+from scanmix.data.examples import DECIDED
 from scanmix.review.decisions import CHOICES, Decisions
 
 SPOT_EVERY = 20
 """One in so many rows to look at is a spot check: a label of which the audit is sure."""
 SHOWN_NEIGHBORS = 6
-KINDS = ("wrong", "duplicate", "out_of_scope", "hard", "fine")
 LOOKED_WRONG = [CHOICES.index("accept"), CHOICES.index("relabel")]
+CHOICE_WORDS = {
+    "": "undecided", "keep": "✓ kept", "accept": "✓ accepted", "relabel": "✎ {label}", "exclude": "✕ excluded",
+    "unsure": "? unsure",
+}  # fmt: skip
+"""What the page says of a decision; `{label}` stands for the name of the class."""
+BEFORE_WORDS = {"": "", "keep": "✓ kept before", "accept": "✓ accepted before", "relabel": "✎ relabeled before"}
+"""What it says of a decision of an earlier round."""
 KEPT, EXCLUDED, UNSURE = (CHOICES.index(choice) for choice in ("keep", "exclude", "unsure"))
 
 
@@ -42,7 +50,7 @@ def make_queue(audit: Audit, again: bool = False) -> Queue:
     once more.
     """
     before = audit.decided
-    fine = (audit["kind"] == "fine") & ~before
+    fine = (audit["kind"] == FINE) & ~before
     doubtful = np.flatnonzero(~fine & ~before)
     surest = np.flatnonzero(fine)[fine.sum() // 2 :]  # rows come the most doubtful first
     draws = {row: _draw(audit["id"][row]) for row in surest.tolist()}
@@ -65,10 +73,15 @@ def make_queue(audit: Audit, again: bool = False) -> Queue:
 def table(audit: Audit, queue: Queue) -> dict[str, Any]:
     """Return what the page keeps of every row: columns by name, in rows of the audit, and the order to show."""
     number = {name: place for place, name in enumerate(audit.class_names)}
+    kinds = list(ISSUE_TYPES)
     return {
         "classes": list(audit.class_names),
-        "kinds": list(KINDS),
+        "kinds": kinds,
+        "kind_words": [issue_in_words(kind) for kind in kinds],
+        "fine": kinds.index(FINE),
         "choices": list(CHOICES),
+        "choice_words": [CHOICE_WORDS[choice] for choice in CHOICES],
+        "before_words": [BEFORE_WORDS[choice] for choice in DECIDED],
         "order": queue.order.tolist(),
         "before": [CHOICES.index(word) for word in audit.get("decided", [""] * len(audit["id"]))],
         "again": queue.again,
@@ -76,7 +89,7 @@ def table(audit: Audit, queue: Queue) -> dict[str, Any]:
         "path": audit["path"].tolist(),
         "given": [number[name] for name in audit["given"]],
         "suggested": [number[name] for name in audit["suggested"]],
-        "kind": [KINDS.index(kind) for kind in audit["kind"]],
+        "kind": [kinds.index(kind) for kind in audit["kind"]],
         "score": _short(audit["score"]),
         "confidence": _short(audit["confidence"]),
     }
@@ -91,7 +104,7 @@ def detail(audit: Audit, row: int) -> dict[str, Any]:
     return {
         "reason": str(audit["reason"][row]),
         "p_clean": round(float(audit["p_clean"][row]), 4),
-        "suggestion": str(audit["suggestion"][row]),
+        "origin": ORIGINS[audit["suggestion"][row]],
         "against": str(audit["against"][row]).split(),
         "classes": [[int(place), round(float(belief[place]), 4)] for place in classes],
         "neighbors": near,
@@ -105,7 +118,7 @@ def progress(audit: Audit, queue: Queue, decisions: Decisions) -> dict[str, Any]
     codes, spots, before = decisions.codes, queue.spots, decisions.before > 0
     listed = np.zeros(len(codes), dtype=bool)
     listed[queue.order[: queue.length]] = True
-    looked, decided = (codes > 0) & ~spots & ~before & (audit["kind"] != "fine"), codes > 0
+    looked, decided = (codes > 0) & ~spots & ~before & (audit["kind"] != FINE), codes > 0
     open_still = ~decided | (codes == UNSURE)  # of these the given label stays
     doubt = audit.doubt
     return {

@@ -3,13 +3,11 @@
 
 const POLL = 1000; // milliseconds between two looks at what other tabs decided
 const AHEAD = 4; // rows fetched before they are shown
-const MARKS = { keep: "✓ kept", accept: "✓ accepted", relabel: "✎", exclude: "✕ excluded", unsure: "? unsure" };
-const BEFORE = { keep: "✓ kept before", accept: "✓ accepted before", relabel: "✎ relabeled before" };
-const KIND_WORDS = { out_of_scope: "out of scope" };
 
 let table, codes, labels, shown = [], at = 0, revision = 0, view = "one";
 let listed = []; // classes as the keys 1-9 have them
 let grid;
+const asked = new Map(); // row -> what was asked of the server and is not answered yet: { code, label }
 
 start().catch((error) => trouble(error.message));
 
@@ -31,11 +29,15 @@ async function start() {
 }
 
 // Whether somebody should look at a row: decisions of an earlier round hold, unless they are asked again.
-const isOpen = (row) => codes[row] === 0 && (table.again || !table.before[row]);
+const isOpen = (row) => codes[row] === 0 && !asked.has(row) && (table.again || !table.before[row]);
 
 // ---- what is decided ------------------------------------------------------------------------------------------
 
-// Take in what the server says. What is decided here and on its way there is newer.
+// What holds for a row: what was asked last, until the server says what that comes to.
+const stateOf = (row) => asked.get(row) ?? { code: codes[row], label: labels[row] };
+const classOf = (row) => table.choices[stateOf(row).code || table.before[row]] || "undecided";
+
+// Take in what the server says: it alone knows which decision a chosen class is.
 function learn(state) {
   revision = state.revision;
   for (const [row, code, label] of state.rows) [codes[row], labels[row]] = [code, label];
@@ -68,11 +70,12 @@ async function decide(choice, label = null) {
   if (source.readOnly) return say("This is a read-only copy.");
   const rows = view === "grid" ? grid.chosen() : shown.slice(at, at + 1);
   if (!rows.length) return;
-  for (const row of rows) [codes[row], labels[row]] = outcome(row, choice, label);
-  say(rows.length > 1 ? `${rows.length} labels: ${words(rows[0], choice, label)}` : words(rows[0]));
-  const sent = deliver("api/decisions", () => ({ rows, choice, label, since: revision }));
+  const wish = { code: table.choices.indexOf(choice), label };
+  for (const row of rows) asked.set(row, wish);
+  say(rows.length > 1 ? `${rows.length} labels: ${words(rows[0])}` : words(rows[0]));
+  const sent = deliver("api/decisions", () => ({ rows, choice, label, since: revision }), wish);
   if (view === "grid") grid.advance(); else next();
-  await sent;
+  if (await sent && rows.length === 1 && !source.waiting()) say(words(rows[0]));
 }
 
 async function undo() {
@@ -84,33 +87,29 @@ async function undo() {
   if (view === "one" && answer.rows.length) goTo(answer.done);
 }
 
-async function deliver(path, body) {
+async function deliver(path, body, wish = null) {
   try {
     const answer = await source.send(path, body, (count) => trouble(away(count)));
-    if (!source.waiting()) learn(answer); // the answer to the last one tells of all
+    settle(wish);
+    learn(answer);
     calm();
     return answer;
   } catch (error) {
     trouble(error.saved ? error.message : `Not saved: ${error.message}`, true);
-    codes.fill(0);
-    labels = table.given.slice();
-    learn(await source.state(0));
+    settle(wish);
+    learn(await source.state(revision));
   }
 }
 
-// As the server will have it: a label that is the given or the suggested one is kept or accepted.
-function outcome(row, choice, label) {
-  const code = (name) => table.choices.indexOf(name);
-  if (choice === "accept") label = table.suggested[row];
-  if (label === null) return [code(choice), table.given[row]];
-  const name = label === table.given[row] ? "keep" : label === table.suggested[row] ? "accept" : "relabel";
-  return [code(name), label];
+// The server has answered: rows of which something else was asked since keep waiting.
+function settle(wish) {
+  for (const [row, each] of asked) if (each === wish) asked.delete(row);
 }
 
-function words(row, choice = table.choices[codes[row]], label = labels[row]) {
-  const name = label === null ? "" : table.classes[label];
-  if (choice === "relabel") return `✎ ${name}`;
-  return MARKS[choice] ?? BEFORE[table.choices[table.before[row]]] ?? "undecided";
+function words(row) {
+  const { code, label } = stateOf(row);
+  const text = code || !table.before[row] ? table.choice_words[code] : table.before_words[table.before[row]];
+  return text.replace("{label}", () => table.classes[label]);
 }
 
 // ---- one by one ---------------------------------------------------------------------------------------------
@@ -155,7 +154,7 @@ async function drawOne() {
   if (row === undefined) { drawn = -1; return; }
   const [given, suggested] = [table.given[row], table.suggested[row]];
   $("now").textContent = words(row);
-  $("now").className = table.choices[codes[row] || table.before[row]] || "undecided";
+  $("now").className = classOf(row);
   if (drawn === row) return;
   drawn = row;
   picture($("picture"), source.picture(row, "large"), `given ${table.classes[given]}, suggested ${table.classes[suggested]}`);
@@ -166,7 +165,7 @@ async function drawOne() {
   $("suggested-share").textContent = percent(table.confidence[row]);
   $("search").value = "";
   const kind = table.kinds[table.kind[row]];
-  $("kind").textContent = KIND_WORDS[kind] ?? kind;
+  $("kind").textContent = table.kind_words[table.kind[row]];
   $("kind").className = `kind ${kind}`;
   try {
     const known = await source.detail(row);
@@ -186,11 +185,7 @@ function drawDetail(row, known) {
   $("against").textContent = (known.against.length
     ? `Against the given label: ${known.against.join(" and ")} of ${networks} network${networks > 1 ? "s" : ""}. `
     : "No network is against the given label. ")
-    + `Chance that it is right: ${percent(known.p_clean)}. ${{
-      in_sample: "The suggestion comes from networks that learned from this label.",
-      set_aside: "The networks had set this label aside.",
-      out_of_sample: "The networks learned from no label.",
-    }[known.suggestion] ?? ""}`;
+    + `Chance that it is right: ${percent(known.p_clean)}. ${known.origin}`;
   $("neighbors").replaceChildren(...known.neighbors.map((near) => neighbor(near, given)));
   $("losses").replaceChildren(drawLosses(known.epochs, known.losses));
   drawChoices(row, known.classes);
@@ -221,11 +216,11 @@ function drawChoices(row, classes) {
 function fillCell(cell, row) {
   const [given, suggested] = [table.classes[table.given[row]], table.classes[table.suggested[row]]];
   const names = given === suggested ? `${given} (no other)` : `${given} → ${suggested}`;
-  const decided = codes[row] || table.before[row] ? words(row) : "";
+  const decided = stateOf(row).code || table.before[row] ? words(row) : "";
   cell.children[1].textContent = names;
   cell.children[2].textContent = decided;
   cell.children[1].title = names;
-  cell.children[2].className = `badge ${table.choices[codes[row] || table.before[row]]}`;
+  cell.children[2].className = `badge ${classOf(row)}`;
   cell.setAttribute("aria-label", `given ${given}, suggested ${suggested}, ${decided || "undecided"}`);
 }
 
@@ -264,10 +259,10 @@ function setView(wanted) {
 // ---- filters and the address ----------------------------------------------------------------------------------
 
 function fillFilters() {
-  const options = (names, any, value) => [element("option", { value: "", textContent: any }),
-    ...names.map((name, place) => element("option", { value: value(name, place), textContent: KIND_WORDS[name] ?? name }))];
-  for (const id of ["f-given", "f-suggested"]) $(id).append(...options(table.classes, "any", (name) => name));
-  $("f-kind").append(...options(table.kinds, "any", (name) => name));
+  const options = (names, words) => [element("option", { value: "", textContent: "any" }),
+    ...names.map((name, place) => element("option", { value: name, textContent: words[place] }))];
+  for (const id of ["f-given", "f-suggested"]) $(id).append(...options(table.classes, table.classes));
+  $("f-kind").append(...options(table.kinds, table.kind_words));
 }
 
 const FIELDS = { given: "f-given", suggested: "f-suggested", kind: "f-kind", low: "f-low", high: "f-high" };
@@ -344,7 +339,7 @@ function drawProgress(now) {
 function drawPairs() {
   const counts = new Map();
   for (const row of table.order) {
-    if (table.before[row] || table.given[row] === table.suggested[row] || table.kinds[table.kind[row]] === "fine") continue;
+    if (table.before[row] || table.given[row] === table.suggested[row] || table.kind[row] === table.fine) continue;
     const pair = `${table.given[row]},${table.suggested[row]}`;
     counts.set(pair, (counts.get(pair) ?? 0) + 1);
   }
