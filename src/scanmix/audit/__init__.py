@@ -1,4 +1,4 @@
-"""Which labels are wrong, what they should be, and how far to believe either."""
+"""The audit: which labels are probably wrong, which class they should have, and how certain that is."""
 
 from scanmix.audit.columns import COLUMNS, Column
 from scanmix.audit.evidence import Evidence, collect
