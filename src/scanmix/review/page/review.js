@@ -1,13 +1,13 @@
 "use strict";
-// The page itself: which row is shown, what a key does, what the numbers at the side say.
+// The page itself: which row is shown, what the keys do, and the numbers at the side.
 
-const POLL = 1000; // milliseconds between two looks at what other tabs decided
-const AHEAD = 4; // rows fetched before they are shown
+const POLL = 1000; // milliseconds between requests for decisions of other tabs
+const AHEAD = 4; // rows fetched ahead of the one shown
 
 let table, codes, labels, shown = [], at = 0, revision = 0, view = "one";
-let listed = []; // classes as the keys 1-9 have them
+let listed = []; // classes in the order of the keys 1-9
 let grid;
-const asked = new Map(); // row -> what was asked of the server and is not answered yet: { code, label }
+const pending = new Map(); // row -> choice that the server has not answered yet: { code, label }
 
 start().catch((error) => trouble(error.message));
 
@@ -21,24 +21,24 @@ async function start() {
   if (source.readOnly) trouble(`A read-only copy: the ${table.order.length} most doubtful labels.`);
   fillFilters();
   grid = makeGrid({ scroller: $("scroller"), sheet: $("sheet"), fill: fillCell, onPick: picked });
-  learn(await source.state(0));
+  applyState(await source.state(0));
   drawPairs();
   listen();
   readHash();
   if (!source.readOnly) setInterval(poll, POLL);
 }
 
-// Whether somebody should look at a row: decisions of an earlier round hold, unless they are asked again.
-const isOpen = (row) => codes[row] === 0 && !asked.has(row) && (table.again || !table.before[row]);
+// Whether a row is still to be decided. Decisions of an earlier round hold unless the review was started with --again.
+const isOpen = (row) => codes[row] === 0 && !pending.has(row) && (table.again || !table.before[row]);
 
-// ---- what is decided ------------------------------------------------------------------------------------------
+// ---- decisions ------------------------------------------------------------------------------------------
 
-// What holds for a row: what was asked last, until the server says what that comes to.
-const stateOf = (row) => asked.get(row) ?? { code: codes[row], label: labels[row] };
+// The state of a row: the choice that was sent last, until the server answers which decision it is.
+const stateOf = (row) => pending.get(row) ?? { code: codes[row], label: labels[row] };
 const classOf = (row) => table.choices[stateOf(row).code || table.before[row]] || "undecided";
 
-// Take in what the server says: it alone knows which decision a chosen class is.
-function learn(state) {
+// Apply the state that the server sends. Only the server knows which decision a chosen class means.
+function applyState(state) {
   revision = state.revision;
   for (const [row, code, label] of state.rows) [codes[row], labels[row]] = [code, label];
   drawProgress(state.progress);
@@ -52,7 +52,7 @@ async function poll() {
   try {
     const state = await source.state(revision);
     if (!source.waiting() && state.revision >= revision) {
-      if (state.revision > revision) learn(state);
+      if (state.revision > revision) applyState(state);
       calm();
     }
   } catch (error) {
@@ -70,10 +70,10 @@ async function decide(choice, label = null) {
   if (source.readOnly) return say("This is a read-only copy.");
   const rows = view === "grid" ? grid.chosen() : shown.slice(at, at + 1);
   if (!rows.length) return;
-  const wish = { code: table.choices.indexOf(choice), label };
-  for (const row of rows) asked.set(row, wish);
+  const request = { code: table.choices.indexOf(choice), label };
+  for (const row of rows) pending.set(row, request);
   say(rows.length > 1 ? `${rows.length} labels: ${words(rows[0])}` : words(rows[0]));
-  const sent = deliver("api/decisions", () => ({ rows, choice, label, since: revision }), wish);
+  const sent = deliver("api/decisions", () => ({ rows, choice, label, since: revision }), request);
   if (view === "grid") grid.advance(); else next();
   if (await sent && rows.length === 1 && !source.waiting()) say(words(rows[0]));
 }
@@ -87,23 +87,23 @@ async function undo() {
   if (view === "one" && answer.rows.length) goTo(answer.done);
 }
 
-async function deliver(path, body, wish = null) {
+async function deliver(path, body, request = null) {
   try {
     const answer = await source.send(path, body, (count) => trouble(away(count)));
-    settle(wish);
-    learn(answer);
+    settle(request);
+    applyState(answer);
     calm();
     return answer;
   } catch (error) {
     trouble(error.saved ? error.message : `Not saved: ${error.message}`, true);
-    settle(wish);
-    learn(await source.state(revision));
+    settle(request);
+    applyState(await source.state(revision));
   }
 }
 
-// The server has answered: rows of which something else was asked since keep waiting.
-function settle(wish) {
-  for (const [row, each] of asked) if (each === wish) asked.delete(row);
+// A request is answered. Rows with a later request stay pending.
+function settle(request) {
+  for (const [row, each] of pending) if (each === request) pending.delete(row);
 }
 
 function words(row) {
@@ -116,13 +116,13 @@ function words(row) {
 
 function next() {
   const undecided = shown.findIndex((row, place) => place > at && isOpen(row));
-  const settled = !table.again && table.before[shown[at + 1]]; // not asked, not even when nothing else is left
+  const settled = !table.again && table.before[shown[at + 1]]; // never moved to, even if nothing else is left
   showAt(undecided >= 0 ? undecided : settled ? at : Math.min(at + 1, shown.length - 1));
 }
 
 function goTo(row) {
   let place = shown.indexOf(row);
-  if (place < 0) { // filtered out: shown all the same, in its place in the order
+  if (place < 0) { // filtered out: put in front of the shown rows
     shown = [row, ...shown];
     place = 0;
   }
@@ -135,7 +135,7 @@ function showAt(place) {
   writeHash();
   for (const row of shown.slice(at + 1, at + 1 + AHEAD)) {
     source.detail(row).catch(() => {});
-    if (!source.readOnly) new Image().src = source.picture(row, "large");
+    if (!source.readOnly) new Image().src = source.image(row, "large");
   }
 }
 
@@ -157,7 +157,7 @@ async function drawOne() {
   $("now").className = classOf(row);
   if (drawn === row) return;
   drawn = row;
-  picture($("picture"), source.picture(row, "large"), `given ${table.classes[given]}, suggested ${table.classes[suggested]}`);
+  setImage($("picture"), source.image(row, "large"), `given ${table.classes[given]}, suggested ${table.classes[suggested]}`);
   $("row-id").textContent = visible(table.id[row]);
   $("row-path").textContent = visible(table.path[row]);
   $("given").textContent = table.classes[given];
@@ -197,7 +197,7 @@ function neighbor(row, given) {
     element("span", { textContent: name }));
   button.classList.toggle("same", table.given[row] === given);
   button.setAttribute("aria-label", `neighbor with given label ${name}`);
-  picture(button.firstChild, source.picture(row, "small"), "");
+  setImage(button.firstChild, source.image(row, "small"), "");
   button.onclick = () => { if (!source.readOnly || row < table.order.length) goTo(row); };
   return element("li", {}, button);
 }
@@ -230,7 +230,7 @@ function picked(row, open) {
   if (open) return setView("one");
   const count = grid ? grid.selectedCount() : 0;
   $("grid-note").textContent = (count ? `${count.toLocaleString("en")} selected: one key decides for all of them. ` : "")
-    + `${shown.length.toLocaleString("en")} pictures, worst first. Click, Shift-click or Ctrl-A to select, double click to look closer.`;
+    + `${shown.length.toLocaleString("en")} images, worst first. Click, Shift-click or Ctrl-A to select, double click to look closer.`;
   $("place").textContent = `${(at + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")} shown`;
   writeHash();
 }
@@ -256,7 +256,7 @@ function setView(wanted) {
   writeHash();
 }
 
-// ---- filters and the address ----------------------------------------------------------------------------------
+// ---- filters, kept in the address ----------------------------------------------------------------------------------
 
 function fillFilters() {
   const options = (names, words) => [element("option", { value: "", textContent: "any" }),
@@ -268,7 +268,7 @@ function fillFilters() {
 const FIELDS = { given: "f-given", suggested: "f-suggested", kind: "f-kind", low: "f-low", high: "f-high" };
 const hasFilter = () => $("f-undecided").checked || Object.values(FIELDS).some((id) => $(id).value !== "");
 
-// The list stays as it is while one decides, so that going back and undo find what was there.
+// The list does not change while decisions are made, so that going back and undo find the same rows.
 function applyFilters(row) {
   const place = (names, id) => ($(id).value === "" ? -1 : names.indexOf($(id).value));
   const [given, suggested] = [place(table.classes, "f-given"), place(table.classes, "f-suggested")];
@@ -284,7 +284,7 @@ function applyFilters(row) {
   setView(view);
 }
 
-// Not at once: browsers allow only so many changes of the address in a while.
+// Delayed, since browsers limit how often the address may change.
 let hashTimer = 0;
 function writeHash() {
   clearTimeout(hashTimer);
@@ -355,7 +355,7 @@ function drawPairs() {
 
 function say(sentence) { $("said").textContent = sentence; }
 
-let lasting = false; // a refusal stays until the next decision
+let lasting = false; // whether the banner stays until the next decision
 function trouble(sentence, stays = false) {
   lasting = stays;
   $("banner").textContent = visible(sentence);
@@ -388,10 +388,10 @@ function onKey(event) {
     if (key === "z") { event.preventDefault(); undo(); }
     return;
   }
-  if ((key === "enter" || key === " ") && event.target.closest("button")) return; // a button in focus is pressed
+  if ((key === "enter" || key === " ") && event.target.closest("button")) return; // the focused button is pressed instead
   if (key === " " && view === "grid") { event.preventDefault(); grid.toggle(); return; }
   const act = KEYS[key];
-  if (event.repeat && act && !key.startsWith("arrow")) return; // a key held down is no second decision
+  if (event.repeat && act && !key.startsWith("arrow")) return; // holding a key down decides once
   if (act) { event.preventDefault(); lasting = false; act(); return; }
   if (/^[1-9]$/.test(key) && !event.repeat && listed[key - 1] !== undefined) decide("relabel", listed[key - 1]);
 }
