@@ -157,7 +157,7 @@ def test_data_from_memory_leaves_one_sentence_in_place_of_the_pictures(tmp_path:
     examples = scanmix.Examples(images=pixels, labels=torch.arange(24) % 2, class_names=("a", "b"), ids=names)
     scanmix.train(examples, method="cross_entropy", out=tmp_path / "run", epochs=2, network=SMALL)
     page = page_of(tmp_path / "run")
-    assert "No pictures: the data of" in page.text and "came from memory" in page.text
+    assert "No images: the data of" in page.text and "came from memory" in page.text
     assert "No command line makes this run again" in page.text
     assert "no test images" in page.text
     assert page.count("card") == page.count("ids") == 24 and "img" not in dict(page.tags)  # told apart by their ids
