@@ -56,13 +56,13 @@ class Evidence:
     """Examples that a person left out before the training."""
 
 
-def collect(seen: Outputs, examples: Examples) -> Evidence:
+def collect(outputs: Outputs, examples: Examples) -> Evidence:
     """Return the evidence of a model's outputs for its own training data. Shape: outputs for N examples."""
-    neighbors, similarity = neighborhood(seen.features)
+    neighbors, similarity = neighborhood(outputs.features)
     return Evidence(
         labels=examples.labels.cpu(),
-        probs=seen.logits.softmax(2).mean(0).half(),
-        predictions=seen.logits.argmax(2),
+        probs=outputs.logits.softmax(2).mean(0).half(),
+        predictions=outputs.logits.argmax(2),
         class_names=examples.class_names,
         ids=examples.ids,
         paths=examples.paths,

@@ -81,8 +81,8 @@ def _show_end(page: Review) -> None:
     if now["before"]:
         again = f"; {now['again_same']} of {now['again_seen']} were decided the same again" if now["again_seen"] else ""
         say(
-            f"{now['before']} of them were before this run; the audit still holds {now['before_doubted']} of these for "
-            f"wrong{again}."
+            f"{now['before']} of them were before this run; the audit still says that {now['before_doubted']} of these "
+            f"are wrong{again}."
         )
 
 

@@ -38,9 +38,9 @@ class RunFindings:
     audit: Audit | None
     no_audit: str
     """Why there is no audit; empty if there is one."""
-    pictures: Sequence[str] | Tensor | None
+    images: Sequence[str] | Tensor | None
     """N image files, or pixels (N, channels, H, W) uint8; None without an audit, and for vectors."""
-    no_pictures: str
+    no_images: str
     """Why there are no images although the run is one on images; else empty."""
     test: dict[str, Any] | None
     """Results of `evaluate_run` on the test data."""
@@ -83,13 +83,13 @@ def collect_findings(folder: str | Path, bar: Bar) -> RunFindings:
     snapshots = load_dynamics(folder, len(run.metrics))
     bar.advance(note="labels")
     labels: Evidence | Examples | None = None
-    audit, no_audit, pictures, no_pictures = None, "", None, ""
+    audit, no_audit, images, no_images = None, "", None, ""
     try:
         if not run.finished:
             labels = run.training_data()  # losses of right and wrong labels are shown before there is an audit
         labels = evidence = run.evidence()
         audit = score_labels(evidence)
-        pictures, no_pictures = _pictures(run, evidence)
+        images, no_images = _images(run, evidence)
     except UserError as error:
         no_audit = str(error)
     bar.advance(note="test images")
@@ -102,8 +102,8 @@ def collect_findings(folder: str | Path, bar: Bar) -> RunFindings:
     rounds, no_rounds = (None, "") if audit is None or "decided" not in audit else _rounds(folder, audit)
     return RunFindings(
         run=run, folder=folder, versions=read_toml(folder / "run.toml").get("versions", {}), toml=text,
-        snapshots=snapshots, labels=labels, audit=audit, no_audit=no_audit, pictures=pictures,
-        no_pictures=no_pictures, test=test, no_test=no_test, rounds=rounds,
+        snapshots=snapshots, labels=labels, audit=audit, no_audit=no_audit, images=images,
+        no_images=no_images, test=test, no_test=no_test, rounds=rounds,
         no_rounds=no_rounds,
     )  # fmt: skip
 
@@ -119,7 +119,7 @@ def _rounds(folder: Path, audit: Audit) -> tuple[Mapping[str, int] | None, str]:
         return None, str(error)
 
 
-def _pictures(run: Run, evidence: Evidence) -> tuple[Sequence[str] | Tensor | None, str]:
+def _images(run: Run, evidence: Evidence) -> tuple[Sequence[str] | Tensor | None, str]:
     """Return the images, or why there are none; of vectors neither."""
     if run.model.kind == "vector":
         return None, ""

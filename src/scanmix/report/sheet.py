@@ -63,9 +63,9 @@ class Card(NamedTuple):
 def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
     """Return cards of the most doubtful labels that nobody has decided; none without an audit.
 
-    Cards have no images if `found.pictures` is None.
+    Cards have no images if `found.images` is None.
     """
-    audit, images, truth = found.audit, found.pictures, found.truth
+    audit, images, truth = found.audit, found.images, found.truth
     if audit is None:
         return []
     cards = []

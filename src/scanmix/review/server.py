@@ -34,7 +34,7 @@ HOST = "127.0.0.1"
 LOCK = "review.lock"
 """File that keeps a second server, and so a second writer, away from a run."""
 PAGE = Path(__file__).parent / "page"
-FILES = ("index.html", "review.css", "source.js", "draw.js", "grid.js", "review.js")
+FILES = ("index.html", "review.css", "source.js", "draw.js", "grid.js", "filters.js", "progress.js", "review.js")
 """Files of `PAGE` that are served; no others are."""
 LARGEST_BODY = 1 << 20
 """Most bytes of a request: enough for a decision about some hundred thousand labels."""
@@ -102,16 +102,16 @@ def make_app(review: Review, token: str) -> ASGIApp:
         return Response(image.content, media_type=image.media_type, headers={"Cache-Control": caching})
 
     async def decide(request: Request) -> Response:
-        def work(asked: DecisionRequest) -> dict[str, Any]:
-            rows = review.decisions.decide(asked.rows, asked.choice, asked.label)
-            return {"done": rows[0], **review.state(asked.since)}
+        def work(body: DecisionRequest) -> dict[str, Any]:
+            rows = review.decisions.decide(body.rows, body.choice, body.label)
+            return {"done": rows[0], **review.state(body.since)}
 
         return await _answer(request, DecisionRequest, work)
 
     async def undo(request: Request) -> Response:
-        def work(asked: UndoRequest) -> dict[str, Any]:
+        def work(body: UndoRequest) -> dict[str, Any]:
             rows = review.decisions.undo()
-            return {"done": rows[0] if rows else None, **review.state(asked.since)}
+            return {"done": rows[0] if rows else None, **review.state(body.since)}
 
         return await _answer(request, UndoRequest, work)
 
@@ -209,11 +209,11 @@ async def _answer(request: Request, kind: type[Body], work: Callable[[Body], dic
         work: takes the body and returns the answer.
     """
     try:
-        body = await _body(request)
-        if body is None:
+        content = await _body(request)
+        if content is None:
             return _json({"error": f"that is more than {LARGEST_BODY} bytes; decide for fewer labels at once"}, 413)
-        asked = pydantic.TypeAdapter(kind).validate_json(body, strict=True)
-        return _json(await run_in_threadpool(work, asked))
+        body = pydantic.TypeAdapter(kind).validate_json(content, strict=True)
+        return _json(await run_in_threadpool(work, body))
     except ClientDisconnect:  # there is nobody to answer
         return Response(status_code=400)
     except pydantic.ValidationError as error:

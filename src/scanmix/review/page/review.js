@@ -1,5 +1,5 @@
 "use strict";
-// The page itself: which row is shown, what the keys do, and the numbers at the side.
+// The page itself: decisions, the view of one row, the grid of rows, and what the keys do.
 
 const POLL = 1000; // milliseconds between requests for decisions of other tabs
 const AHEAD = 4; // rows fetched ahead of the one shown
@@ -90,8 +90,10 @@ async function undo() {
 async function deliver(path, body, request = null) {
   try {
     const answer = await source.send(path, body, (count) => trouble(away(count)));
-    settle(request);
-    applyState(answer);
+    if (!source.waiting()) { // the answer to the last request tells of all
+      settle(request);
+      applyState(answer);
+    }
     calm();
     return answer;
   } catch (error) {
@@ -101,9 +103,9 @@ async function deliver(path, body, request = null) {
   }
 }
 
-// A request is answered. Rows with a later request stay pending.
+// A request is answered. While others wait, their rows stay pending.
 function settle(request) {
-  for (const [row, each] of pending) if (each === request) pending.delete(row);
+  for (const [row, each] of pending) if (each === request || !source.waiting()) pending.delete(row);
 }
 
 function words(row) {
@@ -255,113 +257,6 @@ function setView(wanted) {
   if (view === "grid") { drawPalette(); grid.show(shown, row); if (!shown.length) redraw(); $("scroller").focus(); } else { document.activeElement?.blur(); showAt(at); }
   writeHash();
 }
-
-// ---- filters, kept in the address ----------------------------------------------------------------------------------
-
-function fillFilters() {
-  const options = (names, words) => [element("option", { value: "", textContent: "any" }),
-    ...names.map((name, place) => element("option", { value: name, textContent: words[place] }))];
-  for (const id of ["f-given", "f-suggested"]) $(id).append(...options(table.classes, table.classes));
-  $("f-kind").append(...options(table.kinds, table.kind_words));
-}
-
-const FIELDS = { given: "f-given", suggested: "f-suggested", kind: "f-kind", low: "f-low", high: "f-high" };
-const hasFilter = () => $("f-undecided").checked || Object.values(FIELDS).some((id) => $(id).value !== "");
-
-// The list does not change while decisions are made, so that going back and undo find the same rows.
-function applyFilters(row) {
-  const place = (names, id) => ($(id).value === "" ? -1 : names.indexOf($(id).value));
-  const [given, suggested] = [place(table.classes, "f-given"), place(table.classes, "f-suggested")];
-  const kind = place(table.kinds, "f-kind");
-  const [low, high] = [Number($("f-low").value || 0), Number($("f-high").value || 1)];
-  shown = table.order.filter((each) => (given < 0 || table.given[each] === given)
-    && (suggested < 0 || table.suggested[each] === suggested)
-    && (kind < 0 || table.kind[each] === kind)
-    && table.score[each] >= low && table.score[each] <= high
-    && (!$("f-undecided").checked || isOpen(each)));
-  const wanted = shown.indexOf(row);
-  at = wanted < 0 ? Math.max(0, shown.findIndex(isOpen)) : wanted;
-  setView(view);
-}
-
-// Delayed, since browsers limit how often the address may change.
-let hashTimer = 0;
-function writeHash() {
-  clearTimeout(hashTimer);
-  hashTimer = setTimeout(writeHashNow, 150);
-}
-
-function writeHashNow() {
-  const parts = new URLSearchParams();
-  if (view === "grid") parts.set("view", "grid");
-  for (const [name, id] of Object.entries(FIELDS)) if ($(id).value !== "") parts.set(name, $(id).value);
-  if ($("f-undecided").checked) parts.set("undecided", "1");
-  if (shown.length) parts.set("id", table.id[shown[at]]);
-  history.replaceState(null, "", `#${parts}`);
-}
-
-function readHash() {
-  const parts = new URLSearchParams(location.hash.slice(1));
-  for (const [name, id] of Object.entries(FIELDS)) $(id).value = parts.get(name) ?? "";
-  $("f-undecided").checked = parts.has("undecided");
-  view = parts.get("view") === "grid" ? "grid" : "one";
-  const row = parts.has("id") ? table.id.indexOf(parts.get("id")) : -1;
-  applyFilters(row);
-}
-
-// ---- at the side ----------------------------------------------------------------------------------------------
-
-function drawProgress(now) {
-  $("bar").value = now.to_decide ? now.decided / now.to_decide : 1;
-  const entries = [
-    ["Decided", `${now.decided} of ${now.to_decide}`,
-      `to look at: labels in doubt for any reason, and ${now.spots} spot checks; ${now.all_decided} of all ${now.labels} labels are decided`],
-    ["Precision so far", now.looked ? percent(now.found / now.looked) : "–",
-      `${now.found} of ${now.looked} looked at were wrong: accepted or relabeled`],
-    ["Wrong labels left", `≈ ${Math.round(now.expected_left)}`,
-      `expected among the undecided: each label counts by its chance to be wrong; ${Math.round(now.expected_first)} at the start, ` +
-      `when ${now.look_wrong} were more likely wrong than right`],
-    ["Excluded", now.excluded, `left out of training${now.before_excluded ? `; ${now.before_excluded} more in earlier rounds` : ""}`],
-    ["Spot checks", now.spots_seen ? `${now.spots_kept} of ${now.spots_seen} kept` : `0 of ${now.spots} seen`,
-      `one in ${now.spot_every} is a label the audit is sure of, unmarked: it measures you and the score`],
-  ];
-  if (now.before) {
-    entries.push(["Decided before", now.before,
-      `in earlier rounds, and believed; the audit still holds ${now.before_doubted} of them for wrong`]);
-    entries.push(["Decided the same again", now.again_seen ? `${now.again_same} of ${now.again_seen}` : "–",
-      table.again ? "kept when asked once more" : "scanmix review RUN --again asks once more"]);
-  }
-  $("numbers").replaceChildren(...entries.map(([name, value, note]) => element("div", {},
-    element("dt", { textContent: name }),
-    element("dd", {}, element("strong", { textContent: value }), element("span", { className: "quiet", textContent: note })))));
-}
-
-function drawPairs() {
-  const counts = new Map();
-  for (const row of table.order) {
-    if (table.before[row] || table.given[row] === table.suggested[row] || table.kind[row] === table.fine) continue;
-    const pair = `${table.given[row]},${table.suggested[row]}`;
-    counts.set(pair, (counts.get(pair) ?? 0) + 1);
-  }
-  const most = [...counts].sort((one, other) => other[1] - one[1]).slice(0, 8);
-  $("pairs").replaceChildren(...most.map(([pair, count]) => {
-    const [given, suggested] = pair.split(",").map((label) => table.classes[label]);
-    const button = element("button", { type: "button" }, element("span", { textContent: `${given} → ${suggested}` }),
-      element("span", { className: "quiet", textContent: count }));
-    button.onclick = () => { $("f-given").value = given; $("f-suggested").value = suggested; applyFilters(); };
-    return element("li", {}, button);
-  }));
-}
-
-function say(sentence) { $("said").textContent = sentence; }
-
-let lasting = false; // whether the banner stays until the next decision
-function trouble(sentence, stays = false) {
-  lasting = stays;
-  $("banner").textContent = visible(sentence);
-  $("banner").hidden = false;
-}
-function calm() { if (!lasting) $("banner").hidden = true; }
 
 // ---- keys and clicks ------------------------------------------------------------------------------------------
 
