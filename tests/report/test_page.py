@@ -102,7 +102,7 @@ def test_numbers_are_those_of_the_run(trained: Trained) -> None:
 
 def test_cross_entropy_has_no_clean_set_and_all_the_rest(trained: Trained) -> None:
     page = page_of(trained("cross_entropy"))
-    assert "believes every label, or none" in page.text
+    assert "takes every label as right, or none" in page.text
     assert not any("believed" in figure for figure in page.figures())
     assert page.count("card") == 48
 
@@ -158,7 +158,7 @@ def test_data_from_memory_leaves_one_sentence_in_place_of_the_pictures(tmp_path:
     scanmix.train(examples, method="cross_entropy", out=tmp_path / "run", epochs=2, network=SMALL)
     page = page_of(tmp_path / "run")
     assert "No images: the data of" in page.text and "came from memory" in page.text
-    assert "No command line makes this run again" in page.text
+    assert "No command line can repeat this run" in page.text
     assert "no test images" in page.text
     assert page.count("card") == page.count("ids") == 24 and "img" not in dict(page.tags)  # told apart by their ids
     assert any("Wrong labels among" in figure for figure in page.figures())

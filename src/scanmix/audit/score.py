@@ -130,6 +130,7 @@ def _columns(
     table["suggestion"] = np.array(_origin(evidence), dtype=object)
     if evidence.decided is not None:
         table["decided"] = np.array(DECIDED, dtype=object)[evidence.decided.numpy()]
+    # revisit: a Python loop over N rows, where everything above works on whole columns.
     rows = ({name: column[i] for name, column in table.items()} for i in range(count))
     table["reason"] = np.array([reason(row, copies.get(i, ())) for i, row in enumerate(rows)], dtype=object)
     return table

@@ -214,7 +214,7 @@ def seconds_of(run: Run) -> list[BarSeries]:
                 totals[key[8:]] = totals.get(key[8:], 0.0) + value
     epochs, evaluate = totals.pop("epoch", 0.0), totals.pop("evaluate", 0.0)
     rest = epochs - sum(value for stage, value in totals.items() if stage != "start")
-    order = sorted(totals, key=lambda stage: stage != "start")  # the first epoch writes it down after its own
+    order = sorted(totals, key=lambda stage: stage != "start")  # metrics have "start" after the first epoch
     named = {STAGES.get(stage, stage): totals[stage] for stage in order}
     named |= {"the rest of the epochs": max(rest, 0.0), f"measuring on test {run.settings.kind}s": evaluate}
     whole = sum(named.values())

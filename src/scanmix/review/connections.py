@@ -26,7 +26,7 @@ LARGEST_HEAD = 16384
 RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 
 
-class Hurried(H11Protocol):
+class TimedProtocol(H11Protocol):
     """The HTTP protocol of uvicorn with a time limit for requests, which uvicorn lacks.
 
     If more than `MOST_OPEN` connections are open, the one that has waited longest for its client is closed.
@@ -39,7 +39,7 @@ class Hurried(H11Protocol):
         """Accept a connection and start the time limit of its first request."""
         super().connection_made(transport)
         self._await_request()
-        waiting = [each for each in self.connections if isinstance(each, Hurried) and each.is_waiting]
+        waiting = [each for each in self.connections if isinstance(each, TimedProtocol) and each.is_waiting]
         if len(self.connections) > MOST_OPEN and waiting:
             min(waiting, key=lambda each: each.deadline).transport.abort()
 

@@ -113,6 +113,7 @@ class Decisions:
         self._undoable: list[dict[int, None]] = []  # rows of each change, as ordered sets
         self._lock = threading.Lock()
         self._replay()
+        # N lines of text in memory, so that a change formats its own rows only.
         self._csv = [self._csv_line(row) for row in range(len(self.given))]
         self._left_out = [csv_line((*row, row[-1], "exclude")) for row in audit.excluded]
 

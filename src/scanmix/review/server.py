@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from scanmix.audit import Audit
 from scanmix.config import STRICT, UserError
 from scanmix.files import CannotWrite
-from scanmix.review.connections import LARGEST_HEAD, Hurried, with_headers
+from scanmix.review.connections import LARGEST_HEAD, TimedProtocol, with_headers
 from scanmix.review.decisions import MOST, Decisions, OnlyInLog
 from scanmix.review.rows import Queue, detail, progress, table
 from scanmix.review.thumbnails import SIDES, Thumbnails
@@ -77,6 +77,7 @@ class UndoRequest:
 
 def make_app(review: Review, token: str) -> ASGIApp:
     """Return the page as an ASGI application; every address starts with the token."""
+    # One answer, made once and kept: its memory grows with N, but every tab asks for it only once.
     everything = _json({"title": review.title, **table(review.audit, review.queue)})
 
     def send_file(request: Request) -> Response:
@@ -131,7 +132,7 @@ def make_app(review: Review, token: str) -> ASGIApp:
 def configured(review: Review, token: str) -> uvicorn.Config:
     """Return the settings of the server."""
     return uvicorn.Config(
-        make_app(review, token), http=Hurried, ws="none", log_level="error", lifespan="off", server_header=False,
+        make_app(review, token), http=TimedProtocol, ws="none", log_level="error", lifespan="off", server_header=False,
         timeout_graceful_shutdown=10, h11_max_incomplete_event_size=LARGEST_HEAD,
     )  # fmt: skip
 

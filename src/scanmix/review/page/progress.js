@@ -45,10 +45,10 @@ function drawPairs() {
 
 function say(sentence) { $("said").textContent = sentence; }
 
-let lasting = false; // whether the banner stays until the next decision
-function trouble(sentence, stays = false) {
-  lasting = stays;
+let staysVisible = false; // whether the banner stays until the next decision
+function showProblem(sentence, stays = false) {
+  staysVisible = stays;
   $("banner").textContent = visible(sentence);
   $("banner").hidden = false;
 }
-function calm() { if (!lasting) $("banner").hidden = true; }
+function hideProblem() { if (!staysVisible) $("banner").hidden = true; }

@@ -9,7 +9,7 @@ let listed = []; // classes in the order of the keys 1-9
 let grid;
 const pending = new Map(); // row -> choice that the server has not answered yet: { code, label }
 
-start().catch((error) => trouble(error.message));
+start().catch((error) => showProblem(error.message));
 
 async function start() {
   table = await source.table();
@@ -18,7 +18,7 @@ async function start() {
   labels = table.given.slice();
   $("title").textContent = document.title = `Review of ${visible(table.title)}`;
   document.body.classList.toggle("read-only", source.readOnly);
-  if (source.readOnly) trouble(`A read-only copy: the ${table.order.length} most doubtful labels.`);
+  if (source.readOnly) showProblem(`A read-only copy: the ${table.order.length} most doubtful labels.`);
   fillFilters();
   grid = makeGrid({ scroller: $("scroller"), sheet: $("sheet"), fill: fillCell, onPick: picked });
   applyState(await source.state(0));
@@ -53,16 +53,16 @@ async function poll() {
     const state = await source.state(revision);
     if (!source.waiting() && state.revision >= revision) {
       if (state.revision > revision) applyState(state);
-      calm();
+      hideProblem();
     }
   } catch (error) {
-    trouble(error.refused ? error.message : away(0));
+    showProblem(error.refused ? error.message : unanswered(0));
   } finally {
     polling = false;
   }
 }
 
-const away = (count) => "The server does not answer. " + (count
+const unanswered = (count) => "The server does not answer. " + (count
   ? `${count} decision${count > 1 ? "s" : ""} not saved yet; keep this page open and start scanmix review again.`
   : "What was decided is saved.");
 
@@ -89,15 +89,15 @@ async function undo() {
 
 async function deliver(path, body, request = null) {
   try {
-    const answer = await source.send(path, body, (count) => trouble(away(count)));
+    const answer = await source.send(path, body, (count) => showProblem(unanswered(count)));
     if (!source.waiting()) { // the answer to the last request tells of all
       settle(request);
       applyState(answer);
     }
-    calm();
+    hideProblem();
     return answer;
   } catch (error) {
-    trouble(error.saved ? error.message : `Not saved: ${error.message}`, true);
+    showProblem(error.saved ? error.message : `Not saved: ${error.message}`, true);
     settle(request);
     applyState(await source.state(revision));
   }
@@ -174,7 +174,7 @@ async function drawOne() {
     if (drawn === row) drawDetail(row, known);
   } catch (error) {
     if (drawn === row) drawn = -1;
-    trouble(error.refused ? error.message : away(0));
+    showProblem(error.refused ? error.message : unanswered(0));
   }
 }
 
@@ -287,7 +287,7 @@ function onKey(event) {
   if (key === " " && view === "grid") { event.preventDefault(); grid.toggle(); return; }
   const act = KEYS[key];
   if (event.repeat && act && !key.startsWith("arrow")) return; // holding a key down decides once
-  if (act) { event.preventDefault(); lasting = false; act(); return; }
+  if (act) { event.preventDefault(); staysVisible = false; act(); return; }
   if (/^[1-9]$/.test(key) && !event.repeat && listed[key - 1] !== undefined) decide("relabel", listed[key - 1]);
 }
 

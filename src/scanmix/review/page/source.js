@@ -22,7 +22,7 @@ const source = (() => {
     }
 
     // Requests are sent one after the other, in the order of the keys. If the server does not answer, they are retried.
-    function send(path, body, onTrouble) {
+    function send(path, body, onProblem) {
       waiting += 1;
       const work = async () => {
         for (;;) {
@@ -30,7 +30,7 @@ const source = (() => {
             return await ask(path, body());
           } catch (error) {
             if (error.refused) throw error;
-            onTrouble(waiting);
+            onProblem(waiting);
             await new Promise((resolve) => setTimeout(resolve, 1000));
           }
         }
