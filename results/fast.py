@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from scanmix.files import atomic_write
+from scanmix.files.markdown import wrapped
 
 DATA: dict[str, dict[str, Any]] = {"digits": {}, "fashion-mnist": {"per_class": 500, "limit_test": 2000}}
 NOISES = (0.2, 0.5, 0.8, 0.9)
@@ -106,17 +107,19 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     """Return the page: a table for each data set."""
     parts = [
         "# Fast recipes",
-        "Written by `python -m results.fast`: ScanMix by its default recipe, by the same with "
-        '`second_peer = "average"`, and by its fast recipe (`--recipe digits/fast/scanmix`). Accuracy after the last '
-        "epoch in percent, and seconds of the processor on one thread: mean ± standard deviation over seeds "
-        f"{', '.join(map(str, SEEDS))}. The label-free stages are the same for all and kept; each run found them in "
-        "the cache, and their seconds stand apart.",
+        wrapped(
+            "`python -m results.fast` writes this page. It trains ScanMix by its default recipe, by the same recipe "
+            'with `second_peer = "average"`, and by its fast recipe (`--recipe digits/fast/scanmix`). The tables have '
+            "the accuracy after the last epoch in percent, and the CPU seconds on one thread. The numbers are mean ± "
+            f"standard deviation over seeds {', '.join(map(str, SEEDS))}. The self-supervised stages are the same for "
+            "all runs. Each run found them in the cache, and their seconds are given separately."
+        ),
     ]
     for data in DATA:
         known = [row for row in rows if row["data"] == data]
         free = [row["seconds"] for row in known if row["way"] == "label-free"]
         if free:
-            parts += [f"## {data}", f"Label-free stages: {_spread(free)} s.", _table(known)]
+            parts += [f"## {data}", f"Self-supervised stages: {_spread(free)} s.", _table(known)]
     return "\n\n".join(parts) + "\n"
 
 

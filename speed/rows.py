@@ -14,11 +14,14 @@ from rich.table import Table
 from scanmix.files import atomic_write
 from speed.timing import Timing
 
-HEADINGS = ("what", "scanmix", "yardstick", "its seconds", "times as fast", "note")
-ABOUT = """Seconds are the least of the repeats, with how much longer the worst took. "Times as fast" is the yardstick's
-seconds over scanmix's, least over least; in brackets the least and the largest of the repeats, which were taken in
-turns; after `cpu` the same ratio of processor time, which means more where other programs ran. A floor or a library is
-matched at 1.0; below that it is faster. The CSV beside this page holds the seconds of every repeat."""
+HEADINGS = ("what", "scanmix", "baseline", "its seconds", "times as fast", "note")
+ABOUT = """- **Seconds** are the fastest of the repeats. The percentage says how much longer the slowest repeat took.
+- **Times as fast** is the fastest time of the baseline divided by the fastest time of scanmix. The brackets have the
+  smallest and the largest ratio of the repeats, which alternated between the two. After `cpu` is the same ratio of CPU
+  time. It is more reliable if other programs ran at the same time.
+- **1.0** means as fast as the baseline, and less means slower. The baselines "operations at the best rate" and "each
+  convolution alone" are lower bounds of the time.
+- **The CSV** beside this page has the seconds of every repeat."""
 
 
 @dataclass(frozen=True)

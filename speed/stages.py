@@ -18,14 +18,12 @@ EVERY = 0.001
 """Seconds between two looks."""
 REST = "Python and the rest"
 STAGES = {
-    "scanmix/data/views.py": "views",
-    "scanmix/data/augmentations.py": "views",
-    "scanmix/data/distortions.py": "views",
-    "scanmix/data/looks.py": "views",
+    "scanmix/data/views": "views",
     "scanmix/blocks/divide.py": "mixture",
     "scanmix/blocks/neighbors.py": "neighbors",
     "scanmix/blocks/losses.py": "losses and MixUp",
     "scanmix/blocks/mixmatch.py": "losses and MixUp",
+    "scanmix/methods/steps/mixmatch.py": "losses and MixUp",
     "torch/autograd": "backward",
     "torch/optim": "optimizer",
     "torch/nn/modules": "forward",

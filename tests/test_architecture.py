@@ -6,10 +6,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from scanmix.methods import METHODS
+from scanmix.methods.ssr import SSR
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "scanmix"
@@ -78,7 +82,7 @@ def test_imports_go_down_only() -> None:
         ("helpers.py", ""),
     ],
 )
-def test_the_contract_fails_on_an_arrow_upwards_or_an_unknown_room(tmp_path: Path, file: str, line: str) -> None:
+def test_the_contract_fails_on_an_import_upwards_or_an_unknown_package(tmp_path: Path, file: str, line: str) -> None:
     shutil.copytree(PACKAGE, tmp_path / "scanmix", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "scanmix" / file).open("a") as handle:
         handle.write(f"\n{line}\n")
@@ -162,6 +166,33 @@ def test_oracle_rule_can_fail(source: str) -> None:
     assert oracle_leaks(source)
 
 
+CHANGED_BY_ANOTHER_PAPER = {"co_teaching_plus": "co_teaching"}
+"""A method whose own paper defines it as another paper's method with one step changed."""
+
+
+def inherited_from_another_paper(methods: Mapping[str, Any]) -> list[str]:
+    """Methods that subclass a method which is not of their own paper."""
+    return [
+        f"{name} inherits from {key}"
+        for name, method in methods.items()
+        for key, other in methods.items()
+        if other in method.__mro__[1:]
+        and method.about.paper != other.about.paper
+        and CHANGED_BY_ANOTHER_PAPER.get(name) != key
+    ]
+
+
+def test_only_a_variant_of_the_same_paper_inherits() -> None:
+    assert not inherited_from_another_paper(METHODS)
+
+
+def test_the_rule_on_inheritance_can_fail() -> None:
+    stranger = type("Stranger", (SSR,), {"about": SSR.about._replace(paper="another paper")})
+    variant = type("Variant", (SSR,), {})
+    methods = {**METHODS, "stranger": stranger, "variant": variant}
+    assert inherited_from_another_paper(methods) == ["stranger inherits from ssr"]
+
+
 def test_the_command_line_starts_without_torch() -> None:
     if not (PACKAGE / "cli.py").exists() and not (PACKAGE / "cli").exists():
         pytest.skip("the command line is not there")
@@ -173,3 +204,57 @@ def test_the_command_line_starts_without_torch() -> None:
 def test_config_needs_no_torch() -> None:
     for path in (PACKAGE / "config").rglob("*.py"):
         assert not re.search(r"^\s*(import|from) torch", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_between_modules(folder: Path) -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports anywhere: at the top, in functions, and for types alone."""
+    paths = {module_of(path): path for path in sorted(folder.rglob("*.py"))}
+    found: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        found[module] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: a relative import"
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                found[module] |= (inside & paths.keys()) or ({str(node.module)} & paths.keys())
+            elif isinstance(node, ast.Import):
+                found[module] |= {alias.name for alias in node.names} & paths.keys()
+    return found
+
+
+def circles(imports: dict[str, set[str]]) -> list[set[str]]:
+    """Strongly connected components of more than one node, or of one that imports itself."""
+    reached: dict[str, set[str]] = {}
+    for start in imports:
+        seen, waiting = set[str](), [start]
+        while waiting:
+            new = imports[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        reached[start] = seen
+    found = [{other for other in reached[one] if one in reached[other]} for one in imports if one in reached[one]]
+    return [each for place, each in enumerate(found) if each not in found[:place]]
+
+
+def test_no_two_modules_import_each_other() -> None:
+    assert circles(imports_between_modules(PACKAGE)) == []
+
+
+def test_no_two_packages_import_each_other() -> None:
+    packages: dict[str, set[str]] = {}
+    for module, imported in imports_between_modules(PACKAGE).items():
+        package = ".".join(module.split(".")[:2])
+        others = {".".join(other.split(".")[:2]) for other in imported}
+        packages.setdefault(package, set()).update(others - {package})
+    assert len(packages) > 20 and circles(packages) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}]
+    assert circles({"a": {"a"}, "b": set()}) == [{"a"}]
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []

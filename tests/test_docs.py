@@ -27,7 +27,8 @@ from scanmix.semantic_noise import parse_noise
 from scanmix.training import Run, RunSettings, resolve
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FIDELITY, METHOD_PAGE = ROOT / "docs" / "fidelity.md", ROOT / "docs" / "methods.md"
 ASSIGNMENT = re.compile(r"([a-z_.]+)=(.+)", re.DOTALL)
 NOISE_ARGUMENT = re.compile(r"add_noise\((\w+)=(.+)\)")
@@ -64,6 +65,18 @@ def table_rows(text: str) -> Iterator[dict[str, str]]:
             yield dict(zip(header, cells, strict=True))
 
 
+def entries(text: str) -> Iterator[dict[str, str]]:
+    """Every section of the third level that is a list of `- **Key**: text`: its keys, "Topic" and, if numbered, "#"."""
+    for section in re.split(r"^(?=##+ )", text, flags=re.MULTILINE):
+        heading, _, body = section.partition("\n")
+        found = re.findall(r"^- \*\*([\w ]+)\*\*: (.+?)(?=\n\S|\n\n|\Z)", body.strip(), re.DOTALL | re.MULTILINE)
+        if heading.startswith("### ") and found:
+            number, dot, topic = heading.removeprefix("### ").partition(". ")
+            row = {key: " ".join(value.split()) for key, value in found}
+            assert len(row) == len(found), heading
+            yield {"#": number, "Topic": topic} | row if dot else {"Topic": number} | row
+
+
 def defaults() -> dict[str, Any]:
     """Every field of ScanMix, the network and the views with its default."""
     settings = resolve("scanmix", PLAIN_DATA, PUBLISHED)
@@ -96,21 +109,32 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-FIDELITY_ROWS = list(table_rows(FIDELITY.read_text(encoding="utf-8")))
+FIDELITY_TEXT = FIDELITY.read_text(encoding="utf-8")
+FIDELITY_ROWS = list(entries(FIDELITY_TEXT))
 NUMBERED = [row for row in FIDELITY_ROWS if "#" in row]
 DEFAULTS = [
-    token for row in FIDELITY_ROWS for cell in (row.get("Here", ""), row.get("Default", "")) for token in ticked(cell)
+    token
+    for row in [*FIDELITY_ROWS, *table_rows(FIDELITY_TEXT)]
+    for token in ticked(row.get("Here", ""))
     if "=" in token
-]  # fmt: skip
-OTHERS = [token for row in NUMBERED for token in ticked(row["Field"]) if "=" in token]
+]
+OTHERS = [token for row in FIDELITY_ROWS for token in ticked(row.get("Field", "")) if "=" in token]
 
 
-def test_rows_are_numbered_and_each_names_a_field_or_says_why_not() -> None:
+def test_entries_are_numbered_and_each_names_a_field_or_says_why_not() -> None:
     assert [int(row["#"]) for row in NUMBERED] == list(range(1, len(NUMBERED) + 1))
     assert len(NUMBERED) >= 30
     for row in NUMBERED:
+        assert row.keys() >= {"Paper", "Published code", "Here", "Field"}, row["Topic"]
         field = row["Field"]
-        assert ticked(field) or "Not offered" in field or field.startswith("nothing to select"), row["Topic"]
+        assert ticked(field) or "Not offered" in field or field.startswith("Nothing to select"), row["Topic"]
+
+
+def test_every_entry_of_our_own_has_a_default_and_a_reason() -> None:
+    own = [row for row in FIDELITY_ROWS if "#" not in row]
+    assert len(own) >= 12
+    for row in own:
+        assert row.keys() >= {"Here", "What it does", "Why"}, row["Topic"]
 
 
 @pytest.mark.parametrize("token", sorted(set(DEFAULTS)))
@@ -294,15 +318,45 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page() -> None:
     )
 
 
+WIDEST = 120
+WRAPPED = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "results" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("page", WRAPPED, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_no_line_is_too_wide(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    wide = [f"line {number} has {len(line)}" for number, line in enumerate(lines, 1) if len(line) > WIDEST]
+    assert not wide
+
+
+def quotations(page: Path) -> list[str]:
+    """The paragraphs that are set off by `>`, each on one line."""
+    found = re.findall(r"(?:^> .*\n)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [" ".join(line.removeprefix("> ") for line in quotation.splitlines()) for quotation in found]
+
+
+def test_all_pages_give_the_same_answer_on_which_method_to_take() -> None:
+    (answer,) = quotations(ROOT / "docs" / "which-method.md")
+    assert set(ticked(answer)) <= set(METHODS)
+    for page in (README, ROOT / "docs" / "index.md", ROOT / "docs" / "audit.md"):
+        assert quotations(page) == [answer], f"{page.name} says otherwise; which-method.md is where it is decided"
+
+
 def test_the_readme_is_short_and_names_the_methods_of_its_tables() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 130
     named = {row["name"].strip("`") for row in table_rows(text) if "name" in row}
     assert {"cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmix"} <= named <= set(METHODS)
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     honest: Any = scanmix.train
     short: dict[str, Any] = {

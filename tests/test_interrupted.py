@@ -135,7 +135,7 @@ def decide(folder: Path) -> None:
 def reproduce(folder: Path) -> None:
     """Write the table of runs that are finished."""
     from scanmix.reproduce import run_table
-    from tests.test_experiments import SMALL, TINY
+    from tests.reproduce.test_tables import SMALL, TINY
 
     os.environ["SCANMIX_CACHE"] = str(folder / "cache")
     table = dataclasses.replace(SMALL, methods=("cross_entropy",), noises=("symmetric:0.2",))

@@ -40,7 +40,8 @@ def test_importing_scanmix_does_not_import_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "first", ["import scanmix.train", "from scanmix.train import resume", "import scanmix; scanmix.train"]
+    "first",
+    ["import scanmix.training.loop", "from scanmix.training.loop import resume", "import scanmix; scanmix.train"],
 )
 def test_train_is_the_function_whatever_was_imported_first(first: str) -> None:
     python(f"{first}; import scanmix; assert type(scanmix.train).__name__ == 'function', scanmix.train")

@@ -1,4 +1,4 @@
-"""`scanmix train` on published data sets by their own recipes: the paper's network, two epochs, few small pictures."""
+"""`scanmix train` on published data sets by their own recipes: the paper's network, two epochs, few small images."""
 
 from pathlib import Path
 

@@ -320,7 +320,7 @@ def test_the_fast_recipes_are_compared_by_their_rows(tmp_path: Path) -> None:
     assert fast.read(tmp_path / "fast.csv") == made
     page = (tmp_path / "fast.md").read_text()
     assert "| 80% | default | 2 | 97.0 ± 1.4 | 50.0 ± 14.1 | 1.00 |" in page
-    assert "| 80% | fast | 1 | 95.0 | 12.0 | 0.24 |" in page and "Label-free stages: 30.0 s." in page
+    assert "| 80% | fast | 1 | 95.0 | 12.0 | 0.24 |" in page and "Self-supervised stages: 30.0 s." in page
     left = fast.tasks("digits", 0, made)
     assert left[0]["way"] == "label-free" and len(left) == 1 + 12 - 2
     assert not any((task["noise"], task["way"]) == (0.8, "default") for task in left)

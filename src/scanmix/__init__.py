@@ -1,4 +1,4 @@
-"""ScanMix: image classifiers from labels that cannot be trusted.
+"""ScanMix: image classifiers from noisy labels.
 
 train_set, test_set = scanmix.load("digits")
 noisy = scanmix.add_noise(train_set, "symmetric", rate=0.8, seed=0)

@@ -1,5 +1,11 @@
-"""Progress bars on the terminal: what runs, how far it is, how long it has left. Silent anywhere else,
-unless a program asks for lines of text.
+"""Progress bars on the terminal: what runs, how far it is, and how long it has left.
+
+Nothing is shown where stderr is no terminal, unless a program asks for lines of text. Work reports in one of three
+ways, all with counts of steps done:
+
+- `tick(done, total, note)` (`Tick`): a function that does one piece of work calls it with where it is now.
+- `tick(stage, done, total, note)` (`StageTick`): the same for work in several stages; it names the stage first.
+- `Bar`: an object, for code that also nests bars. `bar.set` is a `Tick`; `bar.advance` adds to what was done.
 
 with progress("ScanMix", total=60) as epochs:
     for epoch in range(60):
@@ -30,11 +36,13 @@ from rich.progress import (
 from scanmix.config import UserError, in_short
 
 Tick = Callable[[int, int, str], None]
-"""What the floors below report to: `tick(done, total, note)`."""
+"""Called as (done, total, note): `done` of `total` steps are done so far; `note` is a short text or empty."""
+StageTick = Callable[[str, int, int, str], None]
+"""Called as (stage, done, total, note): a `Tick` with the title of the stage before it."""
 
 
 class Bar(Protocol):
-    """How far one piece of work is."""
+    """Shows how far one piece of work is."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """`count` more steps are done."""
@@ -44,7 +52,7 @@ class Bar(Protocol):
 
 
 class Quiet:
-    """A bar that shows nothing: for use as a library, and where no terminal is."""
+    """A bar that shows nothing: for use as a library, and where there is no terminal."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Show nothing."""
@@ -55,7 +63,7 @@ class Quiet:
 
 @dataclass
 class Lines:
-    """A line of text for every tenth of the work: for logs, where bars cannot be drawn."""
+    """A bar that writes a line of text at every tenth of the work: for logs, where bars cannot be drawn."""
 
     title: str
     write: Callable[[str], object]
@@ -78,7 +86,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Shown:
-    """One line of a display that every nested bar shares."""
+    """A bar on a terminal: one line of the display that all nested bars share."""
 
     display: Progress
     line: TaskID
@@ -98,8 +106,8 @@ def progress(title: str, total: int | None, outer: Bar | None = None, console: C
 
     Args:
         title: what is being done.
-        total: how many steps it takes; None when nobody knows yet.
-        outer: the bar this one is part of; it then goes on a line below and disappears when done.
+        total: how many steps it takes; None while that is not known.
+        outer: the bar that this one is part of; this one is then shown on a line below it until it is done.
         console: where to write instead of stderr.
     """
     if isinstance(outer, Shown):
@@ -121,10 +129,17 @@ def progress(title: str, total: int | None, outer: Bar | None = None, console: C
 
 
 @contextmanager
-def watched_stages(
-    title: str, epochs: int, show: bool | Bar
-) -> Iterator[tuple[Bar, Callable[[str, int, int, str], None]]]:
-    """A bar of epochs, and below it one for each label-free stage that reports."""
+def watched_stages(title: str, epochs: int, show: bool | Bar) -> Iterator[tuple[Bar, StageTick]]:
+    """Give a bar of epochs, and a tick that shows each self-supervised stage on a bar of its own below it.
+
+    Args:
+        title: what is being done.
+        epochs: the total of the bar.
+        show: True for bars on the terminal, False for none, or the bar to report to.
+
+    Raises:
+        UserError: `show` is something else.
+    """
     if not isinstance(show, bool) and not callable(getattr(show, "set", None)):
         raise UserError(f"progress must be True, False or a bar to report to, not {in_short(show)}")
     with ExitStack() as stack:
@@ -157,5 +172,5 @@ def _display(console: Console) -> Progress:
 
 
 def ticker(bar: Bar) -> Tick:
-    """A plain `tick(done, total, note)` that moves a bar, for the floors that know nothing of this one."""
+    """Return the `Tick` that moves this bar, for functions that know nothing of bars."""
     return bar.set

@@ -1,4 +1,4 @@
-"""Groups of copies against a version that compares every pair, and pictures that must or must not count as one."""
+"""Groups of copies against a version that compares every pair, and images that must or must not count as copies."""
 
 from __future__ import annotations
 
@@ -96,14 +96,14 @@ def photographs() -> list[Image.Image]:
     return cuts
 
 
-def stacked(pictures: list[Image.Image]) -> Tensor:
-    pixels = [np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC)) for picture in pictures]
+def stacked(images: list[Image.Image]) -> Tensor:
+    pixels = [np.asarray(image.resize((32, 32), Image.Resampling.BICUBIC)) for image in images]
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
-def stored_again(picture: Image.Image) -> Image.Image:
+def stored_again(image: Image.Image) -> Image.Image:
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=75)
+    image.save(file, "JPEG", quality=75)
     return Image.open(file).convert("RGB")
 
 
@@ -140,7 +140,7 @@ def test_many_frames_of_one_scene_are_one_group(monkeypatch: pytest.MonkeyPatch)
     scene = torch.randint(0, 250, (1, 1, 16, 16), generator=draws)
     frames = (scene + torch.randint(0, 4, (1500, 1, 16, 16), generator=draws)).to(torch.uint8)
     assert [len(group) for group in near_groups(frames)] == [1500]
-    assert compared <= 3 * len(frames)  # once for the rough look, once as rows, once beside the first rows
+    assert compared <= 3 * len(frames)  # once as a coarse thumbnail, once as rows, once beside the first rows
 
 
 def test_progress_ends_at_the_end() -> None:

@@ -167,13 +167,13 @@ def test_transition_against_counting() -> None:
     assert changed_share(true[:0], given[:0]) == 0.0
 
 
-def test_a_foreign_image_is_always_wrong_and_of_no_true_class() -> None:
+def test_an_open_set_image_is_always_wrong_and_of_no_true_class() -> None:
     true = torch.tensor([0, OPEN_SET, 2, OPEN_SET])
     examples = make(4, true_labels=true, labels=torch.tensor([0, 0, 1, 2]))
-    assert examples.foreign is not None and examples.foreign.tolist() == [False, True, False, True]
+    assert examples.open_set is not None and examples.open_set.tolist() == [False, True, False, True]
     assert changed_share(true, examples.labels) == 0.75
     assert measure_transition(true, examples.labels, 3) == ((1.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 1.0, 0.0))
     assert examples.without_open_set().ids == ("id0", "id2")
-    assert make(4).foreign is None and (plain := make(4)).without_open_set() is plain
+    assert make(4).open_set is None and (plain := make(4)).without_open_set() is plain
     relabeled = examples.with_labels(torch.tensor([1, 1, 1, 1]))
     assert relabeled.true_labels is not None and torch.equal(relabeled.true_labels, true)

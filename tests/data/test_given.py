@@ -99,7 +99,7 @@ def test_a_column_of_a_frame_is_told() -> None:
     [
         (["a.png"], "files"), ((Path("a.png"),), "files"), (np.array(["a.png"]), "files"), ([[1, 2]], "vectors"),
         (np.zeros((2, 3)), "vectors"), ([["1"], ["2"]], "vectors"), ([], "vectors"), (np.zeros((2, 3, 3)), "images"),
-        ([np.zeros((3, 3))], "images"), (ragged(8, 8), "images"), ([Image.new("L", (3, 3))], "pictures"),
+        ([np.zeros((3, 3))], "images"), (ragged(8, 8), "images"), ([Image.new("L", (3, 3))], "PIL images"),
     ],
 )  # fmt: skip
 def test_forms(X: Any, form: str) -> None:
@@ -112,12 +112,12 @@ def test_arrays_of_arrays_become_one() -> None:
     assert as_array(whole) is whole
 
 
-def test_pictures_of_different_kinds_are_one_array() -> None:
+def test_images_of_different_kinds_are_one_array() -> None:
     color = decoded([Image.new("L", (4, 4), 7), Image.new("RGB", (4, 4), (1, 2, 3))])
     assert color.shape == (2, 4, 4, 3) and color[0].max() == color[0].min() == 7
     with pytest.raises(UserError, match=r"\(4, 4\) and \(5, 4\) \(rows 0 and 1\); resize them, or give files"):
         decoded([Image.new("L", (4, 4)), Image.new("L", (4, 5))])
-    with pytest.raises(UserError, match="row 1 of X is no picture, as the first is, but ndarray"):
+    with pytest.raises(UserError, match="row 1 of X is not an image, as the first is, but ndarray"):
         decoded([Image.new("L", (4, 4)), np.zeros((4, 4))])  # type: ignore[list-item]
     with pytest.raises(UserError, match="row 1 of X cannot be read: floating point pixels from 0 to 300"):
         decoded([Image.new("L", (2, 1)), Image.fromarray(np.array([[0, 300]], dtype="float32"))])

@@ -1,4 +1,4 @@
-"""A picture is the same pixels through every door, and what is white in it is never guessed wrongly in silence."""
+"""An image has the same pixels wherever it is read, and its white is known or the image is refused."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from PIL import Image
 
 from scanmix.cli.inputs import picture_chunks
 from scanmix.config import DataError, UserError
-from scanmix.data.decoding import decode_pictures, open_picture, pixels_of, upright
+from scanmix.data.decoding import decode_images, open_image, pixels_of, upright
 from scanmix.data.given import decoded
-from scanmix.data.modes import UnknownRangeError, plain
+from scanmix.data.modes import UnknownRangeError, to_8_bit
 from scanmix.data.readers import load
-from scanmix.data.readers.pictures import preview
+from scanmix.data.readers.images import preview
 from scanmix.integrations.conversions import from_dataset, from_hugging_face
 
 SIDE = 16
@@ -179,7 +179,7 @@ def test_a_range_that_cannot_be_known_is_set_aside_everywhere(values: np.ndarray
     for name in "ab":
         (tmp_path / name).mkdir()
         Image.fromarray(values).save(tmp_path / name / "x.tif")
-    (why,) = decode_pictures([tmp_path / "a" / "x.tif"], 16, 1)
+    (why,) = decode_images([tmp_path / "a" / "x.tif"], 16, 1)
     assert isinstance(why, str) and words in why and ": " not in why
     with pytest.raises(DataError) as told:
         load(tmp_path)
@@ -191,23 +191,23 @@ def test_a_range_that_cannot_be_known_is_set_aside_everywhere(values: np.ndarray
 
 def test_black_is_black_whatever_the_range() -> None:
     for dtype in ("float32", "int32", "uint16"):
-        assert np.asarray(plain(Image.fromarray(np.zeros((4, 4), dtype)), 1)).max() == 0
+        assert np.asarray(to_8_bit(Image.fromarray(np.zeros((4, 4), dtype)), 1)).max() == 0
 
 
 def test_rounding_of_floats_is_forgiven() -> None:
     values = np.array([[-1e-5, 0.5, 1.00002]], dtype="float32")
-    assert np.asarray(plain(Image.fromarray(values), 1)).tolist() == [[0, 128, 255]]
+    assert np.asarray(to_8_bit(Image.fromarray(values), 1)).tolist() == [[0, 128, 255]]
 
 
 def test_a_tiff_may_tell_its_range(tmp_path: Path) -> None:
     values = (RAMP * 4095).astype("uint16")
     Image.fromarray(values).save(tmp_path / "x.tif", tiffinfo={281: 4095})
-    (told,) = decode_pictures([tmp_path / "x.tif"], SIDE, 1)
+    (told,) = decode_images([tmp_path / "x.tif"], SIDE, 1)
     assert isinstance(told, np.ndarray) and np.abs(told[0] - np.rint(RAMP * 255)).max() <= 1
     Image.fromarray(values).save(
         tmp_path / "y.tif", tiffinfo={281: 4000}
     )  # the largest in it, not the largest there is
-    assert isinstance(decode_pictures([tmp_path / "y.tif"], SIDE, 1)[0], str)
+    assert isinstance(decode_images([tmp_path / "y.tif"], SIDE, 1)[0], str)
 
 
 def test_twelve_bits_packed_are_known(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_twelve_bits_packed_are_known(tmp_path: Path) -> None:
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     head = b"II*\0" + struct.pack("<I", 8 + len(body))
     (tmp_path / "x.tif").write_bytes(head + body + struct.pack("<H", len(tags)) + entries + bytes(4))
-    with open_picture(tmp_path / "x.tif") as image:
+    with open_image(tmp_path / "x.tif") as image:
         assert image.mode == "I;16"
-        assert np.asarray(plain(image, 1))[0, :2].tolist() == [255, 128]
+        assert np.asarray(to_8_bit(image, 1))[0, :2].tolist() == [255, 128]
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
@@ -230,15 +230,15 @@ def test_dark_16_bit_colors_are_set_aside(channels: int, top: int, tmp_path: Pat
     if channels in (2, 4):
         values[..., -1] = 65535
     (tmp_path / "x.png").write_bytes(deep_png(values))
-    (why,) = decode_pictures([tmp_path / "x.png"], SIDE, 3)
+    (why,) = decode_images([tmp_path / "x.png"], SIDE, 3)
     assert isinstance(why, str) and "16 bit colors, none above" in why
     (tmp_path / "x.ppm").write_bytes(b"P6 16 16 65535\n" + (RAMP * top).astype(">u2").repeat(3).tobytes())
-    assert isinstance(decode_pictures([tmp_path / "x.ppm"], SIDE, 3)[0], str)
+    assert isinstance(decode_images([tmp_path / "x.ppm"], SIDE, 3)[0], str)
 
 
 def test_a_portable_graymap_says_what_is_white(tmp_path: Path) -> None:
     (tmp_path / "x.pgm").write_bytes(b"P5 16 16 4095\n" + (RAMP * 4095).astype(">u2").tobytes())
-    (read,) = decode_pictures([tmp_path / "x.pgm"], SIDE, 1)
+    (read,) = decode_images([tmp_path / "x.pgm"], SIDE, 1)
     assert isinstance(read, np.ndarray) and np.abs(read[0] - np.rint(RAMP * 255)).max() <= 1
 
 
@@ -254,9 +254,9 @@ def test_some_of_a_folder_are_set_aside_with_a_warning(tmp_path: Path) -> None:
 
 def test_unknown_range_is_a_value_error() -> None:
     with pytest.raises(UnknownRangeError):
-        plain(wide(300, "float32"), 1)
+        to_8_bit(wide(300, "float32"), 1)
 
 
-def test_a_premultiplied_picture_is_laid_on_white() -> None:
+def test_a_premultiplied_image_is_laid_on_white() -> None:
     image = see_through("L").convert("La")
     assert np.asarray(upright(image)).max() == 255

@@ -16,9 +16,9 @@ from PIL import Image
 from scanmix.cli.inputs import find_files
 from scanmix.config import UserError
 from scanmix.data import decoding, modes
-from scanmix.data.decoding import decode_pictures, open_picture
+from scanmix.data.decoding import decode_images, open_image
 from scanmix.data.readers import load
-from scanmix.data.readers.pictures import preview, read_headers
+from scanmix.data.readers.images import preview, read_headers
 from scanmix.review.thumbnails import Thumbnails
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\n"
@@ -30,7 +30,7 @@ FITS = b"SIMPLE  =                    T".ljust(80) + b"END".ljust(2800)
 def test_formats_that_are_not_listed_are_never_opened(content: bytes, name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    assert decode_pictures([path], 16, 3) == ["not an image"]
+    assert decode_images([path], 16, 3) == ["not an image"]
     assert read_headers([path]) == ["not an image"]
     with pytest.raises(UserError, match="not an image"):
         preview(path, 16)
@@ -46,7 +46,7 @@ def test_every_way_to_an_image_names_its_formats(monkeypatch: pytest.MonkeyPatch
         return really(path, formats=formats)
 
     monkeypatch.setattr(Image, "open", opened)
-    decode_pictures([tmp_path / "x.png"], 16, 1)
+    decode_images([tmp_path / "x.png"], 16, 1)
     read_headers([tmp_path / "x.png"])
     preview(tmp_path / "x.png", 16)
     assert len(asked) == 3
@@ -71,14 +71,14 @@ def no_file(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.timeout(20)
 def test_what_is_no_file_is_never_opened(no_file: Path, tmp_path: Path) -> None:
-    (why,) = decode_pictures([no_file], 16, 3)
+    (why,) = decode_images([no_file], 16, 3)
     assert isinstance(why, str) and why.startswith("a ") and why.endswith("; a file is needed")
     assert read_headers([no_file]) == [why]
     with pytest.raises(UserError, match=why):
         preview(no_file, 16)
     assert Thumbnails([str(no_file)], [0]).get(0).missing
     with pytest.raises(UserError, match=why):
-        open_picture(no_file)
+        open_image(no_file)
     for name in ("a", "b"):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("L", (16, 16)).save(tmp_path / "data" / name / "1.png")
@@ -111,14 +111,14 @@ def test_lists_from_standard_input_end_their_lines_with_line_feeds_alone(monkeyp
     assert [str(path) for path in find_files([Path("-")])] == ["a\u2028b.png", "c\x0cd.png", "e.png"]
 
 
-def test_huge_pictures_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_huge_images_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(8)]
     for i, path in enumerate(paths):
         Image.new("L", (100, 100) if i else (300, 300), i).save(path)
     monkeypatch.setattr(decoding, "PIXELS_AT_ONCE", 20_000)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     now, most, alone = [0], [0], []
-    lock, really = threading.Lock(), modes.plain
+    lock, really = threading.Lock(), modes.to_8_bit
 
     def slow(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:
         size = image.width * image.height
@@ -132,8 +132,8 @@ def test_huge_pictures_are_decoded_a_few_at_a_time(monkeypatch: pytest.MonkeyPat
             now[0] -= size
         return really(image, channels, deep)
 
-    monkeypatch.setattr(decoding, "plain", slow)
-    read = decode_pictures(paths, 16, 1)
+    monkeypatch.setattr(decoding, "to_8_bit", slow)
+    read = decode_images(paths, 16, 1)
     assert all(isinstance(pixels, np.ndarray) for pixels in read)
     assert most[0] <= 20_000 and alone == [True]
 
@@ -143,6 +143,6 @@ def test_room_is_given_back_after_a_failure(monkeypatch: pytest.MonkeyPatch, tmp
     whole = (tmp_path / "x.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) - 30])
     monkeypatch.setattr(decoding, "PIXELS_AT_ONCE", 10_000)
-    found = decode_pictures([tmp_path / "cut.png", tmp_path / "x.png"] * 3, 16, 1)
+    found = decode_images([tmp_path / "cut.png", tmp_path / "x.png"] * 3, 16, 1)
     assert [isinstance(one, str) for one in found] == [True, False] * 3
-    assert decoding._room._taken == 0
+    assert decoding._pixel_limit._taken == 0

@@ -17,7 +17,7 @@ from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.stored import load_evidence
 from scanmix.cli.summary import read_labels
 from scanmix.data.corrections import apply_corrections
-from scanmix.data.decoding import decode_pictures
+from scanmix.data.decoding import decode_images
 from scanmix.data.examples import Examples
 from scanmix.data.noise import load_noise, save_noise
 from scanmix.data.readers import load
@@ -223,7 +223,7 @@ def table(top: Path) -> Any:
 def pictures(top: Path) -> Any:
     """Image files."""
     return [outcome if isinstance(outcome, str) else outcome.shape
-            for outcome in decode_pictures(sorted((top / "photos").iterdir()), 8, 3)]  # fmt: skip
+            for outcome in decode_images(sorted((top / "photos").iterdir()), 8, 3)]  # fmt: skip
 
 
 def store(top: Path) -> Any:

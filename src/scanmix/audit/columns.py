@@ -46,7 +46,7 @@ COLUMNS = (
     Column("suggestion", str, "How far the suggestion depends on the given label, see below."),
     Column("reason", str, "The verdict in one sentence."),
     Column("expected_wrong", float, "Expected number of wrong labels in this row and all above it."),
-    Column("decided", str, "What a person decided about the label before; may be empty.", WITH_DECISIONS),
+    Column("decided", str, "Earlier decision: `keep`, `accept` or `relabel`; may be empty.", WITH_DECISIONS),
 )
 """In the order of the table. `decided` is the last, so that whoever reads by position is not disturbed by it."""
 

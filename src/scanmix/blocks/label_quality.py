@@ -19,10 +19,10 @@ EVEN = 0.5
 
 ISSUE_TYPES = {
     "duplicate": "The same image (or vector) also stands under another label.",
-    "out_of_scope": "The label is not believed, no class is, and even the nearest neighbors are unlike it.",
-    "wrong": "The label is not believed, and another class is the likeliest.",
-    "hard": "The label has no clear lead over the other classes.",
-    "fine": "The label leads clearly.",
+    "out_of_scope": f"`p_clean` and the belief in every class are below {EVEN}, and even its neighbors are unlike it.",
+    "wrong": f"`p_clean` is below {EVEN}, and another class is believed most.",
+    "hard": f"The label has no clear lead: its margin is below {MARGIN}, or `p_clean` is below {EVEN}.",
+    "fine": "None of these.",
 }
 """Names of the issue types in the order of their rules, and what each means; the last is for what fits no rule."""
 DUPLICATE, OUT_OF_SCOPE, WRONG, HARD, FINE = ISSUE_TYPES

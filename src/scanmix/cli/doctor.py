@@ -19,9 +19,9 @@ from scanmix.progress import Bar, progress
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
-    from scanmix.distributed.engine import StageTick
     from scanmix.doctor.checkup import Checkup, Plan
     from scanmix.doctor.measure import Estimate
+    from scanmix.progress import StageTick
 
 MOST_CLASSES = 20
 """Classes that are listed; of more, the smallest."""

@@ -46,14 +46,14 @@ def find_files(paths: Sequence[Path], root: Path | None = None) -> list[Path]:
     Raises:
         UserError: one of the paths does not exist, or there is nothing in it.
     """
-    from scanmix.data.decoding import find_pictures
+    from scanmix.data.decoding import find_images
 
     found: dict[Path, None] = {}
     for path in paths:
         if path == STDIN:
             inside = _from_stdin()
         elif path.is_dir():
-            inside = find_pictures(path)
+            inside = find_images(path)
         elif not path.exists():
             raise UserError(f"{path}: no such file or folder")
         elif is_table(path):
@@ -70,11 +70,11 @@ def picture_chunks(files: Sequence[Path], model: Classifier) -> Iterator[Chunk]:
     """Yield decoded images by their paths; what cannot be read is skipped."""
     import numpy as np
 
-    from scanmix.data.decoding import decode_pictures, readable
+    from scanmix.data.decoding import decode_images, readable
 
     for first in range(0, len(files), CHUNK):
         chunk = files[first : first + CHUNK]
-        outcomes = list(zip(chunk, decode_pictures(chunk, model.size[0], model.channels), strict=True))
+        outcomes = list(zip(chunk, decode_images(chunk, model.size[0], model.channels), strict=True))
         read = [(str(file), image) for file, image in outcomes if not isinstance(image, str)]
         images = (
             np.stack([image for _, image in read]) if read else np.empty((0, model.channels, *model.size), np.uint8)

@@ -8,20 +8,23 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.shell import print_table, say
-from scanmix.config import recipe_names, unknown_name
+from scanmix.config import recipe_names, shared_recipes, unknown_name
+from scanmix.files.markdown import wrapped
 
 PAGE = """# Methods
 
-`scanmix methods` lists them; `scanmix methods scanmix` lists every setting of one with its default. All go through the
-same loop, views and network, and every one of them predicts with the network of its last epoch.
-[A method of your own](new-method.md) adds one. This page is what `scanmix methods --markdown` prints.
+`scanmix methods` lists the methods. `scanmix methods scanmix` lists every setting of one method with its default.
+All methods use the same loop, views and network. Each predicts with the network of its last epoch. You can add
+[a method of your own](new-method.md). `scanmix methods --markdown` prints this page.
 
-**State** is what one epoch hands to the next, and all that a checkpoint holds: networks with their momentum, and
-the fields named here. **Cost** counts passes through a network in one epoch; that of `cross_entropy` is 1. Where
-two numbers stand, the first is for a clean set of a fifth of the images, the second for all of them: an epoch is
-one pass over the images whose labels look right. Pre-training is not counted in it; it is done once for a set of
-images, seed and settings, and kept in the cache for every later run. **Told** are settings for which the paper's
-authors used what they knew of the noise; the defaults here do not, and a recipe that does is marked `oracle`.
+- **State** is what one epoch hands to the next. A checkpoint holds the networks with their momentum and the fields
+  named here, and nothing else of the method.
+- **Cost** counts passes through a network in one epoch. The cost of `cross_entropy` is 1. If there are two numbers,
+  the first is for a clean set of a fifth of the images, and the second for a clean set of all images. An epoch is one
+  pass over the images whose labels look right. Cost does not count pre-training. Pre-training runs once for a set of
+  images, a seed and settings, and the cache keeps its result for later runs.
+- **Told** are settings that the authors of the paper chose by what they knew of the noise. The defaults here do not
+  use such knowledge. A recipe that does is marked `oracle`.
 """
 
 
@@ -57,7 +60,8 @@ def _section(name: str) -> str:
 
     about = METHODS[name].about
     idea = about.idea[0].upper() + about.idea[1:]
-    return f"## {name}\n\n{idea}. {about.advice}\n\n" + "\n".join(_facts(name)) + "\n"
+    facts = [wrapped(fact, "  ") for fact in _facts(name)]
+    return f"## {name}\n\n" + wrapped(f"{idea}. {about.advice}") + "\n\n" + "\n".join(facts) + "\n"
 
 
 def _facts(name: str) -> list[str]:
@@ -66,16 +70,27 @@ def _facts(name: str) -> list[str]:
 
     about = METHODS[name].about
     state = ", ".join(f"`{field.name}`" for field in dataclasses.fields(METHODS[name].State))
-    recipes = ", ".join(recipe.split("/")[0] for recipe in recipe_names() if recipe.endswith(f"/any/{name}"))
     told = [f"- Told: `{about.oracle}`".replace(", ", "`, `")] if about.oracle else []
     return [
         f"- Networks: {about.nets}; state: {state}",
         f"- Cost: {about.cost}",
         f"- Labels: {about.labels}",
         *told,
-        f"- Recipes for: {recipes or 'what `cross_entropy` has'}",
+        f"- Recipes for: {_recipes(name) or 'what `cross_entropy` has'}",
         f"- Paper: {about.paper}",
     ]
+
+
+def _recipes(name: str) -> str:
+    """Data with a recipe for a method: those with a file of their own first, the others with the recipe they share."""
+    shared = shared_recipes()
+    data_of: dict[str, list[str]] = {"": []}
+    for recipe in recipe_names():
+        data, noise, method = recipe.split("/")
+        if (noise, method) == ("any", name):
+            data_of.setdefault(shared.get(recipe, "").removeprefix(f"{data}/any/"), []).append(data)
+    own = ", ".join(data_of.pop(""))
+    return "; ".join([own] * bool(own) + [f"{', '.join(data)} (as `{file}`)" for file, data in data_of.items()])
 
 
 def _settings(values: object, prefix: str = "") -> list[list[str]]:

@@ -1,6 +1,7 @@
-"""Settings shared by every floor above: frozen models, TOML, the command line, recipes, durations.
+"""Settings for all packages above: frozen dataclasses, TOML, assignments of the command line, recipes, durations.
 
-Order: defaults of the dataclasses < recipe < command line. Errors say what, where, and the fix.
+A recipe overrides the defaults of the dataclasses, and the command line overrides the recipe. Errors say what is wrong,
+where, and how to fix it.
 """
 
 from scanmix.config.about import About
@@ -9,7 +10,7 @@ from scanmix.config.durations import Duration, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
 from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
-from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_names
+from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_layers, recipe_names, shared_recipes
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
 from scanmix.config.words import percent
 
@@ -47,7 +48,9 @@ __all__ = [
     "parse_assignment",
     "percent",
     "read_toml",
+    "recipe_layers",
     "recipe_names",
+    "shared_recipes",
     "texts",
     "unknown_name",
     "whole_number",

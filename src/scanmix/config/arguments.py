@@ -1,4 +1,4 @@
-"""Arguments of the functions that people call: of the right type and within their bounds, or one sentence."""
+"""Checks of arguments of public functions: type and bounds, with one sentence as the error."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from pathlib import Path
 from scanmix.config.errors import UserError, in_short
 
 LARGEST = 2**63 - 1
-"""The largest whole number that TOML and tensors know."""
+"""The largest whole number that TOML and tensors can store."""
 LONGEST_NAME = 255
-"""Bytes of the name of a file on the usual systems."""
+"""Bytes that the name of a file may have on common file systems."""
 
 
 def whole_number(name: str, value: object, least: int = 0, most: int = LARGEST) -> int:
-    """Return a whole number (an int or one of NumPy's) that lies within its bounds.
+    """Return a whole number, given as an int or as an integer of NumPy, if it is within its bounds.
+
+    Args:
+        name: name of the argument, for the error.
+        value: the argument.
+        least: smallest number that is allowed.
+        most: largest number that is allowed.
 
     Raises:
-        UserError: it is something else, or outside.
+        UserError: `value` is not a whole number, or is out of bounds.
     """
     bounds = f"of at least {least}" if most == LARGEST else f"from {least} to {most}"
     if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -34,26 +40,26 @@ def whole_number(name: str, value: object, least: int = 0, most: int = LARGEST) 
 
 
 def check_type(name: str, value: object, wanted: type | tuple[type, ...], words: str) -> None:
-    """Refuse what is of another type.
+    """Check the type of an argument.
 
     Args:
-        name: of the argument.
-        value: what was given.
-        wanted: the type, or any of several.
-        words: what that is, "examples, as scanmix.load returns them".
+        name: name of the argument, for the error.
+        value: the argument.
+        wanted: the type, or several, of which one must fit.
+        words: description of the type, for the error: "examples, as scanmix.load returns them".
 
     Raises:
-        UserError: `value` is something else.
+        UserError: `value` is of another type.
     """
     if not isinstance(value, wanted):
         raise UserError(f"{name} must be {words}, not {in_short(value)}")
 
 
 def file_path(name: str, value: object) -> Path:
-    """Return a path given as text or as a path.
+    """Return a path that was given as text or as a path.
 
     Raises:
-        UserError: it is something else, or no path of any system.
+        UserError: `value` is of another type, or cannot be a path on any common system.
     """
     check_type(name, value, (str, os.PathLike), "a path")
     path = Path(os.fsdecode(value))  # type: ignore[arg-type]
@@ -63,10 +69,10 @@ def file_path(name: str, value: object) -> Path:
 
 
 def texts(name: str, value: object) -> tuple[str, ...]:
-    """Return several texts.
+    """Return several texts as a tuple.
 
     Raises:
-        UserError: it is something else; a single text is not several.
+        UserError: `value` is a single text, or is not a series of texts.
     """
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise UserError(f"{name} must be several texts, not {in_short(value)}")

@@ -1,4 +1,7 @@
-"""How long a stage lasts. Small data needs steps: ten epochs of 1,437 images are not ten of 50,000."""
+"""Durations of stages, in epochs, steps or percent.
+
+Small data sets need steps: ten epochs of 1,437 images are far fewer steps than ten epochs of 50,000.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,19 @@ def _check_duration(value: object) -> int | str:
 
 
 Duration = Annotated[int | str, BeforeValidator(_check_duration)]
-"""How long a stage lasts: an int (epochs), `"10 epochs"`, `"400 steps"` or `"5%"` (of all epochs)."""
+"""Length of a stage: an int (epochs), `"10 epochs"`, `"400 steps"` or `"5%"` (of all epochs)."""
 
 
 def epochs_of(duration: int | str, steps_per_epoch: int, total_epochs: int) -> int:
-    """Whole epochs in a `Duration`: rounded up, so never shorter than asked and at least 1; zero stays 0.
+    """Return a `Duration` as whole epochs, rounded up; zero stays 0.
+
+    Args:
+        duration: the duration.
+        steps_per_epoch: steps (batches) in an epoch.
+        total_epochs: number of epochs that a percentage is of.
 
     Raises:
-        UserError: `duration` is not one.
+        UserError: `duration` is not a duration.
     """
     try:
         checked = _check_duration(duration)

@@ -1,4 +1,4 @@
-"""What a person is told: the one error for bad input, and the nearest valid name."""
+"""Errors for users: the error type for bad input, and suggestions of the nearest valid name."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Bad input, told in one sentence: what is wrong, where, and the fix."""
+    """Bad input; the message is one sentence that says what is wrong, where, and how to fix it."""
 
 
 class DataError(UserError):
-    """A data set that was found and cannot be trained on as it is."""
+    """A data set was found, but training is not possible on it as it is."""
 
 
 class UnexpectedData(UserWarning):
-    """A published data set that is not quite as it was published."""
+    """A published data set differs from what was published."""
 
 
 def in_short(value: object, most: int = 60) -> str:
-    """Write a value for an error: what it is where that is short, else its type and how it begins."""
+    """Return a value as a short text for an error: its repr, cut after `most` characters, or its type."""
     if isinstance(value, int) and abs(value) > 10**most:
         return f"a number of more than {most} digits"
     try:
         words = repr(value)
-    except Exception:  # a repr of somebody else's
+    except Exception:  # the repr of an object from elsewhere may raise anything
         words = ""
     if "\n" in words or not words:
         return f"a {type(value).__name__}"
@@ -32,19 +32,25 @@ def in_short(value: object, most: int = 60) -> str:
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `name`, or None when none is like it. Letter case, `-` and `_` do not matter."""
+    """Return the choice most similar to `name`, or None; letter case and `-` or `_` do not matter."""
     plain = {plain_name(choice): choice for choice in choices}
     found = difflib.get_close_matches(plain_name(name), plain, n=1, cutoff=0.6)
     return plain[found[0]] if found else None
 
 
 def plain_name(name: str) -> str:
-    """A name as `nearest` compares it: small letters, `_` for `-`."""
+    """Return a name as `nearest` compares it: lower case, `_` for `-`."""
     return name.lower().replace("-", "_")
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UserError:
-    """The error for a name that is none of `choices`; the caller raises it."""
+    """Return the error for a name that is not one of `choices`; the caller raises it.
+
+    Args:
+        kind: what is named, for the message: "recipe".
+        name: the unknown name.
+        choices: the known names.
+    """
     known = sorted(choices)
     guess = nearest(name, known)
     hint = f"did you mean {guess!r}? " if guess else ""

@@ -1,4 +1,4 @@
-"""What pydantic knows about the fields of a settings dataclass."""
+"""Fields of settings dataclasses: their keys, types and notes in the source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 
 def dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:
-    """Every key `build` takes for a settings dataclass: `epochs`, `pretrain`, `pretrain.epochs`."""
+    """Yield every key that `build` accepts for a settings dataclass: `epochs`, `pretrain`, `pretrain.epochs`."""
     for name, field in fields_of(cls).items():
         yield prefix + name
         inner = [key for model in models_in(field.annotation) for key in dotted_keys(model, f"{prefix}{name}.")]
@@ -22,12 +22,12 @@ def dotted_keys(cls: type, prefix: str = "") -> Iterator[str]:
 
 
 def fields_of(cls: type) -> dict[str, FieldInfo]:
-    """Name -> field of a settings dataclass, in the order written, with types resolved."""
+    """Return the fields of a settings dataclass by name, in the order of the source, with types resolved."""
     return cast(dict[str, FieldInfo], cls.__pydantic_fields__)  # type: ignore[attr-defined]
 
 
 def models_in(annotation: Any) -> list[type]:
-    """The settings dataclasses an annotation stands for, through Annotated, `|` and `| None`."""
+    """Return the settings dataclasses in an annotation, also inside Annotated, `|` and `| None`."""
     if get_origin(annotation) is Annotated:
         return models_in(get_args(annotation)[0])
     if hasattr(annotation, "__pydantic_fields__"):
@@ -36,9 +36,10 @@ def models_in(annotation: Any) -> list[type]:
 
 
 def model_in(annotation: Any, table: object = None) -> type | None:
-    """The settings dataclass that a table is for; None where an annotation stands for none.
+    """Return the settings dataclass of an annotation that a table is for; None if the annotation has none.
 
-    Of several, the first, or where the table has a key `kind` the one of that kind, or the first that has any.
+    If there are several, it is the first; or, if the table has a key `kind`, the one of that kind, else the first that
+    has kinds.
     """
     models = models_in(annotation)
     if len(models) > 1 and isinstance(table, Mapping) and "kind" in table:
@@ -47,29 +48,29 @@ def model_in(annotation: Any, table: object = None) -> type | None:
 
 
 def kinds_of(model: type) -> tuple[Any, ...]:
-    """What the field `kind` of a settings dataclass may be; nothing where it has none."""
+    """Return the allowed values of the field `kind` of a settings dataclass; none if it has no such field."""
     field = fields_of(model).get("kind")
     return get_args(field.annotation) if field is not None else ()
 
 
 @cache
 def notes_of(cls: type) -> dict[str, str]:
-    """What the source says of each field of a settings dataclass: the docstring below it, or the comment behind it."""
+    """Return the note of each field of a settings dataclass: the docstring below it, or the comment behind it."""
     text = textwrap.dedent(inspect.getsource(cls))
     lines, notes = text.splitlines(), {}
     (body,) = (node.body for node in ast.parse(text).body if isinstance(node, ast.ClassDef))
     for node, after in itertools.zip_longest(body, body[1:]):
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
-        said = lines[(node.end_lineno or 1) - 1][node.end_col_offset or 0 :].strip().removeprefix("#")
+        note = lines[(node.end_lineno or 1) - 1][node.end_col_offset or 0 :].strip().removeprefix("#")
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            said = str(after.value.value)
-        notes[node.target.id] = " ".join(said.split())
+            note = str(after.value.value)
+        notes[node.target.id] = " ".join(note.split())
     return notes
 
 
 def note_of(cls: type, key: str, table: object = None) -> str:
-    """What the source says of a dotted key; nothing where it says nothing. `table` holds the values, if any."""
+    """Return the note of a dotted key, or "". The values in `table` choose the kind of nested settings."""
     name, dot, rest = key.partition(".")
     field = fields_of(cls).get(name)
     if field is None:

@@ -1,4 +1,4 @@
-"""Frozen settings dataclasses to and from tables: strict, and every problem told at once."""
+"""Convert frozen settings dataclasses to and from tables, with strict types; an error lists all problems."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Fidelity = Literal["paper", "released"]
-"""The maths as written, or with what the published code does otherwise; each field of that type says what."""
+"""Whether a method follows its paper or, where the two differ, its published code; each field says how they differ."""
 
 AnyModel = TypeVar("AnyModel")
 
 
 def build(cls: type[AnyModel], values: Mapping[str, Any], where: str, prefix: str = "") -> AnyModel:
-    """Make a settings dataclass from a nested table; what the table does not say keeps its default.
+    """Make a settings dataclass from a nested table; fields that are not in the table keep their defaults.
 
-    A table for a nested dataclass is laid on the default its parent gives it, not on its class's defaults.
-    Types are strict as in TOML: `true` is no number, `"3"` is no number, `3` is a fine float.
+    The table of a nested dataclass overrides the default that its parent gives it, not the defaults of its class.
+    Types are strict as in TOML: `true` and `"3"` are not numbers, but `3` is accepted for a float.
 
     Args:
         cls: a pydantic dataclass with config `STRICT`.
         values: nested table, as from a recipe or the command line.
         where: where the values came from, for the error ("recipe digits/any/scanmix").
-        prefix: put before every key an error names ("settings.").
+        prefix: put in front of every key in an error ("settings.").
 
     Raises:
         UserError: one error that lists every problem.
@@ -53,26 +53,26 @@ def build(cls: type[AnyModel], values: Mapping[str, Any], where: str, prefix: st
         place = f"{prefix.removesuffix('.')} = " if prefix else ""
         raise UserError(f"{where}: {place}{in_short(values)}: a table of settings is expected")
     table = _with_defaults(cls, plain)
-    problems = list(_unspeakable(table, prefix))
-    endless = [] if problems else list(_endless(table, prefix))
+    problems = list(_not_json(table, prefix))
+    infinite = [] if problems else list(_infinite(table, prefix))
     try:
         if not problems:
             found = TypeAdapter(cls).validate_json(json.dumps(table), strict=True)
-            if not endless:
+            if not infinite:
                 return found
     except ValidationError as error:
         problems = [explain(cls, detail, prefix, table) for detail in error.errors(include_url=False)]
-    told = {problem.partition(" = ")[0] for problem in problems}
-    problems += [f"{key} = {value}: a finite number is expected" for key, value in endless if key not in told]
+    named = {problem.partition(" = ")[0] for problem in problems}
+    problems += [f"{key} = {value}: a finite number is expected" for key, value in infinite if key not in named]
     if len(problems) == 1:
         raise UserError(f"{where}: {problems[0]}")
     raise UserError("\n  ".join([f"{where}: {len(problems)} problems", *problems]))
 
 
 def dump(instance: object) -> Table:
-    """A settings dataclass as a nested table for TOML or JSON; `build` makes an equal instance of it.
+    """Return a settings dataclass as a nested table for TOML or JSON; `build` makes an equal instance of it.
 
-    None has no place in TOML: such keys are left out, which says the same where None is the default.
+    TOML cannot store None, so such keys are left out; `build` restores them if None is the default.
 
     Raises:
         UserError: a field is None although its default is not.
@@ -88,7 +88,7 @@ def dump(instance: object) -> Table:
 
 
 def defaults(cls: type) -> Table:
-    """What a settings dataclass is where nothing is said, as a nested table; fields that must be given are left out."""
+    """Return the defaults of a settings dataclass as a nested table, without required fields and None."""
     known = {name: field for name, field in fields_of(cls).items() if not field.is_required()}
     values = {name: field.get_default(call_default_factory=True) for name, field in known.items()}
     return {name: _plain(value) for name, value in values.items() if value is not None}
@@ -107,10 +107,10 @@ def _with_defaults(cls: type, values: Table) -> Table:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """A value in the types JSON and TOML know.
+    """Return a value in the types of JSON and TOML.
 
     Raises:
-        RecursionError: it goes deeper than `DEEPEST`, or holds itself.
+        RecursionError: it is nested deeper than `DEEPEST`, or contains itself.
     """
     if depth > DEEPEST:
         raise RecursionError
@@ -129,8 +129,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
     return str(value)  # a path
 
 
-def _unspeakable(table: Table, prefix: str) -> Iterator[str]:
-    """What JSON has no words for, whatever the type of the setting."""
+def _not_json(table: Table, prefix: str) -> Iterator[str]:
+    """Yield problems of values that JSON cannot store, whatever the type of the setting."""
     for key, value in _leaves(table, prefix):
         if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
             yield f"{key} = {in_short(value)}: a number of at most {LARGEST} is expected"
@@ -138,15 +138,15 @@ def _unspeakable(table: Table, prefix: str) -> Iterator[str]:
             yield f"{key} = {in_short(value)}: a text in UTF-8 is expected"
 
 
-def _endless(table: Table, prefix: str) -> Iterator[tuple[str, float]]:
-    """Numbers that are infinite or none: within no bounds, or within all that go upwards."""
+def _infinite(table: Table, prefix: str) -> Iterator[tuple[str, float]]:
+    """Yield keys with infinite numbers or NaN, which bounds alone may not refuse."""
     return (
         (key, value) for key, value in _leaves(table, prefix) if isinstance(value, float) and not math.isfinite(value)
     )
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Each value that is neither table nor list, by its dotted key."""
+    """Yield each value that is neither a table nor a list, with its dotted key."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _leaves(inner, f"{key}{name}.")

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words: its dotted key, what was given, what is allowed."""
+"""Problems of settings in words: the dotted key, the value, and what is allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from scanmix.config.tables import Table
 
 
 def explain(cls: type, detail: ErrorDetails, prefix: str, table: Table) -> str:
-    """One of pydantic's complaints about a table on one line: `momentum = 3.0: a number at most 1 is expected`."""
+    """Return one error of pydantic on one line: `momentum = 3.0: a number at most 1 is expected`.
+
+    Args:
+        cls: the settings dataclass.
+        detail: the error.
+        prefix: put in front of every key.
+        table: the values, by which the kind of nested settings is chosen.
+    """
     location, field = _found(cls, detail["loc"], table)
     key = ".".join(str(part) for part in location)
     if detail["type"] == "unexpected_keyword_argument":
@@ -33,7 +40,7 @@ def explain(cls: type, detail: ErrorDetails, prefix: str, table: Table) -> str:
 
 
 def _suggest(cls: type, key: str, prefix: str) -> str:
-    """Names for an unknown key: the same last word elsewhere, then a like key, then a like last word."""
+    """Suggest keys for an unknown one: with the same last word, else a similar key, else a similar last word."""
     valid = list(dotted_keys(cls))
     word = plain_name(key).rpartition(".")[2]
     found = [other for other in valid if other.rpartition(".")[2] == word]
@@ -48,7 +55,7 @@ def _suggest(cls: type, key: str, prefix: str) -> str:
 
 
 def _found(cls: type, location: tuple[int | str, ...], table: object) -> tuple[tuple[int | str, ...], FieldInfo | None]:
-    """Follow a location to its field; where a table can be of several kinds, pydantic puts a tag between."""
+    """Return the key and the field of a location; pydantic adds a tag if a table can be of several kinds."""
     field = fields_of(cls).get(str(location[0])) if location else None
     if field is None or len(location) == 1:
         return location, field
@@ -64,7 +71,7 @@ def _found(cls: type, location: tuple[int | str, ...], table: object) -> tuple[t
 
 
 def _kind_with(name: str, field: FieldInfo | None) -> str | None:
-    """The `kind` of the settings that know a name, where a field takes settings of several kinds."""
+    """Return the `kind` of the settings that have a field of that name, if a field takes settings of several kinds."""
     models = models_in(field.annotation) if field is not None else []
     for model in models[1:]:
         if name in fields_of(model) and kinds_of(model):
@@ -77,7 +84,7 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def _allowed(field: FieldInfo) -> str | None:
-    """What a field takes, in words: "a number above 0 and at most 1"; None when no words are known."""
+    """Return what a field accepts: "a number above 0 and at most 1"; None if there are no words for it."""
     annotation, metadata = field.annotation, list(field.metadata)
     options = [part for part in get_args(annotation) if part is not type(None)]
     optional = len(options) == 1 and type(None) in get_args(annotation)

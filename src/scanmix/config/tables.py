@@ -1,4 +1,4 @@
-"""Nested tables: TOML files, one laid on another, and `a.b=value` from the command line."""
+"""Nested tables: read from TOML files, merged, and made from `a.b=value` of the command line."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from scanmix.config.errors import UserError, in_short
 
 Table = dict[str, Any]
 DEEPEST = 32
-"""Tables and lists within each other; no setting needs more."""
+"""Levels of nested tables and lists that are accepted; no setting needs more."""
 
 
 def read_toml(path: str | Path) -> Table:
     """Read a TOML file.
 
     Raises:
-        UserError: the file is missing, unreadable, no regular file or not TOML.
+        UserError: the file is missing, cannot be read, is a pipe or a device, or is not TOML.
     """
     try:
         mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe or a device may be waited for for ever
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a pipe or a device may wait for ever
             raise UserError(f"{path}: cannot be read (a pipe or a device; a file is needed)")
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -39,7 +39,7 @@ def read_toml(path: str | Path) -> Table:
         table = tomllib.loads(text)
     except RecursionError:
         raise UserError(f"{path}: not valid TOML: nested too deeply") from None
-    except Exception as error:  # numbers, dates and memory have errors of their own
+    except Exception as error:  # numbers, dates and a lack of memory raise other types of errors
         raise UserError(f"{path}: not valid TOML: {' '.join(str(error).split())[:200]}") from None
     if _is_deep(table):
         raise UserError(f"{path}: not valid TOML: nested too deeply")
@@ -47,7 +47,7 @@ def read_toml(path: str | Path) -> Table:
 
 
 def _is_deep(value: object) -> bool:
-    """Whether tables and lists lie in each other beyond `DEEPEST`: what walks them goes no deeper."""
+    """Whether tables and lists are nested deeper than `DEEPEST`, so that recursive functions could fail."""
     level = [value]
     for _ in range(DEEPEST):
         level = [
@@ -59,9 +59,9 @@ def _is_deep(value: object) -> bool:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """Lay nested table `over` on `base`: tables are joined key by key, anything else is replaced.
+    """Return `base` overridden by `over`: nested tables are merged key by key, any other value is replaced.
 
-    Neither argument is changed, and the result shares no table with them.
+    The arguments are not changed, and the result shares no table with them.
     """
     merged: Table = {key: merge(value, {}) if isinstance(value, Mapping) else value for key, value in base.items()}
     for key, value in over.items():
@@ -74,7 +74,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
 
 
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table:
-    """As `merge`, but a table whose `kind` is another than that of the table below replaces it."""
+    """Merge as `merge` does, but replace a table by one of another `kind` instead of merging them."""
     return merge(_of_the_same_kind(base, over), over)
 
 
@@ -90,7 +90,7 @@ def _of_the_same_kind(base: Mapping[str, Any], over: Mapping[str, Any]) -> Table
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> Table:
-    """Put the values of a nested table under dotted keys: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
+    """Return a nested table with dotted keys: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
     flat: Table = {}
     for key, value in table.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -100,10 +100,10 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> Table:
 def parse_assignment(text: str) -> Table:
     """Turn `a.b=value` from the command line into `{"a": {"b": value}}`.
 
-    The value is read as TOML (`3`, `0.5`, `true`, `[1, 2]`, `"text"`); what is not TOML is taken as text.
+    The value is read as TOML (`3`, `0.5`, `true`, `[1, 2]`, `"text"`); a value that is not TOML is a text.
 
     Raises:
-        UserError: there is no `=`, or a part of the key is empty.
+        UserError: there is no `=`, or the key is not of letters, digits, `_`, `-` and dots.
     """
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
@@ -121,5 +121,5 @@ def _parse_value(text: str) -> Any:
     except (ValueError, RecursionError, MemoryError):  # not TOML, or a number of thousands of digits
         return text
     value = table.pop("value")
-    # More keys: the text held a newline. Dates: no setting is one, but a folder may be named like one.
+    # There are more keys if the text holds a newline. No setting is a date, but a folder may be named like one.
     return text if table or isinstance(value, date | time) or _is_deep(value) else value

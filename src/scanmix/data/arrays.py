@@ -1,4 +1,4 @@
-"""Pixels as people hold them, floats or integers and channels last, to uint8 images.
+"""Convert pixels of arrays, floats or integers with the channels last, to uint8 images.
 
 Legend: N images, H height, W width, C channels.
 """
@@ -14,16 +14,16 @@ from torch import Tensor
 from scanmix.config import UserError
 
 WHITES = (1, 16, 255)
-"""What white may be: 1 in floats, 16 in scikit-learn's digits, 255 in 8-bit images."""
+"""Values that may stand for white: 1 in floats, 16 in scikit-learn's digits, 255 in 8-bit images."""
 
 CHUNK = 4096
-"""Rows that are looked at together: the answers of all would be as many as the numbers."""
+"""Rows that are checked together: the mask of all rows at once would need as many values as the array has."""
 
 
 def find_white(pixels: np.ndarray) -> int:
-    """Return which of `WHITES` stands for white: the smallest that no pixel exceeds.
+    """Return which of `WHITES` stands for white: the smallest that no pixel exceeds. Shape: (N, ...) -> scalar.
 
-    An image of 0..255 with no pixel above 16 would be black to the eye, so little can be mistaken.
+    Images of 0..255 are mistaken only if no pixel of any of them is above 16; all of them would look black.
 
     Raises:
         UserError: a pixel is below 0 or above 255, infinite or missing.
@@ -39,11 +39,11 @@ def find_white(pixels: np.ndarray) -> int:
 
 
 def to_images(pixels: np.ndarray, white: int) -> Tensor:
-    """Turn pixels of 0..white into images, channels first. Shape: (N, H, W) or (N, H, W, C) -> (N, C, H, W) uint8.
+    """Scale pixels of 0..white to 0..255, channels first. Shape: (N, H, W) or (N, H, W, C) -> (N, C, H, W) uint8.
 
     Raises:
-        UserError: another shape, neither 1 nor 3 channels, a pixel outside 0..white, infinite or missing, or floats of
-            0..1 where 1 is not white.
+        UserError: the shape is another, there are neither 1 nor 3 channels, a pixel is outside 0..white, infinite or
+            missing, or the pixels are floats of 0..1 although white is not 1.
     """
     if pixels.ndim == 4 and pixels.shape[3] not in (1, 3):
         hint = "; channels stand last: X.transpose(0, 2, 3, 1)" if pixels.shape[1] in (1, 3) else ""
@@ -56,7 +56,7 @@ def to_images(pixels: np.ndarray, white: int) -> Tensor:
         raise UserError(
             f"pixels run from {float(low):g} to {float(high):g}, but those of training made {white} white; scale alike"
         )
-    if white > 1 and pixels.dtype.kind in "fb" and 0 < high <= 1:  # black to the eye: of another scale, surely
+    if white > 1 and pixels.dtype.kind in "fb" and 0 < high <= 1:  # would look black: another scale
         raise UserError(
             f"pixels run from {float(low):g} to {float(high):g} as if 1 were white, but those of training made {white} "
             f"white; multiply by {white}"
@@ -69,31 +69,31 @@ def to_images(pixels: np.ndarray, white: int) -> Tensor:
 
 
 def check_finite(rows: np.ndarray, what: str) -> None:
-    """Refuse numbers that are infinite or missing. Shape: (N, ...).
+    """Check that no number is infinite or NaN. Shape: (N, ...).
 
     Args:
         rows: numbers of any type.
-        what: they are called in the error: "pixels", "features".
+        what: what the error calls them: "pixels", "features".
 
     Raises:
-        UserError: says in how many rows, and which is the first, counted from 0.
+        UserError: a number is; the message gives the number of such rows and the first of them, counted from 0.
     """
     if rows.dtype.kind not in "fc" or not rows.size:
         return
     parts = (np.isfinite(part).reshape(len(part), -1).all(1) for part in np.array_split(rows, -(-len(rows) // CHUNK)))
-    strange = np.flatnonzero(~np.concatenate(list(parts)))
-    if len(strange):
-        rest = f"{'row' if len(strange) == 1 else 'rows'}, first row {strange[0]}"
-        raise UserError(f"{what} are NaN, infinite or too large in {len(strange)} {rest}; repair or leave them out")
+    invalid = np.flatnonzero(~np.concatenate(list(parts)))
+    if len(invalid):
+        rest = f"{'row' if len(invalid) == 1 else 'rows'}, first row {invalid[0]}"
+        raise UserError(f"{what} are NaN, infinite or too large in {len(invalid)} {rest}; repair or leave them out")
 
 
 def same_shape(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack images of one size; gray ones among those in color become color.
+    """Stack images of one size; if one of them has color, gray images become color images too.
 
     Shape: N of (H, W) or (H, W, C) -> (N, H, W) or (N, H, W, C).
 
     Raises:
-        UserError: there is none, or they differ in size or scale; names the first that differs, counted from 0.
+        UserError: there is no image, or sizes or scales differ; names the first that differs, counted from 0.
     """
     if not images:
         raise UserError("images are needed, and there is none")

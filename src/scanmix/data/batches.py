@@ -1,6 +1,7 @@
-"""What a method may see of the data, and the order in which it sees it.
+"""The data as methods see it (`TrainingData`), and the batches in which they see it.
 
-Legend: N examples, B batch. A batch is a tensor of indices: views and labels are looked up by it.
+Legend: N examples, B batch, W processes, C channels or classes. A batch is a tensor of indices; views and labels are
+looked up by it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from scanmix.data.views.sampling import View
 
 
 class AnyImages(Protocol):
-    """Images as methods look at them: in a tensor, or anywhere else."""
+    """Images that may lie in a tensor, on the disk or on another device; a tensor of images is one of these."""
 
     @property
     def shape(self) -> torch.Size:
@@ -30,35 +31,38 @@ class AnyImages(Protocol):
         """Return N."""
 
     def __getitem__(self, index: Any, /) -> Tensor:
-        """Return some images on the device that trains. Shape: (B,) -> (B, C, H, W)."""
+        """Return images on the device that trains. Shape: (B,) -> (B, C, H, W)."""
 
     def split(self, size: int, /) -> Iterable[Tensor]:
-        """Return all images, so many at a time."""
+        """Return all images in order, `size` at a time. Shape: -> (B, C, H, W) each."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Images, given labels and views on one device, and never a true label."""
+    """Images, given labels and views on one device. True labels are not in here, so that no method can use them."""
 
     images: AnyImages
     """(N, C, H, W) uint8, or (N, D, 1, 1) float32 for vectors."""
     labels: Tensor
-    """(N,) int64: given, not to be trusted."""
+    """(N,) int64, the given labels, which may be wrong."""
     num_classes: int
     views: AnyViews
     generator: Callable[[str, int, str], Generator]
-    """(stage, epoch, purpose) -> the generator of those draws."""
+    """(stage, epoch, purpose) -> a fresh generator for these draws."""
 
     def __len__(self) -> int:
         """Return N."""
         return len(self.images)
 
     def eval_view(self, index: Tensor | slice) -> Tensor:
-        """Return plain views of these examples. Shape: (B,) -> (B, C, H, W)."""
+        """Return eval views of these examples. Shape: (B,) -> (B, C, H, W)."""
         return self.views.eval_view(self.images[index])
 
     def sample_views(self, view: View, batches: Sequence[Tensor], draws: Generator) -> tuple[Tensor, ...]:
-        """Return a view of each of these batches, made at once and drawn in turn. Shape: (B,) -> (B, C, H, W) each."""
+        """Return views of several batches, computed together for speed.
+
+        Random draws are the same as if the batches came one after the other. Shape: (B,) -> (B, C, H, W) each.
+        """
         sizes = [len(batch) for batch in batches]
         views: tuple[Tensor, ...] = view(self.images[torch.cat(list(batches))], draws, sizes).split(sizes)
         return views
@@ -69,7 +73,7 @@ class TrainingData:
         return torch.arange(len(self), device=self.labels.device)
 
     def epochs_in(self, duration: int | str, batch_size: int, total: int) -> int:
-        """Return a duration in epochs, of `total`; a step of it is a batch."""
+        """Return the length of a `Duration` in epochs: its steps are batches, its percent are of `total` epochs."""
         return epochs_of(duration, -(-len(self) // batch_size), total)
 
     def generators(self, stage: str, epoch: int, *purposes: str) -> tuple[Generator, ...]:
@@ -77,35 +81,49 @@ class TrainingData:
         return tuple(self.generator(stage, epoch, purpose) for purpose in purposes)
 
     def fingerprint(self) -> str:
-        """Return a hash of the images alone: what label-free results depend on."""
+        """Return a hex SHA-256 of the images alone, for the cache keys of self-supervised results.
+
+        Labels are left out: those results are shared by all label noise on the same images. `Examples.fingerprint`
+        hashes the labels as well, to recognize the data of a run. The two hash the shape and pixels in different ways.
+        Cached results and stored runs contain the values, so neither may change.
+        """
         digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
         for chunk in self.images.split(4096):
             digest.update(chunk.cpu().numpy().tobytes())
         return digest.hexdigest()
 
     def one_hot(self, index: Tensor) -> Tensor:
-        """Return given labels as rows of zeros and a one. Shape: (B,) -> (B, C)."""
+        """Return given labels as one-hot rows. Shape: (B,) -> (B, C)."""
         return F.one_hot(self.labels[index], self.num_classes).float()
 
 
 def labeled_views(
-    data: TrainingData, view: View, labels: Tensor, size: int, stage: str, epoch: int, own: Callable[[Tensor], Tensor]
+    data: TrainingData, view: View, labels: Tensor, size: int, stage: str, epoch: int, shard: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield every example once, in random order: views of a batch, and its labels.
 
-    `own` picks the rows of a process; order and views are drawn for a stage and epoch.
     Shape: labels (N,) -> (B, C, H, W), (B,) each.
+
+    Args:
+        data: the examples.
+        view: which views are made.
+        labels: labels of all examples.
+        size: examples in a batch of all processes together.
+        stage: name of the stage, of which order and views are drawn.
+        epoch: epoch of the stage, of which they are drawn.
+        shard: picks the rows of this process from a batch.
     """
     order, draws = data.generators(stage, epoch, "order", "views")
-    for index in map(own, batches(data.everything, size, order)):
+    for index in map(shard, batches(data.everything, size, order)):
         yield view(data.images[index], draws), labels[index]
 
 
 def shard_rows(batch: Tensor, rank: int, world: int) -> Tensor:
-    """Return every `world`-th row from `rank` on, and from the start again until all processes have equally many.
+    """Return the rows of one process: every `world`-th row from `rank` on.
 
-    At least two of two or more, for batch norm cannot learn from one. Equal counts make the mean of the
-    processes' means the mean of all. Shape: (B,) -> (B / W,), rounded up.
+    All processes get equally many rows, so that the mean of their means is the mean of the batch; rows from the start
+    are used twice where the batch is too short for that. From a batch of two or more each process gets at least two
+    rows, because batch norm cannot train on one. Shape: (B,) -> (B / W,), rounded up.
     """
     if world == 1 or len(batch) == 0:
         return batch
@@ -116,7 +134,7 @@ def shard_rows(batch: Tensor, rank: int, world: int) -> Tensor:
 def batches(index: Tensor, size: int, generator: Generator, *, drop_last: bool = False) -> Iterator[Tensor]:
     """Yield `index` in random order, `size` at a time.
 
-    A last batch of one is merged into the one before (batch norm cannot learn from one image). With
+    A last batch of one example is merged into the one before, because batch norm cannot train on one image. With
     `drop_last` any short last batch is left out, unless it is the only one. Shape: (N,) -> (B,) each.
     """
     order = index[torch.randperm(len(index), generator=generator, device=generator.device)]
@@ -129,11 +147,11 @@ def batches(index: Tensor, size: int, generator: Generator, *, drop_last: bool =
 
 
 def paired(clean: Tensor, size: int, generator: Generator, minimum_steps: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield labeled and unlabeled batches side by side: one pass over the clean set (DivideMix's epoch).
+    """Yield pairs of a labeled and an unlabeled batch: one pass over the clean set (an epoch of DivideMix).
 
-    `clean` is a mask. The noisy set starts again, reshuffled, whenever it runs out; when it is empty its
-    batches are empty. When a pass has fewer than `minimum_steps` batches the clean set is passed over again.
-    Shape: (N,) bool -> (B,), (B,) each.
+    `clean` is a mask of the labeled examples; all others are unlabeled. The unlabeled set is reshuffled and starts
+    again whenever it runs out; if it is empty, its batches are empty. The clean set is passed over again until there
+    were at least `minimum_steps` pairs. Shape: (N,) bool -> (B,), (B,) each.
     """
     labeled_set, unlabeled_set = clean.nonzero().squeeze(1), (~clean).nonzero().squeeze(1)
     unlabeled = forever(unlabeled_set, size, generator)
@@ -147,6 +165,9 @@ def paired(clean: Tensor, size: int, generator: Generator, minimum_steps: int = 
 
 
 def forever(index: Tensor, size: int, generator: Generator) -> Iterator[Tensor]:
-    """Yield batches of passes over `index`, each in an order of its own, without end; nothing where it is empty."""
+    """Yield batches without end, each pass over `index` in a new order; nothing if it is empty.
+
+    Shape: (N,) -> (B,) each.
+    """
     while len(index):
         yield from batches(index, size, generator)

@@ -1,7 +1,7 @@
-"""Labels that a person corrected, read from a CSV and laid over examples.
+"""Labels that a person corrected, read from a CSV and applied to examples.
 
-Columns: `label`, and `id` or `path` to say whose; `decision` where there is one: `exclude` leaves the row out, and
-`keep`, `accept` and `relabel` say that a person has looked at the label.
+Columns: `label`; `id` or `path`, which name the example; and optionally `decision`: `exclude` leaves the example out,
+and `keep`, `accept` and `relabel` say that a person has checked the label.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ NAMED = 10
 
 
 class _Row(NamedTuple):
-    """A row by column, and its decision in the words of `read_decision`."""
+    """A row of the CSV: its cells by column, and its decision in the words of `read_decision`."""
 
     cells: dict[str, str]
     decision: str
 
 
 def apply_corrections(examples: Examples, path: str | Path, sha256: str | None = None) -> Examples:
-    """Return the examples with the labels of a CSV such as `scanmix review` writes, excluded rows left out.
+    """Return the examples with the labels of a CSV such as `scanmix review` writes, without the excluded examples.
 
-    Rows are found by `id` where the file has that column, else by `path`. Examples that it does not name keep their
-    labels, and those that it excludes may be gone already. The old labels become the true ones of nobody: what was
-    true before is still all that is known. Who was decided, and what is left out, is remembered (`Examples.decided`,
-    `Examples.excluded`).
+    Rows are matched by `id` if the file has that column, else by `path`. Examples that the file does not name keep
+    their labels, and examples that it excludes may be missing already. `true_labels` stay as they are; the old labels
+    are not taken for true ones. `Examples.decided` and `Examples.excluded` record what was decided.
 
     Args:
-        examples: what to correct.
+        examples: the examples to correct.
         path: the CSV.
-        sha256: of the file when it was first used; one that has changed since is refused.
+        sha256: hash of the file when it was first used; the file is refused if it has changed since.
 
     Raises:
-        UserError: the file cannot be read or has changed, or relies on an example or a class that is not there.
+        UserError: the file cannot be read or has changed, names an example twice, or names an example or a class that
+            does not exist.
     """
     check_type("examples", examples, Examples, "Examples, as the parts of the pair that scanmix.load returns")
     path = file_path("path", path).expanduser().absolute()
@@ -78,7 +78,7 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
             excluded.append((examples.ids[i], where, examples.class_names[int(examples.labels[i])]))
             continue
         label = number[row.cells["label"]]
-        if row.decision or label != labels[i]:  # an empty cell beside the same label takes no decision back
+        if row.decision or label != labels[i]:  # an empty decision beside an unchanged label undoes nothing
             decided[i] = DECIDED.index(row.decision) if row.decision in DECIDED else 0
         labels[i] = label
     excluded += [_left_out(row.cells, key) for row in gone]
@@ -87,17 +87,17 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
 
 
 def _by_file(row: _Row, files: Mapping[str, int]) -> int | None:
-    """Position of an excluded example by its file, should it be called otherwise here: it must not come back."""
+    """Position of an excluded example by its path: it must stay out even if its id is another by now."""
     return files.get(row.cells.get("path", "")) if row.decision == EXCLUDE else None
 
 
 def _left_out(cells: Mapping[str, str], key: str) -> Excluded:
-    """What the file says of an example that is gone."""
+    """What the CSV says of an excluded example that is missing already."""
     return cells[key], cells.get("path", ""), cells.get("given") or cells["label"]
 
 
 def _read(path: Path) -> tuple[list[_Row], str]:
-    """Rows, and the hash of the file."""
+    """Return the rows and the SHA-256 of the file."""
     try:
         check_regular(path)
         content = path.read_bytes()
@@ -128,7 +128,7 @@ def _read(path: Path) -> tuple[list[_Row], str]:
 
 
 def _places(examples: Examples, path: Path, row: Mapping[str, str]) -> tuple[dict[str, int], str]:
-    """Position of each example by what the file calls it, and the column that does."""
+    """Return the position of each example by its name in the file, and the column with that name."""
     place = {name: i for i, name in enumerate(examples.ids)}
     if "id" in row:
         return place, "id"
@@ -138,7 +138,7 @@ def _places(examples: Examples, path: Path, row: Mapping[str, str]) -> tuple[dic
 
 
 def _below(name: str, folder: Path) -> str:
-    """A path as seen from the folder of the file, where it lies below it."""
+    """Return a path relative to the folder of the CSV if it lies below that folder, else as it is."""
     full = Path(name)
     return full.relative_to(folder).as_posix() if full.is_relative_to(folder) else name
 

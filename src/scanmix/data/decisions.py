@@ -1,4 +1,4 @@
-"""What a person decided about an example, as the column `decision` of a table says it."""
+"""Decisions of a person about examples, as the column `decision` of a table holds them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ WORDS = {
     "remove": "exclude", "removed": "exclude",
     "unsure": "unsure",
 }  # fmt: skip
-"""Each spelling and what it means; `undo` takes a decision back."""
+"""Each accepted spelling and its meaning; `undo` takes a decision back."""
 
 
 def read_decision(cell: str, path: Path, row: int) -> str:
     """Return "", "keep", "accept", "relabel", "exclude" or "unsure" for a cell; case and spaces do not matter.
 
     Args:
-        cell: what stands in the column.
-        path: the table, for whoever has to mend it.
-        row: number of the row below the header, from 1.
+        cell: the text in the column.
+        path: the table, for the error.
+        row: number of the row below the header, from 1, for the error.
 
     Raises:
-        DataError: the word is no decision; says which are.
+        DataError: the word is not a decision; lists those that are.
     """
     word = cell.strip().lower()
     if word not in WORDS:

@@ -1,6 +1,6 @@
-"""Image files to squares of bytes: one decoding for training and for prediction.
+"""Decode image files into squares of bytes, in the same way for training and for prediction.
 
-NumPy and Pillow only: a model exported to ONNX looks at pictures where there is no PyTorch.
+This module needs NumPy and Pillow only: a model exported to ONNX uses it where PyTorch is not installed.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from scanmix.config import UserError
-from scanmix.data.modes import is_deep_color, is_gray, plain
+from scanmix.data.modes import is_deep_color, is_gray, to_8_bit
 from scanmix.files import check_regular
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "JPEG2000", "AVIF")
-"""All that is ever opened, by Pillow's names, whatever a file is called: nothing here starts another program."""
+"""The formats that are opened, by Pillow's names, whatever a file is called. For none of them does Pillow start another
+program, as it does for EPS."""
 TGA_SUFFIXES = frozenset((".tga", ".icb", ".vda", ".vst"))
-"""TGA has no signature: it is looked for in files of these names only."""
+"""TGA has no signature, so only files with these suffixes are tried as TGA."""
 SUFFIXES = TGA_SUFFIXES | frozenset(
     (
         ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg",
@@ -44,63 +45,64 @@ OTHER_IMAGES = frozenset(
         ".qoi", ".raf", ".raw", ".rw2", ".sgi", ".srw", ".svg", ".wmf", ".xcf", ".xpm",
     )
 )  # fmt: skip
-"""Kinds of image files that are not read."""
+"""Suffixes of image files that are not read."""
 SIDE_FILES = frozenset(
     (
         ".cfg", ".csv", ".db", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".lnk", ".log", ".md", ".parquet",
         ".pdf", ".pkl", ".pt", ".py", ".sh", ".toml", ".tsv", ".txt", ".url", ".xml", ".yaml", ".yml", ".zip",
     )
 )  # fmt: skip
-"""What lies beside images and is none."""
+"""Suffixes of files that often lie beside images and are not images."""
 PIXELS_AT_ONCE = 100_000_000
-"""Pixels that all threads together decode at a time; a picture of more is decoded alone."""
-TURN = 1024
-"""Items that threads are handed at once."""
+"""Pixels that all threads together decode at a time; an image with more is decoded alone."""
+GROUP = 1024
+"""Items that are handed to the threads at once."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
 class Found(NamedTuple):
-    """Files in a folder and below, hidden ones left out, by name."""
+    """The files in a folder and below, sorted by path, without hidden ones."""
 
-    pictures: list[Path]
+    images: list[Path]
     unread: list[Path]
-    """Those that are or look like images of a kind that is not read."""
+    """Files that are or look like images of a format that is not read."""
     others: list[Path]
+    """All other files."""
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """Return the image files in `folder` and below, by name, hidden ones left out."""
-    return sorted(pictures_in(folder))
+def find_images(folder: Path) -> list[Path]:
+    """Return the image files in `folder` and below, sorted by path, without hidden ones."""
+    return sorted(images_in(folder))
 
 
-def pictures_in(folder: Path) -> Iterator[Path]:
-    """Yield the image files in `folder` and below as they come, hidden ones left out.
+def images_in(folder: Path) -> Iterator[Path]:
+    """Yield the image files in `folder` and below in the order of the file system, without hidden ones.
 
-    A file without a suffix is one if it begins like one.
+    A file without a suffix counts as an image if its first bytes are those of an image.
     """
-    return (path for path in _files_in(folder) if _is_picture(path))
+    return (path for path in _files_in(folder) if _is_image(path))
 
 
 def sort_files(folder: Path) -> Found:
-    """Return the image files in `folder` and below, those that are passed over though they look like some, the rest."""
+    """Sort the files in `folder` and below into images, unread images and others."""
     found = Found([], [], [])
     for path in sorted(_files_in(folder)):
-        if _is_picture(path):
-            found.pictures.append(path)
-        elif _looks_like_picture(path):
+        if _is_image(path):
+            found.images.append(path)
+        elif _looks_like_image(path):
             found.unread.append(path)
         else:
             found.others.append(path)
     return found
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """Open an image file of one of `FORMATS`; nothing is decoded yet. Only this opens image files.
+def open_image(path: str | Path) -> Image.Image:
+    """Open an image file of one of `FORMATS` without decoding it. All image files are opened here.
 
     Raises:
         UserError: it is a folder, a pipe, a socket or a device, which are never opened; says which, without its path.
-        Exception: any, where it is no such image or is damaged.
+        Exception: of any type, if it is not such an image or is damaged.
     """
     try:
         check_regular(path)
@@ -112,43 +114,47 @@ def open_picture(path: str | Path) -> Image.Image:
 
 @contextmanager
 def loaded(path: Path, least: int, channels: int | None = None) -> Iterator[Image.Image]:
-    """Decode an image file: "L" or "RGB", upright. No more than a few huge ones are in memory while blocks run.
+    """Decode an image file to "L" or "RGB", upright.
+
+    The block waits until there is room: `PIXELS_AT_ONCE` limits the pixels in memory of all blocks that run.
 
     Args:
         path: the file.
-        least: so many pixels a side are enough; what can be decoded smaller than it is will be.
-        channels: 1 or 3; by default what it has.
+        least: pixels a side that are enough; a JPEG is decoded at a fraction of its size where that leaves as many.
+        channels: 1 or 3; by default as many as the file has.
 
     Raises:
-        Exception: any, where it cannot be read; `reason` says why.
+        Exception: of any type, if the file cannot be read; `why_unreadable` says why in words.
     """
-    with open_picture(path) as image:
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8: photographs become many times quicker.
+    with open_image(path) as image:
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which is many times quicker for photographs.
         image.draft(None, (least, least))
         deep = is_deep_color(image)
-        with _room.taken(image.width * image.height):
+        with _pixel_limit.taken(image.width * image.height):
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            yield plain(image, channels or natural_channels(image), deep)
+            yield to_8_bit(image, channels or natural_channels(image), deep)
 
 
 def upright(image: Image.Image, channels: int | None = None) -> Image.Image:
-    """Look at a picture in memory as at its file: "L" or "RGB", turned as its EXIF says; it stays as it is.
+    """Convert an image in memory as `loaded` does a file: to "L" or "RGB", turned as its EXIF says.
+
+    The given image is not changed.
 
     Raises:
-        Exception: any, where it cannot be read; `reason` says why.
+        Exception: of any type, if it cannot be read; `why_unreadable` says why in words.
     """
     deep = is_deep_color(image)
-    return plain(ImageOps.exif_transpose(image), channels or natural_channels(image), deep)
+    return to_8_bit(ImageOps.exif_transpose(image), channels or natural_channels(image), deep)
 
 
 def natural_channels(image: Image.Image) -> int:
-    """Return 1 for a gray picture, 3 for one in color."""
+    """Return 1 for a gray image, 3 for one in color."""
     return 1 if is_gray(image.mode) else 3
 
 
-def decode_pictures(paths: Sequence[Path], size: int, channels: int) -> list[np.ndarray | str]:
-    """Decode image files; in place of one that cannot be read stands why.
+def decode_images(paths: Sequence[Path], size: int, channels: int) -> list[np.ndarray | str]:
+    """Decode image files; for a file that cannot be read, the list holds the reason as a text.
 
     Shape: -> (channels, size, size) uint8 for each path.
     """
@@ -156,7 +162,10 @@ def decode_pictures(paths: Sequence[Path], size: int, channels: int) -> list[np.
 
 
 def decoding(paths: Sequence[Path], size: int, channels: int) -> Iterator[np.ndarray | str]:
-    """Yield what `decode_pictures` returns, one by one: few are in memory at once."""
+    """Yield what `decode_images` returns one by one, so that few images are in memory at once.
+
+    Shape: -> (channels, size, size) uint8 for each path.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
         yield from threaded(lambda path: _decode(path, size, channels), paths, "reading images")
@@ -169,22 +178,22 @@ def square(image: Image.Image, size: int) -> Image.Image:
         return image
     scale = size / min(width, height)
     wide, high = max(size, round(width * scale)), max(size, round(height * scale))
-    # The crop comes first, as a box of the resize: a panorama is not scaled beyond what is kept.
+    # The crop is the box of the resize, so that no pixels of a panorama are scaled and then cut off.
     left, top = (wide - size) // 2 * width / wide, (high - size) // 2 * height / high
     box = (left, top, left + size * width / wide, top + size * height / high)
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def threaded(work: Callable[[In], Out], items: Sequence[In], title: str) -> Iterator[Out]:
-    """Yield `work(item)` in the order of `items`, done by threads; on a terminal a bar shows how far they are."""
+    """Yield `work(item)` in the order of `items`, computed by threads, with a progress bar on a terminal."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        # In turns: a pool that is handed everything works on, and holds all results, however slowly they are taken.
-        turns = (pool.map(work, items[start : start + TURN]) for start in range(0, len(items), TURN))
-        yield from _shown(itertools.chain.from_iterable(turns), len(items), title)
+        # In groups: a pool that is given everything at once computes ahead and holds all results not yet taken.
+        groups = (pool.map(work, items[start : start + GROUP]) for start in range(0, len(items), GROUP))
+        yield from _with_bar(itertools.chain.from_iterable(groups), len(items), title)
 
 
 def why_unreadable(error: Exception) -> str:
-    """Say in a few words on one line why a file could not be read."""
+    """Return in a few words on one line why a file could not be read."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnidentifiedImageError):
@@ -194,23 +203,23 @@ def why_unreadable(error: Exception) -> str:
 
 
 def readable(path: Path | str) -> str:
-    """Write a path so that every terminal and file takes it: bytes that are no UTF-8 by their numbers."""
+    r"""Return a path as text that can be shown and stored: bytes that are not UTF-8 become `\xNN`."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def pixels_of(picture: Image.Image) -> np.ndarray:
-    """Return the pixels of an "L" or "RGB" picture. Shape: -> (channels, H, W) uint8."""
-    pixels = np.asarray(picture)
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an "L" or "RGB" image. Shape: -> (channels, H, W) uint8."""
+    pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _decode(path: Path, size: int, channels: int) -> np.ndarray | str:
     if readable(path) != str(path):
-        return "its name is not UTF-8; rename it"  # no table of labels could name it
+        return "its name is not UTF-8; rename it"  # a table of labels could not name it
     try:
-        with loaded(path, 2 * size, channels) as picture:  # at least twice the pixels a side that are kept
-            return pixels_of(square(picture, size))
-    except Exception as error:  # decoders raise whatever they like on broken input
+        with loaded(path, 2 * size, channels) as image:  # at least twice the pixels a side that are kept
+            return pixels_of(square(image, size))
+    except Exception as error:  # decoders raise errors of any type on damaged files
         return why_unreadable(error)
 
 
@@ -222,41 +231,41 @@ def _files_in(folder: Path) -> Iterator[Path]:
     )
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     suffix = path.suffix.lower()
-    return suffix in SUFFIXES or (_is_no_suffix(suffix) and _is_recognized(path))
+    return suffix in SUFFIXES or (_is_meaningless(suffix) and _is_recognized(path))
 
 
-def _looks_like_picture(path: Path) -> bool:
+def _looks_like_image(path: Path) -> bool:
     suffix = path.suffix.lower()
-    return suffix in OTHER_IMAGES or (suffix not in SIDE_FILES and not _is_no_suffix(suffix) and _is_recognized(path))
+    return suffix in OTHER_IMAGES or (suffix not in SIDE_FILES and not _is_meaningless(suffix) and _is_recognized(path))
 
 
-def _is_no_suffix(suffix: str) -> bool:
-    """Whether what follows the last dot of a name is no kind of file: nothing, a number as in `scan.001`, words."""
+def _is_meaningless(suffix: str) -> bool:
+    """Whether a suffix names no type of file: it is empty, a number as in `scan.001`, or has words in it."""
     return suffix[1:].isdigit() or " " in suffix or len(suffix) < 2
 
 
 def _is_recognized(path: Path) -> bool:
-    """Whether a file begins like an image."""
+    """Whether the first bytes of a file are those of an image."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")
-            with open_picture(path):
+            with open_image(path):
                 return True
-    except Exception:  # decoders raise whatever they like on what is no image
+    except Exception:  # decoders raise errors of any type on files that are not images
         return False
 
 
 @cache
 def _known_formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow was built with."""
+    """Return those of `FORMATS` that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-class _Room:
-    """So many pixels are in memory at a time, whoever decodes them."""
+class _PixelLimit:
+    """Limits the pixels that all threads together hold in memory."""
 
     def __init__(self) -> None:
         self._taken = 0
@@ -264,7 +273,7 @@ class _Room:
 
     @contextmanager
     def taken(self, count: int) -> Iterator[None]:
-        """Wait until there is room for `count` pixels, for more than all until there is no other picture."""
+        """Wait until there is room for `count` pixels; an image above the limit waits until it is the only one."""
         with self._changed:
             self._changed.wait_for(lambda: self._taken == 0 or self._taken + count <= PIXELS_AT_ONCE)
             self._taken += count
@@ -276,11 +285,11 @@ class _Room:
                 self._changed.notify_all()
 
 
-_room = _Room()
+_pixel_limit = _PixelLimit()
 
 
-def _shown(results: Iterable[Out], total: int, title: str) -> Iterator[Out]:
-    """Pass results on; on a terminal, show a bar once it has taken more than two seconds."""
+def _with_bar(results: Iterable[Out], total: int, title: str) -> Iterator[Out]:
+    """Yield the results; on a terminal, show a bar if they take more than two seconds."""
     started, bar, task = time.monotonic(), None, None
     with ExitStack() as stack:
         for done, result in enumerate(results):

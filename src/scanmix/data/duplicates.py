@@ -1,13 +1,12 @@
-"""The same picture twice: exact copies, and near ones that were stored again, resized or brightened.
+"""Duplicate images: exact copies, and near copies that were stored again, resized or brightened.
 
-Legend: N images, B of them, P pairs, M groups or members.
+Legend: N images, B of them, P pairs, M groups.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,49 +15,55 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-ALIKE = 0.995
-"""Correlation from which two pictures count as one. Of the 1,797 8x8 digits no pair reaches it, of 20,000
-Fashion-MNIST images three do; photographs stored again as JPEG of quality 75 do, all but one in twenty."""
-THUMBNAIL = 32
-"""Sides above are averaged down to at most this before pictures are compared."""
-ROUGH = 8
-"""Sides of the thumbnails by which pairs are ruled out."""
-CHUNK = 256
-"""Images compared at once with all after them: memory is CHUNK x N, never N x N."""
+from scanmix.progress import Tick
 
-Tick = Callable[[int, int, str], None]
+ALIKE = 0.995
+"""Correlation from which on two images count as near copies. No pair of the 1,797 8x8 digits reaches it, and three
+pairs of 20,000 Fashion-MNIST images do. Of photographs stored again as JPEG of quality 75, all but one in twenty do."""
+THUMBNAIL = 32
+"""Largest side in pixels of the thumbnails that are compared; larger images are averaged down to it."""
+ROUGH = 8
+"""Largest side in pixels of the coarser thumbnails by which most pairs are ruled out."""
+CHUNK = 256
+"""Images that are compared at once with all later ones. Memory grows with CHUNK x N, never with N x N."""
 
 
 def exact_groups(*parts: Tensor) -> list[list[int]]:
-    """Positions of images or vectors that are equal in every number, by groups of two or more, in order.
+    """Return the positions of images or vectors that are equal in every number, in groups of two or more, in order.
 
-    Of several parts the positions are those in all of them, one after the other.
+    Several parts are searched together; positions then count through all of them, one after the other.
     Shape: (N, C, H, W) uint8 or float32 each -> M lists.
     """
-    # Sixteen bytes stand for each image: nothing here grows with its pixels, and no two have ever been seen to collide.
+    # A hash of 16 bytes stands for each image, so memory does not grow with its pixels. Two different images
+    # with the same 128 bits are too unlikely to matter.
     rows = (image for images in parts for some in images.split(4096) for image in some.contiguous().numpy())
     digests = b"".join(hashlib.blake2b(image, digest_size=16).digest() for image in rows)
     halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
     order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: copies stay in the order of the images
     new = (halves[order[1:]] != halves[order[:-1]]).any(1)
     bounds = np.concatenate([[0], np.flatnonzero(new) + 1, [len(order)]])
-    several = np.flatnonzero(np.diff(bounds) > 1)  # of a million images few, we hope
+    several = np.flatnonzero(np.diff(bounds) > 1)
     return sorted(order[bounds[group] : bounds[group + 1]].tolist() for group in several)
 
 
 def near_groups(images: Tensor, tick: Tick | None = None) -> list[list[int]]:
-    """Positions of images that are alike, by groups of two or more, in order; exact copies are left to `exact_groups`.
+    """Return the positions of images that are near copies of each other, in groups of two or more, in order.
 
-    Two images are alike if the pixels of their thumbnails, all channels together, correlate at `ALIKE` or more,
-    so brightness and contrast do not count. What is alike to the same picture is one group. Of exact copies
-    only the first is compared, and images of one color are alike to none. No pair is missed: the mean of
-    blocks of pixels is a projection and cannot lengthen a difference, so what is too far apart there needs no
-    closer look.
+    Two images are near copies if the pixels of their thumbnails, all channels together, correlate at `ALIKE` or more,
+    so brightness and contrast do not count. Images that are near copies of the same image are one group. Of exact
+    copies, which `exact_groups` finds, only the first is compared. An image of one color has no near copy.
+
+    The coarse thumbnails miss no pair: averaging blocks of pixels is a projection and cannot make a distance larger,
+    so two images that are too far apart there are too far apart. The time can grow with N x N.
 
     Shape: (N, C, H, W) uint8 -> M lists.
+
+    Args:
+        images: the images.
+        tick: called with the number of images that have been compared with all later ones.
     """
-    again = {place for places in exact_groups(images) for place in places[1:]}
-    first = torch.tensor([place for place in range(len(images)) if place not in again], dtype=torch.int64)
+    copies = {place for places in exact_groups(images) for place in places[1:]}
+    first = torch.tensor([place for place in range(len(images)) if place not in copies], dtype=torch.int64)
     rough = torch.cat([_rough(_thumbnails(images[part])) for part in first.split(4096)])
     group = torch.arange(len(first))
     for start in range(0, len(first), CHUNK):
@@ -66,7 +71,8 @@ def near_groups(images: Tensor, tick: Tick | None = None) -> list[list[int]]:
         rows = _thumbnails(images[first[start:stop]]).flatten(1)
         reach = _within_reach(rough[start:stop], rough[start:])
         columns = reach.any(0).nonzero().squeeze(1)
-        # Pairs of one group need no look: of 50,000 frames of one scene only the first rows are compared with all.
+        # Pairs that are in one group already are not compared: this saves most of the work where thousands of images
+        # are near copies of each other, as the frames of one scene.
         apart = group[start:stop, None] != group[start + columns]
         columns = start + columns[(reach[:, columns] & apart).any(0)]
         for part in columns.split(4096):
@@ -82,7 +88,7 @@ def near_groups(images: Tensor, tick: Tick | None = None) -> list[list[int]]:
 
 
 def _thumbnails(images: Tensor) -> Tensor:
-    """Averaged down, the mean taken off, at unit length; zero for an image of one color.
+    """Average images down, subtract the mean and scale to length 1; an image of one color becomes zero.
 
     Shape: (B, C, H, W) uint8 -> (B, C, h, w).
     """
@@ -92,15 +98,15 @@ def _thumbnails(images: Tensor) -> Tensor:
 
 
 def _rough(thumbnails: Tensor) -> Tensor:
-    """Coordinates on the orthonormal vectors that are constant on a block of pixels. Shape: (B, C, h, w) -> (B, d)."""
+    """Project on the orthonormal vectors that are constant on a block of pixels. Shape: (B, C, h, w) -> (B, d)."""
     high, wide = (-(-side // ROUGH) for side in thumbnails.shape[2:])
     return (F.avg_pool2d(thumbnails, (high, wide)) * math.sqrt(high * wide)).flatten(1)
 
 
 def _within_reach(rows: Tensor, others: Tensor) -> Tensor:
-    """Whether the distance of two projections leaves room for a correlation of `ALIKE`.
+    """Whether two projections are close enough that their images may correlate at `ALIKE`.
 
-    Unit vectors a and b have |a - b|^2 / 2 = 1 - correlation, and projections of them are no further apart.
+    For unit vectors a and b, |a - b|^2 / 2 = 1 - correlation, and their projections are no further apart.
     Shape: (B, d), (N, d) -> (B, N) bool.
     """
     half = others.square().sum(1) / 2
@@ -110,7 +116,7 @@ def _within_reach(rows: Tensor, others: Tensor) -> Tensor:
 
 
 def _joined(group: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Give the groups of each pair one number. Shape: (N,), (P,), (P,) -> (N,)."""
+    """Merge the groups of the two images of each pair: both get one number. Shape: (N,), (P,), (P,) -> (N,)."""
     edges = (np.ones(len(left), dtype=bool), (group[left].numpy(), group[right].numpy()))
     _, joined = connected_components(coo_matrix(edges, shape=(len(group),) * 2), directed=False)
     return torch.from_numpy(joined)[group]

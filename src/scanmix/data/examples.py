@@ -1,6 +1,6 @@
 """`Examples`: images, the labels that came with them, and how to load both again.
 
-N examples, C classes. Everything above `data/` sees images and labels only through this one type.
+All packages above `data` get images and labels as this one type. Legend: N examples, C classes.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from torch import Tensor
 from scanmix.config import STRICT, UserError, in_short
 
 Kind: TypeAlias = Literal["image", "vector"]
-"""What an example is."""
+"""What the examples are: images, or feature vectors."""
 OPEN_SET = -1
-"""The true label of an image that is of no class here, whatever label it was given: open-set noise."""
+"""The true label of an open-set image: one that is of none of the classes, whatever label it was given."""
 DECIDED = ("", "keep", "accept", "relabel")
-"""What a person may have decided of a label that is still there; the place is the code in `Examples.decided`."""
+"""Decisions of a person about labels of examples that stay; the position is the code in `Examples.decided`."""
 Excluded: TypeAlias = tuple[str, str, str]
-"""What is left of an example that a person left out: id, path ("" where there is none) and the label it was given."""
+"""The record of an example that a person excluded: id, path ("" if there is none) and given label."""
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class NoiseReport:
-    """What was asked of a label noise and what came out, measured against the true labels.
+    """The label noise that was asked for and the result, measured against the true labels.
 
     Attributes:
-        kind: "symmetric", "symmetric-exclusive", "asymmetric" or "file"; of labels that came wrong, "human" or "web".
-        asked_rate: the share of labels the noise selected; None where nobody knows.
-        actual_rate: the share of labels that differ from the true ones, foreign images included.
-        seed: the seed of the draw; None where nobody knows.
-        transition: (C, C) shares; rows are true classes, columns given; zero for a class without examples.
-            Foreign images are in no row.
+        kind: "symmetric", "symmetric-exclusive", "asymmetric", "instance", "open-set", "semantic-..." or "file"; for
+            labels that were wrong in the data set itself, "human" or "web".
+        asked_rate: share of labels (0..1) that the noise selected; None if unknown.
+        actual_rate: share of labels (0..1) that differ from the true ones, open-set images included.
+        seed: seed of the draw; None if unknown.
+        transition: (C, C) shares; rows are true classes, columns given labels. A row is zero for a class without
+            examples. Open-set images are in no row.
     """
 
     kind: str
@@ -50,7 +51,7 @@ class NoiseReport:
 
 
 def measure_transition(true_labels: Tensor, labels: Tensor, num_classes: int) -> tuple[tuple[float, ...], ...]:
-    """Share of each true class (row) that was given each label (column); foreign images are in no row.
+    """Return the share of each true class (row) that was given each label (column); open-set images are in no row.
 
     Shape: (N,), (N,) int64 -> C tuples of C floats; rows sum to 1, or to 0 for a class without examples.
     """
@@ -66,21 +67,21 @@ class Examples:
     """Images with the labels they were given.
 
     Attributes:
-        images: (N, channels, H, W) uint8; or feature vectors, (N, D, 1, 1) float32: one pixel of D channels. Where
-            they are too many for memory (`data.store`) their pages are read from a file as they are used.
+        images: (N, channels, H, W) uint8; or feature vectors, (N, D, 1, 1) float32, stored as one pixel of D
+            channels. Images too large for memory (`data.store`) are read from a file page by page as they are used.
         labels: (N,) int64, the given labels, which may be wrong.
         class_names: C names; label i means `class_names[i]`.
         ids: N unique names that stay the same from load to load.
         name: short name of the data set.
         paths: N file paths, or None for images that never were files.
-        true_labels: (N,) int64, for evaluation only; `FOREIGN` for an image of no class here; None where unknown.
+        true_labels: (N,) int64, for evaluation only; `OPEN_SET` for an image of none of the classes; None if unknown.
         flip: whether a mirrored image keeps its class.
-        noise: what `add_noise` did, or what is known of labels that came wrong; else None.
+        noise: the report of `add_noise`, or of noise that the data set came with; else None.
         source: how to load these examples again (`readers.reload`), or None for arrays in memory.
         skipped: files set aside while reading, each "path: reason".
-        decided: (N,) int8, places in `DECIDED`: the labels that a person has decided already, for the list of what to
-            look at next. No method sees it, and it is not in the fingerprint. None where nobody was asked.
-        excluded: what a person has left out of these examples, so that it stays out.
+        decided: (N,) int8, positions in `DECIDED`: what a person has decided about each label, so that a review does
+            not ask again. No method sees it, and it is not in the fingerprint. None before any review.
+        excluded: the examples that a person left out, so that they stay out.
 
     Raises:
         UserError: if shapes, types, label range or ids do not fit together.
@@ -130,22 +131,22 @@ class Examples:
 
     @property
     def num_examples(self) -> int:
-        """N."""
+        """The number of examples, N."""
         return self.images.shape[0]
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """The number of classes, C."""
         return len(self.class_names)
 
     @property
     def kind(self) -> Kind:
-        """Images or feature vectors."""
+        """Whether these are images or feature vectors."""
         return "vector" if self.images.dtype == torch.float32 else "image"
 
     @property
     def channels(self) -> int:
-        """1 for gray images, 3 for color; the number of features of vectors."""
+        """1 for gray images, 3 for color images, D for vectors of D features."""
         return self.images.shape[1]
 
     @property
@@ -154,17 +155,19 @@ class Examples:
         return self.images.shape[2], self.images.shape[3]
 
     @property
-    def foreign(self) -> Tensor | None:
-        """(N,) bool, images known to be of no class here: every label of theirs is wrong. None without true labels."""
+    def open_set(self) -> Tensor | None:
+        """Which images are of none of the classes, so that any label is wrong. Shape: (N,) bool; None if unknown."""
         return None if self.true_labels is None else self.true_labels == OPEN_SET
 
     def select(self, index: Tensor | np.ndarray | Sequence[int]) -> Examples:
-        """Return the examples at `index` (positions, or a mask of N booleans), in that order.
+        """Return the examples at `index` in that order; the pixels are copied.
 
-        The result has no `source`: an arbitrary choice cannot be loaded again; one by `per_class` can.
+        The result has no `source`, because an arbitrary selection cannot be loaded again; one of `per_class` can.
+        Shape: (M,) positions or (N,) bool -> M examples.
 
         Raises:
-            UserError: `index` is neither. IndexError: a position or the length of a mask does not fit.
+            UserError: `index` is neither.
+            IndexError: a position or the length of a mask does not fit.
         """
         try:
             wanted = torch.as_tensor(index)
@@ -197,10 +200,10 @@ class Examples:
         )
 
     def per_class(self, count: int, seed: int = 0) -> Examples:
-        """Draw `count` examples of each given label, in their old order; larger draws contain smaller.
+        """Draw `count` examples of each given label, kept in order. A larger draw of a seed contains the smaller ones.
 
         Raises:
-            UserError: if a class has fewer than `count` examples.
+            UserError: `count` is below 1, or a class has fewer examples.
         """
         if count < 1:
             raise UserError(f"per_class must be at least 1, not {count}.")
@@ -216,11 +219,14 @@ class Examples:
         return dataclasses.replace(subset, source=source)
 
     def with_labels(self, labels: Tensor, *, noise: NoiseReport | None = None, step: JSON = None) -> Examples:
-        """Return the same images with other given labels; the old become the true ones if none are known.
+        """Return the same images with other given labels; the old labels become the true ones if those are unknown.
 
-        What a person decided was about the old ones, and is dropped.
+        Decisions of a person are dropped, because they were about the old labels. Shape: (N,) int64.
 
-        `step` is what `reload` must do to arrive here again; without it the result has no `source`.
+        Args:
+            labels: the new given labels.
+            noise: the report of the noise that made them.
+            step: what `readers.reload` must do to make these examples again; without it the result has no `source`.
         """
         return dataclasses.replace(
             self,
@@ -235,20 +241,24 @@ class Examples:
         self, labels: Tensor, keep: Tensor, *, step: JSON, decided: Tensor | None = None,
         excluded: Sequence[Excluded] = (),
     ) -> Examples:  # fmt: skip
-        """Return the kept examples with labels that a person corrected; the old are not taken for the true ones.
+        """Return the kept examples with labels that a person corrected; old labels do not become true ones.
 
-        Shape: labels (N,) int64, keep (N,) bool, decided (N,) int8 as the field. `excluded` is what is left out now
-        or was gone already; `step` as in `with_labels`.
+        Args:
+            labels: (N,) int64, the corrected labels.
+            keep: (N,) bool, which examples stay.
+            step: as in `with_labels`.
+            decided: (N,) int8, as the field `decided`.
+            excluded: records of the examples that are left out now, or were missing already.
         """
         left_out = tuple(dict.fromkeys((*self.excluded, *excluded)))
         relabeled = dataclasses.replace(self, labels=labels, noise=None, decided=decided, excluded=left_out)
-        kept = relabeled if bool(keep.all()) else relabeled.select(keep)  # a choice is a copy of its pixels
+        kept = relabeled if bool(keep.all()) else relabeled.select(keep)  # `select` copies the pixels
         return dataclasses.replace(kept, source=self.source_after(step))
 
     def without_open_set(self) -> Examples:
-        """Return the examples that may be of a class here: those that accuracy can be measured on."""
-        foreign = self.foreign
-        return self if foreign is None or not bool(foreign.any()) else self.select(~foreign)
+        """Return the examples without open-set images: those on which accuracy can be measured."""
+        open_set = self.open_set
+        return self if open_set is None or not bool(open_set.any()) else self.select(~open_set)
 
     def without_true_labels(self) -> Examples:
         """Return the same examples with every trace of the true labels and of the noise removed."""
@@ -256,14 +266,23 @@ class Examples:
         return dataclasses.replace(self, true_labels=None, noise=None, source=source)
 
     def fingerprint(self) -> str:
-        """Hex SHA-256 of images and given labels: equal exactly if both are equal, shapes included."""
+        """Return a hex SHA-256 of images, given labels and the number of classes; it identifies the data of a run.
+
+        A run stores it and refuses to go on with other data. `TrainingData.fingerprint` hashes the images alone, for
+        cache keys that must not depend on labels. The two hash the shape and pixels in different ways; stored runs and
+        cached results contain the values, so neither may change. All pixels are read, also those on the disk.
+        """
         digest = hashlib.sha256(f"{tuple(self.images.shape)} {self.num_classes}".encode())
         digest.update(self.images.cpu().contiguous().numpy().reshape(-1).data)
         digest.update(self.labels.cpu().numpy().astype("<i8").data)
         return digest.hexdigest()
 
     def source_after(self, step: JSON) -> Mapping[str, JSON] | None:
-        """Return `source` with one more step that `reload` must do; None where there is none."""
+        """Return `source` with one more step for `readers.reload`; None if there is no `source`.
+
+        Raises:
+            UserError: the steps in `source` are not a list.
+        """
         if self.source is None:
             return None
         steps = self.source.get("steps", [])
@@ -273,7 +292,7 @@ class Examples:
 
 
 def changed_share(true_labels: Tensor, labels: Tensor) -> float:
-    """Share of labels that differ from the true ones. Shape: (N,), (N,) -> float; 0 for no examples."""
+    """Return the share of labels that differ from the true ones, 0..1. Shape: (N,), (N,) -> scalar; 0 if N is 0."""
     return (true_labels != labels).double().mean().item() if len(labels) else 0.0
 
 

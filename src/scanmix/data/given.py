@@ -1,7 +1,6 @@
-"""What people give as X and y, looked at before it is used: its form, its labels, pictures in memory.
+"""Checks of what a program passes as X and y: the form of X, the labels in y, images in memory.
 
-Rows are counted from 0, as arrays are.
-Legend: N examples, H height, W width, D features.
+Errors count rows from 0, as arrays do. Legend: N examples, H height, W width, D features.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from scanmix.config import UserError
 from scanmix.data.arrays import same_shape
 from scanmix.data.decoding import upright, why_unreadable
 
-Form = Literal["files", "pictures", "images", "vectors"]
-"""Names of files, PIL images, an array of images, rows of numbers."""
+Form = Literal["files", "PIL images", "images", "vectors"]
+"""What X holds: names of files, PIL images, an array of images, or rows of numbers."""
 
 
 def form_of(X: Any) -> Form:
-    """Tell what X holds by its first element and its number of dimensions.
+    """Return what X holds, judged by its first element and its number of dimensions.
 
     Raises:
-        UserError: its rows differ in shape, or names of files stand in a column.
+        UserError: X is not a list or an array, its rows differ in shape, or names of files stand in a column.
     """
     if isinstance(X, Mapping | set) and not hasattr(X, "shape"):  # some sparse arrays are mappings, too
         raise UserError(f"X must be rows, in an array or a list, not a {type(X).__name__}")
@@ -43,25 +42,25 @@ def form_of(X: Any) -> Form:
 
 
 def as_array(X: Any) -> Any:
-    """Put a list, or an array of arrays, into one array; all else stays as it is."""
+    """Turn a list, or an array of arrays, into one array; anything else is returned as it is."""
     several = isinstance(X, list | tuple) or (str(getattr(X, "dtype", "")) == "object" and len(X.shape) == 1)
     return np.asarray(list(X)) if several else X
 
 
-def decoded(pictures: Sequence[Image.Image], channels: int | None = None) -> np.ndarray:
-    """Look at PIL images as at files; channels as of `decoding.upright`. Shape: -> (N, H, W) or (N, H, W, 3) uint8.
+def decoded(rows: Sequence[Image.Image], channels: int | None = None) -> np.ndarray:
+    """Convert PIL images as files are decoded, with `decoding.upright`. Shape: -> (N, H, W) or (N, H, W, 3) uint8.
 
     Raises:
-        UserError: one cannot be read, is no picture, or has another size than the first.
+        UserError: a row cannot be read, is not an image, or has another size than the first.
     """
     found = []
-    for row, picture in enumerate(pictures):
-        if not isinstance(picture, Image.Image):
-            raise UserError(f"row {row} of X is no picture, as the first is, but {type(picture).__name__}")
+    for row, image in enumerate(rows):
+        if not isinstance(image, Image.Image):
+            raise UserError(f"row {row} of X is not an image, as the first is, but {type(image).__name__}")
         try:
-            found.append(np.asarray(upright(picture, channels)))
-        except Exception as error:  # decoders raise whatever they like on broken input
-            raise UserError(f"the picture in row {row} of X cannot be read: {why_unreadable(error)}") from None
+            found.append(np.asarray(upright(image, channels)))
+        except Exception as error:  # decoders raise errors of any type on damaged images
+            raise UserError(f"the image in row {row} of X cannot be read: {why_unreadable(error)}") from None
     return same_shape(found)
 
 
@@ -78,13 +77,13 @@ def file_names(X: Any) -> list[str]:
 
 
 def check_labels(y: Any) -> np.ndarray:
-    """Return labels as an array. Shape: N or (N, 1) texts or whole numbers -> (N,).
+    """Return labels as an array. Shape: (N,) or (N, 1) texts or whole numbers -> (N,).
 
     Raises:
-        UserError: some are missing, texts are among numbers, or a number is not whole.
-        ValueError: y has another shape, or is no set of classes at all.
+        UserError: labels are missing, texts and numbers are mixed, or a number is not whole.
+        ValueError: y has another shape, or does not hold classes.
     """
-    listed = isinstance(y, list | tuple)  # NumPy would make texts of numbers among texts, and of what is missing
+    listed = isinstance(y, list | tuple)  # NumPy would turn numbers and missing values among texts into texts
     given: np.ndarray = column_or_1d(np.array(y, dtype=object) if listed else y, warn=True)
     missing = _missing(given)
     if missing.any():
@@ -116,7 +115,7 @@ def _form_of_list(rows: Sequence[Any]) -> Form:
     if isinstance(rows[0], str | os.PathLike):
         return "files"
     if isinstance(rows[0], Image.Image):
-        return "pictures"
+        return "PIL images"
     first = _shape_of(rows[0], 0)
     for row, other in enumerate(rows):
         if _shape_of(other, row) != first:
@@ -153,7 +152,7 @@ def _is_number(text: str) -> bool:
 
 
 def _missing(given: np.ndarray) -> np.ndarray:
-    """Which labels are None, NaN, or what pandas and NumPy write in their place. Shape: (N,) -> (N,) bool."""
+    """Return which labels are None, NaN, or the missing values of pandas and NumPy. Shape: (N,) -> (N,) bool."""
     if given.dtype.kind == "f":
         return np.asarray(np.isnan(given))
     if given.dtype.kind in "mM":
@@ -170,7 +169,11 @@ def _is_missing(label: Any) -> bool:
 
 
 def _of_one_kind(given: np.ndarray) -> np.ndarray:
-    """Check that objects are all texts, all numbers or all of another type; numbers become an array of numbers."""
+    """Check that all objects are texts, all are numbers or all are of one other type; numbers become a number array.
+
+    Raises:
+        UserError: types are mixed, or objects cannot be compared.
+    """
     kinds = [_kind(label) for label in given]
     other = next((row for row, kind in enumerate(kinds) if kind != kinds[0]), None)
     if other is not None:

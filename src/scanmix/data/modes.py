@@ -1,8 +1,8 @@
-"""A picture of any Pillow mode to 8 bits, gray or color: what is white is told by this one picture alone.
+"""Convert an image of any Pillow mode to 8 bits, gray or color.
 
-NumPy and Pillow only. Training on a folder and predicting one of its files later must see the same pixels, so nothing
-here looks at other pictures. Where white cannot be told the picture is refused: never black, white or nearly black
-by guess.
+The value of white is taken from this one image alone: training on a folder and predicting one of its files later must
+see the same pixels. If that value cannot be known, the image is refused; a guess could make it all black or white.
+This module needs NumPy and Pillow only.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from PIL import Image
 GRAY_MODES = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16L", "I;16B", "I;16N"))
 TRANSPARENT_MODES = frozenset(("RGBA", "RGBa", "LA", "La", "PA"))
 FULL = 65535
-"""White in 16 bits, unless the file says that fewer are used."""
+"""White in 16 bits, unless the file says that fewer bits are used."""
 SHARE = 16
-"""A range of which a picture uses no more than one part in so many is in doubt: 12 bits stored in 16 are that dark."""
+"""If the largest value of an image is at most 1 / SHARE of white, white is in doubt: 12 bits stored in 16 look so."""
 SLACK = 1e-4
-"""Share of white by which floats may lie outside: rounding, far less than a step of 8 bits."""
+"""Share of white by which floats may lie outside the range, from rounding; far less than a step of 8 bits."""
 BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 258, 281
-"""TIFF tags."""
+"""Numbers of TIFF tags."""
 FIX = "save them as 8 bit, 0 to 255"
 
 
 class UnknownRangeError(ValueError):
-    """What is white in a picture cannot be told."""
+    """The value of white in an image cannot be known."""
 
 
 def is_gray(mode: str) -> bool:
-    """Whether a picture of this mode has no color in it."""
+    """Whether images of this Pillow mode have no color."""
     return mode in GRAY_MODES
 
 
 def has_transparency(image: Image.Image) -> bool:
-    """Whether some of it may be seen through."""
+    """Whether an image may have transparent pixels."""
     return "transparency" in image.info or image.mode in TRANSPARENT_MODES
 
 
 def is_deep_color(image: Image.Image) -> bool:
     """Whether a file has 16 bits for each channel, of which Pillow keeps the upper 8.
 
-    Once it is loaded, only a TIFF can tell.
+    Ask before the image is loaded; after that, only a TIFF still tells it.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         return False
@@ -52,25 +52,26 @@ def is_deep_color(image: Image.Image) -> bool:
     return any(";16" in str(layout[0]) or FULL in layout[1:] for layout in layouts if layout)
 
 
-def plain(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:
-    """Any mode to "L" or "RGB": more bits scaled to 8, transparency laid over white.
+def to_8_bit(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:
+    """Convert any mode to "L" or "RGB": more than 8 bits are scaled, and transparency is laid over white.
 
-    White is 1 in floats that do not exceed it, else 255; 65535 in 16 and 32 bits, unless a TIFF says that fewer bits
+    White is 1 in floats if none is larger, else 255. It is 65535 in 16 and 32 bits, unless a TIFF says that fewer bits
     are used.
 
     Args:
-        image: a loaded picture; it may be the result.
+        image: a loaded image; the result may be the same object.
         channels: 1 or 3.
         deep: whether its file had 16 bits for each color.
 
     Raises:
-        UnknownRangeError: more bits of which the picture uses a sixteenth or less, negative, missing or larger values.
+        UnknownRangeError: the image has more than 8 bits and uses a sixteenth of them or less, or has negative, NaN or
+            too large values.
     """
     if image.mode == "F" or image.mode.startswith("I"):
         image = _to_bytes(image)
     elif deep:
         _check_deep(image)
-    if image.mode == "La":  # Pillow has but one way out of it
+    if image.mode == "La":  # the only conversion that Pillow offers for it
         image = image.convert("LA")
     if has_transparency(image):
         over = image if image.mode == "RGBA" else image.convert("RGBA")
@@ -79,7 +80,7 @@ def plain(image: Image.Image, channels: int, deep: bool = False) -> Image.Image:
     if image.mode == "LAB":
         image = image.convert("RGB")
     wanted = "L" if channels == 1 else "RGB"
-    return image if image.mode == wanted else image.convert(wanted)  # a copy of a huge picture is huge
+    return image if image.mode == wanted else image.convert(wanted)  # no needless copy: images may be huge
 
 
 def _to_bytes(image: Image.Image) -> Image.Image:
@@ -92,9 +93,9 @@ def _to_bytes(image: Image.Image) -> Image.Image:
     scaled = wide.astype(np.float32)
     scaled *= 255 / white
     gray = np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8)  # one copy: it may be huge
-    seen_through = image.info.get("transparency")
-    if isinstance(seen_through, int):  # one value of a 16-bit PNG
-        gray[wide == seen_through] = 255
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):  # the one transparent value of a 16-bit PNG
+        gray[wide == transparent] = 255
     return Image.fromarray(gray)
 
 
@@ -106,7 +107,7 @@ def _float_white(low: float, high: float) -> int:
 
 
 def _integer_white(image: Image.Image, low: int, high: int) -> int:
-    known = _told_white(image)
+    known = _tiff_white(image)
     if known is not None and 0 <= low <= high <= known:
         return known
     if 0 <= low <= high <= FULL and (high * SHARE > FULL or high == 0):
@@ -116,18 +117,18 @@ def _integer_white(image: Image.Image, low: int, high: int) -> int:
     raise UnknownRangeError(f"{bits} bit pixels from {low} to {high}{why}; {FIX}")
 
 
-def _told_white(image: Image.Image) -> int | None:
-    """White as a TIFF tells it, if it does: a number of bits below 16, or the largest number of so many bits."""
+def _tiff_white(image: Image.Image) -> int | None:
+    """Return white as the tags of a TIFF give it: from fewer than 16 bits, or from a largest value of 2^n - 1."""
     tags = _tags(image)
     bits, largest = _whole(tags.get(BITS_PER_SAMPLE)), _whole(tags.get(MAX_SAMPLE_VALUE))
     if 8 < bits < 16:
         return (1 << bits) - 1
-    # Programs write the largest value of the picture there, too: only a whole range says anything of white.
+    # Some programs write the largest value of the image there, so only 2^n - 1 is taken for white.
     return largest if 255 <= largest <= FULL and largest & (largest + 1) == 0 else None
 
 
 def _tags(image: Image.Image) -> Any:
-    """What a TIFF says of itself, by number."""
+    """Return the tags of a TIFF by number; none for other formats."""
     return getattr(image, "tag_v2", {})
 
 
@@ -137,7 +138,7 @@ def _whole(value: Any) -> int:
 
 
 def _check_deep(image: Image.Image) -> None:
-    """Refuse color of which the upper 8 of 16 bits are nearly nothing: it may be of 12, 10 or 8 bits."""
+    """Refuse 16-bit color that is nearly black in its upper 8 bits: it may be 12, 10 or 8 bits stored in 16."""
     bands = [band for band in image.getbands() if band not in "Aa"]
     high = max(int(image.getchannel(band).getextrema()[1]) for band in bands)  # type: ignore[arg-type]  # of one band
     if high * SHARE <= 256:

@@ -1,4 +1,4 @@
-"""Pixels on the disk: images too many for memory are decoded once into one `.npy`, and read from it page by page.
+"""Pixels on the disk: images too large for memory are decoded once into a `.npy` file and read from it page by page.
 
 Legend: N images, C channels, H height, W width.
 """
@@ -26,14 +26,14 @@ from scanmix.files.npy import MAPPED, stays_on_disk
 
 CHUNK = 1 << 26
 """Bytes that are checked together."""
-OURS = r"[0-9a-f]{20}\.(?:npy|json)"
-"""What files of the cache of images are called."""
+CACHE_FILES = r"[0-9a-f]{20}\.(?:npy|json)"
+"""Pattern of the file names in the cache of images."""
 Outcome = np.ndarray | str
-"""A decoded image (C, H, W) uint8, or why there is none."""
+"""A decoded image (C, H, W) uint8, or the reason why there is none."""
 
 
 class Decoded(NamedTuple):
-    """Images of the files that could be read, and why the others could not."""
+    """Images of the files that could be read, and the reasons why others could not."""
 
     images: Tensor
     """(M, C, H, W) uint8, in the order of the files."""
@@ -43,7 +43,7 @@ class Decoded(NamedTuple):
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class About:
-    """What lies beside a file of decoded images."""
+    """Content of the JSON file beside a file of decoded images."""
 
     failed: dict[str, str]
     """Position of a file -> reason."""
@@ -53,7 +53,10 @@ class About:
 
 @dataclass(frozen=True, eq=False)
 class OffloadedImages:
-    """Images that stay where they are, too many for the device that trains: what is asked for is brought there."""
+    """Images that are too large for the device that trains: they stay where they are, and batches are copied there.
+
+    `images` is (N, C, H, W) uint8. Each access copies from the host to the device.
+    """
 
     images: Tensor
     device: torch.device
@@ -68,33 +71,41 @@ class OffloadedImages:
         return len(self.images)
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """Return some images, on the device. Shape: (B,) -> (B, C, H, W)."""
+        """Return images on the device. Shape: (B,) -> (B, C, H, W)."""
         here = index.to(self.images.device) if isinstance(index, Tensor) else index
         return self.images[here].to(self.device)
 
     def split(self, size: int) -> Iterable[Tensor]:
-        """Yield all images, so many at a time, where they are."""
+        """Yield all images, `size` at a time, without moving them. Shape: -> (B, C, H, W) each."""
         yield from self.images.split(size)
 
 
 def on_device(images: Tensor, device: torch.device) -> Tensor | OffloadedImages:
-    """Bring images to the device that trains, once; or batch by batch, where they are too many to be held."""
+    """Move images to the device that trains; images too large for memory are moved batch by batch when used.
+
+    Shape: (N, C, H, W) -> same.
+    """
     moves = device.type != images.device.type
     return OffloadedImages(images, device) if moves and stays_on_disk(images.nbytes) else images.to(device)
 
 
 def default_cache() -> Path:
-    """Return the folder of what can be made again: `SCANMIX_CACHE`, else the user's cache folder."""
+    """Return the folder of cached files: `SCANMIX_CACHE` if set, else `scanmix` in the user's cache folder."""
     if chosen := os.environ.get("SCANMIX_CACHE"):
         return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scanmix"
 
 
 def collect_decoded(outcomes: Iterable[Outcome], paths: Sequence[Path], shape: tuple[int, int, int]) -> Decoded:
-    """Put decoded files of one shape (C, H, W) into one tensor: in memory, or in a file where they are too many.
+    """Collect decoded images into one tensor, in memory or, where they are too large for that, in a file.
 
-    The file has its name from paths, sizes and times of the files, and the shape: what was decoded once is not
-    decoded again.
+    The name of the file is a hash of the shape and of paths, sizes and times of the image files, so that the same files
+    are not decoded again.
+
+    Args:
+        outcomes: a decoded image or a reason for each file, in order; not read where the file exists already.
+        paths: the image files.
+        shape: (C, H, W) of every image.
 
     Raises:
         UserError: the cache cannot be written.
@@ -107,7 +118,7 @@ def collect_decoded(outcomes: Iterable[Outcome], paths: Sequence[Path], shape: t
     if stored is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(path.parent, [OURS])
+            remove_leftovers(path.parent, [CACHE_FILES])
             _write(path, outcomes, len(paths), shape)
         except (OSError, CannotWrite) as error:
             why = error.strerror if isinstance(error, OSError) else error
@@ -120,7 +131,7 @@ def collect_decoded(outcomes: Iterable[Outcome], paths: Sequence[Path], shape: t
 
 
 def _stored(path: Path, count: int, shape: tuple[int, int, int]) -> Decoded | None:
-    """Open what was decoded before; None where there is nothing, or it is damaged, which is told."""
+    """Open images that were decoded before; None if there are none, or, with a warning, if the file is damaged."""
     if not path.exists():
         return None
     try:
@@ -141,10 +152,10 @@ def _stored(path: Path, count: int, shape: tuple[int, int, int]) -> Decoded | No
 
 
 def _opened(path: Path, count: int, shape: tuple[int, int, int]) -> Decoded:
-    """Map the file of the images that could be decoded.
+    """Map the file of decoded images into memory.
 
     Raises:
-        UserError: it holds other images than these.
+        UserError: the file is damaged, or holds images of another number or shape.
     """
     with reading(path):
         failed = {int(place): why for place, why in read_json(path.with_suffix(".json"), About).failed.items()}
@@ -166,7 +177,7 @@ def _in_memory(outcomes: Iterable[Outcome], count: int, shape: tuple[int, int, i
 
 
 def _write(path: Path, outcomes: Iterable[Outcome], count: int, shape: tuple[int, int, int]) -> None:
-    """Write the array aside while the files are decoded, then what failed, and rename the array last."""
+    """Write the array to a part file while images are decoded, then the JSON file, and rename the array last."""
     failed: dict[str, str] = {}
     digest = hashlib.sha256()
     with replacing(path) as aside:
@@ -178,7 +189,7 @@ def _write(path: Path, outcomes: Iterable[Outcome], count: int, shape: tuple[int
                 else:
                     file.write(outcome.data)
                     digest.update(outcome.data)
-            file.seek(0)  # the header has room for any number of rows: its length stays
+            file.seek(0)  # the header is padded, so its length does not depend on the number of rows
             _write_header(file, (count - len(failed), *shape))
         write_json(path.with_suffix(".json"), {"failed": failed, "pixels": digest.hexdigest()})
 

@@ -1,6 +1,6 @@
-"""A part of the examples for one epoch, where all are too many: as many of each given label (DivideMix on Clothing1M).
+"""A subset of the examples for one epoch, with equally many of each given label, as DivideMix uses it on Clothing1M.
 
-Legend: N examples, M of them drawn, C classes.
+Legend: N examples, M of them in the subset, P rows of a table, C channels or classes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from scanmix.data.batches import AnyImages, TrainingData
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Some of the images, by their places among all; none is copied before it is asked for."""
+    """Some of the images, by their positions; an image is copied only when it is used."""
 
     images: AnyImages
     index: Tensor
-    """(M,) places among the N images."""
+    """(M,) positions among the N images."""
 
     @property
     def shape(self) -> torch.Size:
@@ -34,23 +34,23 @@ class Subset:
         return len(self.index)
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """Return some images. Shape: (B,) -> (B, C, H, W)."""
+        """Return images by their positions in the subset. Shape: (B,) -> (B, C, H, W)."""
         return self.images[self.index[index]]
 
     def split(self, size: int) -> Iterable[Tensor]:
-        """Yield all of them, so many at a time."""
+        """Yield all images of the subset, `size` at a time. Shape: -> (B, C, H, W) each."""
         return (self.images[part] for part in self.index.split(size))
 
 
 class Pool(NamedTuple):
-    """What one epoch works on."""
+    """The examples of one epoch."""
 
     data: TrainingData
     places: Tensor | None
-    """(M,) among all examples; None where the pool is all of them."""
+    """(M,) positions among all examples; None if the pool is all of them."""
 
     def scatter(self, table: Tensor, count: int) -> Tensor:
-        """Put a table of the pool into one of all N examples; the others are no number. Shape: (P, M) -> (P, N)."""
+        """Write a table of the pool into one of all N examples; the rest is NaN. Shape: (P, M) -> (P, N)."""
         if self.places is None:
             return table
         full = table.new_full((len(table), count), float("nan"))
@@ -59,7 +59,7 @@ class Pool(NamedTuple):
 
 
 def draw_pool(data: TrainingData, size: int | None, epoch: int) -> Pool:
-    """Return the examples of an epoch: about `size`, balanced by given label; all of them where there is no size."""
+    """Draw about `size` examples for an epoch, balanced by given label; all if `size` is None or not below N."""
     if size is None or size >= len(data):
         return Pool(data, None)
     index = balanced_draw(data.labels, data.num_classes, size, data.generator("pool", epoch, "draw"))
@@ -67,9 +67,9 @@ def draw_pool(data: TrainingData, size: int | None, epoch: int) -> Pool:
 
 
 def balanced_draw(labels: Tensor, num_classes: int, size: int, generator: Generator) -> Tensor:
-    """Draw size // C examples of each label, all of a label that has fewer; none twice.
+    """Draw size // C examples (at least one) of each label without repetition, or all of a label that has fewer.
 
-    Shape: (N,) int64 -> (M,) int64, rising: pages of a file are then read in their order.
+    The positions are sorted, so that pages of a file are read in order. Shape: (N,) int64 -> (M,) int64.
     """
     order = torch.randperm(len(labels), generator=generator, device=generator.device)
     by_label = order[labels[order].argsort(stable=True)]

@@ -22,6 +22,7 @@ from torch import Generator, Tensor, distributed, nn
 
 from scanmix.config import UserError, check_type
 from scanmix.data.batches import shard_rows
+from scanmix.progress import StageTick
 
 Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
 Parallel: TypeAlias = Literal["rows", "peers"]
@@ -31,9 +32,6 @@ LOCAL_DRAWS = ("views", "mixup")
 """Purposes for which each process draws for itself; all others (orders, neighbors) must be the same everywhere."""
 BUCKET = 2**22
 """Numbers averaged in one message (16 MB): many small ones are slow, one large one needs its size in memory."""
-
-StageTick = Callable[[str, int, int, str], None]
-"""Called as (stage, done, total, note) whenever a stage is one epoch further."""
 
 
 def _silent(stage: str, done: int, total: int, note: str) -> None:
@@ -56,6 +54,7 @@ class Engine:
     cache: Path | None = None
     """Folder of label-free artifacts; nothing is kept without one."""
     tick: StageTick = _silent
+    """Called whenever a stage is one epoch further."""
 
     def generator(self, stage: str, epoch: int, purpose: str) -> Generator:
         """Return a fresh generator on the device for one purpose in one epoch of one stage."""

@@ -15,11 +15,12 @@ from typing import Literal
 
 import torch
 
-from scanmix.data.duplicates import Tick, exact_groups, near_groups
+from scanmix.data.duplicates import exact_groups, near_groups
 from scanmix.data.examples import Examples, Kind
-from scanmix.data.readers.pictures import Header
+from scanmix.data.readers.images import Header
 from scanmix.data.readers.vectors import LabeledRows
 from scanmix.data.views.feature_views import feature_spread
+from scanmix.progress import Tick
 
 TINY_CLASS = 10
 """A class with fewer examples is too small to be learned from labels of which some are wrong."""
@@ -184,7 +185,7 @@ def check_headers(ids: Sequence[str], headers: Sequence[Header], labels: Sequenc
 
 def check_rows(rows: LabeledRows) -> list[Finding]:
     """Find feature vectors with infinite or missing numbers."""
-    where = rows.strange()
+    where = rows.invalid_ids()
     what = f"{number(len(where), 'vector')} with infinite or missing numbers"
     return [Finding("fault", what, where, "repair or remove them")] if where else []
 

@@ -16,9 +16,9 @@ from scanmix.config import DataError, Table, UnexpectedData
 from scanmix.data.examples import Examples
 from scanmix.data.readers import is_known, kind_of, load
 from scanmix.data.readers.folder import LostClassError
-from scanmix.data.readers.pictures import Header, read_headers
+from scanmix.data.readers.images import Header, read_headers
 from scanmix.data.readers.vectors import read_labeled_rows
-from scanmix.distributed.engine import StageTick, find_device
+from scanmix.distributed.engine import find_device
 from scanmix.doctor.advice import Advice, advise, as_recipe
 from scanmix.doctor.checks import (
     Finding,
@@ -35,6 +35,7 @@ from scanmix.doctor.checks import (
 )
 from scanmix.doctor.layout import check_layout, other_files
 from scanmix.doctor.measure import Estimate, estimate, free_memory
+from scanmix.progress import StageTick
 from scanmix.training import RunSettings, resolve
 
 

@@ -39,7 +39,7 @@ def _check_part(top: Path, part: Path) -> list[Finding]:
     tables = _names(top, [path for path in beside if path.suffix.lower() in (".csv", ".parquet")])
     classes = class_folders(part)
     files = {path: sort_files(path) for path in classes}
-    empty = _names(top, [path for path in classes if not files[path].pictures])
+    empty = _names(top, [path for path in classes if not files[path].images])
     unread = [path for found in files.values() for path in found.unread]
     found = _some("warning", "image beside the class folders, not read", loose, "move into the folder of its class")
     fix = "if it names the labels, give it as DATA instead of the folder"
@@ -54,14 +54,14 @@ def _check_nested(top: Path, found: dict[Path, Found]) -> list[Finding]:
     """Find sub-folders of class folders; if there is only one class folder, they may be the classes."""
     inner: dict[Path, int] = {}
     for inside, files in found.items():
-        for file in files.pictures:
+        for file in files.images:
             if file.parent != inside:
                 deep = inside / file.relative_to(inside).parts[0]
                 inner[deep] = inner.get(deep, 0) + 1
     if not inner:
         return []
     where = tuple(f"{name} ({count})" for name, count in zip(_names(top, list(inner)), inner.values(), strict=True))
-    filled = [path for path, files in found.items() if files.pictures]
+    filled = [path for path, files in found.items() if files.images]
     if len(filled) == 1 and len(inner) > 1:
         fix = f"if these are the classes, give the folder that holds them: scanmix doctor {filled[0]}"
         return [Finding("fault", "one class folder, and folders in it", where, fix)]

@@ -1,6 +1,6 @@
-"""Files, whatever is in them: read with one clear sentence when that fails, written whole or not at all, locked.
+"""Reading and writing of files: clear errors, atomic writes, checksums, tables, arrays, locks.
 
-Needs no PyTorch; `scanmix.files.tensors` does.
+Only `scanmix.files.tensors` needs PyTorch.
 """
 
 from scanmix.files.atomic import append_text, aside_of, atomic_write, remove_leftovers, replacing, write_text

@@ -1,4 +1,7 @@
-"""Written aside, flushed, renamed: a file is old or new, never half. What a killed process left aside is removed."""
+"""Atomic writes: write to a part file, flush it, rename it; a file is then old or new, never half.
+
+Part files that a killed process left are removed by the next write.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,23 @@ from pathlib import Path
 from scanmix.files.errors import writing
 
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
-"""This machine, in the names of part files: on a shared folder the process numbers of another say nothing here."""
+"""Hash of the name of this machine, in the names of part files: in a shared folder, process numbers of other machines
+mean nothing here."""
 
 
 def aside_of(path: Path) -> Path:
-    """Return where this process writes what will be `path`: `NAME.PID-HOST.part` beside it."""
+    """Return the part file to which this process writes before it becomes `path`: `NAME.PID-HOST.part` beside it."""
     return path.with_name(f"{path.name}.{os.getpid()}-{HOST}.part")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Hand out the file to write to; when the block ends it is flushed to the disk and becomes `path`.
+    """Give the block a part file to write to; when the block ends, it is flushed to the disk and renamed to `path`.
 
-    Where the block fails, `path` is as it was. What a dead process left of an earlier try is removed.
+    If the block fails, `path` stays as it was. Part files of dead processes for the same path are removed.
 
     Raises:
-        CannotWrite: a full disk, a limit, or no right to write.
+        CannotWrite: the disk is full, a limit is reached, or writing is not permitted.
     """
     aside = aside_of(path)
     with writing(path):
@@ -42,12 +46,12 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             aside.replace(path)
     finally:
-        with suppress(OSError):  # what went wrong before is what is told
+        with suppress(OSError):  # an error from before is the one to report
             aside.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a file beside `path`, flush it to the disk, then rename: `path` is old or new, never half.
+    """Call `write` with a part file beside `path`, flush it to the disk and rename it to `path`.
 
     Raises:
         CannotWrite: as `replacing`.
@@ -57,19 +61,19 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8 as `write_aside` does, line ends as they are in `text`.
+    """Write a text in UTF-8 atomically, without changing its line ends.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `replacing`.
     """
     atomic_write(path, lambda aside: aside.write_bytes(text.encode()))
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to the end of a file and flush it to the disk; where that fails, the file is left as it was.
+    """Append a text to a file and flush it to the disk; if that fails, the file is cut back to what it was.
 
     Raises:
-        CannotWrite: a full disk, a limit, or no right to write.
+        CannotWrite: as `replacing`.
     """
     with writing(path), path.open("ab") as file:
         before = file.tell()
@@ -84,10 +88,13 @@ def append_text(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Delete part files of dead processes of this machine: those of the files called as one of the patterns `names`.
+    """Delete the part files and part folders that dead processes of this machine left.
 
-    Part folders, which an export leaves, too. Everything else stays: files of others, of living processes and of
-    other machines.
+    Other files, and part files of living processes and of other machines, stay.
+
+    Args:
+        folder: where to look; it need not exist.
+        names: regular expressions for the names of the finished files.
     """
     pattern = re.compile(rf"\.?(?:{'|'.join(names)})\.(\d+)(?:-([0-9a-f]{{8}}))?(?:\.part)?")
     for path in list(folder.iterdir()) if folder.is_dir() else ():
@@ -99,8 +106,8 @@ def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of that number runs on this machine; in doubt it does."""
-    if sys.platform == "win32":  # no signal asks there without harm
+    """Whether a process of that number runs on this machine; True if that cannot be known."""
+    if sys.platform == "win32":  # there, no signal can check a process without harm
         return True
     try:
         os.kill(pid, 0)

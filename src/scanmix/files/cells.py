@@ -1,4 +1,4 @@
-"""Cells of tables as text: what a spreadsheet must not run, what stands for nothing, numbers that are one class."""
+"""Cells of tables as text: protection from formulas, words for missing values, numbers that name one class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MISSING = frozenset(
         "NaT",
     }
 )  # fmt: skip
-"""What programs write where they have no value; `none` and `na` may be classes."""
+"""What programs write for a missing value. `none` and `na` are not here, because they may be classes."""
 
 _RUN = re.compile(r"'*\s*[=+\-@\t\r\n＝＋－＠]")
 _NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|inf)", re.ASCII)
@@ -22,32 +22,32 @@ _QUOTED = re.compile(r"[\",\r\n]|^\s|\s$")
 
 
 def csv_cell(cell: str) -> str:
-    """Return a text as a cell of a CSV that no spreadsheet takes for a formula; `csv_text` gives it back.
+    """Return a text as a cell of a CSV that no spreadsheet takes for a formula; `csv_text` is the inverse.
 
-    What begins as one gets a single quote in front, and so does what would then be taken for such a cell. Numbers
-    stay: nothing runs in `-0.5`.
+    A text that begins like a formula gets a single quote in front. So does a text of single quotes and then a formula;
+    otherwise the inverse would not be unique. Numbers stay: `-0.5` is not a formula.
     """
     return f"'{cell}" if _runs(cell) else cell
 
 
 def csv_text(cell: str) -> str:
-    """Return the text of a cell that `csv_cell` made; any other cell is its own text."""
+    """Return the text of a cell that `csv_cell` made; any other cell is returned as it is."""
     return cell[1:] if cell.startswith("'") and _runs(cell[1:]) else cell
 
 
 def csv_line(cells: Iterable[object], end: str = "\n") -> str:
-    r"""Return a row of a CSV. Quoted are cells with a comma, a quote, a line end (a bare \r, too) or outer spaces.
+    r"""Return a row of a CSV: texts by `csv_cell`, other values by `str`.
 
-    Texts are written as `csv_cell` says, everything else as `str` says.
+    Cells with a comma, a quote, a line end (also a single \r) or spaces at their ends are quoted.
     """
     return ",".join(_quoted(csv_cell(cell) if isinstance(cell, str) else str(cell)) for cell in cells) + end
 
 
 def as_text(value: Any) -> str:
-    """A cell of a table as text: 3.0, which is how tables with gaps store 3, is 3; missing is empty.
+    """Return a cell of a table as text: 3.0 becomes "3", because tables with gaps store 3 so; missing values are "".
 
     Raises:
-        ValueError: it is no single value, but a list or a record.
+        ValueError: the cell holds a list or a record, not a single value.
     """
     if value is None or (isinstance(value, float) and value != value):
         return ""
@@ -61,9 +61,9 @@ def as_text(value: Any) -> str:
 
 
 def one_name(labels: Sequence[str]) -> list[str]:
-    """Return labels so that a class has one name: where all of them are numbers, `1.0` is `1`.
+    """Return labels so that each class has one name: if all labels are numbers, `1.0` becomes `1`.
 
-    Tables with gaps store whole numbers so. Other numbers stay as they are: `1.10` need not be `1.1`.
+    Tables with gaps store whole numbers as `1.0`. Other numbers stay: `1.10` need not be the same class as `1.1`.
     """
     names = {label: label for label in labels}
     if all(_PLAIN_NUMBER.fullmatch(name) for name in names):
@@ -78,7 +78,7 @@ def without_point(text: str) -> str:
 
 
 def _runs(cell: str) -> bool:
-    """Whether a spreadsheet may take a cell for a formula, single quotes in front left aside."""
+    """Whether a spreadsheet may take a cell for a formula, if single quotes in front are ignored."""
     return _RUN.match(cell) is not None and _NUMBER.fullmatch(cell) is None
 
 

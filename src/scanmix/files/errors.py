@@ -1,4 +1,4 @@
-"""What goes wrong with a file, told in one sentence: the one place that translates, for reading and for writing."""
+"""Errors of files as one sentence: all failures of reading and writing are translated here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from scanmix.config import UserError
 
 SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What more room on the disk mends."""
+"""Error numbers that free space on the disk solves."""
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -23,15 +23,15 @@ KINDS = (
 
 
 class CannotWrite(UserError):
-    """A file could not be written; what was there before is there still."""
+    """A file could not be written; what was there before is still there."""
 
 
 def check_regular(path: str | Path) -> None:
-    """Refuse what is there and no regular file: opening a pipe or a device may wait for ever.
+    """Check that `path` is a regular file: opening a pipe or a device may wait for ever.
 
     Raises:
         UserError: `path` is a folder, a pipe, a socket or a device.
-        OSError: nothing is there, or it may not be looked at.
+        OSError: `path` does not exist, or access is not permitted.
     """
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
@@ -41,18 +41,18 @@ def check_regular(path: str | Path) -> None:
 
 @contextmanager
 def reading(path: str | Path, fix: str = "", error: type[UserError] = UserError) -> Iterator[None]:
-    """Read and parse one file in the block: whatever that raises becomes one sentence with its path.
+    """Read and parse one file in the block: any error there becomes one sentence with the path.
 
-    Only what looks at the content of the file belongs in the block, since every failure is blamed on the file. A
-    `UserError` raised there passes, with the path before it.
+    Put only code that reads the content of the file into the block, because every failure is blamed on the file. A
+    `UserError` of the block is raised with the path in front, unless it names the path already.
 
     Args:
         path: the file; a pipe or a device is refused before it is opened.
-        fix: what to do about a damaged one, "delete it and ...".
-        error: the kind of error to raise.
+        fix: what to do about a damaged file: "delete it and ...".
+        error: the type of error to raise.
 
     Raises:
-        UserError: of the kind `error`.
+        UserError: of the type `error`; the file is missing, cannot be read or is damaged.
     """
     hint = f"; {fix}" if fix else ""
     try:
@@ -68,16 +68,16 @@ def reading(path: str | Path, fix: str = "", error: type[UserError] = UserError)
         raise error(f"{path} cannot be read: {failure.strerror or failure}{hint}") from failure
     except MemoryError as failure:
         raise error(f"{path} asks for more memory than there is{hint}") from failure
-    except Exception as failure:  # parsers raise whatever they like on damaged content
+    except Exception as failure:  # parsers raise errors of any type on damaged content
         raise error(f"{path} is damaged and cannot be read ({in_words(failure)}){hint}") from failure
 
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[None]:
-    """Write one file in the block: a full disk, a limit or a refusal becomes one sentence with its path.
+    """Write one file in the block: a full disk, a limit or a missing permission becomes one sentence with the path.
 
     Raises:
-        CannotWrite: says how to go on.
+        CannotWrite: the file could not be written; says how to go on.
     """
     try:
         yield
@@ -85,7 +85,8 @@ def writing(path: str | Path) -> Iterator[None]:
         room = "; free some space, then give the same command again" if failure.errno in SPACE else ""
         raise CannotWrite(f"{path} cannot be written: {failure.strerror or failure}{room}") from failure
     except Exception as failure:
-        # PyTorch and safetensors write with code of their own, whose errors share no base class and hide the number.
+        # PyTorch and safetensors write with native code, whose errors have no common type and no error number.
+        # revisit: depends on the texts of their errors.
         if not _is_native(failure):
             raise
         raise CannotWrite(
@@ -94,13 +95,13 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def _is_native(failure: Exception) -> bool:
-    """Whether an error comes from writers outside Python."""
+    """Whether an error comes from the native writers of PyTorch or safetensors."""
     name, text = type(failure).__name__, str(failure)
     return name == "SafetensorError" or "inline_container" in text or "iostream error" in text or "I/O error" in text
 
 
 def in_words(failure: Exception) -> str:
-    """The first line of an error, short, or its kind where it says nothing."""
+    """Return the first line of an error, shortened, or its type if it has no text."""
     lines = str(failure).split("\n")
     words = " ".join(lines[0].split())
     if isinstance(failure, KeyError):

@@ -1,4 +1,4 @@
-"""One writer in a folder: a lock that the system itself releases when its process ends, however it ends."""
+"""A lock for one writer in a folder, which the system releases when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from scanmix.config import UserError
 
 LOCK = "run.lock"
 PAUSE = 0.05
+"""Seconds between two tries."""
 UNKNOWN = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
-"""What a file system answers that knows no locks."""
+"""Error numbers of file systems without locks."""
 
 
 @contextmanager
@@ -26,21 +27,21 @@ def locked(
     folder: Path, work: str, name: str = LOCK, at: str = "", busy: str = "wait for it or stop it",
     patience: float = 0.0,
 ) -> Iterator[None]:  # fmt: skip
-    """Hold the lock of an existing folder while the block runs; that of a dead process stops nobody.
+    """Hold the lock of an existing folder while the block runs; the lock of a dead process is free.
 
-    The lock is advisory: it keeps out those who ask for it. Where the file system knows no locks, or the folder
-    cannot be written to, nobody is kept out.
+    The lock is advisory: it stops only processes that ask for it. On a file system without locks, or if the folder
+    cannot be written to, it stops nobody.
 
     Args:
-        folder: what is locked.
-        work: what is done with it, "in training", for whoever is refused.
-        name: of the file that holds the lock; who holds it stands in it, for its owner's eyes.
-        at: where the holder is to be found.
-        busy: what the refused one can do.
-        patience: seconds to wait for a holder that is soon done.
+        folder: the folder to lock.
+        work: what the holder does, such as "in training", for the error of a process that is refused.
+        name: name of the lock file; it names the holder and is readable by its owner only.
+        at: an address of the holder, for that error.
+        busy: what a refused user can do, for that error.
+        patience: seconds to wait for the lock.
 
     Raises:
-        UserError: a living process holds it; says which, since when and for what.
+        UserError: a living process holds the lock; says which, since when and for what.
     """
     path = folder / name
     file = _locked(path, folder, busy, time.monotonic() + patience)
@@ -51,22 +52,22 @@ def locked(
         since = datetime.now().astimezone().isoformat(" ", "seconds")
         place = f" at {at}" if at else ""
         holder = f"{work} already: process {os.getpid()}{place}, on {platform.node()} since {since}\n"
-        with suppress(OSError):  # a full disk: the lock holds all the same
+        with suppress(OSError):  # on a full disk the lock holds without the text
             os.ftruncate(file.fileno(), 0)
-            os.write(file.fileno(), holder.encode())  # nothing stays in a buffer, to fail when the file is closed
+            os.write(file.fileno(), holder.encode())  # unbuffered, so that closing the file cannot fail
         try:
             yield
         finally:
-            if sys.platform != "win32":  # Windows removes no open file; an empty one does no harm
+            if sys.platform != "win32":  # Windows cannot remove an open file; leaving it does no harm
                 path.unlink(missing_ok=True)
 
 
 def _locked(path: Path, folder: Path, busy: str, until: float) -> IO[str] | None:
-    """Open and lock a file; None where it cannot be opened for writing."""
+    """Open and lock a file; None if it cannot be opened for writing."""
     while True:
         try:
             file = open(path, "a+", encoding="utf-8", errors="replace", opener=_private)
-        except OSError:  # a folder that cannot be written: the first write will say so
+        except OSError:  # the first write to the folder will report this
             return None
         if not _taken(file):
             with file:
@@ -78,11 +79,11 @@ def _locked(path: Path, folder: Path, busy: str, until: float) -> IO[str] | None
         elif _is_there(file, path):
             return file
         else:
-            file.close()  # its last holder has just removed it
+            file.close()  # its last holder has just removed it: try again
 
 
 def _private(path: str, flags: int) -> int:
-    """Open for this user alone: the address of a review holds its token."""
+    """Open a file that only this user can read, because the address of a review contains its token."""
     return os.open(path, flags, 0o600)
 
 
@@ -95,12 +96,12 @@ def _is_there(file: IO[str], path: Path) -> bool:
 
 
 def _taken(file: IO[str]) -> bool:
-    """Take the lock of an open file, if nobody has it."""
+    """Try to lock an open file; True if that worked, or if the file system has no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(2**30)  # Windows keeps others from reading what is locked: lock far behind the text
+            file.seek(2**30)  # on Windows, locked bytes cannot be read: lock one far behind the text
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl

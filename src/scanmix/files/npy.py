@@ -1,4 +1,4 @@
-"""Arrays in `.npy` files, read without pickled objects, which could run code. Needs no PyTorch.
+"""Read arrays from `.npy` files, without pickled objects, which could run code. PyTorch is not needed.
 
 Legend: N rows, D features.
 """
@@ -16,20 +16,20 @@ from scanmix.config import DataError, UserError
 from scanmix.files import in_words, reading
 
 IN_MEMORY = 4_000_000_000
-"""Bytes of pixels or features that are held in memory; more lie on the disk. `SCANMIX_IN_MEMORY` says otherwise."""
+"""Bytes of pixels or features up to which they are held in memory; `SCANMIX_IN_MEMORY` overrides it."""
 
 CHUNK = 65_536
-"""Rows that are looked at together."""
+"""Rows that are checked together."""
 
 MAPPED: Literal["c"] = "c"
-"""How NumPy opens what stays on the disk: pages are read when they are used, and a change never reaches the file."""
+"""NumPy's mode for arrays that stay on the disk: pages are read when used, and changes are not written to the file."""
 
 
 def stays_on_disk(size: int) -> bool:
-    """Whether so many bytes of pixels are too many for memory.
+    """Whether pixels or features of `size` bytes are too large for memory.
 
     Raises:
-        UserError: `SCANMIX_IN_MEMORY` is no number.
+        UserError: `SCANMIX_IN_MEMORY` is not a number.
     """
     given = os.environ.get("SCANMIX_IN_MEMORY", str(IN_MEMORY))
     try:
@@ -39,11 +39,13 @@ def stays_on_disk(size: int) -> bool:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Read the one array of a `.npy` file; one too large for memory is read page by page as it is used.
+    """Read the array of a `.npy` file. Shape: -> (N, ...) as stored.
+
+    An array too large for memory is read page by page as it is used.
 
     Raises:
-        UserError: it cannot be read, holds Python objects (which could run code) or named fields, or is something
-            else: an archive of several arrays, a file of PyTorch, a table.
+        UserError: the file cannot be read, holds Python objects (which could run code) or named fields, or is an
+            archive of several arrays, a file of PyTorch or a table.
     """
     if not path.exists():
         raise UserError(f"an array cannot be read from {path}: no such file")
@@ -55,7 +57,7 @@ def read_array(path: Path) -> np.ndarray:
             array: np.ndarray = np.load(path, mmap_mode=mode, allow_pickle=False)
         except UserError:
             raise
-        except Exception as error:  # its header is parsed by Python itself, which raises whatever it likes
+        except Exception as error:  # the header is parsed as Python code, with errors of any type
             raise UserError(
                 f"{path} cannot be read as an array without pickled objects, so it is no plain .npy: {in_words(error)}"
             ) from None
@@ -65,7 +67,7 @@ def read_array(path: Path) -> np.ndarray:
 
 
 def _what_else(path: Path) -> str:
-    """What a file is or holds that does not begin as a `.npy` does; nothing where it does, or where nobody can tell."""
+    """Say what a file is if it does not begin like a `.npy`; "" if it does, or if that is unknown."""
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"\x93NUMPY"):
@@ -78,7 +80,7 @@ def _what_else(path: Path) -> str:
         return "holds several arrays, as an .npz does; save the one with np.save"
     if head.startswith(b"PAR1"):
         return "is a Parquet table; save the column with np.save"
-    text = head.decode("utf-8", "ignore")  # the last letter may be cut
+    text = head.decode("utf-8", "ignore")  # the last character may be cut off
     if len(text.encode()) > len(head) - 4 and all(letter.isprintable() or letter.isspace() for letter in text):
         return "is text, such as a CSV; save its numbers or names with np.save"
     return ""
@@ -93,10 +95,11 @@ def _is_of_pytorch(path: Path) -> bool:
 
 
 def read_rows(path: Path) -> np.ndarray:
-    """Read feature vectors, one a row. Shape: -> (N, D) float32; what float32 cannot hold is infinite.
+    """Read feature vectors, one a row. Shape: -> (N, D) float32; numbers too large for float32 become infinite.
 
     Raises:
-        UserError: as `read_array`; DataError: it holds no numbers, or not in rows.
+        UserError: as `read_array`.
+        DataError: the array is not of numbers, is empty, or is not of two dimensions.
     """
     rows = read_array(path)
     if rows.ndim != 2 or 0 in rows.shape or rows.dtype.kind not in "fiub":
@@ -106,11 +109,11 @@ def read_rows(path: Path) -> np.ndarray:
 
 
 def finite_rows(rows: np.ndarray) -> np.ndarray:
-    """Whether each row holds numbers alone, nothing infinite or missing. Shape: (N, D) -> (N,) bool."""
-    parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))  # the answers of all would be N x D
+    """Return which rows have no infinite number and no NaN. Shape: (N, D) -> (N,) bool."""
+    parts = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))  # one mask of all would be N x D
     return np.concatenate([np.zeros(0, bool), *(np.isfinite(part).all(axis=1) for part in parts)])
 
 
 def row_names(path: Path, count: int) -> list[str]:
-    """Return what the rows of a file are called where no table names them: `embeddings/0` and so on."""
+    """Return ids for the rows of a file without names: `embeddings/0`, `embeddings/1` and so on."""
     return [f"{path.stem}/{row}" for row in range(count)]

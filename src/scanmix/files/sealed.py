@@ -1,4 +1,4 @@
-"""JSON files that carry a SHA-256 of their content: damage and changes by hand are noticed when they are read."""
+"""JSON files with a SHA-256 of their content, so that damage and changes by hand are noticed when they are read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from scanmix.files.errors import reading
 AnyModel = TypeVar("AnyModel")
 SEAL = "sha256"
 MOST_SHOWN = 60
-"""Letters of what was found in place of what was expected."""
+"""Longest wrong value, in characters, that an error shows."""
 
 
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
-    """Write a JSON object and, as its key `sha256`, the hash of all else.
+    """Write a JSON object atomically, with the hash of all other keys as its key `sha256`.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `write_text`.
     """
     write_text(path, json.dumps({**content, SEAL: _hash(_canonical(content))}, indent=indent) + "\n")
 
@@ -33,21 +33,24 @@ def read_json(path: Path, model: type[AnyModel], fix: str = "") -> AnyModel:
 
     Args:
         path: the file.
-        model: what it must hold.
-        fix: what to do about a damaged one.
+        model: the type that the content must have.
+        fix: what to do about a damaged file, for the error.
 
     Raises:
-        UserError: it cannot be read, does not hold what `model` says, or is not as it was written.
+        UserError: the file cannot be read, its content is not of the type `model`, or its checksum is wrong.
     """
     with reading(path, fix):
         return checked(model, _canonical(parse_json(path.read_text(encoding="utf-8"))))
 
 
 def parse_json(text: str) -> Any:
-    """Return what `write_json` wrote, without the hash, which must fit where there is one; in a block of `reading`.
+    """Return the content that `write_json` wrote, without the hash. Call it in a block of `reading`.
+
+    A text without a hash, from an earlier version, is accepted.
 
     Raises:
-        ValueError, RecursionError: it is damaged.
+        ValueError: the text is not JSON, or its checksum is wrong.
+        RecursionError: the text is nested too deeply.
     """
     content = json.loads(text)
     seal = content.pop(SEAL, None) if isinstance(content, dict) else None
@@ -57,10 +60,10 @@ def parse_json(text: str) -> Any:
 
 
 def checked(model: type[AnyModel], text: str) -> AnyModel:
-    """Return what a JSON text holds as a `model`, types strict.
+    """Parse a JSON text as a `model`, with strict types.
 
     Raises:
-        ValueError: it holds something else; says in a few words where.
+        ValueError: the content is not of that type; says where and why in a few words.
     """
     try:
         return pydantic.TypeAdapter(model).validate_json(text, strict=True)
@@ -73,7 +76,7 @@ def checked(model: type[AnyModel], text: str) -> AnyModel:
 
 
 def _canonical(content: Any) -> str:
-    """The same text for the same content, whatever the order of its keys."""
+    """Return a text of the content that does not depend on the order of keys."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 

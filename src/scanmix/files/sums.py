@@ -1,4 +1,4 @@
-"""`SHA256SUMS`: the hashes of the files of a folder that is given away, in the form of the tool `sha256sum`."""
+"""`SHA256SUMS`: the hashes of the files of a folder, in the format of the tool `sha256sum`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ SUMS = "SHA256SUMS"
 
 
 def write_sums(folder: Path) -> None:
-    """Hash every file of a folder.
+    """Hash every file of a folder and write the hashes to `SHA256SUMS`.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `write_text`.
     """
     paths = sorted(path for path in folder.iterdir() if path.name != SUMS)
     write_text(folder / SUMS, "".join(f"{_hash(path)}  {path.name}\n" for path in paths))
 
 
 def check_sum(path: Path) -> None:
-    """Compare a file with what is said of it beside it; a folder of an earlier version says nothing.
+    """Compare a file with its hash in `SHA256SUMS` beside it; do nothing if there is none, as in earlier versions.
 
     Raises:
-        UserError: it is not as it was written.
+        UserError: the hash is another.
     """
     sums = path.with_name(SUMS)
     if not sums.is_file():

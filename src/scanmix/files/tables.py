@@ -1,4 +1,4 @@
-"""Tables on disk, CSV or Parquet by their suffix: rows of named cells in and out. Needs no PyTorch."""
+"""Read and write tables, CSV or Parquet by their suffix. PyTorch is not needed."""
 
 from __future__ import annotations
 
@@ -17,35 +17,41 @@ Record = Mapping[str, Any]
 Row = Sequence[str | float]
 Write = Callable[[Sequence[Row]], object]
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What other programs put between cells."""
+"""Separators of other programs, for the hint of an error."""
 MOST_SHOWN = 60
-"""Letters of the name of a column that an error shows."""
+"""Characters of the name of a column that an error shows."""
 LINE_END = "\r\n"
-"""Of the tables written here."""
+"""Line end of the CSV tables that are written."""
 
 
 def read_records(table: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[Record]:
-    """Return the rows of a table, each as column -> cell; a Parquet file gives only the columns named here.
+    """Return the rows of a table, each as column -> cell. Of a Parquet file only the named columns are read.
 
-    Cells of a CSV are the texts that `scanmix.data.cells.csv_cell` was given.
+    Cells of a CSV are returned without the quote that `scanmix.files.cells.csv_cell` adds.
+
+    Args:
+        table: the file.
+        required: columns that must exist.
+        optional: columns that are read if they exist.
 
     Raises:
-        UserError: the file cannot be read; a required column is missing, or one of those named here stands twice; a
-            row has more cells than there are columns, or ends before a required one.
+        UserError: pyarrow is missing, which Parquet needs.
+        DataError: the file cannot be read; a required column is missing; a named column exists twice; or a row has more
+            cells than there are columns, or too few for a required column.
     """
     return (_read_parquet if _is_parquet(table) else _read_csv)(table, required, optional)
 
 
 def columns_of(table: Path) -> list[str]:
-    """Return the names of the columns of a table; nothing where the file is none.
+    """Return the names of the columns of a table; no names if the file is missing or is not a table.
 
     Raises:
-        UserError: it ends in .parquet and pyarrow is missing.
+        UserError: pyarrow is missing, which Parquet needs.
     """
     if _is_parquet(table):
         pyarrow = load_pyarrow(table)
         try:
-            with table.open("rb") as file:  # pyarrow cannot open a path that is no UTF-8
+            with table.open("rb") as file:  # pyarrow cannot open a path that is not UTF-8
                 return list(pyarrow.parquet.read_schema(file).names)
         except (OSError, pyarrow.ArrowException):
             return []
@@ -58,12 +64,16 @@ def columns_of(table: Path) -> list[str]:
 
 @contextmanager
 def new_table(path: Path, columns: Mapping[str, type[str] | type[float]]) -> Iterator[Write]:
-    """Hand out what adds rows to a new table; `path` is replaced when the block ends, and left alone if it fails.
+    """Give the block a function that appends rows to a new table; the table replaces `path` when the block ends.
 
-    A cell is text or a number, as `columns` says; CSV shows six decimals.
+    If the block fails, `path` stays as it was. Numbers have six decimals in a CSV.
+
+    Args:
+        path: the file, `.parquet` or a CSV.
+        columns: name -> type of the cells, text or number.
 
     Raises:
-        UserError: `path` ends in .parquet and pyarrow is missing; or it cannot be written.
+        UserError: pyarrow is missing, which Parquet needs, or the file cannot be written.
     """
     opened = _parquet_writer if _is_parquet(path) else _csv_writer
     with replacing(path) as aside, writing(path), opened(aside, columns) as write:
@@ -75,13 +85,13 @@ def _is_parquet(path: Path) -> bool:
 
 
 def load_pyarrow(path: Path) -> Any:
-    """Return pyarrow with its Parquet part, for the sake of `path`.
+    """Import pyarrow with its Parquet module; `path` is the file that needs it, for the error.
 
     Raises:
-        UserError: it is missing.
+        UserError: pyarrow is not installed.
     """
     try:
-        import pyarrow  # only where a Parquet file asks for it
+        import pyarrow  # an optional package, imported only for Parquet files
         import pyarrow.parquet
     except ImportError:
         raise UserError(
@@ -124,7 +134,7 @@ def _read_csv(table: Path, required: Sequence[str], optional: Sequence[str]) -> 
 
 
 def _record(table: Path, columns: Sequence[str], required: Sequence[str], row: Sequence[str], number: int) -> Record:
-    """A row by its columns; cells that its end lacks are None."""
+    """Return a row as column -> cell; None for the cells that a short row lacks."""
     if len(row) > len(columns):
         raise DataError(
             f"row {number} of {table} has {len(row)} cells, but there are {len(columns)} columns; put quotation marks "
@@ -143,7 +153,7 @@ def _read_parquet(table: Path, required: Sequence[str], optional: Sequence[str])
             columns = pyarrow.parquet.read_schema(file).names
             _check_columns(table, columns, required, optional)
             wanted = [column for column in (*required, *optional) if column in columns]
-            # dictionary-typed (categorical) columns come out as plain values
+            # `to_pylist` also turns categorical columns into plain values.
             records: list[Record] = pyarrow.parquet.read_table(file, columns=wanted).to_pylist()
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{table} cannot be read as Parquet: {error}.") from None
@@ -152,7 +162,7 @@ def _read_parquet(table: Path, required: Sequence[str], optional: Sequence[str])
 
 @contextmanager
 def _csv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
-    # surrogateescape: a path that is no UTF-8 is written with the bytes it has on the disk
+    # With surrogateescape, a path that is not UTF-8 is written with the bytes that it has on the disk.
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         file.write(csv_line(columns, LINE_END))
         yield lambda rows: file.writelines(
@@ -175,5 +185,5 @@ def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
 
 
 def _utf8(cell: str | float) -> str | float:
-    """A path that is no UTF-8 has its strange bytes spelled out: Parquet takes nothing else."""
+    """Spell out the bytes of a path that are not UTF-8, because Parquet stores only UTF-8."""
     return cell if isinstance(cell, float) else cell.encode("utf-8", "backslashreplace").decode("utf-8")

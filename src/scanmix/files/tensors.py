@@ -1,6 +1,6 @@
-"""Tensors on disk with a checksum: safetensors for results, `torch.save` for what training goes on from.
+"""Tensors on disk with a checksum: safetensors for results, `torch.save` for the state of training.
 
-Nothing is ever unpickled: safetensors, and `torch.load(weights_only=True)`.
+No file is unpickled: safetensors has no pickles, and `torch.load` is called with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -27,48 +27,60 @@ CHUNK = 1 << 26
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors, their SHA-256 in its metadata.
+    """Write tensors as safetensors, atomically, with their SHA-256 in the metadata.
+
+    Args:
+        path: the file.
+        tensors: name -> tensor. Shape: any.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     content = save(stored, metadata={SEAL: digest(stored)})
-    atomic_write(path, lambda aside: aside.write_bytes(content))  # save_file has temporary files of its own
+    atomic_write(path, lambda aside: aside.write_bytes(content))  # `save_file` would make temporary files of its own
 
 
 def read_tensors(path: Path, fix: str = "", device: str | torch.device = "cpu") -> Tensors:
-    """Read safetensors; a file of an earlier version has no checksum and is taken as it is.
+    """Read safetensors; a file without a checksum, from an earlier version, is accepted.
+
+    Args:
+        path: the file.
+        fix: what to do about a damaged file, for the error.
+        device: where the tensors are put.
 
     Raises:
-        UserError: it cannot be read, or is not as it was written.
+        UserError: the file cannot be read, or its checksum is wrong.
     """
     with reading(path, fix):
         return {name: tensor.to(device) for name, tensor in parse_tensors(path.read_bytes()).items()}
 
 
 def parse_tensors(content: bytes) -> Tensors:
-    """Return what a file of `write_tensors` holds; call it in a block of `reading`.
+    """Return the tensors in the bytes of a file of `write_tensors`. Call it in a block of `reading`.
 
     Raises:
-        Exception: any, where it is damaged.
+        ValueError: the checksum is wrong.
+        Exception: of another type, if the bytes are damaged.
     """
     tensors = load(content)
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # as the format is laid down
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # 8 bytes of its length, then itself
     if header.get("__metadata__", {}).get(SEAL) not in (None, digest(tensors)):
         raise ValueError("its checksum is another than when it was written")
     return tensors
 
 
 def write_state(path: Path, content: Mapping[str, Any]) -> None:
-    """Write nested tensors and numbers with `torch.save`, which keeps a checksum (CRC-32) of every part.
+    """Write nested tensors and numbers with `torch.save`, atomically; it stores a checksum (CRC-32) of every part.
+
+    The file is made in memory first, so that takes as much memory as the state.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
 
     def write(aside: Path) -> None:
-        buffer = io.BytesIO()  # of a file PyTorch hides a full disk and Ctrl-C alike behind an error of its own
+        buffer = io.BytesIO()  # writing to a file, PyTorch replaces errors of a full disk and Ctrl-C by its own error
         torch.save(dict(content), buffer)
         aside.write_bytes(buffer.getbuffer())
 
@@ -76,20 +88,26 @@ def write_state(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_state(path: Path, device: str | torch.device = "cpu", fix: str = "") -> Any:
-    """Read what `write_state` wrote, once its checksums hold.
+    """Read a file of `write_state` after checking its checksums.
+
+    Args:
+        path: the file.
+        device: where the tensors are put.
+        fix: what to do about a damaged file, for the error.
 
     Raises:
-        UserError: it cannot be read, or is not as it was written.
+        UserError: the file cannot be read, or a checksum is wrong.
     """
     with reading(path, fix):
         return parse_state(path.read_bytes(), device)
 
 
 def parse_state(content: bytes, device: str | torch.device = "cpu") -> Any:
-    """Return what a file of `write_state` holds; call it in a block of `reading`.
+    """Return the content in the bytes of a file of `write_state`. Call it in a block of `reading`.
 
     Raises:
-        Exception: any, where it is damaged.
+        ValueError: a checksum is wrong.
+        Exception: of another type, if the bytes are damaged.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as parts:
         if (broken := parts.testzip()) is not None:
@@ -98,7 +116,11 @@ def parse_state(content: bytes, device: str | torch.device = "cpu") -> Any:
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of names, types, shapes and bytes, whatever the order."""
+    """Return a hex SHA-256 of the names, types, shapes and bytes of tensors, in the order of their names.
+
+    Args:
+        tensors: name -> tensor on the CPU. Shape: any.
+    """
     found = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -22,10 +22,10 @@ from torch import Tensor
 from scanmix.audit import Audit
 from scanmix.config import UserError, build, dump
 from scanmix.data.arrays import WHITES, check_finite, find_white, to_images
-from scanmix.data.decoding import decode_pictures, readable
+from scanmix.data.decoding import decode_images, readable
 from scanmix.data.examples import Examples
 from scanmix.data.given import as_array, check_labels, decoded, file_names, form_of
-from scanmix.data.readers.pictures import read_pictures
+from scanmix.data.readers.images import read_images
 from scanmix.model import load_model, save_model
 from scanmix.training import Run, RunSettings
 from scanmix.training.loop import train
@@ -62,7 +62,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         noise_rate_: estimated share of wrong labels.
         transition_: (C, C) estimated share of each true class (row) that was given each label (column).
         audit_: all that is known of each label, the most doubtful first (`scanmix.audit.Audit`).
-        run_: the training itself (`scanmix.runs.Run`).
+        run_: the training itself (`scanmix.training.Run`).
         white_: the value that stands for white; of images only.
         n_features_in_: D; of feature vectors only, as is `feature_names_in_` of a data frame.
     """
@@ -158,11 +158,11 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.white_ = WHITES[-1]
         if form == "files":
             paths = file_names(X)
-            pictures = read_pictures([Path(path) for path in paths])
-            if pictures.skipped:
-                raise BadInput(f"{pictures.skipped[0]}; leave it out of X and y")
-            return pictures.images, given, tuple(paths)
-        if form == "pictures":
+            read = read_images([Path(path) for path in paths])
+            if read.skipped:
+                raise BadInput(f"{read.skipped[0]}; leave it out of X and y")
+            return read.images, given, tuple(paths)
+        if form == "PIL images":
             return to_images(decoded(X), self.white_), given, None
         pixels = _pixels(X)
         self.white_ = find_white(pixels)
@@ -178,12 +178,12 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             return self._vectors(X, reset=False)
         if form == "files":
             paths = file_names(X)
-            images = decode_pictures([Path(path) for path in paths], model.size[0], model.channels)
+            images = decode_images([Path(path) for path in paths], model.size[0], model.channels)
             for path, image in zip(paths, images, strict=True):
                 if isinstance(image, str):
                     raise BadInput(f"{readable(path)}: {image}")
             return torch.from_numpy(np.stack(images))
-        if form == "pictures":
+        if form == "PIL images":
             return to_images(decoded(X, model.channels), WHITES[-1])
         return to_images(_pixels(X), self.white_)
 

@@ -205,7 +205,7 @@ def save_model(model: Model, folder: Path) -> None:
     """Write weights and description to `folder`/model; the description last, so that it vouches for both.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
     folder = folder / "model"
     with writing(folder):

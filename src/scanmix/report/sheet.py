@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scanmix.config import UserError
 from scanmix.data.examples import OPEN_SET
-from scanmix.data.readers.pictures import preview
+from scanmix.data.readers.images import preview
 from scanmix.report.findings import RunFindings
 
 CARDS = 48

@@ -23,6 +23,7 @@ from scanmix.data.examples import Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers import load
 from scanmix.files import checked, locked, reading, write_text, writing
+from scanmix.files.markdown import wrapped
 from scanmix.integrations.conversions import cross_validated
 from scanmix.progress import Bar, Quiet
 from scanmix.training.loop import train
@@ -39,6 +40,18 @@ AUDITORS = {
     "folds": "audit of cross-validated cross-entropy",
     "cleanlab": "cleanlab, same cross-validated cross-entropy",
 }
+
+
+REMARKS = (
+    "Average precision is that of the ranking.",
+    "Precision and recall are those of the labels called wrong. For scanmix these have a p_clean below a half. For "
+    "cleanlab they are the result of `cleanlab.filter.find_label_issues` with its defaults.",
+    '"Suggestion right" counts only wrong labels. The suggestion of cleanlab is the most likely class.',
+    "Both networks are those of the digits recipes. The last two rows share the probabilities of one "
+    f"{FOLDS}-fold cross-validation.",
+    "The noise that cleanlab estimates is the share of labels that it calls wrong.",
+)
+"""What the columns of the page mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +204,11 @@ def _page(scores: Sequence[Score], seeds: int) -> str:
     parts = [
         "# Finding wrong labels",
         f"`scanmix reproduce {NAME} --seeds {seeds}`",
-        "scikit-learn's digits (1,437 training images) with symmetric noise; percent, mean ± standard deviation over "
-        f"seeds. Finished: {len(scores)} of {seeds * len(RATES) * len(AUDITORS)} measurements.",
+        wrapped(
+            "Data: scikit-learn's digits (1,437 training images) with symmetric noise. The numbers are percent, mean ± "
+            f"standard deviation over seeds. Finished: {len(scores)} of {seeds * len(RATES) * len(AUDITORS)} "
+            "measurements."
+        ),
     ]
     columns = ["average precision", "precision", "recall", "suggestion right", "estimated noise", "seconds"]
     for rate in sorted({score.rate for score in scores}):
@@ -208,13 +224,7 @@ def _page(scores: Sequence[Score], seeds: int) -> str:
             cells.append(f"{statistics.fmean(score.seconds for score in mine):.0f}")
             rows.append(f"| {title} | {' | '.join(cells)} |")
         parts.append("\n".join(rows))
-    parts.append(
-        "Average precision is that of the ranking. Precision and recall are those of the labels called wrong: "
-        "p_clean below a half, and `cleanlab.filter.find_label_issues` with its defaults. A suggestion counts where "
-        "the label is wrong; cleanlab's is the likeliest class. Both networks are the digits recipes'; the last two "
-        f"rows share the probabilities of one {FOLDS}-fold cross-validation. Cleanlab's rate is the share it calls "
-        "wrong."
-    )
+    parts.append("\n".join(wrapped(f"- {remark}", "  ") for remark in REMARKS))
     return "\n\n".join(parts) + "\n"
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
-from scanmix.config import RECIPES, dump, flatten, load_recipe, note_of
+from scanmix.config import dump, flatten, note_of, recipe_layers
 from scanmix.data.readers import kind_of, name_of
 from scanmix.methods import METHODS
 from scanmix.reproduce.tables import Cell, ResultTable
@@ -51,17 +50,15 @@ def origins(recipe: str | None) -> dict[str, str]:
     """Return dotted key -> recipe and comment, for every value that a recipe or the one it extends gives."""
     if recipe is None:
         return {}
-    load_recipe(recipe)  # so that what is wrong with it is told
-    path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
-    text = path.read_text(encoding="utf-8")
-    parent = re.search(r'^extends\s*=\s*"(.+)"', text, re.MULTILINE)
-    found = origins(parent[1]) if parent else {}
-    section = ""
-    for line in text.splitlines():
-        if head := re.fullmatch(r"\[([\w.]+)\]\s*(#.*)?", line.strip()):
-            section = head[1]
-        elif section and (match := LINE.fullmatch(line.strip())):
-            key = f"{section}.{match['key']}".removeprefix("settings.")
-            comment = (match["comment"] or "").removeprefix("#").strip()
-            found[key] = f"recipe {recipe}" + (f": {comment}" if comment else "")
+    found = {}
+    for layer in recipe_layers(recipe):
+        file = "" if layer.shares is None else f" (in {layer.shares}.toml)"
+        section = ""
+        for line in layer.path.read_text(encoding="utf-8").splitlines():
+            if head := re.fullmatch(r"\[([\w.]+)\]\s*(#.*)?", line.strip()):
+                section = head[1]
+            elif section and (match := LINE.fullmatch(line.strip())):
+                key = f"{section}.{match['key']}".removeprefix("settings.")
+                comment = (match["comment"] or "").removeprefix("#").strip()
+                found[key] = f"recipe {layer.name}" + (f": {comment}" if comment else "") + file
     return found

@@ -15,6 +15,7 @@ from pathlib import Path
 from scanmix.config import percent, read_toml
 from scanmix.evaluate.significance import welch
 from scanmix.files import write_text
+from scanmix.files.markdown import wrapped
 from scanmix.methods import METHODS
 from scanmix.reproduce.paper import notes, on_same_data, printed
 from scanmix.reproduce.tables import ResultTable
@@ -115,41 +116,55 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
     expected *= len(table.seeds)
     several = len(table.seeds) > 1
     remarks = [
-        "Accuracy on the test images in percent: mean of the last ten epochs (best epoch in parentheses; chosen by "
-        "the test images, so an upper bound). The best method of each column is bold."
+        "Accuracy on the test images, in percent. The first number is the mean of the last ten epochs. The number in "
+        "parentheses is that of the best epoch, which is an upper bound, because the test images choose the epoch. "
+        "The best method of each column is bold."
     ]
     if several:
         remarks.append(
-            f"Mean ± standard deviation over seeds 0 to {len(table.seeds) - 1}, as far as they are finished."
+            f"The numbers are mean ± standard deviation over seeds 0 to {len(table.seeds) - 1}, as far as the runs "
+            "are finished."
         )
     if any(result.self_supervised for result in results):
         remarks.append(
-            "¹ after matching clusters with true classes, which no other method is given. It learns without labels, "
-            f"so it was trained once{' for each seed' if several else ''}, and its result stands in every column."
+            "¹ The accuracy is measured after clusters are matched with true classes. No other method is given true "
+            "classes. The method learns without labels, so it was trained once"
+            f"{' for each seed' if several else ''}, and every column has the same result."
         )
     if any(result.oracle for result in results):
-        remarks.append("‡ oracle: the recipe holds a value chosen by someone who knew the noise.")
+        remarks.append("‡ The recipe is an oracle: it has a value that was chosen by someone who knew the noise.")
     data = ", ".join([table.source, *(f"{key}={value}" for key, value in table.load.items())])
     parts = [
         f"# {table.name}",
         f"`{command}`",
-        f"Data: {data}. {len(results)} of {expected} runs are finished. Machine: {machine}; "
-        f"torch {_all(result.torch for result in results)}; scanmix {_all(result.version for result in results)}, "
-        f"git {_all(_short(result.git) for result in results)}. Waited for: {seconds:.0f} s; "
-        f"the runs add up to {sum(result.seconds for result in results):.0f} s, each on one thread.",
+        _about(results, data, expected, machine, seconds),
         "## Accuracy",
         _grid(table, results, lambda found, noise: _accuracy(table, results, found, noise)),
-        *remarks,
+        *map(wrapped, remarks),
         *_beside_paper(table, results),
         *_tests(table, results),
         "## Seconds",
         _grid(table, results, _seconds),
-        "Of one run, on one thread. Label-free stages are kept and shared: the run that came first paid for them.",
+        wrapped(
+            "Seconds of one run, on one thread. Self-supervised stages are cached and shared, so only the first run "
+            "that needs a stage has its seconds."
+        ),
         "## Share of wrong labels",
         _noise(table, results),
-        "In percent; what the methods estimate is the share they did not call clean after the last epoch.",
+        "In percent. A method estimates the share of labels that it did not call clean after the last epoch.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _about(results: Sequence[Result], data: str, expected: int, machine: str, seconds: float) -> str:
+    """What was trained, on which machine, with which versions, in which time."""
+    return wrapped(
+        f"Data: {data}. {len(results)} of {expected} runs are finished. Machine: {machine}. "
+        f"Versions: torch {_all(result.torch for result in results)}; scanmix "
+        f"{_all(result.version for result in results)}, git {_all(_short(result.git) for result in results)}. "
+        f"The table took {seconds:.0f} s. The runs add up to {sum(result.seconds for result in results):.0f} s, each "
+        "on one thread."
+    )
 
 
 Show = Callable[[Sequence[Result], str], str]
@@ -198,13 +213,15 @@ def _beside_paper(table: ResultTable, results: Sequence[Result]) -> list[str]:
         columns = [(_find(results, method, noise), printed(table, method, noise)) for noise in table.noises]
         rows.append([method, *(_printed(table, found, paper) for found, paper in columns)])
     name, data = table.paper
-    note = "As printed: best epoch, after a slash mean of the last ten, where there is one"
+    note = "The figures are as printed: the best epoch, and after a slash the mean of the last ten, if there is one. "
     note += (
-        "; in parentheses ours minus it, in points, bold from one point on. The paper has one run of each."
+        "In parentheses is our figure minus the printed one, in points. It is bold from one point on. The paper has "
+        "one run of each."
         if on_same_data(table)
-        else f". On {data}: other data, other network."
+        else f"They are for {data} (other data, other network)."
     )
-    return [f"## The paper's {name}", _table(["method", *table.noises], rows), note, *notes(table)]
+    remarks = map(wrapped, [note, *notes(table)])
+    return [f"## The paper's {name}", _table(["method", *table.noises], rows), *remarks]
 
 
 def _printed(table: ResultTable, found: Sequence[Result], paper: Mapping[str, float]) -> str:
@@ -237,10 +254,10 @@ def _tests(table: ResultTable, results: Sequence[Result]) -> list[str]:
             shown.append(f"{gap:+.1f} (p {welch(ours, theirs):.2g})" if min(len(ours), len(theirs)) > 1 else "–")
         rows.append([method, *shown])
     note = (
-        "Points by which scanmix is ahead in the last ten epochs, and the p-value of Welch's t-test over "
-        "the finished seeds; of many such tests some are below 0.05 by chance."
+        "The table has the points by which scanmix is ahead in the last ten epochs, and the p-value of Welch's t-test "
+        "over the finished seeds. Of many such tests, some are below 0.05 by chance."
     )
-    return ["## scanmix against", _table(["method", *table.noises], rows), note]
+    return ["## scanmix against", _table(["method", *table.noises], rows), wrapped(note)]
 
 
 def _seconds(found: Sequence[Result], noise: str) -> str:

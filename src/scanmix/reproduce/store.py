@@ -53,7 +53,7 @@ def append(path: Path, rows: Iterable[StoredRow]) -> None:
     Several tables may write to one store: they wait for each other.
 
     Raises:
-        UserError: the store is damaged, or another process does not let go of it; CannotWrite: as `write_aside`.
+        UserError: the store is damaged, or another process does not let go of it; CannotWrite: as `atomic_write`.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

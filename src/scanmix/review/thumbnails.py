@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scanmix.config import UserError
 from scanmix.data.names import visible
-from scanmix.data.readers.pictures import preview
+from scanmix.data.readers.images import preview
 
 SIDES = {"small": 160, "large": 900}
 """Longest side in pixels of each size that the page may ask for."""

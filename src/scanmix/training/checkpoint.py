@@ -82,7 +82,7 @@ def save_checkpoint(folder: Path, identity: str, epoch: int, state: Any) -> None
     `identity` is a hash of the resolved settings and of the data.
 
     Raises:
-        CannotWrite: as `write_aside`; the last state that was kept is there still.
+        CannotWrite: as `atomic_write`; the last state that was kept is there still.
     """
     last, before = (folder / "checkpoint" / name for name in CHECKPOINTS)
     with writing(last):

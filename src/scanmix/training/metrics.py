@@ -28,7 +28,7 @@ def write_lines(folder: Path, lines: Iterable[EpochMetrics]) -> None:
     """Put these epochs in place of all.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `atomic_write`.
     """
     write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
 

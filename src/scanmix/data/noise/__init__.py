@@ -1,4 +1,4 @@
-"""Noise added to labels: symmetric, asymmetric, instance-dependent, or from a file."""
+"""Label noise: symmetric, asymmetric, instance-dependent, or from a file."""
 
 from scanmix.data.noise.label_noise import (
     DRAWN,

@@ -1,7 +1,8 @@
-"""Label noise: draw it, read it from a file, say what was asked and what came out.
+"""Label noise: draw it, read it from a file, write it to a file, and report what came out.
 
-Draws follow DivideMix, as ScanMix does: `int(rate * N)` positions of one seeded permutation are selected, so
-the selections of a seed are nested over rates. N examples, C classes.
+Draws follow the code of DivideMix, as that of ScanMix does: the first `int(rate * N)` positions of one seeded
+permutation are selected. A larger rate therefore selects all that a smaller rate of the same seed does.
+Legend: N examples, C classes.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from scanmix.files import check_regular, parse_json, reading, write_json
 from scanmix.files.npy import read_array
 
 DRAWN = ("symmetric", "symmetric-exclusive", "asymmetric", "instance")
-"""Kinds that need nothing but a rate and a seed."""
+"""Kinds of noise that are drawn from a rate and a seed; asymmetric noise also needs a mapping of classes."""
 
 
 def symmetric(labels: Tensor, rate: float, num_classes: int, seed: int, inclusive: bool = True) -> Tensor:
-    """Redraw `int(rate * N)` labels uniformly.
+    """Select `int(rate * N)` labels and draw each anew, uniformly.
 
-    Inclusive draws over all C classes, as the literature's code does: the real rate is rate * (C - 1) / C.
-    Exclusive draws over the C - 1 others: every selected label is wrong.
+    An inclusive draw is over all C classes, as in the published codes, so the expected share of wrong labels is
+    rate * (C - 1) / C. An exclusive draw is over the C - 1 other classes, so every selected label is wrong.
 
     Shape: (N,) int64 -> (N,) int64.
 
@@ -40,7 +41,7 @@ def symmetric(labels: Tensor, rate: float, num_classes: int, seed: int, inclusiv
     if not inclusive and num_classes < 2:
         raise UserError("symmetric-exclusive noise needs at least two classes.")
     selected, rng = select(len(labels), rate, seed)
-    # One draw for every position, used for the selected ones: a larger rate keeps what a smaller one drew.
+    # Draw for all positions and use those selected: a larger rate then keeps the labels that a smaller one drew.
     if inclusive:
         drawn = rng.integers(num_classes, size=len(labels))[: len(selected)]
     else:
@@ -52,9 +53,9 @@ def symmetric(labels: Tensor, rate: float, num_classes: int, seed: int, inclusiv
 
 
 def asymmetric(labels: Tensor, rate: float, mapping: Mapping[int, int], seed: int) -> Tensor:
-    """Select `int(rate * N)` labels over the whole set and replace those that `mapping` names.
+    """Select `int(rate * N)` labels of the whole set and replace those whose class is in `mapping`.
 
-    Each mapped class so loses about `rate` of its labels; the others stay as they are.
+    Each mapped class loses about the share `rate` of its labels; labels of other classes stay as they are.
 
     Shape: (N,) int64 -> (N,) int64.
 
@@ -70,7 +71,7 @@ def asymmetric(labels: Tensor, rate: float, mapping: Mapping[int, int], seed: in
 
 
 def select(count: int, rate: float, seed: int) -> tuple[np.ndarray, np.random.Generator]:
-    """Select `int(rate * count)` positions, nested over rates; return them and the generator that drew them.
+    """Select `int(rate * count)` positions; return them and the generator that drew them. Shape: -> (M,) int64.
 
     Raises:
         UserError: if the rate is outside 0..1.
@@ -90,19 +91,19 @@ def add_noise(
     inclusive: bool = True,
     path: str | Path | None = None,
 ) -> Examples:
-    """Return the examples with noisy labels and a `NoiseReport`; the old become the true if none are known.
+    """Return the examples with noisy labels and a `NoiseReport`; the old labels become the true ones if unknown.
 
     Args:
         examples: N examples of C classes.
         kind: "symmetric", "symmetric-exclusive", "asymmetric", "instance" or "file".
-        rate: share of labels to select; not for "file".
+        rate: share of labels to select, 0..1; not for "file".
         seed: seed of the draw.
-        mapping: {class: class} for "asymmetric"; by default the one of the data set, where it has one.
-        inclusive: whether a symmetric redraw may give back the same class.
+        mapping: {old class: new class} for "asymmetric"; by default that of the data set, if there is one.
+        inclusive: whether a symmetric draw may give the old class again.
         path: the file for "file": a JSON list, a JSON object with `noise_labels`, or `.npy`.
 
     Raises:
-        UserError: on an unknown kind, a missing rate, mapping or path, or one that does not fit the examples.
+        UserError: the kind is unknown, or rate, mapping or path is missing or does not fit the examples.
     """
     check_type("examples", examples, Examples, "Examples, as the parts that scanmix.load returns")
     check_type("kind", kind, str, f"one of {', '.join(DRAWN)}, file")
@@ -135,7 +136,7 @@ def _mapping_for(examples: Examples, mapping: Mapping[int, int] | None) -> dict[
     found = ASYMMETRIC.get(examples.name) if mapping is None else mapping
     if found is None:
         raise UserError(f"asymmetric noise has no map for {examples.name!r}; give one, such as mapping={{0: 1, 1: 0}}.")
-    # A source that went through JSON or TOML has text for keys.
+    # Keys are texts after a source was stored as JSON or TOML.
     whole = {int(old): int(new) for old, new in found.items()}
     for label in (*whole, *whole.values()):
         if not 0 <= label < examples.num_classes:
@@ -158,7 +159,7 @@ def _with_noise(
 
 
 def from_file(path: str | Path, num_examples: int, num_classes: int) -> Tensor:
-    """Read N labels: a JSON list, a JSON object with `noise_labels` (as ScanMix's files), or a `.npy` array.
+    """Read N labels from a JSON list, a JSON object with `noise_labels` (the files of ScanMix's code) or a `.npy`.
 
     Shape: -> (N,) int64.
 
@@ -172,7 +173,7 @@ def _read(path: Path) -> Any:
     if path.suffix.lower() == ".npy":
         return read_array(path)
     try:
-        check_regular(path)  # a pipe would be waited for
+        check_regular(path)  # reading a pipe could wait for ever
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"the noise file {path} cannot be read: {error.strerror or error}.") from None
@@ -207,18 +208,18 @@ def _checked(content: Any, path: Path, num_examples: int, num_classes: int) -> T
 
 
 def save_noise(examples: Examples, path: str | Path) -> None:
-    """Write the given labels and the noise report as JSON that `load_noise` and ScanMix's own code read.
+    """Write the given labels and the noise report as JSON that `load_noise` and the code of ScanMix can read.
 
-    `closed_noise` lists the positions whose label truly changed (ScanMix's files list every selected one),
-    `open_noise` those of images of no class.
+    `closed_noise` lists the positions whose label is wrong (the files of ScanMix list every selected position),
+    `open_noise` those of open-set images.
 
     Raises:
         UserError: if the examples carry no noise report or the file cannot be written.
     """
-    foreign = examples.foreign
-    if examples.noise is None or examples.true_labels is None or foreign is None:
+    open_set = examples.open_set
+    if examples.noise is None or examples.true_labels is None or open_set is None:
         raise UserError(f"{examples.name!r} carries no added noise to save; call add_noise first.")
-    changed = (examples.labels != examples.true_labels) & ~foreign
+    changed = (examples.labels != examples.true_labels) & ~open_set
     content = {
         "kind": examples.noise.kind,
         "asked_rate": examples.noise.asked_rate,
@@ -227,15 +228,15 @@ def save_noise(examples: Examples, path: str | Path) -> None:
         "transition": examples.noise.transition,
         "noise_labels": examples.labels.tolist(),
         "closed_noise": changed.nonzero().flatten().tolist(),
-        "open_noise": foreign.nonzero().flatten().tolist(),
+        "open_noise": open_set.nonzero().flatten().tolist(),
     }
     write_json(Path(path), content)
 
 
 def load_noise(examples: Examples, path: str | Path) -> Examples:
-    """Give the examples the labels of a file; rate and transition are measured anew, never believed.
+    """Return the examples with the labels of a file; actual rate and transition are measured, not read.
 
-    A file of `save_noise` also gives back kind, asked rate and seed.
+    Kind, asked rate and seed are read from a file of `save_noise`.
 
     Raises:
         UserError: as `from_file`.
@@ -243,8 +244,8 @@ def load_noise(examples: Examples, path: str | Path) -> Examples:
     path = Path(path).expanduser().absolute()
     content = _read(path)
     labels = _checked(content, path, len(examples), examples.num_classes)
-    told = content if isinstance(content, dict) else {}
-    kind, rate, seed = told.get("kind"), told.get("asked_rate"), told.get("seed")
+    stored = content if isinstance(content, dict) else {}
+    kind, rate, seed = stored.get("kind"), stored.get("asked_rate"), stored.get("seed")
     return _with_noise(
         examples,
         labels,

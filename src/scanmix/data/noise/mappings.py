@@ -1,4 +1,4 @@
-"""Which class is mistaken for which: the maps of class-dependent (asymmetric) label noise, as data."""
+"""Class maps of asymmetric (class-dependent) label noise: which class is mistaken for which."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 # published code (the ScanMix paper's section 3.1 prints four of them, without dog -> cat).
 CIFAR10_ASYMMETRIC: Mapping[int, int] = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 
-# Our own choice, five maps of look-alike garments in the manner of CIFAR-10's, each target hit once:
+# Not from a paper: five pairs of garments that look alike, chosen as those of CIFAR-10, each target used once:
 # T-shirt -> shirt, pullover -> coat, coat -> pullover, sandal -> sneaker, sneaker -> ankle boot.
 FASHION_MNIST_ASYMMETRIC: Mapping[int, int] = {0: 6, 2: 4, 4: 2, 5: 7, 7: 9}
 
@@ -45,9 +45,9 @@ CIFAR100_COARSE: tuple[int, ...] = tuple(
 
 
 def within_superclasses(coarse: Sequence[int]) -> dict[int, int]:
-    """Map every class to the next one (ascending, circular) of its superclass: CIFAR-100's asymmetric noise.
+    """Map every class to the next class of its superclass, the last to the first: CIFAR-100's asymmetric noise.
 
-    Shape: C superclass numbers, one per fine class -> {fine class: fine class}.
+    `coarse` has the superclass of each of the C fine classes.
     """
     mapping: dict[int, int] = {}
     for superclass in sorted(set(coarse)):

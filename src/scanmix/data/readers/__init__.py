@@ -1,4 +1,4 @@
-"""Read a data set by name, folder or table: `load`, and `reload` from what a run wrote down."""
+"""Load a data set by name, folder, table or array: `load`; and `reload` from the record of a run."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from scanmix.data.readers.clothing1m import read_clothing1m
 from scanmix.data.readers.digits import read_digits
 from scanmix.data.readers.fashion_mnist import read_fashion_mnist
 from scanmix.data.readers.folder import read_folder
-from scanmix.data.readers.listed import Pair
+from scanmix.data.readers.images import resize_all
 from scanmix.data.readers.matching import match
 from scanmix.data.readers.open_set import add_open_set
 from scanmix.data.readers.origin import check_origin
-from scanmix.data.readers.pictures import resize_all
+from scanmix.data.readers.pairs import Pair
 from scanmix.data.readers.red_mini_imagenet import read_red_mini_imagenet
 from scanmix.data.readers.table import read_table
 from scanmix.data.readers.vectors import read_vectors
@@ -33,30 +33,30 @@ __all__ = ["KNOWN", "is_known", "kind_of", "load", "match", "name_of", "reload"]
 
 
 class LoadOptions(NamedTuple):
-    """What a reader is asked for."""
+    """Arguments of a reader of a known data set, as of `load`."""
 
     root: str | Path | None
     variant: str
-    """What follows the colon in `webvision:50`."""
+    """The part after the colon: "50" of "webvision:50"."""
     size: int | None
     download: bool
 
 
 MOST_PIXELS = 16_384
-"""Side of an image; more than any network here looks at."""
+"""Largest side of an image in pixels that may be asked for."""
 KNOWN: dict[str, tuple[str, Callable[[LoadOptions], Pair]]] = {
-    "digits": ("", lambda asked: read_digits()),
-    "fashion-mnist": ("", lambda asked: read_fashion_mnist(asked.root, asked.download)),
-    "cifar10": ("", lambda asked: read_cifar10(asked.root)),
-    "cifar100": ("", lambda asked: read_cifar100(asked.root)),
-    "cifar10n": ("worse", lambda asked: read_cifar10n(asked.root, asked.variant)),
-    "cifar100n": ("fine", lambda asked: read_cifar100n(asked.root, asked.variant)),
-    "red-mini-imagenet": ("0.4", lambda asked: read_red_mini_imagenet(asked.root, asked.variant, asked.size)),
-    "clothing1m": ("", lambda asked: read_clothing1m(asked.root, asked.size)),
-    "webvision": ("50", lambda asked: read_webvision(asked.root, asked.variant, asked.size)),
-    "ilsvrc12": ("50", lambda asked: read_ilsvrc12(asked.root, asked.variant, asked.size)),
+    "digits": ("", lambda options: read_digits()),
+    "fashion-mnist": ("", lambda options: read_fashion_mnist(options.root, options.download)),
+    "cifar10": ("", lambda options: read_cifar10(options.root)),
+    "cifar100": ("", lambda options: read_cifar100(options.root)),
+    "cifar10n": ("worse", lambda options: read_cifar10n(options.root, options.variant)),
+    "cifar100n": ("fine", lambda options: read_cifar100n(options.root, options.variant)),
+    "red-mini-imagenet": ("0.4", lambda options: read_red_mini_imagenet(options.root, options.variant, options.size)),
+    "clothing1m": ("", lambda options: read_clothing1m(options.root, options.size)),
+    "webvision": ("50", lambda options: read_webvision(options.root, options.variant, options.size)),
+    "ilsvrc12": ("50", lambda options: read_ilsvrc12(options.root, options.variant, options.size)),
 }
-"""Name -> a variant, where one must be named after a colon, and the reader."""
+"""Name -> (example of a variant, or "" if the data set has no variants; reader)."""
 
 
 def load(
@@ -72,24 +72,24 @@ def load(
     labels: str | Path | None = None,
     least_classes: int = 2,
 ) -> Pair:
-    """Read training and test examples; the second is None where a folder or table names no test images.
+    """Load training and test examples; the second is None if a folder or table has no test images.
 
     Args:
-        source: a known data set, `KNOWN`, some with a variant after a colon ("webvision:50"); else a folder with a
-            sub-folder per class; else a `.csv` or `.parquet` table; else a `.npy` of feature vectors. Write
+        source: the name of a known data set (`KNOWN`), some with a variant after a colon ("webvision:50"); or a folder
+            with a sub-folder per class; or a `.csv` or `.parquet` table; or a `.npy` of feature vectors. Write
             "./digits" for a folder of that name.
-        root: where a known data set lies, or what the paths of a table are relative to.
-        size: side of the square images; by default the data set's own, or one that suits the files.
+        root: the folder of a known data set, or the folder that the paths of a table are relative to.
+        size: side of the square images in pixels; by default that of the data set, or one that suits the files.
         per_class: keep this many training images of each class, drawn with `seed`.
         seed: seed of that draw.
-        limit_test: keep the first so many test images.
-        flip: whether a mirrored image keeps its class; by default what is known of the data set, else True.
-        download: fetch Fashion-MNIST if it is nowhere on this machine.
-        labels: of the vectors in a `.npy`; by default the `.csv` beside it.
-        least_classes: fewer in a folder or a table are an error; training needs two, measuring but one.
+        limit_test: keep only this many test images, from the first on.
+        flip: whether a mirrored image keeps its class; by default as known of the data set, else True.
+        download: download Fashion-MNIST if it is not found on this machine.
+        labels: file with the labels of the vectors in a `.npy`; by default the `.csv` of the same name.
+        least_classes: least number of classes in a folder or a table; training needs two, measuring only one.
 
     Raises:
-        UserError: if there is no such data, or it cannot be read.
+        UserError: there is no such data, it cannot be read, or an argument does not fit it.
     """
     source = source if isinstance(source, str) and is_known(source) else str(file_path("source", source))
     root = None if root is None else file_path("root", root)
@@ -99,8 +99,8 @@ def load(
     if flip is not None:
         check_type("flip", flip, bool, "True or False")
     train, test = _read(source, root, size, download, labels, least_classes)
-    # Only what was asked, and nothing that is None: TOML has no word for it. Paths are absolute, since a run
-    # may be resumed from another folder.
+    # Only arguments that were given: TOML cannot store None. Paths are absolute, because a run may be resumed from
+    # another folder.
     recipe: dict[str, JSON] = {"source": source if is_known(source) else _absolute(source)}
     recipe |= {} if root is None else {"root": _absolute(root)}
     recipe |= {} if labels is None else {"labels": _absolute(labels)}
@@ -115,13 +115,13 @@ def load(
     return finished, None if test is None else _finish(test, recipe, "test", flip)
 
 
-def _numbers(**asked: object) -> dict[str, int]:
-    """Those of the numbers that were asked for.
+def _numbers(**given: object) -> dict[str, int]:
+    """Return the numbers that are not None.
 
     Raises:
-        UserError: one of them is none, or out of its bounds.
+        UserError: one is not a whole number, or outside its bounds.
     """
-    found = {name: whole_number(name, value) for name, value in asked.items() if value is not None}
+    found = {name: whole_number(name, value) for name, value in given.items() if value is not None}
     if found.get("size", 8) < 8:
         raise UserError(f"size must be at least 8 pixels, not {found['size']}.")
     if found.get("size", 8) > MOST_PIXELS:
@@ -132,15 +132,15 @@ def _numbers(**asked: object) -> dict[str, int]:
 
 
 def kind_of(source: str | Path) -> Kind:
-    """What a source holds, as its name alone tells."""
+    """Return what a source holds, images or vectors, judged by its name alone."""
     return "vector" if not is_known(source) and Path(source).suffix.lower() == ".npy" else "image"
 
 
 def reload(source: Mapping[str, Any]) -> Examples:
-    """Load the examples whose `Examples.source` this is, added noise included.
+    """Load the examples with this `Examples.source` again, and repeat all that was done with them, such as noise.
 
     Raises:
-        UserError: if `source` is none, or its data cannot be read any more.
+        UserError: `source` is empty or not such a record, or its data cannot be read any more.
     """
     if not source:
         raise UserError("these examples did not come from scanmix.load, so it cannot load them again.")
@@ -161,7 +161,7 @@ def reload(source: Mapping[str, Any]) -> Examples:
 
 
 def _gone(recipe: Mapping[str, Any]) -> str | None:
-    """Which file or folder of those that examples were loaded from is not there any more."""
+    """Return a file or folder that the examples were loaded from and that does not exist any more, if there is one."""
     source = recipe.get("source")
     places = [recipe.get("root"), recipe.get("labels"), None if is_known(str(source)) else source]
     return next((place for place in places if isinstance(place, str) and not Path(place).exists()), None)
@@ -171,8 +171,8 @@ def _apply(examples: Examples, step: Mapping[str, Any]) -> Examples:
     if "noise" in step:
         return add_noise(examples, **step["noise"])
     if "open_set" in step:
-        asked = step["open_set"]
-        return add_open_set(examples, reload(asked["foreign"]), asked["rate"], asked["seed"], step)
+        noise = step["open_set"]
+        return add_open_set(examples, reload(noise["foreign"]), noise["rate"], noise["seed"], step)
     if "corrections" in step:
         return apply_corrections(examples, **step["corrections"])
     if "per_class" in step:
@@ -211,25 +211,25 @@ def _read(
 
 
 def name_of(source: str | Path) -> str:
-    """Name of the examples that a source will give, as recipes are looked up by it."""
+    """Return the name that the examples of a source will have; recipes are looked up by it."""
     return source.partition(":")[0] if is_known(source) else Path(source).name
 
 
 def is_known(source: str | Path) -> TypeGuard[str]:
-    """Whether a source names a known data set, whatever its variant."""
+    """Whether a source names a known data set, with any variant or none."""
     return isinstance(source, str) and source.partition(":")[0] in KNOWN
 
 
-def _read_known(source: str, asked: LoadOptions) -> Pair:
+def _read_known(source: str, options: LoadOptions) -> Pair:
     name, _, variant = source.partition(":")
     example, read = KNOWN[name]
     if bool(variant) != bool(example):
         known = f"name one after a colon, such as {name}:{example}" if example else f"there is but {name!r}"
         raise UserError(f"{source!r}: {name} comes in {'several variants' if example else 'one form'}; {known}")
-    train, test = read(asked._replace(variant=variant))
-    if asked.size is None:
+    train, test = read(options._replace(variant=variant))
+    if options.size is None:
         return train, test
-    return resize_all(train, asked.size), None if test is None else resize_all(test, asked.size)
+    return resize_all(train, options.size), None if test is None else resize_all(test, options.size)
 
 
 def _absolute(path: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from their python batches; no pickle gets to run anything."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) from their Python batches, whose pickles cannot run code here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_cifar10(root: str | Path | None = None) -> tuple[Examples, Examples]:
     Shape: images (50000, 3, 32, 32) and (10000, 3, 32, 32) uint8, in the order of the batches.
 
     Raises:
-        UserError: if the files are missing, broken, or ask for more than arrays.
+        UserError: if the files are missing or damaged, or their pickles ask for more than arrays.
     """
     batches = tuple(f"data_batch_{i}" for i in range(1, 6))
     folder = _find("cifar10", root, "cifar-10-batches-py", (*batches, "test_batch"))
@@ -41,13 +41,13 @@ def read_cifar100(root: str | Path | None = None) -> tuple[Examples, Examples]:
     Shape: images (50000, 3, 32, 32) and (10000, 3, 32, 32) uint8.
 
     Raises:
-        UserError: if the files are missing, broken, or ask for more than arrays.
+        UserError: if the files are missing or damaged, or their pickles ask for more than arrays.
     """
     return _read_cifar100(root, b"fine_labels", CIFAR100_CLASSES)
 
 
 def read_cifar100_coarse(root: str | Path | None = None) -> tuple[Examples, Examples]:
-    """Read CIFAR-100 as `read_cifar100` does, labeled with its twenty superclasses.
+    """Read CIFAR-100 as `read_cifar100` does, with its twenty superclasses as labels.
 
     Raises:
         UserError: as `read_cifar100`.
@@ -88,7 +88,7 @@ def _read(name: str, paths: Sequence[Path], split: str, key: bytes, class_names:
 
 def _read_batch(path: Path, key: bytes, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     content = read_pickle(path, "a CIFAR batch", ADDRESS)
-    # Python 2 wrote these files with byte-string keys; someone's re-written ones have text.
+    # Python 2 wrote these files with keys of bytes; copies written by Python 3 have keys of text.
     parts = {name.encode() if isinstance(name, str) else name: part for name, part in content.items()}
     most = num_classes - 1
     with reading(path, f"get it again from {ADDRESS}"):

@@ -1,4 +1,4 @@
-"""CIFAR-N (Wei et al. 2022): CIFAR-10 and CIFAR-100 with labels that people gave on Amazon Mechanical Turk."""
+"""CIFAR-N (Wei et al. 2022): CIFAR-10 and CIFAR-100 with labels given by people on Amazon Mechanical Turk."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ ADDRESS = "https://github.com/UCSC-REAL/cifar-10-100n"
 
 
 class LabelSet(NamedTuple):
-    """One of the sets of labels in a file."""
+    """One of the label sets in a file."""
 
     key: str
     clean: str
-    """Key of the labels they are measured against."""
+    """Key of the true labels."""
     wrong: float
-    """Published share of wrong labels."""
+    """Published share of wrong labels, 0..1."""
 
 
 LABELS10 = {
-    "aggre": LabelSet("aggre_label", "clean_label", 0.0901),  # the majority of three people
-    "worse": LabelSet("worse_label", "clean_label", 0.4021),  # a wrong one of theirs, where there is one
+    "aggre": LabelSet("aggre_label", "clean_label", 0.0901),  # the majority of the labels of three people
+    "worse": LabelSet("worse_label", "clean_label", 0.4021),  # a wrong label of the three, if there is one
     "random1": LabelSet("random_label1", "clean_label", 0.1723),
     "random2": LabelSet("random_label2", "clean_label", 0.1812),
     "random3": LabelSet("random_label3", "clean_label", 0.1764),
 }
-"""Of CIFAR-10_human.pt."""
+"""Label sets of CIFAR-10_human.pt."""
 LABELS100 = {
     "fine": LabelSet("noisy_label", "clean_label", 0.4020),
     "coarse": LabelSet("noisy_coarse_label", "clean_coarse_label", 0.2640),
 }
-"""Of CIFAR-100_human.pt."""
+"""Label sets of CIFAR-100_human.pt."""
 OTHER_KEYS = {"noisy_label": "noise_label"}
-"""What the `.npy` of CIFAR-100 calls it."""
+"""Other name of a key in the `.npy` of CIFAR-100."""
 
 
 def read_cifar10n(root: str | Path | None, variant: str) -> tuple[Examples, Examples]:
@@ -56,14 +56,16 @@ def read_cifar10n(root: str | Path | None, variant: str) -> tuple[Examples, Exam
     Shape: as `read_cifar10`. The clean labels in the file are checked against CIFAR's own.
 
     Raises:
-        UserError: a file is missing or broken, in another order, or there is no such label set.
+        UserError: a file is missing or damaged, its clean labels differ from CIFAR's, or there is no such label set.
     """
     train, test = read_cifar10(root)
     return _relabeled(train, root, LABELS10, variant), dataclasses.replace(test, name="cifar10n")
 
 
 def read_cifar100n(root: str | Path | None, variant: str) -> tuple[Examples, Examples]:
-    """Read CIFAR-100 with the labels `fine` or, of its twenty superclasses, `coarse` of CIFAR-100_human.pt.
+    """Read CIFAR-100 with the labels `fine`, or `coarse` for its twenty superclasses, of CIFAR-100_human.pt.
+
+    Shape: as `read_cifar100`.
 
     Raises:
         UserError: as `read_cifar10n`.
@@ -73,7 +75,7 @@ def read_cifar100n(root: str | Path | None, variant: str) -> tuple[Examples, Exa
 
 
 def _relabeled(train: Examples, root: str | Path | None, known: dict[str, LabelSet], variant: str) -> Examples:
-    """Give CIFAR's images the labels of a person; CIFAR's own are the true ones."""
+    """Return the images of CIFAR with the labels of people as given labels; those of CIFAR are the true labels."""
     old, name = train.name, f"{train.name}n"
     if variant not in known:
         raise unknown_name("label set", f"{name}:{variant}", [f"{name}:{label_set}" for label_set in known])
@@ -109,12 +111,12 @@ def _find(name: str, root: str | Path | None) -> Path:
 
 
 def _read_human(path: Path) -> dict[str, Any]:
-    """Read the pickle in the archive of `torch.save`, or after the header of `np.save`, without running anything."""
+    """Read the pickle in the archive of `torch.save`, or after the header of `np.save`, without running code of it."""
     with reading(path, f"get it again from {ADDRESS}"):
         packed = path.read_bytes()
     try:
         raw = _pickle_in(packed)
-    except Exception:  # a damaged archive can raise nearly anything
+    except Exception:  # a damaged archive can raise errors of nearly any type
         raise UserError(f"{path} is not a file of CIFAR-N; get it again from {ADDRESS}") from None
     content = read_pickle(path, "a file of CIFAR-N", ADDRESS, raw)
     return {name.decode() if isinstance(name, bytes) else str(name): part for name, part in content.items()}
@@ -134,13 +136,13 @@ def _labels(content: dict[str, Any], key: str, path: Path, train: Examples) -> T
     found = content.get(key, content.get(OTHER_KEYS.get(key, key)))
     try:
         numbers = whole_numbers(found).reshape(-1)
-    except Exception:  # what an array says of itself may be anything
+    except Exception:  # the file decides the shape and type of the array, so errors may be of any type
         numbers = np.empty(0, dtype=np.int64)
     if len(numbers) != len(train):
         raise UserError(f"{path} holds no {key} for {len(train)} images; get it again from {ADDRESS}")
-    strange = np.flatnonzero((numbers < 0) | (numbers >= train.num_classes))
-    if len(strange):
+    outside = np.flatnonzero((numbers < 0) | (numbers >= train.num_classes))
+    if len(outside):
         raise UserError(
-            f"{path}, {key}: label {numbers[strange[0]]} of image {strange[0]} is outside 0..{train.num_classes - 1}"
+            f"{path}, {key}: label {numbers[outside[0]]} of image {outside[0]} is outside 0..{train.num_classes - 1}"
         )
     return torch.from_numpy(numbers.astype(np.int64))

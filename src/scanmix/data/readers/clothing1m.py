@@ -1,20 +1,12 @@
-"""Clothing1M (Xiao et al. 2015): a million pictures from shops, labeled by the words around them."""
+"""Clothing1M (Xiao et al. 2015): a million images from online shops, labeled by the words around them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from scanmix.config import UserError
-from scanmix.data.readers.listed import (
-    Entry,
-    Pair,
-    read_list,
-    read_names,
-    require,
-    to_examples,
-    top_folder,
-    warn_unless,
-)
+from scanmix.data.readers.listed import read_list, read_names, require, top_folder, warn_unless
+from scanmix.data.readers.pairs import Entry, Pair, to_examples
 
 HOW = (
     "Ask its authors (https://github.com/Cysu/noisy_label) and unpack images/ with noisy_label_kv.txt, "
@@ -34,18 +26,18 @@ SIDE = 256
 def read_clothing1m(root: str | Path | None, size: int | None = None) -> Pair:
     """Read the million noisy training images and the clean test images, resized to 256x256 by default (section 4.2).
 
-    Some training images have a clean label as well, most have none; so the true labels are not known.
-    Shape: images (N, 3, size, size) uint8; what memory does not hold is decoded once into a file of the cache.
+    Most training images have no clean label, so their true labels count as unknown.
+    Shape: images (N, 3, size, size) uint8; images too large for memory are decoded once into a file of the cache.
 
     Raises:
-        UserError: something is missing, a line of a list is wrong, or a listed image has no label.
+        UserError: a file is missing, a line of a list is wrong, or a listed image has no label.
     """
     top = top_folder("clothing1m", root, HOW)
     lists = top / "annotations" if (top / "annotations").is_dir() else top
     require("clothing1m", lists, [NOISY, CLEAN, TRAIN, TEST], HOW)
     train = _entries(top, lists, TRAIN, NOISY)
     test = [entry._replace(true_label=entry.label) for entry in _entries(top, lists, TEST, CLEAN)]
-    return to_examples("clothing1m", CLASS_NAMES, train, test, size or SIDE)
+    return to_examples("clothing1m", CLASS_NAMES, train, test, size or SIDE, channels=3)
 
 
 def _entries(top: Path, lists: Path, keys: str, labels: str) -> list[Entry]:
@@ -59,5 +51,5 @@ def _entries(top: Path, lists: Path, keys: str, labels: str) -> list[Entry]:
 
 
 def _place(top: Path, name: str) -> Path:
-    """Where a listed image lies: below `images`, or, as DivideMix's code expects it, without that folder."""
+    """Return the path of a listed image: below `images`, or without that folder, as DivideMix's code expects."""
     return top / name if (top / "images").is_dir() else top / name.removeprefix("images/")

@@ -1,4 +1,4 @@
-"""The 1,797 8x8 digits that come with scikit-learn: no download, no files."""
+"""The 1,797 8x8 handwritten digits that come with scikit-learn; they need no download."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SPLIT_SEED = 0
 
 
 def read_digits() -> tuple[Examples, Examples]:
-    """Read the digits, split once and for all into 1,437 training and 360 test images, class shares alike.
+    """Load the digits in a fixed, stratified split of 1,437 training and 360 test images.
 
-    Shape: images (1437, 1, 8, 8) and (360, 1, 8, 8) uint8; values 0..16 are spread over 0..255.
+    Shape: images (1437, 1, 8, 8) and (360, 1, 8, 8) uint8; values 0..16 are scaled to 0..255.
     """
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = bunch.target.astype(np.int64)
-    # Shuffled, then sorted by class: every fifth is a fifth of each class, to within one image.
+    # After shuffling and sorting by class, every fifth image is a fifth of each class, to within one image.
     shuffled = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     is_test = np.zeros(len(labels), dtype=bool)
@@ -30,6 +30,6 @@ def read_digits() -> tuple[Examples, Examples]:
         class_names=tuple(str(digit) for digit in range(10)),
         ids=tuple(f"digits/{i:04d}" for i in range(len(labels))),
         name="digits",
-        flip=False,  # a mirrored 2 is no 2
+        flip=False,  # a mirrored 2 is not a 2
     )
     return whole.select(~is_test), whole.select(is_test)

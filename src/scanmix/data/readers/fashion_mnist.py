@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747, MIT license) from its four IDX files, packed or not."""
+"""Fashion-MNIST (Xiao et al. 2017, arXiv 1708.07747, MIT license) from its four IDX files, with or without gzip."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASS_NAMES = (
 )  # fmt: skip
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
 ADDRESS = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
-# SHA-256 of the unpacked files: the packed ones differ from one distributor to the next.
+# SHA-256 of the unpacked files, because the packed files of different distributors differ.
 CONTENT_SHA256 = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -35,13 +35,13 @@ CONTENT_SHA256 = {
 def read_fashion_mnist(root: str | Path | None = None, download: bool = False) -> tuple[Examples, Examples]:
     """Read the 60,000 training and 10,000 test images.
 
-    Looks in `root` alone where given, else in $SCANMIX_DATA/fashion-mnist, the cache folder of downloads, and
-    where Debian puts it. `download=True` fetches the files (31 MB) if none of these has them.
+    Looks only in `root` if it is given, else in $SCANMIX_DATA/fashion-mnist, in the cache folder of downloads, and
+    in the folder of Debian's package. `download=True` downloads the files (31 MB) if none of these has them.
 
     Shape: images (60000, 1, 28, 28) and (10000, 1, 28, 28) uint8.
 
     Raises:
-        UserError: if the files are nowhere, broken, or cannot be downloaded.
+        UserError: if the files are not found, damaged, or cannot be downloaded.
     """
     folders = _folders(root)
     found = next((folder for folder in folders if _complete(folder)), None)
@@ -64,8 +64,8 @@ def _folders(root: str | Path | None) -> list[Path]:
         folder = Path(root).expanduser()
         return [folder, folder / "fashion-mnist", folder / "FashionMNIST" / "raw"]
     shared = os.environ.get("SCANMIX_DATA")
-    own = [Path(shared).expanduser() / "fashion-mnist"] if shared else []
-    return [*own, Path.home() / ".cache" / "scanmix" / "data" / "fashion-mnist", DEBIAN_FOLDER]
+    first = [Path(shared).expanduser() / "fashion-mnist"] if shared else []
+    return [*first, Path.home() / ".cache" / "scanmix" / "data" / "fashion-mnist", DEBIAN_FOLDER]
 
 
 def _existing(folder: Path, name: str) -> Path | None:
@@ -96,10 +96,12 @@ def _split(folder: Path, prefix: str) -> Examples:
 
 
 def read_idx(folder: Path, name: str) -> np.ndarray:
-    """Read `name` or `name.gz`: two zero bytes, type 8 (uint8), number of axes, big-endian sizes, values.
+    """Read an IDX file of bytes, `name` or `name.gz`. Shape: -> (N, ...) uint8, as the file says.
+
+    The format: two zero bytes, the type 8 (uint8), the number of axes, their sizes as big-endian uint32, the values.
 
     Raises:
-        UserError: if the file is missing, truncated or something else.
+        UserError: the file is missing, truncated or not an IDX file of bytes.
     """
     path = _existing(folder, name)
     if path is None:
@@ -134,6 +136,6 @@ def _download(name: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         aside = folder / f".{name}.{os.getpid()}"
         aside.write_bytes(packed)
-        aside.replace(folder / f"{name}.gz")  # whole or not at all, whatever stops the program
+        aside.replace(folder / f"{name}.gz")  # complete or not at all, even if the program is killed
     except OSError as error:
         raise UserError(f"Fashion-MNIST cannot be written to {folder}: {error.strerror or error}.") from None

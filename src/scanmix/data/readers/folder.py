@@ -4,58 +4,56 @@ from __future__ import annotations
 
 import re
 import warnings
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from scanmix.config import DataError
-from scanmix.data.decoding import pictures_in, readable, sort_files
+from scanmix.data.decoding import images_in, readable, sort_files
 from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import Pictures, read_pictures
+from scanmix.data.readers.pairs import Entry, Pair, to_examples
 
 ListedImage = tuple[str, Path, str]  # id, file, class name
 TRAIN_PARTS = ("train", "training")
 TEST_PARTS = ("test", "testing", "val", "valid", "validation", "dev", "eval", "evaluation")
-"""What a part of the data is called, whatever the letter case; of several test parts the first is read."""
+"""Names of folders that hold a part of the data, in any letter case. Of several test parts, the first in this order is
+read."""
 PART_NAME = re.compile(rf"({'|'.join(TRAIN_PARTS + TEST_PARTS)})(?:[ _.-]?(?:set|data|images|pictures|split))*")
 LAYOUT = "lay the images out as train/CLASS/... and test/CLASS/..."
 NAMED = 5
-"""Folders that a message names."""
+"""Number of folders that a message lists."""
 
 
 class LostClassError(DataError):
-    """Not one image of a class for training can be read; `pair` is what is left: training and test examples."""
+    """Not one training image of a class can be read; `pair` has the training and test examples that are left."""
 
-    def __init__(self, message: str, pair: tuple[Examples, Examples | None]) -> None:
-        """Keep the examples for whoever looks at data that cannot be trained on."""
+    def __init__(self, message: str, pair: Pair) -> None:
+        """Store the examples, so that `scanmix doctor` can check data that cannot be trained on."""
         super().__init__(message)
         self.pair = pair
 
 
 class Parts(NamedTuple):
-    """Where classes lie in a folder."""
+    """The folders with the class folders for training and for testing."""
 
     train: Path
     test: Path | None
     doubt: str = ""
-    """Why it cannot be told, in a sentence; empty where it can."""
+    """A sentence that says why these folders are not certain; empty if they are."""
 
 
-def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -> tuple[Examples, Examples | None]:
+def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -> Pair:
     """Read `folder/<class>/...`, or `folder/train/<class>/...` and `folder/test/<class>/...`.
 
-    The parts may have other names that say the same, such as `Training`, `val` or `test_set`. What lies in class
-    folders and looks like an image, but is of a kind that is not read, is counted in one warning.
+    The parts may have other names of the same meaning, such as `Training`, `val` or `test_set`. One warning counts the
+    files in class folders that look like images but are of a format that is not read.
 
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        DataError: if there are fewer classes than `least_classes`, a class without one readable image, a test class
-            new to training, or it cannot be told what is a class and what a part of the data.
+        DataError: there are fewer classes than `least_classes`, a class has no readable image, a test class is not a
+            class of training, or it is not certain which folders are classes and which are parts of the data.
     """
     folder = folder.absolute()
     parts = find_parts(folder)
@@ -77,11 +75,11 @@ def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -
         )
     _warn_of_unread(folder, [path for files in (*unread.values(), *unread_tests.values()) for path in files])
     _warn_of_unread_folders(folder, parts)
-    return to_examples(folder.name, train_rows, test_rows, size)
+    return from_class_names(folder.name, train_rows, test_rows, size)
 
 
 def find_parts(folder: Path) -> Parts:
-    """Tell where training and test classes lie: in folders named so if these hold classes, else in `folder`."""
+    """Find the folders of training and test classes: sub-folders named as parts if they hold classes, else `folder`."""
     named = {path: part for path in class_folders(folder) if (part := part_of(path.name)) is not None}
     holding = [path for path in named if _holds_classes(path)]
     train = [path for path in holding if named[path] in TRAIN_PARTS]
@@ -95,7 +93,7 @@ def find_parts(folder: Path) -> Parts:
         whole = f"give {test[0]} if it is the whole" if len(test) == 1 else "give one of them if it is the whole"
         doubt = f"{folder} has {_listed(test)} with class folders inside, but no train with class folders; {LAYOUT}, "
         return Parts(folder, None, f"{doubt}or {whole}.")
-    filled = [path for path in named if any(True for _ in pictures_in(path))]
+    filled = [path for path in named if any(True for _ in images_in(path))]
     if not filled or _is_class(filled, class_folders(folder)):
         return Parts(folder, None)
     what = "is a class or a part" if len(filled) == 1 else "are classes or parts"
@@ -104,26 +102,27 @@ def find_parts(folder: Path) -> Parts:
 
 
 def part_of(name: str) -> str | None:
-    """Return which of the parts a folder is named as: "test" of `Test` and `test_set`; None for another name."""
+    """Return the part that a folder is named after: "test" for `Test` and `test_set`; None for any other name."""
     found = PART_NAME.fullmatch(name.strip().lower())
     return None if found is None else found[1]
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Return the sub-folders that stand for a class each, by name, hidden ones left out."""
+    """Return the sub-folders, each of which is a class, sorted by name, without hidden ones."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def folders_not_read(folder: Path, parts: Parts) -> list[Path]:
-    """Return the folders of images beside the parts, by name; none where classes lie in `folder` itself."""
+    """Return the folders of images beside the parts, sorted by name; none if the classes lie in `folder` itself."""
     beside = [path for path in class_folders(folder) if path not in parts] if parts.train != folder else []
-    return [path for path in beside if any(True for _ in pictures_in(path))]
+    return [path for path in beside if any(True for _ in images_in(path))]
 
 
 def _is_class(filled: Sequence[Path], folders: Sequence[Path]) -> bool:
-    """Whether the only folder that is named like a part, and holds images and no folders, is a class all the same.
+    """Whether a folder that is named like a part and holds images directly is a class all the same.
 
-    A train is a thing that runs on rails, and what is not invalid is valid; the other words name no thing.
+    It must be the only such folder, with other classes beside it: `train` may be the vehicle, and `valid` a class
+    beside `invalid`. The other names of parts are not likely names of classes.
     """
     if len(filled) > 1 or len(folders) < 2:
         return False
@@ -133,7 +132,7 @@ def _is_class(filled: Sequence[Path], folders: Sequence[Path]) -> bool:
 
 
 def _holds_classes(folder: Path) -> bool:
-    return any(True for inside in class_folders(folder) for _ in pictures_in(inside))
+    return any(True for inside in class_folders(folder) for _ in images_in(inside))
 
 
 def _listed(folders: Sequence[Path]) -> str:
@@ -143,19 +142,19 @@ def _listed(folders: Sequence[Path]) -> str:
 
 
 def _rows(top: Path, folder: Path) -> tuple[list[ListedImage], dict[str, list[Path]]]:
-    """The images of each class, and by class the files that look like images and are not read."""
+    """Return the images of all classes, and for each class the files that look like images but are not read."""
     rows: list[ListedImage] = []
     unread: dict[str, list[Path]] = {}
     for inside in class_folders(folder):
         found = sort_files(inside)
-        rows += [(path.relative_to(top).as_posix(), path, inside.name) for path in found.pictures]
+        rows += [(path.relative_to(top).as_posix(), path, inside.name) for path in found.images]
         if found.unread:
             unread[inside.name] = found.unread
     return rows, unread
 
 
 def _by_suffix(files: Iterable[Path]) -> str:
-    """Count files by kind: "30 .heic, 2 .svg"."""
+    """Count files by suffix: "30 .heic, 2 .svg"."""
     return ", ".join(f"{count} {kind}" for kind, count in Counter(path.suffix.lower() for path in files).most_common())
 
 
@@ -185,67 +184,54 @@ def _warn_of_unread_folders(folder: Path, parts: Parts) -> None:
         )
 
 
-def to_examples(
+def from_class_names(
     name: str,
     train_rows: Sequence[ListedImage],
     test_rows: Sequence[ListedImage],
     size: int | None,
     skipped: tuple[str, ...] = (),
-) -> tuple[Examples, Examples | None]:
-    """Read the files of training and test rows (id, file, class name) into images of one size and depth.
+) -> Pair:
+    """Number the classes of training and test rows (id, file, class name), then read the files as `to_examples` does.
+
+    Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        DataError: if a test class is none of training's, or no training or no test image can be read.
-        LostClassError: not one image of a class for training can be read.
+        DataError: a test class is not a class of training, a class name is not UTF-8, or no training or no test image
+            can be read.
+        LostClassError: not one training image of a class can be read.
     """
     names = sort_names({label for _, _, label in train_rows})
-    odd = [name for name in names if readable(name) != name]
-    if odd:
-        raise DataError(f"the name of class {readable(odd[0])} of {name!r} is not UTF-8; rename its folder.")
-    strange = sorted({label for _, _, label in test_rows} - set(names))
-    if strange:
-        raise DataError(f"test images of {name!r} have class {strange[0]!r}, which no training image has.")
+    not_utf8 = [name for name in names if readable(name) != name]
+    if not_utf8:
+        raise DataError(f"the name of class {readable(not_utf8[0])} of {name!r} is not UTF-8; rename its folder.")
+    unknown = sorted({label for _, _, label in test_rows} - set(names))
+    if unknown:
+        raise DataError(f"test images of {name!r} have class {unknown[0]!r}, which no training image has.")
     number = {label: i for i, label in enumerate(names)}
-    rows = [*train_rows, *test_rows]
-    pictures = read_pictures([path for _, path, _ in rows], size, sized_by=len(train_rows))
-
-    def part(first: int, stop: int, set_aside: tuple[str, ...]) -> Examples:
-        places = slice(bisect_left(pictures.kept, first), bisect_left(pictures.kept, stop))
-        kept = [rows[row] for row in pictures.kept[places]]
-        if not kept:
-            split = "test" if first else "training"
-            raise DataError(f"not one of the {split} images of {name!r} could be read.")
-        return Examples(
-            images=pictures.images[places],
-            labels=torch.tensor([number[label] for _, _, label in kept]),
-            class_names=names,
-            ids=tuple(row_id for row_id, _, _ in kept),
-            name=name,
-            paths=tuple(str(path) for _, path, _ in kept),
-            skipped=set_aside,
-        )
-
-    train = part(0, len(train_rows), skipped + pictures.skipped)
-    pair = train, part(len(train_rows), len(rows), ()) if test_rows else None
-    lost = _lost_class(name, train_rows, pictures)
+    train, test = (
+        [Entry(row_id, path, number[label]) for row_id, path, label in rows] for rows in (train_rows, test_rows)
+    )
+    pair = to_examples(name, names, train, test, size, skipped=skipped, error=DataError)
+    lost = _lost_class(train, pair[0], pair[0].skipped[len(skipped) :])
     if lost is not None:
         raise LostClassError(lost, pair)
     return pair
 
 
-def _lost_class(name: str, rows: Sequence[ListedImage], pictures: Pictures) -> str | None:
-    """Say which class for training has no image left, if one has none."""
-    kept = set(pictures.kept)
-    left = {label for row, (_, _, label) in enumerate(rows) if row in kept}
-    failed = [row for row in range(len(rows)) if row not in kept]  # those of test images stand behind
-    for row, why in zip(failed, pictures.skipped, strict=False):
-        label = rows[row][2]
-        if label not in left:
-            count = sum(other == label for _, _, other in rows)
+def _lost_class(entries: Sequence[Entry], train: Examples, skipped: Sequence[str]) -> str | None:
+    """Say which class of the training `entries` has no image left in `train`; None if each has one.
+
+    `skipped` are the files that could not be read, in the order of the entries; those of test images follow.
+    """
+    kept, left = set(train.ids), set(train.labels.tolist())
+    failed = [entry for entry in entries if entry.id not in kept]
+    for entry, why in zip(failed, skipped, strict=False):
+        if entry.label not in left:
+            count = sum(other.label == entry.label for other in entries)
             what = "its one image cannot" if count == 1 else f"none of its {count} images can"
             return (
-                f"class {label!r} of {name!r} would be lost: {what} be read; the first: {why}; repair them, or leave "
-                "the class out."
+                f"class {train.class_names[entry.label]!r} of {train.name!r} would be lost: {what} be read; the "
+                f"first: {why}; repair them, or leave the class out."
             )
     return None
 

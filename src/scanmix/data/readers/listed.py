@@ -1,40 +1,21 @@
-"""What the readers of published file lists share: lines of a name and a number, many files, counts that are known."""
+"""Reading of published file lists: finding their folder, lines of name and label, and checks of published counts."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
-from torch import Tensor
 
 from scanmix.config import UnexpectedData, UserError
-from scanmix.data.examples import Examples
-from scanmix.data.readers.pictures import read_pictures
 from scanmix.files import reading
-
-Pair = tuple[Examples, Examples | None]
-"""Training and test examples."""
-
-
-class Entry(NamedTuple):
-    """One picture of a list."""
-
-    id: str
-    path: Path
-    label: int
-    true_label: int | None = None
 
 
 def top_folder(name: str, root: str | Path | None, how: str) -> Path:
-    """Return the folder of a data set: `root`, or $SCANMIX_DATA/<name> or $SCANMIX_DATA.
+    """Return the folder of a data set: `root`, else $SCANMIX_DATA/<name> or $SCANMIX_DATA.
 
     Raises:
-        UserError: neither is given, or there is no such folder; `how` says how to get the data.
+        UserError: neither is given, or the folder does not exist; the message ends with `how`, how to get the data.
     """
     given = root if root is not None else os.environ.get("SCANMIX_DATA")
     if given is None:
@@ -48,10 +29,10 @@ def top_folder(name: str, root: str | Path | None, how: str) -> Path:
 
 
 def require(name: str, top: Path, wanted: Sequence[str], how: str) -> None:
-    """Check that everything a layout consists of is there.
+    """Check that all files and folders of a layout exist.
 
     Raises:
-        UserError: lists all that is missing below `top`.
+        UserError: something is missing; lists everything that is missing in `top`.
     """
     missing = [path for path in wanted if not (top / path).exists()]
     if missing:
@@ -59,12 +40,12 @@ def require(name: str, top: Path, wanted: Sequence[str], how: str) -> None:
 
 
 def read_list(path: Path, num_classes: int | None) -> list[tuple[str, int]]:
-    """Read lines of a file name and a label, with blanks between; an empty line is none.
+    """Read lines of a file name and a label, separated by a space; empty lines are skipped.
 
-    With `num_classes` None any label from 0 on will do. A file that is named again keeps its first label.
+    Labels must be below `num_classes` if it is given. A file that is named more than once keeps its first label.
 
     Raises:
-        UserError: a line is something else; says which.
+        UserError: a line is something else; says which line.
     """
     found: dict[str, int] = {}
     again: list[int] = []
@@ -86,66 +67,28 @@ def read_list(path: Path, num_classes: int | None) -> list[tuple[str, int]]:
 
 
 def is_label(text: str) -> bool:
-    """Whether a text is a whole number from 0 on that may be a label."""
+    """Whether a text is a whole number of at most nine digits, 0 or above, as labels are."""
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
 def read_names(path: Path) -> list[str]:
-    """Read one name a line, empty lines left out.
+    """Read one name a line, without empty lines.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     return [line.strip() for line in _lines(path) if line.strip()]
 
 
-def to_examples(
-    name: str, class_names: tuple[str, ...], train: Sequence[Entry], test: Sequence[Entry], size: int
-) -> Pair:
-    """Read all pictures in color, resized once: the shorter side to `size`, then the center square.
-
-    Raises:
-        DataError: not one of them can be read. UserError: none is left of the training or of the test pictures.
-    """
-    entries = [*train, *test]
-    pictures = read_pictures([entry.path for entry in entries], size, channels=3)
-
-    def part(first: int, stop: int, split: str, skipped: tuple[str, ...]) -> Examples:
-        places = slice(bisect_left(pictures.kept, first), bisect_left(pictures.kept, stop))
-        kept = [entries[place] for place in pictures.kept[places]]
-        if not kept:
-            raise UserError(f"not one of the {split} images of {name!r} could be read.")
-        truth = [entry.true_label for entry in kept]
-        return Examples(
-            images=pictures.images[places],
-            labels=torch.tensor([entry.label for entry in kept]),
-            class_names=class_names,
-            ids=tuple(entry.id for entry in kept),
-            name=name,
-            paths=tuple(str(entry.path) for entry in kept),
-            true_labels=_known(truth),
-            skipped=skipped,
-        )
-
-    first = part(0, len(train), "training", pictures.skipped)
-    return first, part(len(train), len(entries), "test", ()) if test else None
-
-
 def warn_unless(what: str, found: float, expected: float, within: float = 0) -> None:
-    """Warn where a number is not the published one: the files may be another release, or not all of them."""
+    """Warn if a number is not the published one: the files may be of another release, or some may be missing."""
     if abs(found - expected) > within:
         tell(f"{what}: {found:,} here, {expected:,} published")
 
 
 def tell(text: str) -> None:
-    """Warn of a published data set that is not quite as it was published."""
+    """Warn that a published data set differs from what was published."""
     warnings.warn(text, UnexpectedData, stacklevel=2)
-
-
-def _known(labels: Sequence[int | None]) -> Tensor | None:
-    """True labels, where each is known."""
-    known = [label for label in labels if label is not None]
-    return torch.tensor(known) if len(known) == len(labels) else None
 
 
 def _lines(path: Path) -> list[str]:

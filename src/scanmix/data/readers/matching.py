@@ -1,4 +1,4 @@
-"""Make examples fit a model that was trained on others: same classes, image size and number of channels."""
+"""Convert examples to fit a model: its class numbers, image size and number of channels."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from torch import Tensor
 
 from scanmix.config import UserError
 from scanmix.data.examples import JSON, OPEN_SET, Examples
-from scanmix.data.readers.pictures import resize_all
+from scanmix.data.readers.images import resize_all
 from scanmix.files.cells import without_point
 
 
 def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], channels: int) -> Examples:
-    """Give examples the class numbers (by name), image size and channels of a model.
+    """Return the examples with the class numbers (by name), image size and channels of a model.
 
     Shape: images (N, c, h, w) -> (N, channels, *size) uint8.
 
+    Args:
+        examples: images, or vectors, which must have the right number of features already.
+        class_names: names of the classes of the model.
+        size: height and width in pixels that the model takes.
+        channels: 1 or 3, or the number of features.
+
     Raises:
-        UserError: if they have a class that is none of `class_names`, or `size` is no square and not theirs.
+        UserError: a class is not one of `class_names`, vectors do not fit, or images would have to be resized to a size
+            that is not square.
     """
     number = torch.tensor(_places(examples, class_names))
     height, width = size
@@ -55,22 +62,22 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
 
 
 def _places(examples: Examples, class_names: Sequence[str]) -> list[int]:
-    """The number of each class in a model; `1.0` and `1`, as two tables may call it, are one.
+    """Return the number of each class in a model; the names `1.0` and `1` are the same class.
 
     Raises:
-        UserError: the model does not know it.
+        UserError: the model does not know a class.
     """
     places = {without_point(name): place for place, name in reversed(list(enumerate(class_names)))}
     places |= {name: place for place, name in enumerate(class_names)}
     found = [places.get(name, places.get(without_point(name))) for name in examples.class_names]
     if None in found:
-        strange = examples.class_names[found.index(None)]
-        raise UserError(f"{examples.name!r} has the class {strange!r}; the model knows {', '.join(class_names)}.")
+        unknown = examples.class_names[found.index(None)]
+        raise UserError(f"{examples.name!r} has the class {unknown!r}; the model knows {', '.join(class_names)}.")
     return [place for place in found if place is not None]
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:
-    """Turn gray images into color or color into gray (ITU-R 601-2 luma, as Pillow).
+    """Convert gray images to color or color to gray (ITU-R 601-2 luma, as Pillow does).
 
     Shape: (N, c, H, W) -> (N, channels, H, W) uint8.
     """

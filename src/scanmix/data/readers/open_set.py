@@ -1,4 +1,4 @@
-"""Open-set noise: images of foreign classes under the labels of the data. Legend: N examples, M foreign ones."""
+"""Open-set noise: images of other classes are put under the labels of the data. Legend: N examples."""
 
 from __future__ import annotations
 
@@ -9,29 +9,36 @@ import torch
 from scanmix.config import UserError
 from scanmix.data.examples import JSON, OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
 from scanmix.data.noise import select
+from scanmix.data.readers.images import resize_all
 from scanmix.data.readers.matching import with_channels
-from scanmix.data.readers.pictures import resize_all
 
 
-def add_open_set(examples: Examples, foreign: Examples, rate: float, seed: int = 0, step: JSON = None) -> Examples:
-    """Replace `int(rate * N)` images by foreign ones; the labels stay, and are wrong whatever they say.
+def add_open_set(examples: Examples, others: Examples, rate: float, seed: int = 0, step: JSON = None) -> Examples:
+    """Replace `int(rate * N)` images by images of other classes; the labels stay, and any label of these is wrong.
 
-    Foreign images are drawn, resized and given the same number of channels; where there are fewer, all come again.
-    The selections of a seed are nested over rates. `step` is what loads the result again.
+    The new images are drawn from `others`, resized and given the same number of channels; too few are repeated. A
+    larger rate replaces all images that a smaller rate of the same seed does.
+
+    Args:
+        examples: the examples whose images are replaced.
+        others: examples of other classes.
+        rate: share of images to replace, 0..1.
+        seed: seed of the draw.
+        step: what `readers.reload` must do to make the result again.
 
     Raises:
-        UserError: the rate is outside 0..1, or the foreign examples are of another kind.
+        UserError: the rate is outside 0..1, the images are not square, or `others` does not fit the examples.
     """
-    if foreign.kind != examples.kind or (foreign.kind == "vector" and foreign.channels != examples.channels):
-        raise UserError(f"{foreign.name!r} holds other {foreign.kind}s than {examples.name!r}; choose alike ones.")
+    if others.kind != examples.kind or (others.kind == "vector" and others.channels != examples.channels):
+        raise UserError(f"{others.name!r} holds other {others.kind}s than {examples.name!r}; choose alike ones.")
     if examples.size[0] != examples.size[1]:
         raise UserError(f"only square images can be replaced; those of {examples.name!r} are {examples.size}.")
     chosen, rng = select(len(examples), rate, seed)
-    strange = foreign.select(rng.permutation(len(foreign))[: len(chosen)])
+    drawn = others.select(rng.permutation(len(others))[: len(chosen)])
     if examples.kind == "image":
-        strange = resize_all(strange, examples.size[0])
+        drawn = resize_all(drawn, examples.size[0])
     places, images = torch.from_numpy(chosen), examples.images.clone()
-    images[places] = with_channels(strange.images, examples.channels)[torch.arange(len(places)) % max(1, len(strange))]
+    images[places] = with_channels(drawn.images, examples.channels)[torch.arange(len(places)) % max(1, len(drawn))]
     truth = (examples.labels if examples.true_labels is None else examples.true_labels).clone()
     truth[places] = OPEN_SET
     report = NoiseReport(
@@ -41,5 +48,5 @@ def add_open_set(examples: Examples, foreign: Examples, rate: float, seed: int =
         seed=seed,
         transition=measure_transition(truth, examples.labels, examples.num_classes),
     )
-    kept = dataclasses.replace(examples, images=images, paths=None, true_labels=truth, noise=report, source=None)
-    return kept if step is None else dataclasses.replace(kept, source=examples.source_after(step))
+    mixed = dataclasses.replace(examples, images=images, paths=None, true_labels=truth, noise=report, source=None)
+    return mixed if step is None else dataclasses.replace(mixed, source=examples.source_after(step))

@@ -1,4 +1,4 @@
-"""What a run writes down of its data so that it can be loaded again; checked before anything is done with it."""
+"""The stored record of where examples came from (`Examples.source`), checked before it is used to load them again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class OpenSet:
-    """Foreign images, and how many of them."""
+    """Arguments of `add_open_set`; `foreign` is where the open-set images came from."""
 
     foreign: Origin
     rate: float
@@ -50,7 +50,7 @@ class OpenSet:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Corrections:
-    """The table that a person wrote, and what it was then."""
+    """The CSV of corrections, and its hash when it was used."""
 
     path: str
     sha256: str | None = None
@@ -58,7 +58,7 @@ class Corrections:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PerClass:
-    """A draw of so many examples of each class."""
+    """Arguments of `Examples.per_class`."""
 
     count: int
     seed: int
@@ -66,7 +66,7 @@ class PerClass:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Match:
-    """What the examples were made to fit."""
+    """Arguments of `match`."""
 
     class_names: list[str]
     size: tuple[int, int]
@@ -75,7 +75,7 @@ class Match:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Step:
-    """What was done with examples after they were loaded: one of these."""
+    """One change of the examples after they were loaded: exactly one field is set."""
 
     noise: Noise | None = None
     open_set: OpenSet | None = None
@@ -87,7 +87,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Origin:
-    """How examples load again."""
+    """How examples are loaded again: the arguments, which part of the pair, and the changes in order."""
 
     load: Load
     split: Literal["train", "test"]
@@ -95,10 +95,14 @@ class Origin:
 
 
 def check_origin(source: object, where: str) -> None:
-    """Refuse what `readers.reload` could not follow.
+    """Check that `source` is a record that `readers.reload` can follow.
+
+    Args:
+        source: the record.
+        where: what the error calls it.
 
     Raises:
-        UserError: says which part of `where` is none.
+        UserError: a step is unknown, or a part of the record is missing or of another type.
     """
     steps = source.get("steps", []) if isinstance(source, Mapping) else []
     for step in steps if isinstance(steps, list | tuple) else []:

@@ -1,4 +1,4 @@
-"""Pickled arrays of numbers, read without letting a pickle run anything."""
+"""Read pickled arrays of numbers without letting the pickle run any code."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ WHOLE_NUMBERS = frozenset(("u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8"))
 
 
 class RefusedError(Exception):
-    """A pickle asked for something that no array needs."""
+    """A pickle asked for an object that arrays of numbers do not need."""
 
 
 class PlainType:
-    """What a pickled numpy type says about itself, kept as data."""
+    """The description of a pickled NumPy type, kept as data."""
 
     def __init__(self, code: object = None, *_: object) -> None:
-        """Remember the type code; numpy's other two arguments say nothing about the bytes."""
+        """Store the type code; NumPy's other two arguments do not describe the bytes."""
         self.code = code.decode("ascii") if isinstance(code, bytes) else str(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Keep the byte order."""
+        """Store the byte order."""
         order = state[1].decode("ascii") if isinstance(state[1], bytes) else str(state[1])
         self.code = (order if order in "<>" else "|") + self.code
 
 
 class PlainArray:
-    """What a pickled numpy array says about itself; numpy's own unpickling code never runs."""
+    """The description of a pickled NumPy array; NumPy's own unpickling code never runs."""
 
     def __init__(self, *_: object) -> None:
-        """Start empty, as numpy's own placeholder does."""
+        """Start empty, as NumPy's own placeholder does."""
         self.state: tuple[Any, ...] = ()
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Keep (version, shape, type, column order, bytes)."""
+        """Store (version, shape, type, column order, bytes)."""
         self.state = state
 
     def to_numpy(self) -> np.ndarray:
-        """Return the array.
+        """Return the array, of a whole-number type. Shape: -> (N, ...) as stored.
 
         Raises:
-            ValueError: if it is not one of plain numbers or its size does not fit its bytes.
+            ValueError: the type is another, or the size does not fit the bytes.
         """
         _, shape, kind, fortran, raw = self.state
         if not isinstance(kind, PlainType) or kind.code.lstrip("|<>") not in WHOLE_NUMBERS:
@@ -62,14 +62,14 @@ class PlainArray:
         return flat.reshape(shape, order="F" if fortran else "C")
 
     def to_object(self) -> Any:
-        """Return what an array of one Python object holds, which is how `np.save` writes a dictionary; else None."""
+        """Return the content of an array of one Python object, as `np.save` writes a dictionary; else None."""
         if len(self.state) != 5 or self.state[1] != () or not isinstance(self.state[4], list):
             return None
         return next(iter(self.state[4]), None)
 
 
 class _Latin1:
-    """Encodes text; no function, since a pickle may set the attributes of one for the whole process."""
+    """Encodes text. It is not a function because a pickle could set attributes of a function for the whole process."""
 
     __slots__ = ()
 
@@ -80,7 +80,7 @@ class _Latin1:
 
 
 class _FromBuffer:
-    """Makes an array of its bytes; no function, as `_Latin1` is none."""
+    """Makes an array of its bytes; not a function for the same reason as `_Latin1`."""
 
     __slots__ = ()
 
@@ -90,7 +90,7 @@ class _FromBuffer:
         return array
 
 
-# Every name the pickle of an array may ask for, old numpy and new, and the harmless thing it gets instead.
+# Every name that the pickle of an array may ask for, of old and new NumPy, and the harmless object it gets instead.
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): PlainArray,
     ("numpy", "dtype"): PlainType,
@@ -110,11 +110,16 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def whole_numbers(part: Any, low: int | None = None, high: int | None = None) -> np.ndarray:
-    """Return a list or an array of whole numbers, within low..high where these are given, in a type of its own.
+    """Return a list or a `PlainArray` of whole numbers as an array of its own type. Shape: -> (N, ...) as stored.
+
+    Args:
+        part: the list or the array.
+        low: smallest number that is allowed, if `high` is given too.
+        high: largest number that is allowed, if `low` is given too.
 
     Raises:
-        TypeError: it is neither.
-        ValueError: it holds something else; says what.
+        TypeError: `part` is something else.
+        ValueError: it holds other values; says which.
     """
     if not isinstance(part, PlainArray | list | tuple):
         raise TypeError("an array is missing")
@@ -129,11 +134,14 @@ def whole_numbers(part: Any, low: int | None = None, high: int | None = None) ->
 def read_pickle(path: Path, what: str, address: str, raw: bytes | None = None) -> dict[Any, Any]:
     """Read a pickled dictionary of numbers, strings, lists and arrays (`PlainArray`); refuse anything else.
 
-    `what` and `address` say in errors what it should be and where to get it; `raw` are the bytes where the file is
-    but the wrapping.
+    Args:
+        path: the file.
+        what: what the file should be, for errors.
+        address: where to get it, for errors.
+        raw: the bytes of the pickle, if it is only a part of the file.
 
     Raises:
-        UserError: if the file cannot be read or asks for any other object.
+        UserError: the file cannot be read, is damaged, or asks for any other object.
     """
     with reading(path, f"get it again from {address}"):
         packed = path.read_bytes() if raw is None else raw
@@ -143,7 +151,7 @@ def read_pickle(path: Path, what: str, address: str, raw: bytes | None = None) -
         raise UserError(
             f"{path} is refused: it asks for {error}, which {what} never does; get it from {address}."
         ) from None
-    except Exception:  # a broken pickle can raise nearly anything
+    except Exception:  # a damaged pickle can raise errors of nearly any type
         raise UserError(f"{path} is truncated or not {what}; get it again from {address}.") from None
     content = content.to_object() if isinstance(content, PlainArray) else content
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""Red Mini-ImageNet (Jiang et al. 2020, Controlled Noisy Web Labels): ImageNet pictures, some replaced from the web."""
+"""Red Mini-ImageNet (Jiang et al. 2020, Controlled Noisy Web Labels): ImageNet images, some replaced by web images."""
 
 from __future__ import annotations
 
@@ -10,17 +10,8 @@ from typing import Any
 
 from scanmix.config import unknown_name
 from scanmix.data.examples import OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
-from scanmix.data.readers.listed import (
-    Entry,
-    Pair,
-    read_list,
-    read_names,
-    require,
-    tell,
-    to_examples,
-    top_folder,
-    warn_unless,
-)
+from scanmix.data.readers.listed import read_list, read_names, require, tell, top_folder, warn_unless
+from scanmix.data.readers.pairs import Entry, Pair, to_examples
 from scanmix.files import reading
 
 HOW = (
@@ -34,18 +25,18 @@ COUNTS = {
 """Noise level -> published number of training images."""
 CLASSES, SIDE, TESTED = 100, 32, 5000
 TOLERANCE = 0.02
-"""Of the share of wrong labels that a level names."""
+"""How far the share of wrong labels may be from the noise level without a warning."""
 ANNOTATIONS = "mini-imagenet-annotations.json"
 
 
 def read_red_mini_imagenet(root: str | Path | None, level: str, size: int | None = None) -> Pair:
     """Read the training images of one noise level (0.4) and the clean validation images, 32x32 by default.
 
-    A picture from the web is one whose label people called wrong: its true label is -1, since nobody says what is
-    right. All others are ImageNet's own. Shape: images (N, 3, size, size) uint8.
+    The labels of web images were judged wrong by people, and their right labels are unknown: their true label is
+    `OPEN_SET`. All other images are those of ImageNet. Shape: images (N, 3, size, size) uint8.
 
     Raises:
-        UserError: there is no such level, something is missing, or a line of a list is wrong.
+        UserError: there is no such level, a file is missing, or a line of a list is wrong.
     """
     if level not in COUNTS:
         known = [f"red-mini-imagenet:{one}" for one in COUNTS]
@@ -73,7 +64,7 @@ def read_red_mini_imagenet(root: str | Path | None, level: str, size: int | None
     ]
     warn_unless(f"training images in {split}", len(train), COUNTS[level])
     warn_unless(f"images in {validation}", len(test), TESTED)
-    train_set, test_set = to_examples("red-mini-imagenet", _class_names(top), train, test, size or SIDE)
+    train_set, test_set = to_examples("red-mini-imagenet", _class_names(top), train, test, size or SIDE, channels=3)
     return _reported(train_set, float(level)), test_set
 
 
@@ -98,7 +89,7 @@ def _validation_path(top: Path, name: str, label: int) -> Path:
 
 
 def _class_names(top: Path) -> tuple[str, ...]:
-    """Return the names in class_name.txt, or numbers where it is not there or of other length."""
+    """Return the names in class_name.txt, or numbers if the file is missing or has another number of names."""
     path = top / "class_name.txt"
     names = read_names(path) if path.is_file() else []
     whole = len(names) == CLASSES and len(set(names)) == CLASSES
@@ -106,7 +97,7 @@ def _class_names(top: Path) -> tuple[str, ...]:
 
 
 def _web_ids(top: Path) -> set[str] | None:
-    """Return the ids of the pictures from the web; None, which is told, where the annotations are not there."""
+    """Return the ids of the web images; None, with a warning, if the annotations are missing."""
     path = next((place for place in (top / ANNOTATIONS, top.parent / ANNOTATIONS) if place.is_file()), None)
     if path is None:
         tell(f"{ANNOTATIONS} is neither in {top} nor beside it, so it is not known which labels are wrong")

@@ -1,4 +1,4 @@
-"""A CSV or Parquet table with the columns `path` and `label`, and `split` where there is a test set."""
+"""A CSV or Parquet table of images: columns `path` and `label`, and optionally `split` and `decision`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from scanmix.config import DataError
 from scanmix.data.decisions import read_decision
 from scanmix.data.examples import DECIDED, Examples
-from scanmix.data.readers.folder import ListedImage, to_examples
+from scanmix.data.readers.folder import ListedImage, from_class_names
 from scanmix.files.cells import MISSING, as_text, one_name
 from scanmix.files.tables import read_records
 
@@ -29,32 +29,32 @@ class Entry(NamedTuple):
     """A row of a table."""
 
     number: int
-    """Its place below the header, from 1."""
+    """Number of the row below the header, from 1."""
     path: str
     label: str
     split: str
     decision: str
-    """What a person has decided, in the words of `read_decision`."""
+    """The decision of a person, in the words of `read_decision`."""
 
     @property
     def excluded(self) -> bool:
-        """Whether a person has decided to leave it out."""
+        """Whether a person has decided to leave the image out."""
         return self.decision == "exclude"
 
 
 def read_table(
     table: Path, root: str | Path | None = None, size: int | None = None, least_classes: int = 2
 ) -> tuple[Examples, Examples | None]:
-    """Read the images a table names. Paths are relative to `root`, by default the folder of the table.
+    """Read the images that a table names. Paths are relative to `root`, by default the folder of the table.
 
-    Rows without a label are set aside with the unreadable files; what stands for a missing label ("nan") is none.
-    A column `decision`, as `scanmix review` writes it, is honored: excluded rows are left out, and what was decided of
-    the others is remembered.
+    Rows without a label, or with a word for a missing one such as "nan", are set aside like files that cannot be read.
+    If there is a column `decision`, as `scanmix review` writes it, excluded rows are left out and the other decisions
+    are stored in `Examples.decided`.
 
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
-        DataError: if a column is missing, a file stands twice, a split or decision is unknown, or there are fewer
+        DataError: a column is missing, a file is named twice, a split or decision is unknown, or there are fewer
             classes than `least_classes`.
     """
     table = table.absolute()
@@ -76,12 +76,12 @@ def read_table(
         f"{base / entry.path}: " + (f"the label {entry.label!r} stands for none" if entry.label else "no label")
         for entry in kept if not entry.label or entry.label in MISSING
     ]  # fmt: skip
-    train, test = to_examples(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
+    train, test = from_class_names(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
     return _decided(train, base, entries) if any("decision" in record for record in records) else train, test
 
 
 def _decided(examples: Examples, base: Path, entries: list[Entry]) -> Examples:
-    """Remember what a person has decided, and what is left out."""
+    """Return the examples with the decisions of a person and the excluded rows of the table."""
     words = {entry.path: entry.decision for entry in entries}
     codes = [DECIDED.index(words[name]) if words[name] in DECIDED else 0 for name in examples.ids]
     excluded = tuple((entry.path, str(base / entry.path), entry.label) for entry in entries if entry.excluded)
@@ -89,10 +89,10 @@ def _decided(examples: Examples, base: Path, entries: list[Entry]) -> Examples:
 
 
 def cell_of(table: Path, record: Mapping[str, Any], column: str, number: int) -> str:
-    """Return a cell as text; nothing where the table has no such column.
+    """Return a cell as text; "" if the table has no such column.
 
     Raises:
-        DataError: a Parquet file has several values in it.
+        DataError: the cell, of a Parquet file, holds several values.
     """
     try:
         return as_text(record.get(column))
@@ -108,7 +108,7 @@ def _entry(table: Path, base: Path, record: Mapping[str, Any], number: int) -> E
         raise DataError(f"row {number} of {table} has no path.")
     if split.lower() not in SPLITS:
         raise DataError(f"row {number} of {table} has split {split!r}; use train or test.")
-    # One quotation mark too many makes one cell of several rows. A file may have such a name all the same.
+    # One quotation mark too many joins several rows into one cell. But the name of a file may hold a line end.
     swallowed = _has_line_end(path) and not os.path.lexists(base / path)
     if swallowed or (_has_line_end(label) and "," in label):
         raise DataError(
@@ -123,7 +123,13 @@ def _has_line_end(text: str) -> bool:
 
 
 def _refuse_twice(table: Path, base: Path, entries: list[Entry]) -> None:
-    """`a.png`, `./a.png` and `/where/a.png` may be one file: learned from twice, or learned from and tested on."""
+    """Refuse a file that is named twice, in whatever way: as `a.png`, `./a.png` or `/folder/a.png`.
+
+    It would count twice in training, or would be in training and in the test set.
+
+    Raises:
+        DataError: names the two rows.
+    """
     seen: dict[str, Entry] = {}
     for entry in entries:
         first = seen.setdefault(os.path.normpath(base / entry.path), entry)
@@ -137,7 +143,7 @@ def _refuse_twice(table: Path, base: Path, entries: list[Entry]) -> None:
 
 
 def _tell(table: Path, entries: list[Entry]) -> None:
-    """Say what is left out although something stands in its cells."""
+    """Warn of rows that are left out although their cells are filled."""
     excluded = sum(entry.excluded for entry in entries)
     if excluded:
         warnings.warn(

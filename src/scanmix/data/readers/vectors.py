@@ -1,4 +1,4 @@
-"""Feature vectors in a `.npy` file, their labels in a table or another `.npy` beside it.
+"""Feature vectors in a `.npy` file, with their labels in a table or another `.npy`.
 
 Legend: N examples, D features.
 """
@@ -22,18 +22,18 @@ from scanmix.files.npy import finite_rows, read_array, read_rows, row_names
 from scanmix.files.tables import read_records
 
 NAMED = 3
-"""Rows that an error lists."""
+"""Number of rows that an error lists."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabeledRows:
-    """Feature vectors as they lie on the disk, each with its label.
+    """Feature vectors as they are in the file, each with its label.
 
     Attributes:
-        vectors: (N, D) float32, not checked for infinite and missing numbers.
-        labels: N labels in words.
+        vectors: (N, D) float32, not checked for infinite numbers and NaN.
+        labels: N labels as texts.
         class_names: C names; each label is one of them.
-        ids: N different names.
+        ids: N unique names.
         name: short name of the data set.
     """
 
@@ -44,20 +44,20 @@ class LabeledRows:
     name: str
 
     def finite(self) -> LabeledRows:
-        """Return the rows that hold numbers alone; the others cannot be learned from."""
+        """Return the rows without infinite numbers and NaN, on which training is possible."""
         kept = finite_rows(self.vectors)
         labels, ids = list(compress(self.labels, kept)), list(compress(self.ids, kept))
         return replace(self, vectors=self.vectors[kept], labels=labels, ids=ids)
 
-    def strange(self) -> tuple[str, ...]:
-        """Return the ids of the rows with an infinite or missing number."""
+    def invalid_ids(self) -> tuple[str, ...]:
+        """Return the ids of the rows with an infinite number or NaN."""
         return tuple(compress(self.ids, ~finite_rows(self.vectors)))
 
     def to_examples(self) -> Examples:
-        """Put numbers in place of the labels.
+        """Return the rows as examples, labels as class numbers.
 
         Raises:
-            UserError: a number is infinite or missing.
+            UserError: a number is infinite or NaN.
         """
         number = {name: i for i, name in enumerate(self.class_names)}
         labels = [number[label] for label in self.labels]
@@ -65,34 +65,36 @@ class LabeledRows:
 
 
 def read_vectors(path: Path, labels: str | Path | None = None) -> Examples:
-    """Read N vectors of D numbers and a label for each; arguments as of `read_labeled_rows`.
+    """Read N vectors of D numbers and their labels; arguments as of `read_labeled_rows`.
 
     Shape: images (N, D, 1, 1) float32.
 
     Raises:
-        UserError: a file is missing; DataError: as `read_labeled_rows`, or a number is infinite or missing.
+        UserError: a file is missing.
+        DataError: as `read_labeled_rows`, or a number is infinite or NaN.
     """
     rows = read_labeled_rows(path, labels)
-    strange = rows.strange()
-    if strange:
-        named = ", ".join(strange[:NAMED]) + (", ..." if len(strange) > NAMED else "")
+    invalid = rows.invalid_ids()
+    if invalid:
+        named = ", ".join(invalid[:NAMED]) + (", ..." if len(invalid) > NAMED else "")
         raise DataError(
-            f"{path} has features that are infinite or not a number in {len(strange)} of {len(rows.ids)} rows "
+            f"{path} has features that are infinite or not a number in {len(invalid)} of {len(rows.ids)} rows "
             f"({named}); repair or remove them."
         )
     return rows.to_examples()
 
 
 def read_labeled_rows(path: Path, labels: str | Path | None = None) -> LabeledRows:
-    """Read the rows of an array and what they are called.
+    """Read the rows of an array, their labels and their ids.
 
     Args:
         path: `.npy` of shape (N, D).
-        labels: `.csv` or `.parquet` with a column `label`, and `id` where rows have names; or `.npy` of N texts or
-            whole numbers. By default the file of the same name that ends in `.csv`.
+        labels: `.csv` or `.parquet` with a column `label`, and `id` if rows have names; or `.npy` of N texts or whole
+            numbers. By default the `.csv` of the same name.
 
     Raises:
-        UserError: a file is missing; DataError: it is no such array or table, or the two differ in length.
+        UserError: a file is missing.
+        DataError: a file is not such an array or table, or the two differ in length.
     """
     vectors = read_rows(path)
     table = path.with_suffix(".csv") if labels is None else Path(labels).expanduser()
@@ -115,10 +117,10 @@ def read_labeled_rows(path: Path, labels: str | Path | None = None) -> LabeledRo
 def to_vectors(
     vectors: np.ndarray, labels: Sequence[int], class_names: Sequence[str], *, ids: Sequence[str], name: str
 ) -> Examples:
-    """Make examples of feature vectors. Shape: (N, D) of any number type, N class numbers.
+    """Make examples of feature vectors. Shape: (N, D) of any number type -> images (N, D, 1, 1) float32.
 
     Raises:
-        UserError: a number is infinite or missing in float32, or the parts do not fit together.
+        UserError: a number is infinite or NaN in float32, or the parts do not fit together.
     """
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -133,7 +135,7 @@ def to_vectors(
 
 
 def _read_labels(path: Path) -> tuple[list[str], list[str]]:
-    """Labels as text, and ids where there are any."""
+    """Return the labels as texts, and the ids; no ids if the file has none."""
     if path.suffix.lower() == ".npy":
         array = read_array(path)
         if array.ndim != 1 or array.dtype.kind not in "iuUb":
@@ -148,7 +150,11 @@ def _read_labels(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _checked(labels: list[str], path: Path) -> list[str]:
-    """Labels by which a class has one name; a missing one is refused, since the rows are told apart by their order."""
+    """Return labels so that each class has one name.
+
+    Raises:
+        DataError: a label is missing; a row cannot be left out, because labels belong to vectors by their order.
+    """
     for number, label in enumerate(labels, start=1):
         if not label:
             raise DataError(f"row {number} of {path} has no label.")

@@ -1,6 +1,6 @@
 """WebVision 1.0 (Li et al. 2017), and ILSVRC12's validation images of the same classes.
 
-`webvision:50`, "mini-WebVision", is the first 50 classes of the pictures that Google found.
+`webvision:50`, known as mini-WebVision, has the first 50 classes of the images from Google.
 """
 
 from __future__ import annotations
@@ -8,18 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from scanmix.config import UserError
-from scanmix.data.decoding import find_pictures
-from scanmix.data.readers.listed import (
-    Entry,
-    Pair,
-    is_label,
-    read_list,
-    read_names,
-    require,
-    to_examples,
-    top_folder,
-    warn_unless,
-)
+from scanmix.data.decoding import find_images
+from scanmix.data.readers.listed import is_label, read_list, read_names, require, top_folder, warn_unless
+from scanmix.data.readers.pairs import Entry, Pair, to_examples
 
 HOW = (
     "Get the resized images of WebVision 1.0 (https://data.vision.ee.ethz.ch/cvl/webvision) and unpack google/, "
@@ -34,12 +25,12 @@ ILSVRC_HOW = (
 
 
 def read_webvision(root: str | Path | None, variant: str, size: int | None = None) -> Pair:
-    """Read the first classes: `50`, `1000`, or with the pictures of Flickr too `50+flickr`; 256x256 by default.
+    """Read the first classes: `50`, `1000`, or `50+flickr` with the images from Flickr too; 256x256 by default.
 
-    The test set is WebVision's own validation set. Shape: images (N, 3, size, size) uint8.
+    The test set is the validation set of WebVision. Shape: images (N, 3, size, size) uint8.
 
     Raises:
-        UserError: the variant says something else, something is missing, or a line of a list is wrong.
+        UserError: the variant is something else, a file is missing, or a line of a list is wrong.
     """
     count, flickr = _parse(variant)
     top = top_folder("webvision", root, HOW)
@@ -56,18 +47,18 @@ def read_webvision(root: str | Path | None, variant: str, size: int | None = Non
     ]  # fmt: skip
     if count == 50:
         warn_unless("test images of 50 classes in info/val_filelist.txt", len(test), OF_50)
-    return to_examples("webvision", class_names(top / "info", count), train, test, size or SIDE)
+    return to_examples("webvision", class_names(top / "info", count), train, test, size or SIDE, channels=3)
 
 
 def read_ilsvrc12(root: str | Path | None, variant: str, size: int | None = None) -> Pair:
-    """Read ILSVRC12's validation images of WebVision's first classes (`50`): another test set.
+    """Read ILSVRC12's validation images of WebVision's first classes (`50`), used as another test set.
 
-    Found are a folder for each synset (with synsets.txt), folders named by WebVision's labels, or one folder of
-    all files with `imagenet_val.txt` (file and label) or the list of labels in the order of the files.
+    Three layouts are read: a folder for each synset (with synsets.txt); folders named by WebVision's labels; or one
+    folder of all files with `imagenet_val.txt` (file and label) or a list of labels in the order of the files.
     Shape: images (N, 3, size, size) uint8.
 
     Raises:
-        UserError: none of these layouts is there.
+        UserError: the folder has none of these layouts.
     """
     count, _ = _parse(variant)
     top = top_folder("ilsvrc12", root, ILSVRC_HOW)
@@ -79,11 +70,11 @@ def read_ilsvrc12(root: str | Path | None, variant: str, size: int | None = None
         raise UserError(f"ilsvrc12: {top} holds none of the known layouts. {ILSVRC_HOW}")
     if count == 50:
         warn_unless("ILSVRC12 images of 50 classes", len(entries), OF_50)
-    return to_examples("ilsvrc12", names, entries, (), size or SIDE)
+    return to_examples("ilsvrc12", names, entries, (), size or SIDE, channels=3)
 
 
 def class_names(info: Path, count: int) -> tuple[str, ...]:
-    """Return synset and words of the first labels, from synsets.txt; their numbers where that is not there."""
+    """Return synset and words of the first `count` labels from synsets.txt; their numbers if that does not fit."""
     path = info / "synsets.txt"
     lines = read_names(path)[:count] if path.is_file() else []
     whole = len(lines) == count and len(set(lines)) == count
@@ -98,23 +89,23 @@ def _parse(variant: str) -> tuple[int, bool]:
 
 
 def _by_folder(images: Path, info: Path | None, count: int) -> list[Entry]:
-    """Folders named by number, or by synset, whose line in synsets.txt is its label."""
+    """Read folders named by label, or by synset; the label of a synset is its line in synsets.txt."""
     synsets = [line.split()[0] for line in read_names(info / "synsets.txt")] if info else []
     names = [str(label) for label in range(count)], synsets[:count]
     folders = next((found for found in names if found and (images / found[0]).is_dir()), [])
     return [
         Entry(f"val/{folder}/{path.name}", path, label, label)
         for label, folder in enumerate(folders)
-        for path in find_pictures(images / folder)
+        for path in find_images(images / folder)
     ]
 
 
 def _by_list(top: Path, images: Path, count: int) -> list[Entry]:
-    """A list of files and labels; or of labels alone, one for each file in the order of their names."""
+    """Read a list of files and labels; or a list of labels alone, one for each file in the order of their names."""
     if listed := _find("imagenet_val.txt", top, images):
         pairs = [(images / Path(name).name, label) for name, label in read_list(listed, ALL)]
     elif ground := _find(ILSVRC_LIST, top, images):
-        labels, files = read_names(ground), find_pictures(images)
+        labels, files = read_names(ground), find_images(images)
         if len(labels) != len(files):
             raise UserError(f"{ground} has {len(labels)} labels, but {images} has {len(files)} images")
         pairs = [(path, _number(label, ground)) for path, label in zip(files, labels, strict=True)]

@@ -1,4 +1,4 @@
-"""What networks see of examples: plain, weak, strong and contrastive views, made in batches on the device."""
+"""What networks see of examples: eval, weak, strong and contrastive views, made in batches on the device."""
 
 from scanmix.data.views.image_views import (
     VIEW_SETTINGS,

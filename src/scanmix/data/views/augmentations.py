@@ -1,12 +1,11 @@
-"""RandAugment on whole batches, with operations and amounts of its own for every image; and Cutout.
+"""RandAugment and Cutout on whole batches, with operations and amounts drawn for each image.
 
-The usual transform runs image by image in Python. Here a batch is sorted by what was drawn, so that each operation
-finds its images side by side and changes them in place with a handful of tensor calls, on whatever device they lie.
+The usual transform runs image by image in Python. Here a batch is sorted by the drawn operations, so that each
+operation has its images side by side and changes them in place with a few tensor calls, on the device of the images.
 
-Pixels are whole numbers 0..255 in float32, rounded and clipped as Pillow does it on bytes (`ImageOps`, `ImageEnhance`,
-`Image.transform`). Only three channels have color; for any other number `color` leaves the images alone.
-Shapes: B batch, C channels, H height, W width, R operations an image. Where a docstring gives none: images
-(B, C, H, W), changed in place, and one parameter an image (B,).
+Pixels are whole numbers 0..255 in float32, rounded and clipped as Pillow does on bytes (`ImageOps`, `ImageEnhance`,
+`Image.transform`). Images have color if C = 3; `color` leaves all others unchanged.
+Legend: B batch, C channels, H height, W width, R operations an image.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ from torch.nn import functional
 
 
 def per_image(values: Tensor) -> Tensor:
-    """Shape: (B,) -> (B, 1, 1, 1), to stand beside a batch of images."""
+    """Reshape one value an image to broadcast with a batch. Shape: (B,) -> (B, 1, 1, 1)."""
     return values.view(-1, 1, 1, 1)
 
 
-# Tone: each pixel goes through a curve.
+# Tone: a curve maps each pixel value to a new one.
 
 
 def autocontrast(images: Tensor, _: Tensor) -> None:
-    """Stretch every channel of every image to 0..255; a constant channel stays.
+    """Stretch each channel of each image to 0..255; a constant channel stays. Shape: (B, C, H, W), in place.
 
-    The quotients are exact; Pillow's, in floating point, are now and then one level lower.
+    The quotients are exact; those of Pillow, computed in floating point, are sometimes one level lower.
     """
     low = images.amin(dim=(2, 3), keepdim=True)
     span = images.amax(dim=(2, 3), keepdim=True).sub_(low)
@@ -39,9 +38,9 @@ def autocontrast(images: Tensor, _: Tensor) -> None:
 
 
 def equalize(images: Tensor, _: Tensor) -> None:
-    """Even out the histogram of every channel of every image.
+    """Equalize the histogram of each channel of each image. Shape: (B, C, H, W), in place.
 
-    A channel with fewer than 255 pixels below its brightest value has no step to even out and stays.
+    A channel with fewer than 255 pixels below its brightest value stays, as in Pillow.
     """
     pixels = images.flatten(2).flatten(0, 1).long()
     offsets = 256 * torch.arange(len(pixels), device=images.device).unsqueeze(1)
@@ -56,26 +55,26 @@ def equalize(images: Tensor, _: Tensor) -> None:
 
 
 def solarize(images: Tensor, threshold: Tensor) -> None:
-    """Invert the pixels at or above the threshold (0..256)."""
-    bright = images.clone().ge_(per_image(threshold))  # 0 or 1, but no bool: that is slow to multiply with
+    """Invert the pixels at or above the threshold, 0..256. Shape: (B, C, H, W) in place, (B,)."""
+    bright = images.clone().ge_(per_image(threshold))  # 0 or 1 as floats: multiplying with booleans is slow
     images.add_((255 - 2 * images).mul_(bright))
 
 
 def posterize(images: Tensor, bits: Tensor) -> None:
-    """Keep the highest `bits` bits; a fraction of a bit is cut off."""
+    """Keep the highest `bits` bits, rounded down to whole bits. Shape: (B, C, H, W) in place, (B,)."""
     step = torch.exp2(8 - per_image(bits.floor()))
     images.div_(step).floor_().mul_(step)
 
 
-# Enhancement: blends of the image (factor 1) and a poorer version of itself (factor 0).
+# Enhancement: blends of the image (factor 1) and a degraded version of it (factor 0).
 
 
-def _blend(images: Tensor, poorer: Tensor, factor: Tensor) -> None:
-    images.sub_(poorer).mul_(per_image(factor)).add_(poorer).floor_().clamp_(0, 255)
+def _blend(images: Tensor, degraded: Tensor, factor: Tensor) -> None:
+    images.sub_(degraded).mul_(per_image(factor)).add_(degraded).floor_().clamp_(0, 255)
 
 
 def _gray_levels(images: Tensor) -> Tensor:
-    """Whole-number luma, in 16-bit fixed point as in Pillow. Shape: (B, C, H, W) -> (B, 1, H, W)."""
+    """Return whole-number luma, computed in 16-bit fixed point as in Pillow. Shape: (B, C, H, W) -> (B, 1, H, W)."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True).add_(0.5).floor_()
     red, green, blue = images.unbind(dim=1)
@@ -85,23 +84,26 @@ def _gray_levels(images: Tensor) -> Tensor:
 
 
 def color(images: Tensor, factor: Tensor) -> None:
-    """Blend with the gray image; nothing happens unless C = 3."""
+    """Blend with the gray image; does nothing unless C = 3. Shape: (B, C, H, W) in place, (B,)."""
     if images.shape[1] == 3:
         _blend(images, _gray_levels(images), factor)
 
 
 def contrast(images: Tensor, factor: Tensor) -> None:
-    """Blend with the mean gray level of the image."""
+    """Blend with the mean gray level of the image. Shape: (B, C, H, W) in place, (B,)."""
     _blend(images, _gray_levels(images).mean(dim=(1, 2, 3), keepdim=True).add_(0.5).floor_(), factor)
 
 
 def brightness(images: Tensor, factor: Tensor) -> None:
-    """Blend with black."""
+    """Blend with black. Shape: (B, C, H, W) in place, (B,)."""
     images.mul_(per_image(factor)).floor_().clamp_(0, 255)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> None:
-    """Blend with the image smoothed by the kernel (1 1 1; 1 5 1; 1 1 1) / 13, whose outermost pixels stay."""
+    """Blend with the image smoothed by the kernel (1 1 1; 1 5 1; 1 1 1) / 13, except for the outermost pixels.
+
+    Shape: (B, C, H, W) in place, (B,).
+    """
     rows = (images[:, :, :-2] + images[:, :, 1:-1]).add_(images[:, :, 2:])
     sums = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:])
     smooth = images.clone()
@@ -110,43 +112,43 @@ def sharpness(images: Tensor, factor: Tensor) -> None:
     _blend(images, smooth, factor)
 
 
-# Geometry: operations turn the identity into the way from output to input. Shape: (B, 2, 3), in place, (B,).
+# Geometry: each operation changes an identity matrix into the map from output positions to input positions.
 
 
 def rotate(matrices: Tensor, degrees: Tensor, height: int, width: int) -> None:
-    """Turn counterclockwise about the center."""
+    """Turn counterclockwise about the center of height x width pixels. Shape: (B, 2, 3) in place, (B,)."""
     center_x, center_y = width / 2, height / 2
     cosine, sine = torch.cos(torch.deg2rad(degrees)), torch.sin(torch.deg2rad(degrees))
-    # The map goes from output to input, so it turns the other way.
+    # The map goes from output to input, so it turns clockwise.
     x = torch.stack([cosine, -sine, center_x - cosine * center_x + sine * center_y], dim=1)
     y = torch.stack([sine, cosine, center_y - sine * center_x - cosine * center_y], dim=1)
     torch.stack([x, y], dim=1, out=matrices)
 
 
 def shear_x(matrices: Tensor, slope: Tensor, height: int, width: int) -> None:
-    """Row y takes its pixels from `slope * y` further right."""
+    """Take the pixels of row y from `slope * y` further right. Shape: (B, 2, 3) in place, (B,)."""
     matrices[:, 0, 1] = slope
 
 
 def shear_y(matrices: Tensor, slope: Tensor, height: int, width: int) -> None:
-    """Column x takes its pixels from `slope * x` further down."""
+    """Take the pixels of column x from `slope * x` further down. Shape: (B, 2, 3) in place, (B,)."""
     matrices[:, 1, 0] = slope
 
 
 def translate_x(matrices: Tensor, fraction: Tensor, height: int, width: int) -> None:
-    """Take pixels from `fraction` of the width further right."""
+    """Take pixels from `fraction` of the width further right. Shape: (B, 2, 3) in place, (B,)."""
     matrices[:, 0, 2] = fraction * width
 
 
 def translate_y(matrices: Tensor, fraction: Tensor, height: int, width: int) -> None:
-    """Take pixels from `fraction` of the height further down."""
+    """Take pixels from `fraction` of the height further down. Shape: (B, 2, 3) in place, (B,)."""
     matrices[:, 1, 2] = fraction * height
 
 
 def affine(images: Tensor, matrices: Tensor) -> None:
-    """Pixel (x, y) becomes the one under matrix @ (x + 1/2, y + 1/2, 1), or black where there is none.
+    """Set pixel (x, y) to the input pixel that holds matrix @ (x + 1/2, y + 1/2, 1); black if that lies outside.
 
-    Shape: (B, C, H, W), in place, (B, 2, 3). Positions count from the top left corner.
+    Positions count from the top left corner. Shape: (B, C, H, W) in place, (B, 2, 3).
     """
     batch, channels, height, width = images.shape
     columns = torch.arange(width, device=images.device) + 0.5
@@ -154,7 +156,7 @@ def affine(images: Tensor, matrices: Tensor) -> None:
     weights = matrices[..., None, None]
     x = (weights[:, 0, 0] * columns + weights[:, 0, 1] * rows).add_(weights[:, 0, 2]).floor_()
     y = (weights[:, 1, 0] * columns + weights[:, 1, 1] * rows).add_(weights[:, 1, 2]).floor_()
-    # What lies outside is taken from a black border of one pixel.
+    # Positions outside are taken from a black border of one pixel.
     x.clamp_(-1, width).add_(1)
     source = y.clamp_(-1, height).add_(1).mul_(width + 2).add_(x).long().view(batch, 1, -1)
     bordered = functional.pad(images, (1, 1, 1, 1)).flatten(2)
@@ -162,7 +164,7 @@ def affine(images: Tensor, matrices: Tensor) -> None:
 
 
 class Augmentation(NamedTuple):
-    """An operation on pixels, or on where they come from (geometry), and the range of its uniform amount."""
+    """An operation on pixels, or on the matrices of a geometric one, and the range of its uniform amount."""
 
     operation: Callable[..., None]
     low: float
@@ -171,11 +173,11 @@ class Augmentation(NamedTuple):
 
 
 def unchanged(images: Tensor, _: Tensor) -> None:
-    """Leave the images as they are."""
+    """Do nothing. Shape: (B, C, H, W), (B,)."""
 
 
-# The fourteen operations of the SCAN and ScanMix augmentation. Geometric ranges are symmetric, so their sign is
-# random; the four blends only ever weaken.
+# The fourteen operations of the augmentation of SCAN and ScanMix. Geometric ranges are symmetric, so the sign is
+# random; the factors of the four blends are below 1, so they only degrade.
 AUGMENTATIONS = (
     Augmentation(unchanged, 0, 0),
     Augmentation(autocontrast, 0, 0),
@@ -195,9 +197,9 @@ AUGMENTATIONS = (
 
 
 def draw_augmentations(batch: int, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw `count` operations for each image, with replacement, and their amounts as shares of the range.
+    """Draw `count` operations for each of `batch` images, with replacement, and amounts as shares of the range.
 
-    Shape: -> (B, R) places in `AUGMENTATIONS`, (B, R) in 0..1.
+    Shape: -> (B, R) positions in `AUGMENTATIONS`, (B, R) in 0..1.
     """
     size, device = (count, batch), generator.device
     choices = torch.randint(len(AUGMENTATIONS), size, generator=generator, device=device)
@@ -205,24 +207,24 @@ def draw_augmentations(batch: int, count: int, generator: Generator) -> tuple[Te
 
 
 def augment(images: Tensor, choices: Tensor, shares: Tensor) -> Tensor:
-    """Change every image by the operations that were drawn for it, one after the other.
+    """Apply to each image the operations that were drawn for it, one after the other; the input is not changed.
 
-    RandAugment (Cubuk et al., arXiv:1909.13719) as SCAN changed it (Van Gansbeke et al., arXiv:2005.12320): every
-    amount is drawn anew, not one for all. Shape: (B, C, H, W) uint8, (B, R), (B, R) -> (B, C, H, W) float32.
+    This is RandAugment (Cubuk et al., arXiv:1909.13719) as SCAN changed it (Van Gansbeke et al., arXiv:2005.12320):
+    each amount is drawn separately. Shape: (B, C, H, W) uint8, (B, R), (B, R) -> (B, C, H, W) float32.
     """
     ranges = torch.tensor([(low, high) for _, low, high, _ in AUGMENTATIONS], device=shares.device)
     low, high = ranges[choices].unbind(dim=-1)
     amounts = (low + shares * (high - low)).to(images.device)
-    # Geometry comes last, so that one call moves all of its images.
+    # Geometric operations are sorted last, so that one call of `affine` serves all of them.
     kinds = sorted(range(len(AUGMENTATIONS)), key=lambda kind: AUGMENTATIONS[kind].geometric)
     operations = [AUGMENTATIONS[kind] for kind in kinds]
     rank = torch.tensor(kinds, device=choices.device).argsort()
     order = rank[choices].argsort(dim=0, stable=True).to(images.device)
-    # The sizes of all groups of all rounds come to the host at once: one wait, however many rounds.
+    # One device synchronization: the sizes of the groups of all rounds are copied to the host together.
     sizes = functional.one_hot(choices, len(kinds)).sum(dim=0)[:, kinds].tolist()
     pixels = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     spare = torch.empty_like(pixels)
-    place = torch.arange(len(images), device=images.device)  # of each image in a round that is sorted by operation
+    place = torch.arange(len(images), device=images.device)  # position of each image in the current sorted order
     for amount, sequence, split in zip(amounts.T, order.T, sizes, strict=True):
         torch.index_select(pixels, 0, place[sequence], out=spare)
         pixels, spare = spare, pixels
@@ -232,21 +234,21 @@ def augment(images: Tensor, choices: Tensor, shares: Tensor) -> Tensor:
 
 
 def _change(sequence: list[Augmentation], images: Tensor, amounts: Tensor, sizes: list[int]) -> None:
-    """Apply a sequence of operations, each to so many images, side by side; the geometric ones are the last."""
+    """Apply each operation to its group of neighboring images, of these sizes; geometric operations come last."""
     matrices = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
-    still = sum(size for (*_, geometric), size in zip(sequence, sizes, strict=True) if not geometric)
+    start = sum(size for (*_, geometric), size in zip(sequence, sizes, strict=True) if not geometric)
     groups = zip(sequence, images.split(sizes), matrices.split(sizes), amounts.split(sizes), strict=True)
     for (operation, _, _, geometric), group, moves, amount in groups:
         if len(group) and geometric:
             operation(moves, amount, *images.shape[2:])
         elif len(group):
             operation(group, amount)
-    if still < len(images):
-        affine(images[still:], matrices[still:])
+    if start < len(images):
+        affine(images[start:], matrices[start:])
 
 
 def draw_holes(batch: int, max_side: int, height: int, width: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw the holes of Cutout: half of the side, and the center. Shape: -> (B,), (B, 2) row and column.
+    """Draw the holes of Cutout in pixels: half of the side, and the center. Shape: -> (B,), (B, 2) row and column.
 
     The side is uniform over 1..max_side, the center over all pixels.
     """
@@ -259,15 +261,17 @@ def draw_holes(batch: int, max_side: int, height: int, width: int, generator: Ge
 
 
 def cutout(images: Tensor, half: Tensor, center: Tensor) -> Tensor:
-    """Set a square hole of every image to 0 in place: the mean color, once images are normalized.
+    """Set a square hole in each image to 0, which is the mean color of normalized images (Cutout).
 
-    The hole reaches `half` pixels (B,) to both sides of its `center` (B, 2), cut at the border: its length is even, and
-    a side of 1 is no hole (as in the ScanMix code; Cutout itself: DeVries and Taylor, arXiv:1708.04552).
+    The hole reaches `half` pixels to both sides of its `center` and is cut at the border. Its side is even, and a drawn
+    side of 1 makes no hole, as in the ScanMix code; Cutout itself is by DeVries and Taylor, arXiv:1708.04552.
+    Shape: (B, C, H, W) in place, (B,), (B, 2) row and column -> the same images.
     """
     height, width = images.shape[2:]
     half, center = half.to(images.device).unsqueeze(1), center.to(images.device)
     rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     in_rows = (rows >= center[:, :1] - half) & (rows < center[:, :1] + half)
     in_columns = (columns >= center[:, 1:] - half) & (columns < center[:, 1:] + half)
-    kept = 1 - in_rows.float().unsqueeze(2) * in_columns.float().unsqueeze(1)  # numbers are quicker than a mask
+    # Multiplying with floats is faster than filling by a mask.
+    kept = 1 - in_rows.float().unsqueeze(2) * in_columns.float().unsqueeze(1)
     return images.mul_(kept.unsqueeze(1))

@@ -1,11 +1,8 @@
-"""Color distortion and blur on whole batches, with strengths of their own for every image.
+"""Color distortion and blur on whole batches, with strengths drawn for each image.
 
-The usual transform runs image by image in Python; here a batch is changed by a handful of tensor calls, on whatever
-device it lies, and still no two images share a draw. Images are in [0, 1] and nothing is rounded.
-
-Only three channels have color; for any other number the color operations leave the images alone.
-Shapes: B batch, C channels, H height, W width. Where a docstring gives none: images (B, C, H, W), changed in place and
-returned, and one parameter an image (B,).
+The usual transform runs image by image in Python; here a batch is changed by a few tensor calls on its device. Images
+are in [0, 1] and nothing is rounded. Images have color if C = 3; color operations leave all others unchanged.
+Legend: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -19,23 +16,24 @@ from torch.nn import functional
 from scanmix.data.views.augmentations import per_image
 
 AT_ONCE = 128
-"""Images whose intermediate results are held at once: a cache has room for those, and memory is slow."""
+"""Images that are changed at once, so that intermediate results stay in the cache of the processor.
+revisit: depends on the size of that cache."""
 
 
 def _uniform(low: float, high: float, count: int, generator: Generator, device: torch.device) -> Tensor:
-    """Draw where the generator lives, then move: the values do not depend on the device of the images."""
+    """Draw on the device of the generator, then move, so that values do not depend on `device`. Shape: -> (B,)."""
     draws = torch.rand(count, generator=generator, device=generator.device)
     return (low + (high - low) * draws).to(device)
 
 
 def _some(count: int, probability: float, generator: Generator, device: torch.device) -> Tensor:
     """Return 1 for an image with `probability`, else 0. Shape: -> (B, 1, 1, 1) float32, to choose by `lerp`."""
-    # Numbers, for on a CPU it is twenty times quicker to compute with them than to choose by a mask.
+    # Floats, because on a CPU `lerp` is twenty times faster than a choice by a mask. revisit: depends on PyTorch.
     return per_image((_uniform(0, 1, count, generator, device) < probability).float())
 
 
 def _luma(images: Tensor) -> Tensor:
-    """Gray of images in [0, 1], not rounded. Shape: (B, C, H, W) -> (B, 1, H, W), not in place."""
+    """Return the luma of images in [0, 1], not rounded. Shape: (B, C, H, W) -> (B, 1, H, W)."""
     if images.shape[1] != 3:
         return images.mean(dim=1, keepdim=True)
     red, green, blue = images.unbind(dim=1)
@@ -43,20 +41,20 @@ def _luma(images: Tensor) -> Tensor:
 
 
 def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue by `turns` of the full circle, exactly, through RGB -> HSV -> RGB.
+    """Turn the hue by `turns` of the full circle, through RGB -> HSV -> RGB.
 
-    Images in [0, 1], C = 3. Value and saturation stay what they are; gray pixels have no hue and stay.
+    Value and saturation stay; gray pixels have no hue and stay. Shape: (B, 3, H, W) in [0, 1], in place, (B,) -> same.
     """
     red, green, blue = images.unbind(dim=1)
     value = images.amax(dim=1)
     chroma = value - images.amin(dim=1)
-    # Hue in sixths of the circle: 0 red, 2 green, 4 blue. The clamp only touches gray pixels.
+    # Hue in sixths of the circle: 0 red, 2 green, 4 blue. The clamp changes gray pixels only.
     scale = chroma.clamp(min=1e-8).reciprocal_()
     near_red, near_green = (green - blue).mul_(scale), (blue - red).mul_(scale).add_(2)
     is_red, is_green = red.clone().eq_(value), green.clone().eq_(value)
     hue = (red - green).mul_(scale).add_(4).lerp_(near_green, is_green).lerp_(near_red, is_red)
-    # A channel lies below the value by a share of the chroma that is a trapezoid over the circle of hues,
-    # turned by a third of it from channel to channel.
+    # Each channel is the value minus a share of the chroma. The share is a trapezoid over the hue circle, shifted by a
+    # third of the circle from channel to channel.
     for channel, start in zip((red, green, blue), (5, 3, 1), strict=True):
         sixths = hue + (turns * 6 + start).view(-1, 1, 1)
         sixths.sub_((sixths / 6).floor_(), alpha=6)
@@ -74,13 +72,20 @@ def color_jitter(
     generator: Generator,
     apply_probability: float = 1.0,
 ) -> Tensor:
-    """Brightness, contrast, saturation, hue, always in this order, each image with its own strengths.
+    """Change brightness, contrast, saturation and hue, in this order, by strengths drawn for each image.
 
-    Shape: (B, C, H, W) in [0, 1] -> same. The first three scale by a factor uniform in [1 - x, 1 + x] (never
-    below 0) and clip to [0, 1]: the image, its distance from its mean gray, its distance from its own gray.
-    The hue turns by a uniform share in [-hue, hue] of the circle (`shift_hue`). Without color (C other than
-    3) the last two do nothing. An image is changed with `apply_probability`. The color distortion of SimCLR
-    (Chen et al., arXiv:2002.05709, appendix A), where the order is drawn instead.
+    This is the color distortion of SimCLR (Chen et al., arXiv:2002.05709, appendix A), except that SimCLR draws the
+    order. The first three multiply by a factor uniform in [1 - x, 1 + x], not below 0, and clip to [0, 1].
+    Shape: (B, C, H, W) in [0, 1], in place -> same.
+
+    Args:
+        images: the images.
+        brightness: x of the factor of the image.
+        contrast: x of the factor of its difference from its mean gray level.
+        saturation: x of the factor of its difference from its gray version; only if C = 3.
+        hue: largest turn of the hue as a share of the circle, either way (`shift_hue`); only if C = 3.
+        generator: source of all draws.
+        apply_probability: share of images that are changed.
     """
 
     def factors(strength: float) -> Tensor:
@@ -97,7 +102,7 @@ def color_jitter(
 
 
 def _jitter(images: Tensor, brightness: Tensor, contrast: Tensor, applied: Tensor, *color: Tensor) -> None:
-    """Change some images in place; where they have color, by saturation and turns too."""
+    """Change the images with `applied` = 1 in place; `color` holds saturation and turns if C = 3."""
     changed = (images * brightness).clamp_(0, 1)
     mean = _luma(changed).mean(dim=(1, 2, 3), keepdim=True)
     changed.sub_(mean).mul_(contrast).add_(mean).clamp_(0, 1)
@@ -110,7 +115,7 @@ def _jitter(images: Tensor, brightness: Tensor, contrast: Tensor, applied: Tenso
 
 
 def grayscale(images: Tensor, probability: float, generator: Generator) -> Tensor:
-    """Make an image gray with `probability`; nothing happens unless C = 3. Shape: (B, C, H, W) -> same."""
+    """Make each image gray with `probability`, if C = 3. Shape: (B, C, H, W), in place -> same."""
     if images.shape[1] != 3:
         return images
     gray = _luma(images).expand_as(images)
@@ -118,10 +123,11 @@ def grayscale(images: Tensor, probability: float, generator: Generator) -> Tenso
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, max_sigma: float = 2.0) -> Tensor:
-    """Return every image blurred with its own sigma in pixels, at most `max_sigma`; 0 leaves it as it is.
+    """Return each image blurred with its own sigma in pixels, at most `max_sigma`; 0 leaves an image unchanged.
 
-    The kernel reaches 3 * max_sigma pixels for all images, so one set of calls serves the batch; beyond the
-    border the outermost pixels are repeated. MoCo-v2 (Chen et al., arXiv:2003.04297): sigma U(.1, 2).
+    The kernel reaches 3 * `max_sigma` pixels for all images, so that one set of calls serves the batch. Beyond the
+    border, the outermost pixels are repeated. MoCo-v2 (Chen et al., arXiv:2003.04297) draws sigma from U(0.1, 2).
+    Shape: (B, C, H, W), (B,) -> (B, C, H, W).
     """
     radius = math.ceil(3 * max_sigma)
     offsets = torch.arange(-radius, radius + 1, device=images.device)

@@ -1,7 +1,7 @@
-"""Views: batches of uint8 images in, batches of normalized float images out, every image drawn apart.
+"""Views of images: batches of uint8 images in, batches of normalized float images out, each image with its own draws.
 
-Legend: B batch, C channels, H height, W width. A view never loops over images in Python and runs on the
-device of the images it is given; all randomness comes from the generator it is handed.
+A view never loops over images in Python, runs on the device of the images, and takes all randomness from the generator
+it is given. Legend: N examples, B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ViewSettings:
-    """How images are looked at. Defaults are those of the ScanMix code at 32x32 (its augmentation lists)."""
+    """Settings of the views of images. Defaults are those of the ScanMix code at 32x32 (its augmentation lists)."""
 
     mean: tuple[float, ...] | None = None
-    """Channel means in 0..1; measured on the training images when not given."""
+    """Channel means in 0..1; by default measured on the training images."""
     std: tuple[float, ...] | None = None
-    """Channel deviations in 0..1; measured on the training images when not given."""
+    """Channel standard deviations in 0..1; by default measured on the training images."""
     flip: bool | None = None
-    """Horizontal flips; what the data set says when not given (digits: no)."""
+    """Whether views may be flipped horizontally; by default as the data set says (digits: no)."""
     crop: Annotated[int, Field(ge=1)] | None = None
-    """Side of what networks see of larger images: cut out anywhere in weak and strong views, in the center of plain
-    ones. By default the whole image."""
+    """Side in pixels of the crop that networks see: random in weak and strong views, the center in eval views. By
+    default the whole image."""
     crop_padding: Annotated[int, Field(ge=0)] | None = None
-    """Weak view: zero padding before the random crop; by default an eighth of the side (4 at 32); none with `crop`."""
+    """Weak view: zero padding in pixels before the random crop; by default 1/8 of the side (4 at 32), 0 with `crop`."""
     strong_operations: Annotated[int, Field(ge=0)] = 4
-    """Strong view: RandAugment operations an image, drawn with replacement."""
+    """Strong view: number of RandAugment operations an image, drawn with replacement."""
     cutout: Annotated[int, Field(ge=1)] | None = None
-    """Strong view: largest side of the hole; half the side of the image when not given (16 at 32)."""
+    """Strong view: largest side of the hole in pixels; by default half the side of the image (16 at 32)."""
     contrast_scale: tuple[float, float] = (0.2, 1.0)
     """Contrastive view: area of the random crop, as a share of the image."""
     contrast_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -53,55 +53,55 @@ class ViewSettings:
     contrast_rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Contrastive view: largest rotation in degrees (none in SimCLR)."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
-    """Contrastive view: brightness, contrast, saturation, hue."""
+    """Contrastive view: strengths of brightness, contrast, saturation and hue (`color_jitter`)."""
     jitter_probability: Probability = 0.8
-    """Share of images whose colors are jittered."""
+    """Contrastive view: share of images whose colors are jittered."""
     grayscale_probability: Probability = 0.2
-    """Share of images that lose their color."""
+    """Contrastive view: share of images that are made gray."""
     blur_probability: Probability = 0.0
-    """Share of images blurred (0 in SimCLR at 32x32, 0.5 in MoCo-v2)."""
+    """Contrastive view: share of images that are blurred (0 in SimCLR at 32x32, 0.5 in MoCo-v2)."""
 
 
 class Views:
-    """The four ways to look at a batch of uint8 images of one size."""
+    """The four views of a batch of uint8 images of one size: eval, weak, strong and contrastive."""
 
     dtype: ClassVar[torch.dtype] = torch.uint8
-    """Of the images it takes."""
+    """Type of the images that the views are made of."""
 
     def __init__(self, settings: ViewSettings, *, mean: Tensor, std: Tensor, flip: bool) -> None:
-        """Fix what is measured once: `mean` and `std` (C,) in 0..1, and whether a flip keeps the class."""
+        """Store the settings, the measured statistics in 0..1 and whether to flip. Shape: mean (C,), std (C,)."""
         self.settings = settings
         self.mean, self.std, self.flip = mean.view(-1, 1, 1), std.view(-1, 1, 1), flip
 
     def eval_view(self, images: Tensor) -> Tensor:
-        """Normalize (the center): what losses, features and predictions are taken from. Shape: (B, C, H, W)."""
+        """Normalize the image, or its center crop, for losses, features and predictions. Shape: (B, C, H, W)."""
         if self.settings.crop is not None:
             images = center(images, self.settings.crop)
         return self._normalized(images)
 
     def weak(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
-        """Shifted crop of the zero-padded image, flipped by half. Shape: (B, C, H, W)."""
+        """Take a random crop of the zero-padded image and flip half of the images. Shape: (B, C, H, W)."""
         padding, crop = self.settings.crop_padding, self.settings.crop
         if padding is None:
             padding = images.shape[-1] // 8 if crop is None else 0
-        room = shift_room(images, padding, crop)
+        largest = largest_offsets(images, padding, crop)
 
         def draw(count: int) -> tuple[Tensor, Tensor]:
-            return self._mirrored(count, generator), draw_offsets(count, room, generator)
+            return self._mirrored(count, generator), draw_offsets(count, largest, generator)
 
         mirrored, offsets = draw_by_part(draw, parts, len(images))
         return self._normalized(shift(images, padding, mirrored, offsets, crop))
 
     def strong(self, images: Tensor, generator: Generator, parts: Sequence[int] | None = None) -> Tensor:
-        """Flip, (crop), RandAugment, normalize, Cutout, in the order of the ScanMix code. Shape: (B, C, H, W)."""
+        """Flip, crop if set, RandAugment, normalize, Cutout, in the order of the ScanMix code. Shape: (B, C, H, W)."""
         s, crop = self.settings, self.settings.crop
         height, width = images.shape[2:] if crop is None else (crop, crop)
-        hole, room = s.cutout or max(1, width // 2), shift_room(images, 0, crop)
+        hole, largest = s.cutout or max(1, width // 2), largest_offsets(images, 0, crop)
 
         def draw(count: int) -> tuple[Tensor, ...]:
             return (
                 self._mirrored(count, generator),
-                draw_offsets(count, room, generator),
+                draw_offsets(count, largest, generator),
                 *draw_augmentations(count, s.strong_operations, generator),
                 *draw_holes(count, hole, height, width, generator),
             )
@@ -111,7 +111,7 @@ class Views:
         return cutout(self._normalized(augment(images, choices, shares)), half, middle)
 
     def contrastive(self, images: Tensor, generator: Generator) -> Tensor:
-        """SimCLR's view: random resized crop, flip, color jitter, gray, (blur). Shape: (B, C, H, W)."""
+        """Make SimCLR's view: random resized crop, flip, color jitter, gray, blur if set. Shape: (B, C, H, W)."""
         s = self.settings
         boxes = random_boxes(len(images), s.contrast_scale, s.contrast_ratio, generator)
         angles = (2 * torch.rand(len(images), generator=generator, device=generator.device) - 1) * s.contrast_rotation
@@ -124,22 +124,22 @@ class Views:
         return view.sub_(self.mean).div_(self.std)
 
     def drawn(self, kind: Literal["weak", "strong"]) -> View:
-        """Return the weak or the strong view, for settings that choose."""
+        """Return the weak or the strong view, for settings that choose one."""
         return self.weak if kind == "weak" else self.strong
 
     def contrastive_settings(self) -> dict[str, Any]:
-        """Return all that a contrastive view depends on but the image and the draw; plain views need less."""
+        """Return all settings that a contrastive view depends on, for cache keys; they include those of eval views."""
         fields = dataclasses.asdict(self.settings)
         wanted = ("contrast", "jitter", "grayscale", "blur")
         return {name: value for name, value in fields.items() if name.startswith(wanted)} | self._shared_settings()
 
     def strong_settings(self) -> dict[str, Any]:
-        """Return all that a strong view depends on but the image and the draw."""
+        """Return all settings that a strong view depends on, for cache keys."""
         s = self.settings
         return {"strong_operations": s.strong_operations, "cutout": s.cutout} | self._shared_settings()
 
     def measured(self) -> ViewSettings:
-        """Return the settings with mean, deviation and flip filled in."""
+        """Return the settings with the measured mean and standard deviation, and the flip, filled in."""
         return dataclasses.replace(
             self.settings,
             mean=tuple(self.mean.flatten().tolist()),
@@ -155,7 +155,7 @@ class Views:
         return images.float().div_(255).sub_(self.mean).div_(self.std)
 
     def _mirrored(self, count: int, generator: Generator) -> Tensor:
-        """Whether each image is flipped. Shape: -> (B,) bool."""
+        """Draw which images are flipped. Shape: -> (B,) bool."""
         if not self.flip:
             return torch.zeros(count, dtype=torch.bool, device=generator.device)
         return torch.rand(count, generator=generator, device=generator.device) < 0.5
@@ -166,7 +166,7 @@ class Views:
 
 AnyViews: TypeAlias = Views | FeatureViews
 AnyViewSettings: TypeAlias = ViewSettings | FeatureViewSettings
-"""Told apart by their keys: each has some that the other refuses."""
+"""The two are told apart by their keys when they are read: each has keys that the other refuses."""
 
 VIEW_SETTINGS: dict[Kind, type[AnyViewSettings]] = {"image": ViewSettings, "vector": FeatureViewSettings}
 
@@ -174,10 +174,15 @@ VIEW_SETTINGS: dict[Kind, type[AnyViewSettings]] = {"image": ViewSettings, "vect
 def make_views(
     settings: AnyViewSettings, images: Tensor, *, flip: bool, device: torch.device | None = None
 ) -> AnyViews:
-    """Views of these training examples: what `settings` leaves open is measured on `images`.
+    """Make views of training examples; statistics that `settings` does not give are measured on `images`.
 
-    They are made on `device`, where they are looked at; where the images are, when none is given.
     Shape: (N, C, H, W) uint8, or (N, D, 1, 1) float32 for vectors.
+
+    Args:
+        settings: of images, or of vectors.
+        images: all training examples.
+        flip: whether a mirrored image keeps its class, if `settings` does not say.
+        device: where views are computed; by default where the images are.
     """
     if isinstance(settings, FeatureViewSettings):
         return make_feature_views(settings, images, device)
@@ -191,7 +196,10 @@ def make_views(
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each channel in 0..1, by chunks and in float64. Shape: (N, C, H, W) -> (C,), (C,)."""
+    """Return mean and standard deviation of each channel in 0..1, computed in float64 by chunks.
+
+    Shape: (N, C, H, W) -> (C,), (C,).
+    """
     total = torch.zeros(images.shape[1], dtype=torch.float64, device=images.device)
     square = torch.zeros_like(total)
     for chunk in images.split(4096):
@@ -205,13 +213,15 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Flip the images that are `mirrored` (B,). Shape: (B, C, H, W) -> same."""
+    """Flip the images that are `mirrored` horizontally. Shape: (B, C, H, W), (B,) bool -> (B, C, H, W)."""
     place = torch.arange(len(images), device=images.device)
     return torch.cat([images, images.flip(-1)]).index_select(0, place + len(images) * mirrored)
 
 
-def shift_room(images: Tensor, padding: int, side: int | None) -> tuple[int, int]:
-    """Return in how many rows and columns a crop of padded images may begin, less one.
+def largest_offsets(images: Tensor, padding: int, side: int | None) -> tuple[int, int]:
+    """Return the largest row and column, in pixels, at which a crop of padded images may begin.
+
+    Shape: images (B, C, H, W). `side` is that of the crop; by default the crop is as large as the images.
 
     Raises:
         UserError: the images are smaller than the crop.
@@ -223,12 +233,12 @@ def shift_room(images: Tensor, padding: int, side: int | None) -> tuple[int, int
     return high + 2 * padding, wide + 2 * padding
 
 
-def draw_offsets(count: int, room: tuple[int, int], generator: Generator) -> Tensor:
-    """Draw where a crop begins, as `room` allows; nothing is drawn where there is none. Shape: -> (B, 2)."""
-    device, (high, wide) = generator.device, room
+def draw_offsets(count: int, largest: tuple[int, int], generator: Generator) -> Tensor:
+    """Draw the row and column at which a crop begins, up to `largest`; no draw if `largest` is 0. Shape: -> (B, 2)."""
+    device, (high, wide) = generator.device, largest
     if high == wide == 0:
         return torch.zeros(count, 2, dtype=torch.long, device=device)
-    # The same draw for both directions where both have as much room, as all square images have.
+    # One integer draw for both directions if both are equal, as in all square images.
     if high == wide:
         return torch.randint(0, high + 1, (2, count), generator=generator, device=device).T
     draws = torch.rand(2, count, generator=generator, device=device)
@@ -236,9 +246,16 @@ def draw_offsets(count: int, room: tuple[int, int], generator: Generator) -> Ten
 
 
 def shift(images: Tensor, padding: int, mirrored: Tensor, offsets: Tensor, side: int | None = None) -> Tensor:
-    """Flip the images that are `mirrored` (B,), then crop each, zero-padded, at its own place (B, 2).
+    """Flip the images that are `mirrored`, pad them with zeros, and crop each at its own row and column.
 
-    Shape: (B, C, H, W) -> (B, C, side, side); as large as the images where there is no `side`.
+    Shape: (B, C, H, W), (B,) bool, offsets (B, 2) -> (B, C, side, side); as large as the images without `side`.
+
+    Args:
+        images: the images.
+        padding: zero padding in pixels on every side.
+        mirrored: which images are flipped horizontally.
+        offsets: row and column of the padded image at which the crop begins.
+        side: side of the crop in pixels.
     """
     count, channels, *size = images.shape
     wide = size[1] + 2 * padding
@@ -252,10 +269,12 @@ def shift(images: Tensor, padding: int, mirrored: Tensor, offsets: Tensor, side:
 
 
 def center(images: Tensor, side: int) -> Tensor:
-    """Cut the center square out, a pixel nearer to the top left where it cannot be exact. Shape: -> (B, C, side, side).
+    """Cut out the center square; an odd margin leaves the extra pixel at the bottom or right.
+
+    Shape: (B, C, H, W) -> (B, C, side, side).
 
     Raises:
-        UserError: the images are smaller.
+        UserError: the images are smaller than `side`.
     """
     height, width = images.shape[-2:]
     if side > min(height, width):
@@ -265,10 +284,10 @@ def center(images: Tensor, side: int) -> Tensor:
 
 
 def random_boxes(count: int, scale: tuple[float, float], ratio: tuple[float, float], generator: Generator) -> Tensor:
-    """Crop boxes (left, top, width, height) as shares of the image: torchvision's rule, without its rounding.
+    """Draw crop boxes (left, top, width, height) as shares of the image, as torchvision does but without rounding.
 
-    Area uniform in `scale`, log aspect uniform in log `ratio`; of ten candidates the first that fits is
-    taken, else the last is clipped. Shape: -> (B, 4).
+    The area is uniform in `scale`, and the logarithm of width / height is uniform in that of `ratio`. The first of ten
+    candidates that fits is taken; if none fits, the last is clipped. Shape: -> (B, 4).
     """
     device = generator.device
     area = torch.rand(count, 10, generator=generator, device=device) * (scale[1] - scale[0]) + scale[0]
@@ -283,15 +302,16 @@ def random_boxes(count: int, scale: tuple[float, float], ratio: tuple[float, flo
 
 
 def resized_crop(images: Tensor, boxes: Tensor, angles: Tensor, side: int | None = None) -> Tensor:
-    """Each image's own box, rotated by its own angle about the box's center, at one size (bilinear).
+    """Cut a box out of each image, rotated by an angle about its center, and resize it (bilinear).
 
-    Outside the image its border is repeated. `boxes` (B, 4) are shares of the image, `angles` (B,) radians.
-    Shape: (B, C, H, W) -> (B, C, side, side); as large as the images where there is no `side`.
+    Positions outside the image take the nearest pixel of its border. `boxes` are shares of the image as of
+    `random_boxes`, `angles` are in radians.
+    Shape: (B, C, H, W), (B, 4), (B,) -> (B, C, side, side); as large as the images without `side`.
     """
     height, width = images.shape[2:] if side is None else (side, side)
     left, top, wide, high = boxes.view(-1, 4, 1, 1).unbind(1)
     cos, sin = angles.view(-1, 1, 1).cos(), angles.view(-1, 1, 1).sin()
-    # Positions in -1..1 of the output and, times the box, of the input.
+    # Positions in -1..1 of the output, multiplied by the box to give those of the input.
     across = (torch.arange(width, device=images.device) * 2 + 1) / width - 1
     down = ((torch.arange(height, device=images.device) * 2 + 1) / height - 1).unsqueeze(1)
     x = (wide * cos * across - wide * sin * down).add_(2 * left + wide - 1)

@@ -1,0 +1,134 @@
+"""Comparing what is made now with what a version has stored."""
+
+import csv
+import io
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.stored.bits import digest, machine, summary, tensors
+
+REL, ABS = 1e-4, 1e-6
+"""Tolerances of the golden curves, for results in floating point of another processor."""
+HALF = 2**-9
+"""Two steps of half precision, in which a run keeps losses and probabilities: what rounding may add in its tables."""
+Files = dict[str, tuple[bytes, int]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A copy of what a version has stored; commands run in it.
+
+    Attributes:
+        folder: of the copy.
+        about: what `about.json` says.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+    @property
+    def exact(self) -> bool:
+        """Whether results in floating point must be the same to the bit."""
+        return bool(self.about["machine"] == machine())
+
+    def words(self, name: str, out: str | None = None) -> list[str]:
+        """The command that made a run, and where it is to go."""
+        *words, folder = self.about["commands"][name]
+        return [*words, out or folder]
+
+    def as_made(self, text: str) -> str:
+        """A text with the paths of the place where the files were made."""
+        return text.replace(str(self.folder), self.about["made_in"])
+
+
+def files(folder: Path) -> Files:
+    """Bytes and time of every file below a folder."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """Lines of JSON but for what a clock says."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith("seconds")} for line in lines]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """All of a run.toml but the versions of the software."""
+    return {key: value for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items() if key != "versions"}
+
+
+def table_of(text: str) -> list[dict[str, Any]]:
+    """Rows of a CSV by id or path, numbers as numbers; running sums over the rows are left out."""
+    rows = [{key: number(cell) for key, cell in row.items()} for row in csv.DictReader(io.StringIO(text, newline=""))]
+    for row in rows:
+        row.pop("expected_wrong", None)
+        row.pop("reason", None)
+    return sorted(rows, key=lambda row: str(row.get("id", row.get("path"))))
+
+
+def same_rows(now: str, then: str, rel: float = REL, abs: float = ABS) -> None:
+    """Texts are equal, numbers nearly so."""
+    for one, other in zip(table_of(now), table_of(then), strict=True):
+        numbers = {key: value for key, value in other.items() if isinstance(value, float)}
+        assert {key: one[key] for key in numbers} == pytest.approx(numbers, rel=rel, abs=abs)
+        assert {**one, **numbers} == other
+
+
+def number(cell: str) -> Any:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def same_table(place: Place, found: Path, kept: Path) -> None:
+    now, then = place.as_made(found.read_bytes().decode()), kept.read_bytes().decode()
+    if place.exact:
+        assert now == then
+    else:
+        same_rows(now, then, HALF, HALF / 4)
+
+
+def same_tensors(place: Place, found: Path, kept: Path) -> None:
+    now, then = tensors(found), tensors(kept)
+    if place.exact:
+        assert digest(now) == digest(then)
+        return
+    assert now.keys() == then.keys()
+    for name, tensor in then.items():
+        assert torch.allclose(now[name].double(), tensor.double(), rtol=REL, atol=1e-5), name
+
+
+def same_results(place: Place, found: Path, kept: Path) -> None:
+    """Curves, model and labels of a run, computed anew, are those that were stored."""
+    now, then = lines_of(found / "metrics.jsonl"), lines_of(kept / "metrics.jsonl")
+    assert len(now) == len(then)
+    for one, other in zip(now, then, strict=True):
+        assert one == (other if place.exact else pytest.approx(other, rel=REL, abs=ABS)), f"epoch {other['epoch']}"
+    same_tensors(place, found / "model" / "model.safetensors", kept / "model" / "model.safetensors")
+    if (kept / "labels.csv").is_file():
+        same_table(place, found / "labels.csv", kept / "labels.csv")
+    if (kept / "checkpoint").is_dir():
+        same_state(place, found, summary(kept / "checkpoint" / "last.pt"))
+    if (kept / "last.json").is_file():
+        same_state(place, found, json.loads((kept / "last.json").read_text(encoding="utf-8")))
+
+
+def same_state(place: Place, run: Path, then: dict[str, Any]) -> None:
+    """The last checkpoint is of the same settings and data, and where that can be, of the same bits."""
+    now = summary(run / "checkpoint" / "last.pt")
+    assert (now["identity"], now["epoch"]) == (then["identity"], then["epoch"])
+    assert not place.exact or now == then

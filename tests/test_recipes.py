@@ -1,0 +1,123 @@
+"""The shipped recipes: every name keeps its settings, and no file says what another one says already."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scanmix.config import RECIPES, UserError, load_recipe, read_toml, recipe_layers, recipe_names, shared_recipes
+from scanmix.data.examples import Kind
+from scanmix.methods import METHODS
+from scanmix.reproduce.explain import origins
+from scanmix.training import resolve
+
+SETTINGS: dict[str, Any] = json.loads((Path(__file__).parent / "recipes.json").read_text(encoding="utf-8"))
+"""What each recipe of version 0.1 says, with what it extends."""
+FILES = sorted(set(recipe_names()) - shared_recipes().keys())
+"""Recipes that have a file of their own."""
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_recipe_name_keeps_its_settings(name: str) -> None:
+    assert load_recipe(name) == SETTINGS[name]
+    found = resolve(None, "some-data", name, kind="vector" if name.startswith("vectors/") else "image")
+    assert (found.recipe, found.method, found.oracle) == (name, name.split("/")[2], SETTINGS[name].get("oracle", False))
+
+
+@pytest.mark.parametrize("data", sorted({name.split("/")[0] for name in SETTINGS}))
+def test_every_method_keeps_the_recipe_that_its_data_gives_it(data: str) -> None:
+    for method in METHODS:
+        own = f"{data}/any/{method}"
+        wanted = own if own in SETTINGS else f"{data}/any/cross_entropy"
+        kind: Kind = "vector" if data == "vectors" else "image"
+        whole = {"draw.per_epoch": None}  # Clothing1M's draw is refused where a method keeps something of each example
+        assert resolve(method, data, overrides=whole, kind=kind).recipe == wanted
+
+
+def test_no_name_is_lost() -> None:
+    assert set(SETTINGS) <= set(recipe_names())
+
+
+@pytest.mark.parametrize("left_out", ["extends", "method"])
+def test_no_recipe_repeats_another_or_says_nothing(left_out: str) -> None:
+    """A file that differs from another only in its data or only in its method: its name belongs in `shared.toml`."""
+    said: dict[str, str] = {}
+    for name in FILES:
+        recipe = read_toml(RECIPES / f"{name}.toml")
+        assert recipe.keys() - {"extends", "method", "oracle"}, f"{name} says nothing of its own"
+        body = json.dumps({key: value for key, value in recipe.items() if key != left_out}, sort_keys=True)
+        assert body not in said, f"{name} says what {said[body]} says"
+        said[body] = name
+
+
+def test_shared_names_have_no_file_and_lead_to_one() -> None:
+    assert len(FILES) < 100 < len(recipe_names())
+    for name, file in shared_recipes().items():
+        assert file in FILES and name not in FILES
+        assert len(name.split("/")) == 3 and name.split("/")[2] in METHODS
+        (*below, own) = recipe_layers(name)
+        assert own.path == RECIPES / f"{file}.toml" and own.path.is_file()
+        for layer in below:
+            assert layer.name.split("/")[0] == name.split("/")[0], "what it extends is of its own data"
+
+
+def test_a_shared_recipe_is_laid_on_that_of_its_own_data() -> None:
+    """The files that `vectors/any/ssr_plus` is made of, and where its values come from."""
+    below, own = recipe_layers("vectors/any/ssr_plus")
+    assert (below.name, below.shares) == ("vectors/any/cross_entropy", None)
+    assert (own.name, own.shares, own.path) == (
+        "vectors/any/ssr_plus",
+        "folder/any/ssr",
+        RECIPES / "folder/any/ssr.toml",
+    )
+    said = origins("vectors/any/ssr_plus")
+    assert said["epochs"] == "recipe vectors/any/cross_entropy"
+    assert said["num_neighbors"] == (
+        "recipe vectors/any/ssr_plus: of 5,000 images in a class the paper takes 200 (in folder/any/ssr.toml)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("digits/any/ssr_pluss", "digits/any/ssr_plus"),
+        ("cifar10n/any/scannmix", "cifar10n/any/scanmix"),
+        ("shared", None),
+        ("cifar10/any/mentor-mix", "cifar10/any/mentormix"),
+    ],
+)
+def test_a_name_that_is_no_recipe_is_refused(name: str, nearest: str | None) -> None:
+    with pytest.raises(UserError, match=f"^unknown recipe '{name}'; ") as refused:
+        load_recipe(name)
+    assert nearest is None or f"did you mean '{nearest}" in str(refused.value)
+
+
+def test_a_recipe_of_ones_own_extends_a_shared_one(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "cifar10n/any/mixup"\n[settings]\nepochs = 3\n')
+    shared = load_recipe("cifar10n/any/mixup")
+    assert load_recipe(tmp_path / "mine.toml") == shared | {"settings": {"epochs": 3}}
+    assert shared["method"] == "mixup"
+
+
+def test_a_file_goes_before_a_shared_one(tmp_path: Path) -> None:
+    for name in ("a/any/mixup", "b/any/mixup"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "a/any/mixup.toml").write_text('method = "mixup"\n[settings]\nepochs = 3\n')
+    (tmp_path / "shared.toml").write_text('"b/any/mixup" = "a/any/mixup"\n')
+    assert recipe_names(tmp_path) == ["a/any/mixup", "b/any/mixup"]
+    assert load_recipe("b/any/mixup", tmp_path)["settings"] == {"epochs": 3}
+    (tmp_path / "b/any/mixup.toml").write_text('method = "mixup"\n[settings]\nepochs = 4\n')
+    assert load_recipe("b/any/mixup", tmp_path)["settings"] == {"epochs": 4}
+
+
+def test_the_wheel_ships_every_recipe() -> None:
+    """Hatch packs the folder of the package as it is; nothing may be left out of it by a rule of its own."""
+    root = Path(__file__).parents[1]
+    targets = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
+    assert targets["wheel"] == {"packages": ["src/scanmix"]}
+    assert RECIPES == root / "src" / "scanmix" / "recipes"
+    assert {path.suffix for path in RECIPES.rglob("*") if path.is_file()} == {".toml"}

@@ -1,0 +1,416 @@
+"""A run killed by SIGKILL at any moment, and gone on with, ends with the bits of one that was never killed.
+
+Run as a script this file is the victim: for each line it reads, a method and a folder, it forks trainings that kill
+themselves at the n-th event, an event being the end of an optimizer step, a file about to be flushed, or a file just
+renamed into place.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import scanmix
+from scanmix.config import UserError
+from scanmix.data.examples import Examples
+from scanmix.files import locked
+from scanmix.files.atomic import HOST
+from scanmix.methods.cross_entropy import CrossEntropy
+from scanmix.methods.scanmix import ScanMix
+from scanmix.pretrain import cache as artifacts
+from scanmix.pretrain import simclr
+from scanmix.training import Run, open_run
+from scanmix.training.loop import resume, train
+
+STAGES: dict[str, Any] = {
+    "pretrain": {"epochs": 12, "batch_size": 40},
+    "clustering": {"epochs": 12, "batch_size": 40},
+    "num_neighbors": 4,
+}
+SMALL = {"epochs": 4, "batch_size": 16}
+METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
+    "dividemix": {**SMALL, "warmup": 2, "loss_memory": 2},
+    "scan": STAGES,
+    "backward": {**SMALL, "identity": 0.5},  # the matrix of two epochs on 80 images is nearly singular
+    "c2d": {"pretrain": STAGES["pretrain"], "dividemix": {**SMALL, "warmup": 2}},
+    "d2l": {**SMALL, "begin": 0, "window": 1, "num_neighbors": 5},
+    "pes": {**SMALL, "warmup": 1, "refit_stage": 1, "refit_head": 1},
+    "pes_semi": {**SMALL, "warmup": 1, "refit": 1},
+    "scan_dividemix": {**STAGES, "dividemix": {**SMALL, "warmup": 2}},
+    "scanmix": {**STAGES, **SMALL, "warmup": 2, "cluster_batch_size": 40, "severe_noise": 0.1},
+    "exact_em": {"epochs": 4, "steps": 2},
+}
+NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
+CUTS = 4
+QUICK = ("cross_entropy", "dividemix", "scanmix", "ssr")
+"""What `make test` kills: each keeps something else from epoch to epoch. `make test-long` kills every method."""
+
+
+def train_tiny(method: str, name: str, folder: Path) -> None:
+    train_set, test_set = scanmix.load("digits", per_class=8, limit_test=40)
+    noisy = scanmix.add_noise(train_set, "symmetric", rate=0.5, seed=0)
+    artifacts.MOST_LOST = 0.0  # every epoch of a stage is saved
+    (folder / "bare.toml").touch()  # a recipe that says nothing, in place of the one shipped for digits
+    train(
+        noisy, test=test_set, method=method, out=folder / name, cache=folder / f"cache-{name}", network=NETWORK,
+        recipe=str(folder / "bare.toml"), threads=1, progress=False, monitor={"elbo": 30}, **METHODS[method],
+    )  # fmt: skip
+
+
+def on_each_event(react: Callable[[str], None]) -> None:
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    real_fsync, real_replace = os.fsync, Path.replace
+
+    def fsync(fd: Any) -> None:
+        react("flush")
+        real_fsync(fd)
+
+    def replace(path: Path, target: Path) -> Path:
+        moved = real_replace(path, target)
+        react("rename")
+        return moved
+
+    register_optimizer_step_post_hook(lambda *_: react("step"))
+    os.fsync = fsync
+    Path.replace = replace  # type: ignore[assignment,method-assign]
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Do the work in a process of its own; return the signal that ended it, or 0."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        sys.exit("a training failed")
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def kill_at(event: int) -> None:
+    count = 0
+
+    def react(_: str) -> None:
+        nonlocal count
+        if count == event:
+            os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+
+    on_each_event(react)
+
+
+def torment(method: str, folder: Path) -> None:
+    """Train whole once; then for each chosen moment train, be killed there, resume."""
+
+    def whole() -> None:
+        events: list[str] = []
+        on_each_event(events.append)
+        train_tiny(method, "whole", folder)
+        (folder / "events.json").write_text(json.dumps(events))
+
+    forked(whole)
+    events = json.loads((folder / "events.json").read_text())
+    for event in moments(events):
+        name = f"cut-{event}-{events[event]}"
+
+        if forked(partial(cut, method, name, folder, event)) != signal.SIGKILL:
+            sys.exit(f"event {event} of {len(events)} did not come")
+        forked(partial(go_on, method, name, folder))
+
+
+def cut(method: str, name: str, folder: Path, event: int) -> None:
+    kill_at(event)
+    train_tiny(method, name, folder)
+
+
+def go_on(method: str, name: str, folder: Path) -> None:
+    if (folder / name / "run.toml").exists():  # else it does not know what it was to be: call train again
+        resume(folder / name, cache=folder / f"cache-{name}", progress=False)
+    else:
+        train_tiny(method, name, folder)
+
+
+def moments(events: list[str]) -> list[int]:
+    """The first flush, steps and file operations spread over the run, what follows the last epoch, and the last rename.
+
+    When the last epoch is saved, six files remain: the last snapshot, evidence and its names, labels, model and its
+    description; each is flushed and renamed.
+    """
+    steps = [i for i, event in enumerate(events) if event == "step"] or [0]
+    files = [i for i, event in enumerate(events) if event != "step"]
+    spread = [kind[len(kind) * part // CUTS] for kind in (steps, files) for part in range(1, CUTS)]
+    return sorted({0, *spread, files[-12], files[-1]})
+
+
+def without_seconds(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith("seconds/")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[subprocess.Popen[str]]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, __file__], env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+        yield process
+
+
+@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.long) for m in METHODS])
+def test_a_killed_run_ends_with_the_bits_of_a_whole_one(
+    method: str, victim: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    assert victim.stdin and victim.stdout
+    print(json.dumps([method, str(tmp_path)]), file=victim.stdin, flush=True)
+    assert victim.stdout.readline() == "ended\n"
+    whole, cuts = tmp_path / "whole", sorted(tmp_path.glob("cut-*"))
+    assert len(cuts) > CUTS
+    kept = [
+        str(path.relative_to(whole)) for part in ("model", "evidence", "trajectory") for path in whole.glob(f"{part}/*")
+    ]
+    assert len(kept) > 4
+    for cut in cuts:
+        assert without_seconds(cut / "metrics.jsonl") == without_seconds(whole / "metrics.jsonl"), cut.name
+        for file in ("labels.csv", *kept):
+            assert (cut / file).read_bytes() == (whole / file).read_bytes(), f"{cut.name}/{file}"
+        assert not list(cut.rglob("*.part")), cut.name
+
+
+Pair = tuple[Examples, Examples]
+
+
+@pytest.fixture(scope="module")
+def data() -> Pair:
+    train_set, test_set = scanmix.load("digits", per_class=6, limit_test=50)
+    assert test_set is not None
+    return scanmix.add_noise(train_set, "symmetric", rate=0.5, seed=0), test_set
+
+
+def quick(examples: Examples, out: Path, **more: Any) -> Run:
+    plain = {"method": "cross_entropy", "network": NETWORK, "epochs": 3, "batch_size": 16, "threads": 1}
+    return train(examples, out=out, progress=False, **{**plain, **more})
+
+
+def mixed(examples: Examples, folder: Path, **more: Any) -> Run:
+    short = {**STAGES, "pretrain.epochs": 1, "clustering.epochs": 1, "warmup": 1}
+    return quick(examples, folder / "run", method="scanmix", cache=folder / "cache", **short, **more)
+
+
+class Stop:
+    """Makes an epoch of a method fail in some way, once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: type, epoch: int, failure: BaseException) -> None:
+        honest = method.epoch  # type: ignore[attr-defined]
+        armed = True
+
+        def failing(this: Any, state: Any, data: Any, number: int) -> dict[str, float]:
+            nonlocal armed
+            result: dict[str, float] = honest(this, state, data, number)
+            if armed and number == epoch:
+                armed = False
+                raise failure
+            return result
+
+        monkeypatch.setattr(method, "epoch", failing)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(
+    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = mixed(data[0], tmp_path, test=data[1])
+    Stop(monkeypatch, ScanMix, 2, KeyboardInterrupt())
+    cut = tmp_path / "cut"
+    with pytest.raises(
+        KeyboardInterrupt, match=r"stopped after 2 epochs; `scanmix resume .*cut/run` goes on after epoch 2;"
+    ):
+        mixed(data[0], cut, test=data[1])
+    assert not open_run(cut / "run").finished
+
+    def never(*_: object) -> None:
+        raise AssertionError("the label-free stages were run again")
+
+    monkeypatch.setattr(ScanMix, "start", never)
+    resumed = resume(cut / "run", cache=tmp_path / "empty", progress=False)
+    assert without_seconds(cut / "run" / "metrics.jsonl") == without_seconds(tmp_path / "run" / "metrics.jsonl")
+    ours, theirs = resumed.model.predictor.state_dict(), whole.model.predictor.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not (tmp_path / "empty").exists()
+
+
+def test_what_came_before_the_first_epoch_is_kept_too(
+    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stop(monkeypatch, ScanMix, 0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match="stopped after 0 epochs"):
+        mixed(data[0], tmp_path)
+
+    def never(*_: object) -> None:
+        raise AssertionError("the label-free stages were run again")
+
+    monkeypatch.setattr(ScanMix, "start", never)
+    assert len(mixed(data[0], tmp_path).metrics) == 3
+
+
+def test_data_from_memory_is_asked_for(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = dataclasses.replace(data[0], source=None)
+    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(examples, tmp_path / "run", test=data[1])
+    with pytest.raises(UserError, match=r"came from memory and cannot be loaded again; call scanmix\.train"):
+        resume(tmp_path / "run")
+    assert len(quick(examples, tmp_path / "run", test=data[1]).metrics) == 3
+
+
+def test_data_that_has_changed_is_refused(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(data[0], tmp_path / "run")
+    path = tmp_path / "run" / "run.toml"
+    path.write_text(path.read_text().replace("rate = 0.5", "rate = 0.6"))
+    with pytest.raises(UserError, match="is not what it was when the run began"):
+        resume(tmp_path / "run")
+
+
+def test_metrics_that_are_lost_are_told(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(data[0], tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match="lacks epochs before 1"):
+        resume(tmp_path / "run")
+
+
+PROGRAM = """
+import sys
+import scanmix
+from scanmix.config import UserError
+from tests.training.test_resume import quick
+train_set, _ = scanmix.load("digits", per_class=6)
+try:
+    quick(train_set, sys.argv[1], epochs=40)
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_of_two_trainings_in_one_folder_the_second_is_refused(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+    line = [sys.executable, "-c", PROGRAM, str(tmp_path / "run")]
+    both = [subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {process.pid: process.communicate()[1] for process in both}
+    refused = [process for process in both if process.returncode]
+    (winner,) = [process for process in both if not process.returncode]
+    for process in refused:  # both, unless one was done before the other began
+        assert f"run is in training already: process {winner.pid}, on " in said[process.pid]
+        assert "wait until it is done, stop it, or choose another folder" in said[process.pid]
+    run = open_run(tmp_path / "run")
+    assert run.finished and [line["epoch"] for line in run.metrics] == list(range(1, 41))
+
+
+def test_a_run_that_is_in_training_is_neither_resumed_nor_trained_again(data: Pair, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run", "in training"):
+        with pytest.raises(UserError, match=r"run is in training already: process \d+"):
+            quick(data[0], tmp_path / "run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"]
+    quick(data[0], tmp_path / "run")
+    (tmp_path / "run" / "model" / "model.json").unlink()
+    with locked(tmp_path / "run", "in training"), pytest.raises(UserError, match="in training already"):
+        resume(tmp_path / "run")
+    assert resume(tmp_path / "run", progress=False).finished
+    assert not (tmp_path / "run" / "run.lock").exists()
+
+
+def test_files_of_others_in_a_run_folder_are_never_deleted(
+    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Stop(monkeypatch, CrossEntropy, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(data[0], tmp_path / "run")
+    run, dead = tmp_path / "run", f"4194301-{HOST}.part"
+    theirs = [
+        "holiday.mkv.part", "holiday.mkv.4194301.part", "sub.part/deep/last.pt.4194301.part", "model/notes.1.part",
+        "checkpoint/last.pt.part", "labels.csv.4194301",
+    ]  # fmt: skip
+    for name in theirs:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text("mine")
+    ours = [f"checkpoint/last.pt.{dead}", f"metrics.jsonl.{dead}", f"labels.csv.{dead}", "metrics.jsonl.4194301.part"]
+    for name in ours:
+        (run / name).write_text("half")
+    assert resume(run, progress=False).finished
+    assert all((run / name).read_text() == "mine" for name in theirs)
+    assert not any((run / name).exists() for name in ours)
+
+
+def test_a_folder_with_files_of_others_is_not_free(data: Pair, tmp_path: Path) -> None:
+    (tmp_path / "holiday.mkv.part").write_text("mine")
+    with pytest.raises(UserError, match="is there already and is no run"):
+        quick(data[0], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.mkv.part"]
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_bits(
+    data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = quick(data[0], tmp_path / "whole", test=data[1])
+    Stop(monkeypatch, CrossEntropy, 2, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        quick(data[0], tmp_path / "run", test=data[1])
+    last = tmp_path / "run" / "checkpoint" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match="is damaged and cannot be read .*goes on from the one before, epoch 1"):
+        resumed = resume(tmp_path / "run", progress=False)
+    assert without_seconds(tmp_path / "run/metrics.jsonl") == without_seconds(tmp_path / "whole/metrics.jsonl")
+    ours, theirs = resumed.model.predictor.state_dict(), whole.model.predictor.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_ctrl_c_in_a_stage_says_what_of_it_is_lost(data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simclr, "nt_xent", stop)
+    said = (
+        r"stopped after 0 epochs; `scanmix resume .*/run` goes on: 0 of 1 epochs of Pre-training \(SimCLR\) are kept, "
+        "the one under way is lost"
+    )
+    with pytest.raises(KeyboardInterrupt, match=said):
+        mixed(data[0], tmp_path)
+
+
+def test_resume_of_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run folder"):
+        resume(tmp_path)
+
+
+def main() -> None:
+    # Imported before the forks: once, not a thousand times.
+    for module in ("scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo"):
+        importlib.import_module(module)
+    for line in sys.stdin:
+        method, folder = json.loads(line)
+        try:
+            forked(partial(torment, method, Path(folder)))
+            print("ended", flush=True)
+        except SystemExit as failure:
+            print(failure, flush=True)
+
+
+if __name__ == "__main__":
+    main()
