@@ -22,7 +22,7 @@ from scanmix.audit.columns import (
     in_order,
     issue_in_words,
 )
-from scanmix.blocks.label_quality import ISSUE_TYPES
+from scanmix.blocks.label_quality import EVEN, ISSUE_TYPES, MARGIN
 from scanmix.cli import app
 from scanmix.data.examples import DECIDED
 from scanmix.model.dynamics import Snapshot
@@ -79,6 +79,7 @@ def test_kinds_and_origins_are_among_the_declared() -> None:
         found = score_labels(dataclasses.replace(asked, **change))
         assert set(found["kind"]) <= set(ISSUE_TYPES) and set(found["suggestion"]) <= set(ORIGINS)
     assert issue_in_words("out_of_scope") == "out of scope"
+    assert (EVEN, MARGIN) == (1 / 2, 1 / 5), "the sentences of the issue types say so"
 
 
 def test_the_command_needs_no_run_and_prints_what_stands_in_the_docs() -> None:

@@ -19,9 +19,9 @@ EVEN = 0.5
 
 ISSUE_TYPES = {
     "duplicate": "The same image (or vector) also stands under another label.",
-    "out_of_scope": f"`p_clean` and the belief in every class are below {EVEN}, and even its neighbors are unlike it.",
-    "wrong": f"`p_clean` is below {EVEN}, and another class is believed most.",
-    "hard": f"The label has no clear lead: its margin is below {MARGIN}, or `p_clean` is below {EVEN}.",
+    "out_of_scope": "`p_clean` and the belief in every class are below a half, and even its neighbors are unlike it.",
+    "wrong": "`p_clean` is below a half, and another class is believed most.",
+    "hard": "The label has no clear lead: its margin is below a fifth, or `p_clean` is below a half.",
     "fine": "None of these.",
 }
 """Names of the issue types in the order of their rules, and what each means; the last is for what fits no rule."""
