@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scanmix.audit import Audit, Evidence, score_labels
 from scanmix.audit.arrays import evidence_from_arrays
-from scanmix.audit.evidence import same_pictures
+from scanmix.audit.evidence import same_images
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.files.npy import read_array
@@ -100,7 +100,7 @@ def test_the_same_picture_under_two_labels_names_its_twins() -> None:
     images = torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1).repeat(1, 1, 8, 8)
     images[4], images[5], images[6:] = images[0], images[1], images[2]
     labels = torch.tensor([0, 1, 2, 0, 1, 1, 0, 0, 1, 0])  # 0 and 4, 2 and 6-9: other labels; 1 and 5: one label twice
-    pictures = same_pictures(images)
+    pictures = same_images(images)
     assert pictures.tolist() == [0, 1, 2, 3, 0, 1, 2, 2, 2, 2]
     evidence, _ = made(10, 0)
     found = score_labels(dataclasses.replace(evidence, labels=labels, ids=tuple("abcdefghij"), pictures=pictures))

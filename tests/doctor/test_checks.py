@@ -195,12 +195,12 @@ def twice(train: Examples, test: Examples | None, *pairs: tuple[int, int], chang
 @pytest.mark.parametrize(("change", "kind"), [(0, "exact"), (8, "near")])
 def test_pictures_that_stand_twice(change: int, kind: str) -> None:
     labels, copies = twice(made([0, 1, 0, 1, 1]), None, (0, 1), (3, 4), change=change)
-    assert labels == Finding("warning", f"1 picture under two labels ({kind} copies)", ("0 (a) = 1 (b)",), labels.fix)
-    assert copies == Finding("note", f"1 picture twice or more ({kind} copies)", ("3 (b) = 4 (b)",), copies.fix)
+    assert labels == Finding("warning", f"1 image under two labels ({kind} copies)", ("0 (a) = 1 (b)",), labels.fix)
+    assert copies == Finding("note", f"1 image twice or more ({kind} copies)", ("3 (b) = 4 (b)",), copies.fix)
     train, test = made([0, 1, 0]), made([0, 1], seed=1, prefix="test/")
     both = only(twice(train, test, (0, 3), change=change))
     assert both == Finding(
-        "warning", f"1 picture for training and for test ({kind} copies)", ("0 (a) = test/0 (a)",), both.fix
+        "warning", f"1 image for training and for test ({kind} copies)", ("0 (a) = test/0 (a)",), both.fix
     )
 
 

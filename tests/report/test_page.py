@@ -102,14 +102,14 @@ def test_numbers_are_those_of_the_run(trained: Trained) -> None:
 
 def test_cross_entropy_has_no_clean_set_and_all_the_rest(trained: Trained) -> None:
     page = page_of(trained("cross_entropy"))
-    assert "believes every label, or none" in page.text
+    assert "takes every label as right, or none" in page.text
     assert not any("believed" in figure for figure in page.figures())
     assert page.count("card") == 48
 
 
 def test_a_label_free_method_says_how_it_was_measured(trained: Trained) -> None:
     page = page_of(trained("scan"))
-    assert "best matching of its clusters" in page.text and "No loss was written down" in page.text
+    assert "best matching of its clusters" in page.text and "No loss was recorded" in page.text
     assert "best matching" not in page_of(trained("scanmix")).text
 
 
@@ -157,8 +157,8 @@ def test_data_from_memory_leaves_one_sentence_in_place_of_the_pictures(tmp_path:
     examples = scanmix.Examples(images=pixels, labels=torch.arange(24) % 2, class_names=("a", "b"), ids=names)
     scanmix.train(examples, method="cross_entropy", out=tmp_path / "run", epochs=2, network=SMALL)
     page = page_of(tmp_path / "run")
-    assert "No pictures: the data of" in page.text and "came from memory" in page.text
-    assert "No command line makes this run again" in page.text
+    assert "No images: the data of" in page.text and "came from memory" in page.text
+    assert "No command line can repeat this run" in page.text
     assert "no test images" in page.text
     assert page.count("card") == page.count("ids") == 24 and "img" not in dict(page.tags)  # told apart by their ids
     assert any("Wrong labels among" in figure for figure in page.figures())
@@ -255,7 +255,7 @@ def large(count: int, classes: int, side: int) -> RunFindings:
     test = {"confusion": np.eye(classes, dtype=int).tolist(), "class_accuracy": dict.fromkeys(names, 1.0)}
     return RunFindings(
         run=run, folder=Path("runs/large"), versions={}, toml="x = 1", snapshots=snapshots, labels=evidence,
-        audit=score_labels(evidence), no_audit="", pictures=images, no_pictures="", test=test, no_test="",
+        audit=score_labels(evidence), no_audit="", images=images, no_images="", test=test, no_test="",
     )  # fmt: skip
 
 
@@ -301,11 +301,11 @@ def test_a_further_round_says_what_was_decided_before(tmp_path: Path) -> None:
     page = Page(render([second]))
     assert "20 were decided by a person before the training, and count as right." in page.text
     assert "earlier rounds: 10 accept, 10 keep, 1 exclude, which are no longer among the labels." in page.text
-    assert f"still holds {doubted} of the 20 for wrong." in page.text and "once more" not in page.text
+    assert f"still says that {doubted} of the 20 are wrong." in page.text and "once more" not in page.text
     assert "Of 40 labels that nobody has decided:" in page.text
     assert page.count("card") == 40  # decided labels are nothing to look at
     asked = dataclasses.replace(second, rounds={"again_seen": 8, "again_same": 6})
-    assert "When 8 were asked once more, 6 kept their label (75.0 %)." in Page(render([asked])).text
+    assert "When 8 were decided once more, 6 kept their label (75.0 %)." in Page(render([asked])).text
     unknown = dataclasses.replace(second, no_rounds="line 3 of the log does not fit")
     assert "is not known: line 3 of the log does not fit." in Page(render([unknown])).text
     assert "earlier rounds" not in Page(render([found])).text

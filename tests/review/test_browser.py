@@ -22,7 +22,7 @@ import scanmix
 from scanmix.data.corrections import apply_corrections
 from scanmix.files import CannotWrite
 from scanmix.review import Review, make_app, write_static
-from scanmix.review.decisions import CHOICES
+from scanmix.review.decisions import CHOICES, State
 from scanmix.review.server import listen
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'scanmix[e2e]' for the browser tests")
@@ -399,6 +399,17 @@ def test_what_was_decided_while_the_server_was_away_is_saved_when_it_is_back(mak
         page.wait_for_selector("#banner", state="hidden")
 
 
+def test_what_a_choice_comes_to_is_said_by_the_server_alone(
+    make_review: Any, open_tab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scanmix.review.decisions.outcome", lambda *_: State(CHOICES.index("relabel"), 3))
+    with served(make_review()) as (url, *_):
+        page = open_tab(url)
+        press(page, "k", "ArrowLeft")
+        comes(page, "document.getElementById('now').textContent === '✎ dog'")
+        comes(page, "document.getElementById('said').textContent === '✎ dog'")
+
+
 def test_a_refusal_is_shown_and_the_page_shows_what_holds(
     make_review: Any, open_tab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +436,8 @@ def test_the_static_copy_opens_from_the_disk(make_review: Any, open_tab: Any, tm
     page = open_tab((tmp_path / "share #1.html").as_uri())
     comes(page, "document.getElementById('picture').naturalWidth > 0")
     assert "read-only" in page.inner_text("#banner")
+    page.evaluate("goTo(0)")
+    assert page.inner_text("#now") == "✓ accepted"
     press(page, "x", "ArrowRight", "ArrowLeft")
     press(page, "g")
     comes(page, "document.querySelectorAll('.cell img')[3]?.naturalWidth > 0")

@@ -5,7 +5,7 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -14,10 +14,13 @@ import torch
 from scanmix.audit import Audit
 from scanmix.config import UserError
 from scanmix.data.corrections import apply_corrections
-from scanmix.data.examples import Examples
+from scanmix.data.decisions import WORDS
+from scanmix.data.examples import DECIDED, Examples
 from scanmix.files import CannotWrite
 from scanmix.review import Decisions
-from scanmix.review.decisions import CHOICES, CORRECTED, LOG, OnlyInLog
+from scanmix.review.decisions import CHOICES, CORRECTED, LOG, UNDO, Entry, OnlyInLog, outcome
+from scanmix.review.rows import BEFORE_WORDS, CHOICE_WORDS
+from scanmix.review.server import PAGE
 
 
 @pytest.fixture
@@ -69,6 +72,25 @@ def test_a_class_that_is_given_or_suggested_is_kept_or_accepted(tmp_path: Path, 
     decisions.decide([1], "relabel", 2)
     decisions.decide([11], "accept")  # where the suggestion is the given label
     assert [CHOICES[decisions.codes[row]] for row in (0, 1, 11)] == ["keep", "accept", "keep"]
+
+
+def test_every_part_knows_the_same_decisions() -> None:
+    assert set(get_args(get_type_hints(Entry)["decision"])) == {*CHOICES[1:], UNDO}
+    assert set(WORDS.values()) == set(CHOICES), "what a table of corrections may say"
+    assert tuple(CHOICE_WORDS) == CHOICES and tuple(BEFORE_WORDS) == DECIDED
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    assert set(re.findall(r'data-choice="(\w+)"', page)) == set(CHOICES) - {"", "relabel"}, "relabel has a list"
+
+
+@pytest.mark.parametrize(("given", "suggested"), [(0, 1), (1, 1)])
+def test_the_chosen_class_says_which_decision_it_is(given: int, suggested: int) -> None:
+    for choice, label in (("keep", given), ("accept", suggested), *(("relabel", label) for label in range(3))):
+        word = CHOICES[outcome(choice, label, given, suggested).code]
+        assert (word == "keep") == (label == given)
+        assert (word == "accept") == (label == suggested != given)
+        assert outcome(choice, label, given, suggested).label == label
+    for choice in ("exclude", "unsure"):
+        assert outcome(choice, 2, given, suggested) == (CHOICES.index(choice), given)
 
 
 def test_undo_goes_back_step_by_step_and_takes_bulk_as_one(tmp_path: Path, audit: Audit) -> None:

@@ -4,7 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from scanmix.review.rows import KINDS, SPOT_EVERY, detail, make_queue, progress, table
+from scanmix.audit.columns import ORIGINS
+from scanmix.blocks.label_quality import ISSUE_TYPES
+from scanmix.review.rows import SPOT_EVERY, detail, make_queue, progress, table
 
 
 def test_every_row_is_shown_once_the_doubtful_first_and_in_order(make_audit: Any) -> None:
@@ -43,8 +45,11 @@ def test_table_and_detail_say_what_the_audit_says(make_audit: Any) -> None:
     audit = make_audit()
     whole = json.loads(json.dumps(table(audit, make_queue(audit))))
     assert [whole["classes"][label] for label in whole["given"]] == audit["given"].tolist()
-    assert [KINDS[kind] for kind in whole["kind"]] == audit["kind"].tolist()
+    assert [list(ISSUE_TYPES)[kind] for kind in whole["kind"]] == audit["kind"].tolist()
+    assert whole["kind_words"][whole["kinds"].index("out_of_scope")] == "out of scope"
+    assert whole["kinds"][whole["fine"]] == "fine" and len(whole["choice_words"]) == len(whole["choices"])
     one = json.loads(json.dumps(detail(audit, 3)))
+    assert one["origin"] == ORIGINS[audit["suggestion"][3]]
     assert one["neighbors"] == [4, 5, 6, 7, 8, 9] and one["against"] == ["a", "b"] and one["epochs"] == [1, 2, 3]
     shares = [share for _, share in one["classes"]]
     assert shares == sorted(shares, reverse=True) and len(shares) == 4

@@ -10,7 +10,7 @@ from PIL import Image
 from scanmix.review import thumbnails
 
 
-def opened(picture: thumbnails.Picture) -> Image.Image:
+def opened(picture: thumbnails.EncodedImage) -> Image.Image:
     return Image.open(io.BytesIO(picture.content))
 
 

@@ -1,4 +1,7 @@
-"""Evidence from arrays, for people who trained elsewhere. Legend: N examples, C classes, D features, P networks."""
+"""Evidence from arrays, for models that were trained elsewhere.
+
+Legend: N examples, C classes, D features, P networks.
+"""
 
 from __future__ import annotations
 
@@ -26,49 +29,50 @@ def evidence_from_arrays(
     class_names: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
 ) -> Evidence:
-    """Make evidence of given labels and of what a model said of each example.
+    """Return evidence made of given labels and a model's class probabilities.
 
     Args:
         labels: (N,) whole numbers 0..C-1, or class names.
-        probs: (N, C) class probabilities, or (P, N, C) of several networks; best out of sample: a model that
-            learned the labels says too much for them. Columns in the order of `class_names`.
-        features: (N, D), any representation in which alike images are close; their neighbors vote.
+        probs: (N, C) class probabilities, or (P, N, C) of several networks; columns in the order of `class_names`.
+            Best is a model that was not trained on these labels: one that was is too sure of them.
+        features: (N, D), any representation in which similar images lie close together; nearest neighbors in it vote
+            on each label.
         class_names: C names; without them 0..C-1, or the names among `labels`, sorted as numbers where all of them
             are whole numbers, else as text.
         ids: N unique names of the examples; 0..N-1 when not given.
 
     Raises:
-        UserError: shapes, ranges or names do not fit together, or a row holds what it cannot; names the first one.
+        UserError: shapes, ranges or names do not fit together, or a value is not allowed; names the first such row.
     """
     given = _checked_labels(np.asarray(labels))
-    shares = _checked_probs(np.asarray(probs), len(given))
+    checked = _checked_probs(np.asarray(probs), len(given))
     count = len(given)
-    names = _class_names(given, shares, None if class_names is None else texts("class_names", class_names))
+    names = _class_names(given, checked, None if class_names is None else texts("class_names", class_names))
     numbers = _numbered(given, names)
-    called = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
-    if len(called) != count or len(set(called)) != count:
-        raise UserError(f"{count} different ids are needed, and {len(set(called))} were given")
+    example_ids = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
+    if len(example_ids) != count or len(set(example_ids)) != count:
+        raise UserError(f"{count} different ids are needed, and {len(set(example_ids))} were given")
     neighbors, similarity = (None, None)
     if features is not None:
         neighbors, similarity = neighborhood(torch.from_numpy(_checked_features(np.asarray(features), count)))
-    said = torch.from_numpy(shares)
+    probabilities = torch.from_numpy(checked)
     return Evidence(
         labels=torch.from_numpy(numbers),
-        probs=said.mean(0),
-        predictions=said.argmax(2),
+        probs=probabilities.mean(0),
+        predictions=probabilities.argmax(2),
         class_names=names,
-        ids=called,
+        ids=example_ids,
         neighbors=neighbors,
         similarity=similarity,
     )
 
 
 def _checked_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels as texts or as int64. Shape: (N,) -> (N,)."""
+    """Return labels as texts or as int64. Shape: (N,) -> (N,)."""
     if labels.ndim != 1:
         raise UserError(f"labels must be one column, not of shape {labels.shape}")
     kind = labels.dtype.kind
-    if kind == "O":  # of a data frame, say
+    if kind == "O":  # as from a data frame
         labels = _plain_labels(labels)
         kind = labels.dtype.kind
     if kind == "S":
@@ -76,36 +80,40 @@ def _checked_labels(labels: np.ndarray) -> np.ndarray:
     if kind in "US":
         missing = [row for row, label in enumerate(labels.tolist()) if not label.strip() or label in MISSING]
         if missing:
-            raise _at("labels", missing, len(labels), f"{str(labels[missing[0]])!r}, which stands for a missing label")
+            raise _bad_row(
+                "labels", missing, len(labels), f"{str(labels[missing[0]])!r}, which stands for a missing label"
+            )
         return np.array(labels.tolist(), dtype=str)
     if kind == "f":
         odd = np.flatnonzero(~np.isfinite(labels) | (labels != np.round(labels)))
         if len(odd):
-            raise _at("labels", odd, len(labels), f"{labels[odd[0]]}, which is no whole number")
+            raise _bad_row("labels", odd, len(labels), f"{labels[odd[0]]}, which is no whole number")
         odd = np.flatnonzero(np.abs(labels) > 2**53)
         if len(odd):
-            raise _at("labels", odd, len(labels), f"{labels[odd[0]]}, which is no class")
+            raise _bad_row("labels", odd, len(labels), f"{labels[odd[0]]}, which is no class")
     elif kind not in "iu":
         raise UserError(f"labels must be class names or whole numbers, not {labels.dtype}")
     elif kind == "u" and len(labels) and labels.max() > np.iinfo(np.int64).max:
-        raise _at("labels", [int(labels.argmax())], len(labels), f"{labels.max()}, which is no class")
+        raise _bad_row("labels", [int(labels.argmax())], len(labels), f"{labels.max()}, which is no class")
     return labels.astype(np.int64)
 
 
 def _plain_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels of any Python objects as an array of one kind."""
+    """Return labels that are Python objects as an array of one type. Shape: (N,) -> (N,)."""
     odd = [row for row, label in enumerate(labels.tolist()) if not isinstance(label, str | int | float | np.generic)]
     if odd:
-        raise _at("labels", odd, len(labels), f"{labels[odd[0]]!r}, which is neither a name nor a number")
-    texts = [isinstance(label, str) for label in labels.tolist()]
-    if any(texts) and not all(texts):
-        row = texts.index(not texts[0])
-        raise _at("labels", [row], len(labels), f"{labels[row]!r}; the rows above hold the other of name and number")
+        raise _bad_row("labels", odd, len(labels), f"{labels[odd[0]]!r}, which is neither a name nor a number")
+    is_text = [isinstance(label, str) for label in labels.tolist()]
+    if any(is_text) and not all(is_text):
+        row = is_text.index(not is_text[0])
+        raise _bad_row(
+            "labels", [row], len(labels), f"{labels[row]!r}; the rows above hold the other of name and number"
+        )
     return np.array(labels.tolist())
 
 
 def _checked_probs(probs: np.ndarray, count: int) -> np.ndarray:
-    """Shape: (N, C) or (P, N, C) -> (P, N, C) float32."""
+    """Return probabilities with an axis of networks. Shape: (N, C) or (P, N, C) -> (P, N, C) float32."""
     shares = probs[None] if probs.ndim == 2 else probs
     if shares.ndim != 3 or shares.shape[1] != count or 0 in shares.shape or shares.shape[2] < 2 or count < 2:
         raise UserError(f"probs must be of shape (N, C) or (P, N, C) for N = {count} labels, not {probs.shape}")
@@ -132,24 +140,24 @@ def _checked_probs(probs: np.ndarray, count: int) -> np.ndarray:
 
 
 def _checked_features(features: np.ndarray, count: int) -> np.ndarray:
-    """Shape: (N, D) -> (N, D) float32."""
+    """Return features that have directions, as neighbors are found by angle. Shape: (N, D) -> (N, D) float32."""
     if features.ndim != 2 or len(features) != count or 0 in features.shape or features.dtype.kind not in "fiu":
         raise UserError(f"features must be numbers of shape ({count}, D), not {features.dtype} {features.shape}")
     with np.errstate(over="ignore"):
         found = features.astype(np.float32)
-        # Neighbors are those of the smallest angle: a row whose length float32 cannot hold has none.
+        # Neighbors are found by angle: a row whose squared length overflows float32 has no direction.
         length = np.concatenate([np.square(found[i : i + CHUNK]).sum(1) for i in range(0, count, CHUNK)])
     odd = np.flatnonzero(~np.isfinite(length))
     if len(odd):
-        raise _at("features", odd, count, "a number that is missing, infinite or too large; repair or scale them")
+        raise _bad_row("features", odd, count, "a number that is missing, infinite or too large; repair or scale them")
     return found
 
 
-def _class_names(labels: np.ndarray, shares: np.ndarray, asked: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the columns: those given, or what the labels say."""
+def _class_names(labels: np.ndarray, shares: np.ndarray, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """Return names of the columns: `wanted`, or names and numbers among the labels. Shape: (N,), (P, N, C)."""
     classes, is_text = shares.shape[2], labels.dtype.kind == "U"
-    if asked is not None:
-        names = tuple(str(name) for name in asked)
+    if wanted is not None:
+        names = tuple(str(name) for name in wanted)
     elif is_text:
         names = sort_names(set(one_name(labels.tolist())))
     else:
@@ -157,37 +165,40 @@ def _class_names(labels: np.ndarray, shares: np.ndarray, asked: Sequence[str] | 
     if len(names) != classes:
         hint = (
             ""
-            if asked is not None
+            if wanted is not None
             else "; name the classes of all columns in their order with --classes (class_names=)"
         )
         raise UserError(f"there are {len(names)} class names for {classes} columns of probabilities{hint}")
     if len(set(names)) < classes or "" in names:
         raise UserError(f"class names must be {classes} different ones and none empty, not {', '.join(names)}")
-    if asked is None and is_text:
+    if wanted is None and is_text:
         _check_order(labels, shares, names)
     return names
 
 
 def _check_order(labels: np.ndarray, shares: np.ndarray, names: tuple[str, ...]) -> None:
-    """Refuse to guess where numbers as text fit better in another order: some programs sort `10` before `2`."""
+    """Refuse to guess where numbers as text fit the columns better in another order.
+
+    Some programs sort `10` before `2`. Shape: (N,), (P, N, C).
+    """
     if not all(NUMBER.fullmatch(name) for name in names):
         return
-    fit = _mean_share(_numbered(labels, names), shares)
+    fit = _mean_probability(_numbered(labels, names), shares)
     for order in (tuple(sorted(names)), tuple(sorted(names, key=float))):
-        if order != names and _mean_share(_numbered(labels, order), shares) > fit:
+        if order != names and _mean_probability(_numbered(labels, order), shares) > fit:
             raise UserError(
                 f"the columns of probs do not seem to stand in the order {', '.join(names)}: name the classes in the "
                 "order of the columns with --classes (class_names=)"
             )
 
 
-def _mean_share(numbers: np.ndarray, shares: np.ndarray) -> float:
-    """What the networks hold of the labels. Shape: (N,), (P, N, C) -> a number."""
+def _mean_probability(numbers: np.ndarray, shares: np.ndarray) -> float:
+    """Return the mean probability of the labels. Shape: (N,), (P, N, C) -> scalar."""
     return float(shares[:, np.arange(len(numbers)), numbers].mean())
 
 
 def _numbered(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Shape: (N,) names or numbers -> (N,) int64 in 0..C-1."""
+    """Return labels as numbers of classes. Shape: (N,) names or numbers -> (N,) int64 in 0..C-1."""
     if labels.dtype.kind == "U":
         place = {without_point(name): c for c, name in enumerate(class_names)}
         place |= {name: c for c, name in enumerate(class_names)}
@@ -205,6 +216,6 @@ def _numbered(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     return labels
 
 
-def _at(what: str, rows: Sequence[int] | np.ndarray, count: int, held: str) -> UserError:
-    """The error for rows that hold what they cannot; the caller raises it."""
+def _bad_row(what: str, rows: Sequence[int] | np.ndarray, count: int, held: str) -> UserError:
+    """Return the error for `rows` of `what`, of `count` in all, the first of which holds `held`."""
     return UserError(f"row {rows[0]} of {what} holds {held} ({len(rows)} such of {count})")

@@ -1,4 +1,4 @@
-"""What is known of each label when a training is over, or from arrays that somebody brings.
+"""The evidence of an audit: what is known about each label after a training, or from arrays of another model.
 
 Legend: N examples, C classes, D features, K neighbors, P networks.
 """
@@ -18,64 +18,67 @@ from scanmix.model import Outputs
 from scanmix.model.dynamics import Snapshot
 
 NEIGHBORS = 10
-"""How many neighbors vote, where there are so many."""
+"""Neighbors that vote, where there are so many."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """All that is known of N labels, in the order of the training data: O(N x C), whatever the images were."""
+    """Everything an audit uses, in the order of the training data.
+
+    Memory grows with N x C and does not depend on the size of the images.
+    """
 
     labels: Tensor
     """(N,) int64, given."""
     probs: Tensor
-    """(N, C) class probabilities, mean over the networks; of a run in half precision."""
+    """(N, C) class probabilities, mean over the networks; half precision if they come from a run."""
     predictions: Tensor
-    """(P, N) int64, the likeliest class to each network."""
+    """(P, N) int64, the most probable class for each network."""
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
     paths: tuple[str, ...] | None = None
     true_labels: Tensor | None = None
-    """(N,) int64, to measure against; nothing is weighed by it. `FOREIGN` for an image of no class."""
+    """(N,) int64, only to measure an audit against; no score uses it. `OPEN_SET` for an image of no class."""
     neighbors: Tensor | None = None
-    """(N, K) int64, the nearest others by the networks' features; without them nobody is asked."""
+    """(N, K) int64, nearest other examples by the networks' features; without them no neighbor votes."""
     similarity: Tensor | None = None
-    """(N,) mean cosine to them."""
+    """(N,) mean cosine similarity to the neighbors."""
     pictures: Tensor | None = None
-    """(N,) int64, the first example with the same picture."""
+    """(N,) int64, the first example with the same image (or vector)."""
     snapshots: Sequence[Snapshot] = ()
     set_aside: Tensor | None = None
-    """(N,) bool: labels from which nothing was learned in the last epoch."""
+    """(N,) bool: labels that no network learned from in the last epoch."""
     self_supervised: bool = False
-    """No label was learned from at all."""
+    """Whether no label was learned from at all."""
     decided: Tensor | None = None
-    """(N,) int8, places in `DECIDED`: what a person decided before the training; None where nobody was asked."""
+    """(N,) int8, positions in `DECIDED`: what a person decided before the training; None if there was no review."""
     excluded: tuple[Excluded, ...] = ()
-    """What a person left out before the training."""
+    """Examples that a person left out before the training."""
 
 
-def collect(seen: Outputs, examples: Examples) -> Evidence:
-    """Make evidence of what a model sees in its training data."""
-    neighbors, similarity = neighborhood(seen.features)
+def collect(outputs: Outputs, examples: Examples) -> Evidence:
+    """Return the evidence of a model's outputs for its own training data. Shape: outputs for N examples."""
+    neighbors, similarity = neighborhood(outputs.features)
     return Evidence(
         labels=examples.labels.cpu(),
-        probs=seen.logits.softmax(2).mean(0).half(),
-        predictions=seen.logits.argmax(2),
+        probs=outputs.logits.softmax(2).mean(0).half(),
+        predictions=outputs.logits.argmax(2),
         class_names=examples.class_names,
         ids=examples.ids,
         paths=examples.paths,
         true_labels=None if examples.true_labels is None else examples.true_labels.cpu(),
         neighbors=neighbors,
         similarity=similarity,
-        pictures=same_pictures(examples.images.cpu()),
+        pictures=same_images(examples.images.cpu()),
         decided=examples.decided,
         excluded=examples.excluded,
     )
 
 
 def neighborhood(features: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
-    """Return the nearest others and how alike they are; None for a single example.
+    """Return the nearest other examples and the mean cosine similarity to them; None for a single example.
 
-    Shape: (N, D) -> (N, K) int64, (N,) mean cosine.
+    Shape: (N, D) -> (N, K) int64, (N,).
     """
     if len(features) < 2:
         return None, None
@@ -83,8 +86,11 @@ def neighborhood(features: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
     return neighbors, neighbor_similarity(features, neighbors)
 
 
-def same_pictures(images: Tensor) -> Tensor:
-    """Return for each image the position of the first that is equal in every pixel. Shape: -> (N,) int64."""
+def same_images(images: Tensor) -> Tensor:
+    """Return for each image the position of the first that equals it in every pixel.
+
+    Shape: (N, channels, H, W) -> (N,) int64.
+    """
     first = torch.arange(len(images))
     for group in exact_groups(images):
         first[group] = group[0]

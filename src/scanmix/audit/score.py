@@ -1,4 +1,4 @@
-"""From evidence to a table: how doubtful each label is, what it should be, and why.
+"""From evidence to the table of an audit: how doubtful each label is, which class it should have, and why.
 
 Legend: N examples, C classes, K neighbors, P networks, T snapshots.
 """
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scanmix.audit.columns import IN_SAMPLE, OUT_OF_SAMPLE, SET_ASIDE, in_order
 from scanmix.audit.evidence import Evidence
 from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
@@ -32,19 +33,21 @@ from scanmix.blocks.transition import expected_confusion
 from scanmix.data.examples import DECIDED
 
 MOST_COPIES = 3
-"""Of the same pictures under other labels so many are named."""
+"""Copies under other labels that a reason names."""
 
 
 def score_labels(evidence: Evidence) -> Audit:
-    """Score every label by its evidence.
+    """Score every label and return the audit.
 
-    The score of a label is the mean of what its scores hold: the likelihood of the label over the whole
-    training (at its end, where nothing was kept of the way) and the vote of the neighbors, to each of whom the
-    networks give their probabilities: the example's own label, which a network may know by heart, has no part in
-    it. p_clean is the posterior of a two-component mixture on that score.
+    The score of a label is the mean of up to two signals. The first is the likelihood of the label over the whole
+    training, or its final probability where no training dynamics were kept. The second is the mean probability that
+    the networks give to the label on the example's nearest neighbors; the example's own label, which a network may
+    have memorized, has no part in it. p_clean is the posterior of a two-component mixture fitted to the scores.
 
-    Labels that a person decided before the training come last and count as right in every count of wrong ones; their
-    own p_clean and kind stay as the evidence has them.
+    Labels that a person decided before the training come last and count as right in every count of wrong labels;
+    their p_clean and kind stay what the evidence says.
+
+    Shape: evidence of N examples -> table of N rows, sorted.
     """
     labels, probs, neighbors = evidence.labels, evidence.probs.float(), evidence.neighbors
     losses = _losses(evidence)
@@ -54,47 +57,48 @@ def score_labels(evidence: Evidence) -> Audit:
         vote = neighbor_vote(neighbors, probs)
         belief = (probs + vote) / 2
         scores.append(self_confidence(vote, labels))
-    seen = torch.stack(scores)
-    score = seen.mean(0)
+    signals = torch.stack(scores)
+    score = signals.mean(0)
     p_clean = clean_probability(-score)
     decided = torch.zeros(len(labels), dtype=torch.bool) if evidence.decided is None else evidence.decided > 0
     order = torch.from_numpy(np.lexsort((score.numpy(), p_clean.numpy(), decided.numpy())))
-    believed = p_clean.masked_fill(decided, 1.0)
-    posterior = truth_posterior(believed, belief, labels)
+    trusted = p_clean.masked_fill(decided, 1.0)
+    posterior = truth_posterior(trusted, belief, labels)
     columns = _columns(evidence, p_clean, score, belief, losses)
     columns = {name: column[order.numpy()] for name, column in columns.items()}
-    columns["expected_wrong"] = (1 - believed[order].double()).cumsum(0).numpy().round(2)
-    if "decided" in columns:
-        columns["decided"] = columns.pop("decided")  # the last, so that who reads by place goes on
-    place = order.argsort()
+    columns["expected_wrong"] = (1 - trusted[order].double()).cumsum(0).numpy().round(2)
+    row_of = order.argsort()
     return Audit(
-        columns=columns,
+        columns=in_order(columns),
         order=order.numpy(),
         class_names=evidence.class_names,
         belief=belief[order].numpy(),
-        neighbors=None if neighbors is None else place[neighbors[order]].numpy(),
+        neighbors=None if neighbors is None else row_of[neighbors[order]].numpy(),
         epochs=tuple(snapshot.epoch for snapshot in evidence.snapshots),
         losses=losses[:, :, order].numpy(),
-        noise_rate=_noise_rate(seen, p_clean, decided),
+        noise_rate=_noise_rate(signals, p_clean, decided),
         excluded=evidence.excluded,
         confusion=expected_confusion(posterior, labels).numpy(),
     )
 
 
-def _noise_rate(seen: Tensor, p_clean: Tensor, decided: Tensor) -> RateInterval:
-    """Share of all labels that are wrong, decided ones being right. Shape: (W, N), (N,), (N,) bool."""
+def _noise_rate(signals: Tensor, p_clean: Tensor, decided: Tensor) -> RateInterval:
+    """Return the estimated share of wrong labels among all, decided ones counted as right.
+
+    Shape: (W, N), (N,), (N,) bool -> interval.
+    """
     if not bool(decided.any()):
-        return estimate_noise(seen, p_clean)
+        return estimate_noise(signals, p_clean)
     if bool(decided.all()):
         return RateInterval(0.0, 0.0, 0.0)
     share = float((~decided).double().mean())
-    return RateInterval(*(share * of_these for of_these in estimate_noise(seen[:, ~decided], p_clean[~decided])))
+    return RateInterval(*(share * rate for rate in estimate_noise(signals[:, ~decided], p_clean[~decided])))
 
 
 def _columns(
     evidence: Evidence, p_clean: Tensor, score: Tensor, belief: Tensor, losses: Tensor
 ) -> dict[str, np.ndarray]:
-    """Every column, in the order of the training data."""
+    """Every column but `expected_wrong`, rows in the order of the training data."""
     labels, names = evidence.labels, np.array(evidence.class_names, dtype=object)
     count, copies = len(labels), _copies(evidence)
     confidence, suggested = belief.max(1)
@@ -126,13 +130,17 @@ def _columns(
     table["suggestion"] = np.array(_origin(evidence), dtype=object)
     if evidence.decided is not None:
         table["decided"] = np.array(DECIDED, dtype=object)[evidence.decided.numpy()]
+    # revisit: a Python loop over N rows, where everything above works on whole columns.
     rows = ({name: column[i] for name, column in table.items()} for i in range(count))
     table["reason"] = np.array([reason(row, copies.get(i, ())) for i, row in enumerate(rows)], dtype=object)
     return table
 
 
 def _copies(evidence: Evidence) -> dict[int, list[str]]:
-    """Position of each picture that stands under another label as well -> ids of the first few of those."""
+    """Return, for each example whose image also stands under another label, ids of the first few such copies.
+
+    Keys are positions in the training data.
+    """
     if evidence.pictures is None:
         return {}
     first, labels = evidence.pictures.tolist(), evidence.labels.tolist()
@@ -144,34 +152,36 @@ def _copies(evidence: Evidence) -> dict[int, list[str]]:
         by_label: dict[int, list[int]] = {}
         for i in group:
             by_label.setdefault(labels[i], []).append(i)
-        few = sorted(i for places in by_label.values() for i in places[:MOST_COPIES])
+        # A few of each label are enough to name; a large group would otherwise cost its size squared.
+        few = sorted(i for members in by_label.values() for i in members[:MOST_COPIES])
         for i in group if len(by_label) > 1 else ():
             found[i] = [evidence.ids[j] for j in few if labels[j] != labels[i]][:MOST_COPIES]
     return found
 
 
 def _outliers(evidence: Evidence) -> Tensor:
-    """Shape: (N,) bool; nobody where there are no features to tell by."""
+    """Return which examples are outliers; none where there are no features. Shape: -> (N,) bool."""
     if evidence.similarity is None:
         return torch.zeros(len(evidence.labels), dtype=torch.bool)
     return is_outlier(evidence.similarity)
 
 
 def _losses(evidence: Evidence) -> Tensor:
-    """Shape: (T, P, N)."""
+    """Return the losses of given labels in all snapshots. Shape: -> (T, P, N), T = 0 without snapshots."""
     if not evidence.snapshots:
         return torch.zeros(0, 1, len(evidence.labels))
     return torch.stack([snapshot.losses.float() for snapshot in evidence.snapshots])
 
 
 def _origin(evidence: Evidence) -> list[str]:
-    """How much the suggestion owes to the label it judges."""
+    """Return the column `suggestion`: whether the networks learned from the label that they judge."""
     if evidence.self_supervised:
-        return ["out_of_sample"] * len(evidence.labels)
+        return [OUT_OF_SAMPLE] * len(evidence.labels)
     if evidence.set_aside is None:
-        return ["in_sample"] * len(evidence.labels)
-    return ["set_aside" if aside else "in_sample" for aside in evidence.set_aside.tolist()]
+        return [IN_SAMPLE] * len(evidence.labels)
+    return [SET_ASIDE if aside else IN_SAMPLE for aside in evidence.set_aside.tolist()]
 
 
 def _letters(against: Sequence[bool]) -> str:
-    return " ".join(chr(ord("a") + place) for place, no in enumerate(against) if no)
+    """Return the letters of the networks that predict another class: "a c"."""
+    return " ".join(chr(ord("a") + network) for network, differs in enumerate(against) if differs)

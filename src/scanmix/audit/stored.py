@@ -1,6 +1,6 @@
-"""Evidence on disk: what an audit needs is kept when a run ends, and outlives the images it was made from.
+"""Evidence on disk: written when a run ends, so that an audit needs neither the networks nor the images.
 
-Nothing here is ever unpickled: safetensors and JSON. Legend: N examples, C classes, P networks.
+Files are safetensors and JSON; nothing is unpickled. Legend: N examples, C classes, P networks.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from scanmix.files import parse_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 
 TENSORS = ("labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "pictures", "decided")
-"""Whole numbers take 32 bits on the disk and 64 in memory."""
+"""Fields of `Evidence` that are stored as tensors. Whole numbers take 32 bits on disk and 64 in memory."""
 
 
 def save_evidence(folder: Path, evidence: Evidence) -> None:
-    """Write evidence to `folder`/evidence, but for what the run keeps elsewhere: snapshots, and what follows from them.
+    """Write evidence to `folder`/evidence, without snapshots, which the run keeps in `trajectory`.
 
-    About 64 + 2 C bytes for each of N examples, their names not counted.
+    The files take about 64 + 2 C bytes for each of N examples, names not counted.
 
     Raises:
-        CannotWrite: as `atomic_write`.
+        CannotWrite: a file cannot be written.
     """
     folder = folder / "evidence"
     with writing(folder):
@@ -40,7 +40,7 @@ def save_evidence(folder: Path, evidence: Evidence) -> None:
 
 
 def has_evidence(folder: Path) -> bool:
-    """Whether evidence was kept in a run folder; older ones have none."""
+    """Return whether a run folder holds evidence; folders of older versions do not."""
     return (folder / "evidence").exists()
 
 
@@ -80,10 +80,10 @@ def load_evidence(folder: Path) -> Evidence:
 
 
 def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """Texts, which need not be UTF-8: pydantic takes no others.
+    """Return the texts under a key. They may hold bytes that are not UTF-8, which pydantic refuses.
 
     Raises:
-        KeyError, TypeError, ValueError: there are none under that key.
+        KeyError, TypeError, ValueError: there are no texts under that key.
     """
     if not all(isinstance(text, str) for text in content[key]):
         raise ValueError(f"{key} that are no texts")
@@ -91,10 +91,10 @@ def _texts(content: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def _excluded(rows: Any) -> tuple[Excluded, ...]:
-    """Id, path and given label of each example that a person left out.
+    """Return id, path and given label of each example that a person left out.
 
     Raises:
-        TypeError, ValueError: something else.
+        TypeError, ValueError: `rows` holds something else.
     """
     if not all(isinstance(text, str) for row in rows for text in row):
         raise ValueError("excluded examples that are no texts")
@@ -102,7 +102,7 @@ def _excluded(rows: Any) -> tuple[Excluded, ...]:
 
 
 def _check(evidence: Evidence) -> None:
-    """Numbers and names must be of the same examples, and point at examples and classes that exist.
+    """Check that tensors and names describe the same examples and point at examples and classes that exist.
 
     Raises:
         ValueError: they do not.

@@ -1,4 +1,4 @@
-"""The table that an audit is: one row for each label, the most doubtful first.
+"""The table of an audit: one row for each label, the most doubtful first.
 
 Legend: N examples, C classes, K neighbors, P networks, T snapshots. All row arrays are sorted alike.
 """
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scanmix.audit.columns import TYPES
 from scanmix.blocks.label_quality import EVEN, RateInterval
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
@@ -25,24 +26,27 @@ from scanmix.files.tables import load_pyarrow
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Audit(Mapping[str, np.ndarray]):
-    """Columns by name, most doubtful label first, decided ones last; `docs/audit.md` says what each holds."""
+    """Columns by name, sorted from the most doubtful label to the surest, decided ones last.
+
+    `audit.columns.COLUMNS` says what each column holds.
+    """
 
     columns: Mapping[str, np.ndarray]
     order: np.ndarray
     """(N,) position of each row in the training data."""
     class_names: tuple[str, ...]
     belief: np.ndarray
-    """(N, C) what networks and neighbors together hold of each class."""
+    """(N, C) belief of networks and neighbors together in each class; rows sum to 1."""
     neighbors: np.ndarray | None
-    """(N, K) row numbers of the nearest others, nearest first."""
+    """(N, K) row numbers of the nearest neighbors, nearest first."""
     epochs: tuple[int, ...]
     losses: np.ndarray
     """(T, P, N) loss of the given label after each of `epochs`."""
     noise_rate: RateInterval
     confusion: np.ndarray
-    """(C, C) expected counts: rows are true classes, columns given labels."""
+    """(C, C) expected counts; rows are true classes, columns given labels."""
     excluded: tuple[Excluded, ...] = ()
-    """What a person left out before the training; these are no rows."""
+    """Examples that a person left out before the training; they have no row."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column."""
@@ -58,18 +62,18 @@ class Audit(Mapping[str, np.ndarray]):
 
     @property
     def decided(self) -> np.ndarray:
-        """(N,) bool: labels that a person decided before the training; counted as right wherever wrong ones are."""
+        """(N,) bool: labels that a person decided before the training; they count as right."""
         words = self.columns.get("decided")
         return np.zeros(len(self.order), dtype=bool) if words is None else np.array([word != "" for word in words])
 
     @property
     def doubt(self) -> np.ndarray:
-        """(N,) float64, how much of a wrong label each row counts for: 1 - p_clean, and nothing once decided."""
+        """(N,) float64: probability that each label is wrong, 1 - p_clean; 0 for a decided label."""
         return np.where(self.decided, 0.0, 1 - self["p_clean"].astype(np.float64))
 
     @property
     def looks_wrong(self) -> np.ndarray:
-        """(N,) bool: p_clean, with the four decimals of `labels.csv`, is below a half and nobody has decided."""
+        """(N,) bool: p_clean, rounded to the four decimals of `labels.csv`, is below 0.5 and nobody has decided."""
         below: np.ndarray = (self["p_clean"].astype(np.float64).round(4) < EVEN) & ~self.decided
         return below
 
@@ -79,9 +83,9 @@ class Audit(Mapping[str, np.ndarray]):
         return transition_matrix(torch.from_numpy(self.confusion)).numpy()
 
     def summary(self) -> dict[str, Any]:
-        """Return what holds for the data set as a whole, as JSON takes it.
+        """Return what holds for the data set as a whole, in types that JSON has.
 
-        `kinds` and `looks_wrong` are counts of labels that nobody has decided, `decided` of the others.
+        `kinds` and `looks_wrong` count labels that nobody has decided; `decided` counts the others by decision.
         """
         decided = self.decided
         kind, count = np.unique(self["kind"][~decided], return_counts=True)
@@ -105,7 +109,7 @@ class Audit(Mapping[str, np.ndarray]):
         }
 
     def _decided_before(self) -> dict[str, Any]:
-        """What was decided in earlier rounds, and of how many of these the audit, who was not told, still doubts."""
+        """Return counts of earlier decisions, and of how many the audit, which does not see them, still doubts."""
         if "decided" not in self.columns:
             return {}
         word, count = np.unique(self["decided"][self.decided], return_counts=True)
@@ -116,7 +120,10 @@ class Audit(Mapping[str, np.ndarray]):
         }
 
     def confused_pairs(self, most: int = 10) -> list[dict[str, Any]]:
-        """Return the pairs of classes with most wrong labels between them: true class, given label, expected count."""
+        """Return the pairs (true class, given label) with the largest expected counts of wrong labels.
+
+        At most `most` of them, each with at least 0.05 expected labels.
+        """
         off = self.confusion.copy()
         np.fill_diagonal(off, 0)
         cells = np.argsort(-off, axis=None, kind="stable")[:most]
@@ -127,15 +134,19 @@ class Audit(Mapping[str, np.ndarray]):
         ]  # fmt: skip
 
     def to_csv(self, path: str | Path) -> None:
-        """Write all columns as CSV, atomically; what a spreadsheet would run is written as `csv_cell` says."""
+        """Write all columns as CSV, atomically; cells that a spreadsheet would run are quoted, see `csv_cell`.
+
+        Raises:
+            CannotWrite: the file cannot be written.
+        """
         atomic_write(Path(path), self._write_csv)
 
     def _write_csv(self, path: Path) -> None:
-        """Write some thousand rows at a time: as text they are many times as large as the columns."""
+        """Write 4096 rows at a time, since rows as text take many times the memory of the columns."""
         with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             file.write(csv_line(self.columns))
             for start in range(0, len(self.order), 4096):
-                part = [_printed(column[start : start + 4096]) for column in self.columns.values()]
+                part = [_printed(name, column[start : start + 4096]) for name, column in self.columns.items()]
                 file.writelines(map(csv_line, zip(*part, strict=True)))
 
     def to_parquet(self, path: str | Path) -> None:
@@ -143,22 +154,27 @@ class Audit(Mapping[str, np.ndarray]):
 
         Raises:
             UserError: pyarrow is missing.
+            CannotWrite: the file cannot be written.
         """
         pyarrow = load_pyarrow(Path(path))
-        table = pyarrow.table({name: _in_utf8(column) for name, column in self.columns.items()})
+        table = pyarrow.table({name: _in_utf8(name, column) for name, column in self.columns.items()})
 
         def write(aside: Path) -> None:
-            with aside.open("wb") as file:  # a path that is no UTF-8 is beyond pyarrow
+            with aside.open("wb") as file:  # pyarrow cannot open a path that is not UTF-8
                 pyarrow.parquet.write_table(table, file)
 
         atomic_write(Path(path), write)
 
     def to_json(self, path: str | Path) -> None:
-        """Write `summary` as JSON, atomically."""
+        """Write `summary` as JSON, atomically.
+
+        Raises:
+            CannotWrite: the file cannot be written.
+        """
         text = json.dumps(self.summary(), indent=2) + "\n"
         write_text(Path(path), text)
 
-    def to_pandas(self) -> Any:  # pandas has no types of its own
+    def to_pandas(self) -> Any:  # pandas ships no types
         """Return all columns as a data frame.
 
         Raises:
@@ -171,13 +187,13 @@ class Audit(Mapping[str, np.ndarray]):
         return pandas.DataFrame(dict(self.columns))
 
 
-def _in_utf8(column: np.ndarray) -> np.ndarray | list[str]:
-    """A column as Parquet takes it: what is no UTF-8 in a text is spelled out."""
-    if column.dtype.kind != "U":
+def _in_utf8(name: str, column: np.ndarray) -> np.ndarray | list[str]:
+    """Return a column as Parquet takes it: bytes of a text that are not UTF-8 are spelled out."""
+    if TYPES[name] is not str:
         return column
     return [cell.encode("utf-8", "backslashreplace").decode() for cell in column.tolist()]
 
 
-def _printed(column: np.ndarray) -> list[Any]:
-    """Cells as CSV shows them: four decimals are enough."""
-    return [f"{cell:.4f}" for cell in column] if column.dtype.kind == "f" else column.tolist()
+def _printed(name: str, column: np.ndarray) -> list[Any]:
+    """Return cells as CSV shows them: numbers with four decimals."""
+    return [f"{cell:.4f}" for cell in column] if TYPES[name] is float else column.tolist()

@@ -1,4 +1,4 @@
-"""Label quality: how likely a given label is right, from what was seen of it; the operations of the audit.
+"""Label quality: the operations of the audit, which estimate how likely each given label is right.
 
 Legend: N examples, C classes, K neighbors, P networks, T snapshots, W scores of each label.
 """
@@ -13,9 +13,19 @@ from torch import Tensor
 from scanmix.blocks.divide import clean_probability
 
 MARGIN = 0.2
-"""A lead of the given label below this is no lead: the example is hard."""
+"""An example is hard if belief in its given label exceeds that in every other class by less than this."""
 EVEN = 0.5
-"""A class with less than this much belief is not believed; so is a label."""
+"""A class with less belief than this, or a label with a lower p_clean, counts as not believed."""
+
+ISSUE_TYPES = {
+    "duplicate": "The same image (or vector) also stands under another label.",
+    "out_of_scope": "`p_clean` and the belief in every class are below a half, and even its neighbors are unlike it.",
+    "wrong": "`p_clean` is below a half, and another class is believed most.",
+    "hard": "The label has no clear lead: its margin is below a fifth, or `p_clean` is below a half.",
+    "fine": "None of these.",
+}
+"""Names of the issue types in the order of their rules, and what each means; the last is for what fits no rule."""
+DUPLICATE, OUT_OF_SCOPE, WRONG, HARD, FINE = ISSUE_TYPES
 
 
 class RateInterval(NamedTuple):
@@ -26,40 +36,44 @@ class RateInterval(NamedTuple):
     high: float
 
 
-def self_confidence(shares: Tensor, labels: Tensor) -> Tensor:
-    """What each row holds for the given label. Shape: (N, C), (N,) -> (N,)."""
-    return shares.gather(1, labels.unsqueeze(1)).squeeze(1)
+def self_confidence(probs: Tensor, labels: Tensor) -> Tensor:
+    """Return the probability of the given label, its self-confidence (Northcutt et al. 2021).
+
+    Shape: (N, C), (N,) -> (N,).
+    """
+    return probs.gather(1, labels.unsqueeze(1)).squeeze(1)
 
 
 def mean_likelihood(losses: Tensor) -> Tensor:
-    """Geometric mean over time and networks of the probability of the given label. Shape: (T, P, N) -> (N,).
+    """Return the geometric mean over snapshots and networks of the probability of the given label.
 
-    Wrong labels are learned late, if at all (Arpit et al. 2017): the way to the end tells more than the end, where a
-    network may know every label by heart.
+    Wrong labels are learned late, if at all (Arpit et al. 2017), so the whole training tells more than its end, when
+    a network may have memorized every label. Shape: (T, P, N) cross-entropy in nats -> (N,) in 0..1.
     """
     return (-losses.float().mean((0, 1))).exp()
 
 
 def forgetting_events(right: Tensor) -> Tensor:
-    """How often a network lost the given label again from one snapshot to the next (Toneva et al. 2019).
+    """Count forgetting events: the label is predicted at one snapshot and not at the next (Toneva et al. 2019).
 
-    `right` says where it was predicted. Shape: (T, P, N) bool -> (N,) int64.
+    `right` is true where a network predicts the given label; counts are summed over networks.
+    Shape: (T, P, N) bool -> (N,) int64.
     """
     return (right[:-1] & ~right[1:]).sum((0, 1))
 
 
 def margin(belief: Tensor, labels: Tensor) -> Tensor:
-    """Belief in the given label less that in the likeliest other. Shape: (N, C), (N,) -> (N,) in -1..1."""
+    """Return belief in the given label minus that in the best other class. Shape: (N, C), (N,) -> (N,) in -1..1."""
     others = belief.scatter(1, labels.unsqueeze(1), -1.0)
     return self_confidence(belief, labels) - others.amax(1)
 
 
 def estimate_noise(scores: Tensor, p_clean: Tensor) -> RateInterval:
-    """Estimated share of wrong labels, with an interval.
+    """Estimate the share of wrong labels (0..1), with an interval.
 
-    The value is the mean of 1 - p_clean. The interval runs from the lowest to the highest of what each score
-    says when asked alone, and is wider by the 95 % error of a share among N. It shows how far the evidence
-    agrees; it cannot show an error that all scores share. Shape: (W, N), (N,) -> rate.
+    The value is the mean of 1 - p_clean. The interval runs from the lowest to the highest estimate that a single
+    score gives, and is widened by the 95 % sampling error of a share among N. It shows how far the scores agree; it
+    cannot show an error that all scores share. Shape: (W, N), (N,) -> three scalars.
     """
     each = [float((1 - clean_probability(-score)).mean()) for score in scores]
     value = float((1 - p_clean).mean())
@@ -69,9 +83,9 @@ def estimate_noise(scores: Tensor, p_clean: Tensor) -> RateInterval:
 
 
 def truth_posterior(p_clean: Tensor, belief: Tensor, labels: Tensor) -> Tensor:
-    """Probability of each class being the true one: the given label holds p_clean, the others share the rest.
+    """Return the probability that each class is the true one: p_clean for the given label, the rest for the others.
 
-    They share it as `belief` ranks them; evenly where it holds nothing for any of them.
+    The others share 1 - p_clean in proportion to `belief`, or evenly where belief in all of them is 0.
     Shape: (N,), (N, C), (N,) -> (N, C), rows sum to 1.
     """
     others = belief.scatter(1, labels.unsqueeze(1), 0.0)
@@ -83,26 +97,34 @@ def truth_posterior(p_clean: Tensor, belief: Tensor, labels: Tensor) -> Tensor:
 
 
 def is_outlier(similarity: Tensor) -> Tensor:
-    """Where an example is unlike even its neighbors: below Tukey's lower fence. Shape: (N,) -> (N,) bool."""
+    """Return which examples are unlike even their neighbors: mean similarity below Tukey's lower fence.
+
+    Shape: (N,) -> (N,) bool.
+    """
     low, high = torch.quantile(similarity, torch.tensor([0.25, 0.75], dtype=similarity.dtype))
     fence: Tensor = low - 1.5 * (high - low)
     return similarity < fence
 
 
 def issue_types(p_clean: Tensor, belief: Tensor, labels: Tensor, duplicate: Tensor, outlier: Tensor) -> list[str]:
-    """Sort each label into `duplicate`, `out_of_scope`, `wrong`, `hard` or `fine`; the first that fits.
+    """Return for each label the first of `ISSUE_TYPES` whose rule fits.
 
-    duplicate: the same picture stands under another label. out_of_scope: the label is not believed, no class is,
-    and the picture is an outlier. wrong: the label is not believed, and another class is likelier. hard: the label
-    has no clear lead. Shape: (N,), (N, C), (N,), (N,) bool, (N,) bool -> N names.
+    Args:
+        p_clean: probability that the given label is right.
+        belief: belief in each class; rows sum to 1.
+        labels: given labels.
+        duplicate: where the same image also stands under another label.
+        outlier: where an example is unlike even its neighbors, see `is_outlier`.
+
+    Shape: (N,), (N, C), (N,), (N,) bool, (N,) bool -> N names.
     """
     rules = {
-        "duplicate": duplicate,
-        "out_of_scope": (p_clean < EVEN) & (belief.amax(1) < EVEN) & outlier,
-        "wrong": (p_clean < EVEN) & (belief.argmax(1) != labels),
-        "hard": (margin(belief, labels) < MARGIN) | (p_clean < EVEN),
+        DUPLICATE: duplicate,
+        OUT_OF_SCOPE: (p_clean < EVEN) & (belief.amax(1) < EVEN) & outlier,
+        WRONG: (p_clean < EVEN) & (belief.argmax(1) != labels),
+        HARD: (margin(belief, labels) < MARGIN) | (p_clean < EVEN),
     }
-    names = ["fine"] * len(labels)
+    names = [FINE] * len(labels)
     for name, mask in reversed(rules.items()):
         for i in mask.nonzero().squeeze(1).tolist():
             names[i] = name

@@ -1,4 +1,4 @@
-"""`scanmix audit`: which labels are wrong, what they should be, and what follows for the data set."""
+"""`scanmix audit`: which labels are probably wrong, which class they should have, and totals for the data set."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from scanmix.cli.shell import (
     check_run,
     check_writable,
     has_columns,
-    percent,
     print_table,
     say,
     show_warning,
 )
-from scanmix.config import UserError
+from scanmix.config import UserError, percent
 from scanmix.files import CannotWrite
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ FILES = {
     "audit.json": Written("the summary of an audit", begins_with('"labels"', '"noise_rate"')),
     "labels.parquet": LABELS,
 }
-"""What is written, and what it may replace."""
+"""Files that are written, and how an earlier one that may be replaced is recognized."""
 
 
 def audit(
@@ -44,11 +43,19 @@ def audit(
     classes: Annotated[str | None, typer.Option(help="Class names, as a,b,c, in the order of --probs.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to; by default RUN, or audit.")] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst labels to show.")] = 10,
+    columns: Annotated[
+        bool, typer.Option("--columns", help="Print what the columns of labels.csv hold, and do nothing else.")
+    ] = False,
 ) -> None:
     """List every label, the most doubtful first: labels.csv, labels.parquet, audit.json.
 
     Takes the run of any method, or arrays of a model that was trained elsewhere.
     """
+    if columns:
+        from scanmix.audit.columns import columns_page
+
+        say(columns_page())
+        return
     if run is not None:
         if labels or probs or features or classes:
             raise UserError("give a RUN, or --labels and --probs, not both")
@@ -85,7 +92,7 @@ def _write(found: Audit, folder: Path) -> list[str]:
 
 
 def _check_folder(folder: Path | None, run: Path | None = None) -> None:
-    """Refuse a folder in which a file of another kind would be lost; a run's own files are made anew."""
+    """Refuse a folder in which a file that is no audit would be replaced; a run's own files may be."""
     if folder is None or not folder.exists() or (run is not None and folder.samefile(run)):
         return
     if not folder.is_dir():
@@ -96,6 +103,7 @@ def _check_folder(folder: Path | None, run: Path | None = None) -> None:
 
 
 def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None, classes: str | None) -> Audit:
+    """Audit arrays in `.npy` files; `classes` are names separated by commas."""
     if labels is None or probs is None:
         raise UserError("name the folder of a run, or give both --labels and --probs")
     from scanmix.audit import score_labels
@@ -103,12 +111,12 @@ def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None
     from scanmix.files.npy import read_array
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
-    around = None if features is None else read_array(features)
-    return score_labels(evidence_from_arrays(read_array(labels), read_array(probs), around, names))
+    found = None if features is None else read_array(features)
+    return score_labels(evidence_from_arrays(read_array(labels), read_array(probs), found, names))
 
 
 def _show(found: Audit, worst: int) -> None:
-    """Print what holds for the data set, then the first rows."""
+    """Print the totals for the data set, then the first rows."""
     summary: dict[str, Any] = found.summary()
     rate = summary["noise_rate"]
     say(

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.options import Noise, Seed, Threads
-from scanmix.cli.shell import percent, say, watched
+from scanmix.cli.shell import say, watched
 from scanmix.cli.summary import show_labels, show_results
-from scanmix.config import Table
+from scanmix.config import Table, percent
 
 METHODS = ("cross_entropy", "scanmix")
 OUT = Path("runs/demo")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scanmix.cli.options import Data, Device, LimitTest, PerClass, Root, Seed, Size
-from scanmix.cli.shell import check_writable, percent, print_table, say, settings_from, shape_of
+from scanmix.cli.shell import check_writable, print_table, say, settings_from, shape_of
+from scanmix.config import percent
 from scanmix.progress import Bar, progress
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ import typer
 
 from scanmix.cli.inputs import load_labeled
 from scanmix.cli.options import Root, RunFolder
-from scanmix.cli.shell import check_run, percent, print_table, say
+from scanmix.cli.shell import check_run, print_table, say
+from scanmix.config import percent
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples

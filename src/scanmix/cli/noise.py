@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.options import Data, PerClass, Root, Seed
-from scanmix.cli.shell import Written, begins_with, check_writable, percent, print_table, say
-from scanmix.config import UserError, unknown_name
+from scanmix.cli.shell import Written, begins_with, check_writable, print_table, say
+from scanmix.config import UserError, percent, unknown_name
 
 NOISE = Written("a noise file of scanmix", begins_with('"kind"', '"asked_rate"', '"actual_rate"'))
 

@@ -18,8 +18,8 @@ from scanmix.cli.inputs import (
     vector_chunks,
 )
 from scanmix.cli.options import Device
-from scanmix.cli.shell import Written, check_run, check_writable, has_columns, percent, say, show_skipped
-from scanmix.config import UserError
+from scanmix.cli.shell import Written, check_run, check_writable, has_columns, say, show_skipped
+from scanmix.config import UserError, percent
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples

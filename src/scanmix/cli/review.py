@@ -1,4 +1,4 @@
-"""`scanmix review`: look at doubtful labels on a local page, and decide."""
+"""`scanmix review`: check doubtful labels on a local page and decide which are right."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def review(
 
 
 def _show_end(page: Review) -> None:
-    """Tell how many labels are decided now, and how far earlier decisions hold."""
+    """Print how many labels are decided now, and how many earlier decisions the audit and the review confirm."""
     from scanmix.review.rows import progress
 
     now = progress(page.audit, page.queue, page.decisions)
@@ -81,44 +81,44 @@ def _show_end(page: Review) -> None:
     if now["before"]:
         again = f"; {now['again_same']} of {now['again_seen']} were decided the same again" if now["again_seen"] else ""
         say(
-            f"{now['before']} of them were before this run; the audit still holds {now['before_doubted']} of these for "
-            f"wrong{again}."
+            f"{now['before']} of them were before this run; the audit still says that {now['before_doubted']} of these "
+            f"are wrong{again}."
         )
 
 
 def _review_of(run: Run, folder: Path, who: str, again: bool) -> Review:
-    """Weigh the labels and rebuild what was decided."""
+    """Score the labels and read the decisions made so far."""
     from scanmix.audit import score_labels
     from scanmix.progress import progress
     from scanmix.review import Decisions, Review
     from scanmix.review.rows import make_queue
     from scanmix.review.thumbnails import Thumbnails
 
-    with progress("weighing labels", total=None):
+    with progress("scoring labels", total=None):
         evidence = run.evidence()
-        audit, pictures = score_labels(evidence), run.pictures(evidence)
+        audit, images = score_labels(evidence), run.pictures(evidence)
     return Review(
         title=folder.resolve().name,
         audit=audit,
         queue=make_queue(audit, again),
         decisions=Decisions(folder, audit, who),
-        thumbnails=Thumbnails(pictures, audit.order.tolist()),
+        thumbnails=Thumbnails(images, audit.order.tolist()),
     )
 
 
 def _data_of(run: Run) -> str:
-    """The data of a run, as it is typed."""
+    """Return the data of a run as typed on the command line; "DATA" if it came from a program."""
     source = run.settings.source
     return "DATA" if source is None else shlex.quote(str(source["train"]["load"]["source"]))
 
 
 def _new_folder(run: Run, folder: Path) -> list[str]:
-    """The option that keeps a further round apart: by its name alone it would be taken for the round before."""
+    """Return the option that gives a further round its own folder; by default it would take that of the last round."""
     source = run.settings.source
     if source is None or not any("corrections" in step for step in source["train"].get("steps", [])):
         return []
     name = re.sub(r"-round\d+$", "", folder.resolve().name)
     count = 3
-    while (place := folder.with_name(f"{name}-round{count}")).exists():
+    while (out := folder.with_name(f"{name}-round{count}")).exists():
         count += 1
-    return ["--out", str(place)]
+    return ["--out", str(out)]

@@ -219,8 +219,3 @@ def shape_of(examples: Examples) -> str:
     height, width = examples.size
     image = f"{height}x{width}, {'gray' if examples.channels == 1 else 'color'}"
     return f"{examples.channels} features" if examples.kind == "vector" else image
-
-
-def percent(share: float | None) -> str:
-    """Write a share as `81.3 %`, and None as a dash."""
-    return "-" if share is None else f"{100 * share:.1f} %"

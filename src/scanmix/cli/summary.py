@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from scanmix.cli.shell import percent, print_table, say, show_warning
-from scanmix.config import UserError
+from scanmix.cli.shell import print_table, say, show_warning
+from scanmix.config import UserError, percent
 
 if TYPE_CHECKING:
     from scanmix.training import Run

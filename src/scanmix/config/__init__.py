@@ -12,6 +12,7 @@ from scanmix.config.fields import dotted_keys, note_of
 from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
 from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_layers, recipe_names, shared_recipes
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
+from scanmix.config.words import percent
 
 __all__ = [
     "LARGEST",
@@ -45,6 +46,7 @@ __all__ = [
     "note_of",
     "overlay",
     "parse_assignment",
+    "percent",
     "read_toml",
     "recipe_layers",
     "recipe_names",

@@ -1,1 +1,1 @@
-"""Before training: is the data fit for it, how long will it take here, and with which settings."""
+"""`scanmix doctor`: problems of the data before training, the time training will take, and settings that suit."""

@@ -1,7 +1,7 @@
 """Settings that suit a data set for which no recipe is shipped: what to set, and why.
 
-The values began as those of the recipes for digits and for 5,000 Fashion-MNIST images. They are a start, not a
-promise. Nothing here looks at a label but to count classes: the noise is unknown.
+The values come from the recipes for digits and for 5,000 Fashion-MNIST images; on other data they are a first guess.
+Labels are used only to count classes, since the noise is unknown.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from scanmix.doctor.checks import class_counts
 from scanmix.methods import METHODS
 
 PUBLISHED_FROM = 20_000
-"""So many images on an accelerator are trained with the published settings."""
+"""From this many images on, training on an accelerator uses the published settings."""
 USUAL_NEIGHBORS = 20
-"""K of the paper."""
+"""K, the number of neighbors in the paper."""
 FEW_CLASSES = 20
-"""With more, few negatives have the class of their anchor."""
+"""Up to this many classes, many negatives of a contrastive batch have the class of their anchor."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,12 @@ class Advice:
 
 
 def advise(examples: Examples, method: str, accelerated: bool) -> tuple[Advice, ...]:
-    """Suggest settings of a method for these examples; none where the published ones suit.
+    """Return settings of a method that suit these examples; none if the published settings do.
 
-    `accelerated` says that the training device is not a CPU.
+    Args:
+        examples: training data; its labels are only counted.
+        method: name of the method.
+        accelerated: whether the training device is not a CPU.
     """
     count = len(examples)
     if accelerated and count >= PUBLISHED_FROM:
@@ -48,7 +51,7 @@ def advise(examples: Examples, method: str, accelerated: bool) -> tuple[Advice, 
 
 
 def as_recipe(lines: Sequence[Advice], method: str, head: str) -> str:
-    """Write advice as a recipe, each value with its reason; `head` becomes the comment above."""
+    """Return advice as the text of a recipe, each value with its reason; `head` becomes its first comment."""
     sections: dict[str, list[Advice]] = {}
     for line in lines:
         key = line.key if line.key.startswith(("network.", "views.")) else f"settings.{line.key}"
@@ -62,6 +65,7 @@ def as_recipe(lines: Sequence[Advice], method: str, head: str) -> str:
 
 
 def _network(examples: Examples) -> list[Advice]:
+    """Return a network for the size of the images."""
     side = max(examples.size)
     widths = [64, 128] if side < 16 else [32, 64, 128]
     return [
@@ -73,6 +77,7 @@ def _network(examples: Examples) -> list[Advice]:
 
 
 def _views(examples: Examples) -> list[Advice]:
+    """Return augmentations for the size and colors of the images."""
     side = max(examples.size)
     lines = []
     if side <= 16:
@@ -89,10 +94,11 @@ def _views(examples: Examples) -> list[Advice]:
 
 
 def _settings(examples: Examples, method: str) -> list[Advice]:
+    """Return settings of the method and its pre-training for the number of images and classes."""
     count, classes = len(examples), examples.num_classes
     common = int(statistics.median(class_counts(examples).values()))
     batch = 128 if count < 4000 else 256
-    lines = list(TURNS.get(method, (Advice("epochs", 60, "300 are for 50,000 images and a GPU"),)))
+    lines = list(LOOPS.get(method, (Advice("epochs", 60, "300 are for 50,000 images and a GPU"),)))
     if common < 2 * USUAL_NEIGHBORS:
         why = f"half of the classes have {common} images or fewer, and K is 20"
         lines.append(Advice("num_neighbors", max(1, min(common // 2, count - 1)), why))
@@ -114,7 +120,7 @@ def _settings(examples: Examples, method: str) -> list[Advice]:
     return lines
 
 
-TURNS = {
+LOOPS = {
     "scanmix": (
         Advice("epochs", 30, "300 are for 50,000 images and a GPU"),
         Advice("name_clusters", True, "counts which cluster is which class; warm-up may then be short"),
@@ -131,4 +137,4 @@ TURNS = {
         Advice("unlabeled_ramp", 8, "of 300 epochs 16, of 60 fewer"),
     ),
 }
-"""What suits the loop of a method; others are told how many epochs."""
+"""Settings of the training loop by method; other methods only get the number of epochs."""

@@ -1,4 +1,4 @@
-"""What is odd about examples and their labels before anything is trained: each oddity with what to do about it.
+"""Checks of examples and labels before training: each finding says what to do about it.
 
 Legend: N examples, C classes.
 """
@@ -23,35 +23,35 @@ from scanmix.data.views.feature_views import feature_spread
 from scanmix.progress import Tick
 
 TINY_CLASS = 10
-"""A class with fewer images cannot be learned from labels of which some are wrong."""
+"""A class with fewer examples is too small to be learned from labels of which some are wrong."""
 LOPSIDED = 20
-"""The largest class has this many times the images of the smallest."""
+"""Ratio of the largest class to the smallest from which sizes are reported."""
 DULL = 16
-"""Of 256 shades an image uses fewer than so many: nearly black, nearly white or gray all over."""
+"""An image that uses fewer of the 256 shades is nearly black, nearly white or evenly gray."""
 HUGE, HUGE_AMONG, HUGE_TIMES = 25_000_000, 1_000_000, 100
-"""Pixels of a huge image; or so many, and so many times the median."""
+"""An image is huge with the first number of pixels, or with the second if that is also `HUGE_TIMES` the median."""
 NEAR_UP_TO = 100_000
-"""Images up to which near copies are looked for: every pair is compared, and those of so many take minutes."""
+"""Most images among which near copies are searched: every pair is compared, which takes minutes for this many."""
 LONG = 3
-"""A side that is more than so many times the other: most of the image is cut off."""
+"""Ratio of the sides of an image above which most of it is cut off."""
 SCALES = 1000
-"""The deviation of one feature is so many times that of another."""
+"""Ratio of the standard deviations of two features from which scales are reported."""
 ONE: Mapping[Kind, str] = {"image": "an image", "vector": "a vector"}
 
 SEPARATORS = re.compile(r"[,;|/+&]| and ")
-"""What stands between labels in one cell."""
+"""Separators of several labels in one cell."""
 
 Level = Literal["fault", "warning", "note"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One oddity of a data set.
+    """A problem of a data set.
 
     Attributes:
-        level: "fault" stops training, "warning" is worth a look before it, "note" is good to know.
-        what: what was found, in words, with its count.
-        where: the classes or files it was found in, all of them.
+        level: "fault" prevents training, "warning" should be checked before it, "note" is for information.
+        what: the problem in words, with a count.
+        where: all classes or files that have it.
         fix: what to do.
     """
 
@@ -62,7 +62,7 @@ class Finding:
 
 
 def check_classes(train: Examples, test: Examples | None = None) -> list[Finding]:
-    """Find classes that are empty, tiny or far from each other in size, and those without a test example."""
+    """Find classes that are empty or tiny, that differ much in size, or that have no test example."""
     one, many = ONE[train.kind], f"{train.kind}s"
     counts = class_counts(train)
     filled = {name: count for name, count in counts.items() if count}
@@ -99,7 +99,7 @@ def class_counts(examples: Examples) -> dict[str, int]:
 
 
 def check_names(class_names: Sequence[str]) -> list[Finding]:
-    """Find classes whose names differ by letter case, blanks or the way an accent is stored alone, or list others."""
+    """Find class names that differ only by letter case, blanks or Unicode form, and names that list other classes."""
     alike: dict[str, list[str]] = {}
     for name in class_names:
         plain = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", name)).strip().casefold()
@@ -119,12 +119,12 @@ def check_names(class_names: Sequence[str]) -> list[Finding]:
 
 
 def _lists_others(name: str, known: set[str]) -> bool:
-    """Whether a name is made of two or more of the known ones: "cat,dog"."""
+    """Return whether a name consists of two or more known names: "cat,dog"."""
     parts = [part.strip().casefold() for part in SEPARATORS.split(name) if part.strip()]
     return len(parts) > 1 and known.issuperset(parts)
 
 
-SET_ASIDE = (
+SKIPPED = (
     ("cut short", ("truncated", "broken data stream", "unexpected end"), "copy or download them again"),
     ("missing", ("no such file",), "correct the table, or say with --root what its paths are relative to"),
     ("never opened", ("a file is needed",), "name image files; folders, pipes and devices are never opened"),
@@ -133,30 +133,30 @@ SET_ASIDE = (
     ("of unknown brightness", ("bit pixels", "bit colors", "floating point"), "save them as 8 bit, 0 to 255"),
     ("unreadable", ("",), "replace or remove them"),
 )
-"""Kinds of files that are set aside: what they are, words in the reason, what to do. The first that fits counts."""
+"""Groups of files that are skipped: name, words in the reason, what to do. A file is in the first that fits."""
 
 
 def check_skipped(skipped: Iterable[str]) -> list[Finding]:
-    """Sort what was set aside while reading ("path: reason" each) by what is wrong with it."""
+    """Group files that were skipped while reading by what is wrong; each line is "path: reason"."""
     kinds: dict[str, list[str]] = {}
     for line in skipped:
         reason = line.rpartition(": ")[2].lower()
-        kind = next(name for name, words, _ in SET_ASIDE if any(word in reason for word in words))
+        kind = next(name for name, words, _ in SKIPPED if any(word in reason for word in words))
         kinds.setdefault(kind, []).append(line)
     return [
         Finding("warning", f"{number(len(kinds[name]), 'file')} {name}", tuple(kinds[name]), f"{fix}; left out so far")
-        for name, _, fix in SET_ASIDE if name in kinds
+        for name, _, fix in SKIPPED if name in kinds
     ]  # fmt: skip
 
 
 def check_headers(ids: Sequence[str], headers: Sequence[Header], labels: Sequence[str], side: int) -> list[Finding]:
-    """Find files that are huge, small or long, and mixtures of gray, color and transparent ones.
+    """Find files that are huge, small or long, and mixtures of gray, color and transparent images.
 
     Args:
         ids: name of each file.
-        headers: what each says of itself.
-        labels: the class of each.
-        side: side in pixels to which all are scaled.
+        headers: header of each file.
+        labels: class of each file.
+        side: pixels of a side to which all are scaled.
     """
     if not headers:
         return []
@@ -191,7 +191,7 @@ def check_rows(rows: LabeledRows) -> list[Finding]:
 
 
 def check_columns(train: Examples) -> list[Finding]:
-    """Find features that are the same in all vectors, and those whose scales are far apart."""
+    """Find features that are the same in all vectors, and scales that are far apart."""
     spread = feature_spread(train.images.flatten(1))[1]
     found = []
     still = tuple(f"column {column}" for column in (spread == 0).nonzero().squeeze(1).tolist())
@@ -211,7 +211,7 @@ def check_columns(train: Examples) -> list[Finding]:
 def check_blank(examples: Examples) -> list[Finding]:
     """Find images of a single color, and vectors of a single number."""
     flat = examples.images.flatten(1)
-    if flat.shape[1] == 1:  # a lone feature is no sign of anything
+    if flat.shape[1] == 1:  # a single feature is always "a single number"
         return []
     blank = (flat.amin(1) == flat.amax(1)).nonzero().squeeze(1).tolist()
     where = tuple(examples.ids[place] for place in blank)
@@ -221,7 +221,7 @@ def check_blank(examples: Examples) -> list[Finding]:
 
 
 def check_dull(examples: Examples) -> list[Finding]:
-    """Find images that use less than a sixteenth of the range from black to white, if not of one number alone."""
+    """Find images that use less than a sixteenth of the range from black to white; `check_blank` finds flat ones."""
     if examples.kind != "image":
         return []
     parts = [part.flatten(2) for part in examples.images.split(4096)]
@@ -236,24 +236,23 @@ def check_dull(examples: Examples) -> list[Finding]:
 
 
 def check_duplicates(train: Examples, test: Examples | None = None, tick: Tick | None = None) -> list[Finding]:
-    """Find what stands twice: under two labels, in training and test data, or just twice.
+    """Find copies: under two labels, in training and test data, or within the training data.
 
-    Of images near copies are looked for, too; `tick(done, total, note)` is called as that search goes on.
+    For images, near copies count as well; the search for them reports progress through `tick(done, total, note)`.
     """
     parts = [train] if test is None else [train, test]
     images = [part.images for part in parts]
     ids = [name for part in parts for name in part.ids]
     labels = [part.class_names[label] for part in parts for label in part.labels.tolist()]
-    noun, searches = "vector", {"exact": exact_groups(*images)}
+    searches = {"exact": exact_groups(*images)}
     found: list[Finding] = []
     if train.kind == "image":
-        noun = "picture"
         if len(ids) <= NEAR_UP_TO:
             searches["near"] = near_groups(torch.cat(images), tick)
         else:
-            what = f"near copies were not looked for among more than {NEAR_UP_TO} images"
-            found.append(Finding("note", what, (), "nothing; exact copies were"))
-    for kind, groups in searches.items():
+            what = f"near copies were not searched among more than {NEAR_UP_TO} images"
+            found.append(Finding("note", what, (), "nothing; exact copies were searched"))
+    for closeness, groups in searches.items():
         sorts: dict[str, list[list[int]]] = {}
         for group in groups:
             two_labels = len({labels[place] for place in group}) > 1
@@ -262,7 +261,8 @@ def check_duplicates(train: Examples, test: Examples | None = None, tick: Tick |
         for sort, level, what, fix in DUPLICATES:
             where = tuple(" = ".join(f"{ids[i]} ({labels[i]})" for i in group) for group in sorts.get(sort, ()))
             if where:
-                found.append(Finding(level, f"{number(len(where), noun)} {what} ({kind} copies)", where, fix))
+                counted = f"{number(len(where), train.kind)} {what} ({closeness} copies)"
+                found.append(Finding(level, counted, where, fix))
     return found
 
 
@@ -274,11 +274,12 @@ DUPLICATES: tuple[tuple[str, Level, str, str], ...] = (
 
 
 def number(count: int, noun: str, plural: str = "s") -> str:
-    """Write a count with its noun: "1 file", "2 files"."""
+    """Return a count with its noun: "1 file", "2 files"."""
     return f"{count} {noun}{plural if count != 1 else ''}"
 
 
 def _check_kinds(ids: Sequence[str], headers: Sequence[Header], labels: Sequence[str]) -> list[Finding]:
+    """Find mixtures of gray, color and transparent files; worse if each class has one kind of its own."""
     kinds = ["transparent" if header.transparent else "gray" if header.gray else "color" for header in headers]
     counts = Counter(kinds).most_common()
     if len(counts) == 1:

@@ -1,4 +1,4 @@
-"""Everything that is known of a data set before training, in one go."""
+"""The checkup: all checks of a data set before training, and a plan of the training."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from scanmix.training import RunSettings, resolve
 
 @dataclass(frozen=True)
 class Plan:
-    """What training will take here.
+    """Settings of a training, with estimates of the time and memory it takes on this machine.
 
     Attributes:
         settings: those that `scanmix train` would use.
-        estimate: what they take.
-        advice: settings that suit the data better, each with its reason; empty where a recipe is chosen or shipped.
-        advised: what those take.
+        estimate: time and memory with them.
+        advice: settings that suit the data better, each with its reason; empty if a recipe is chosen or shipped.
+        advised: time and memory with those.
     """
 
     settings: RunSettings
@@ -58,15 +58,15 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class Checkup:
-    """What is known before training.
+    """Results of a checkup.
 
     Attributes:
-        findings: all that is odd, the worst first.
-        train: what there is to train on, or None where nothing can be read.
-        test: test images, or None.
-        headers: what the readable files say of themselves; empty where images never were files.
-        plan: time, memory and settings; None where nothing can be trained.
-        others: how many files in class folders are no images, by suffix.
+        findings: all problems, the worst first.
+        train: training data, or None if nothing can be read.
+        test: test data, or None.
+        headers: headers of the readable files; empty if the images do not come from files.
+        plan: settings, time and memory; None if training is not possible.
+        others: numbers of files in class folders that are not images, by suffix.
     """
 
     findings: tuple[Finding, ...]
@@ -78,7 +78,7 @@ class Checkup:
 
     @property
     def can_train(self) -> bool:
-        """Whether nothing stops training."""
+        """Whether no finding prevents training."""
         return not any(finding.level == "fault" for finding in self.findings)
 
 
@@ -89,9 +89,9 @@ def check_up(
 
     Args:
         source: a known data set, a folder, a table or a `.npy` of vectors.
-        settings: of the run that is planned.
-        overrides: what of them was set by hand, and stays in the advice.
-        tick: told how far the search for duplicates and the measurement are.
+        settings: of the planned run.
+        overrides: those of the settings that were set by hand; advice does not change them.
+        tick: receives the progress of the search for duplicates and of the measurement.
         loading: arguments of `scanmix.load`.
 
     Raises:
@@ -102,9 +102,9 @@ def check_up(
     found = check_layout(folder) if is_folder else []
     lost: list[Finding] = []
     try:
-        train, test, strange = _load_vectors(source, loading) if vectors else _load_images(source, loading)
-    except LostClassError as error:  # told with all else that is odd
-        (train, test), strange = error.pair, []
+        train, test, unreadable = _load_vectors(source, loading) if vectors else _load_images(source, loading)
+    except LostClassError as error:  # reported with all other findings
+        (train, test), unreadable = error.pair, []
         lost = [Finding("fault", str(error).removesuffix("."), (), "until then nothing can be trained")]
     except DataError as error:
         found.append(
@@ -112,10 +112,10 @@ def check_up(
         )
         return Checkup(_sorted(found))
     if len(train) == 0:
-        return Checkup(tuple(strange))
+        return Checkup(tuple(unreadable))
     headers, more = _check_files(train, test)
     base = folder if folder.is_dir() else Path(loading.get("root") or folder.parent).expanduser().absolute()
-    found += strange + check_skipped(line.removeprefix(f"{base}/") for line in train.skipped)
+    found += unreadable + check_skipped(line.removeprefix(f"{base}/") for line in train.skipped)
     found += [*lost, *check_classes(train, test), *check_names(train.class_names), *more, *check_blank(train)]
     found += [finding for part in (train, test) if part is not None for finding in check_dull(part)]
     found += check_columns(train) if vectors else []
@@ -132,30 +132,39 @@ def check_up(
 
 
 def _load_images(source: str, loading: Mapping[str, Any]) -> tuple[Examples, Examples | None, list[Finding]]:
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("ignore", UserWarning)  # of unreadable files, which are findings here
+    """Return the data and findings about published data that is not as expected."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore", UserWarning)  # unreadable files become findings instead
         warnings.simplefilter("always", UnexpectedData)
         train, test = load(source, **loading)
-    strange = [str(line.message) for line in told if issubclass(line.category, UnexpectedData)]
-    return train, test, [Finding("warning", line, (), "compare with where it was published") for line in strange]
+    messages = [str(line.message) for line in caught if issubclass(line.category, UnexpectedData)]
+    return train, test, [Finding("warning", line, (), "compare with where it was published") for line in messages]
 
 
 def _load_vectors(source: str, loading: Mapping[str, Any]) -> tuple[Examples, Examples | None, list[Finding]]:
-    """Where rows stop training, look at the others all the same, so that everything is told at once."""
+    """Return the data and findings about rows; if rows prevent training, the other rows are still checked."""
     rows = read_labeled_rows(Path(source).expanduser(), loading.get("labels"))
-    strange = check_rows(rows)
-    if strange:
-        return rows.finite().to_examples(), None, strange
+    faults = check_rows(rows)
+    if faults:
+        return rows.finite().to_examples(), None, faults
     return (*load(source, **loading), [])
 
 
 def make_plan(
     train: Examples, num_test: int, settings: RunSettings, overrides: Mapping[str, Any], tick: StageTick
 ) -> Plan:
-    """Estimate what settings take, and what the advised ones take where the recipe is but for images in general."""
+    """Return estimates for settings, and for advised ones if the recipe is not made for this data.
+
+    Args:
+        train: training data.
+        num_test: number of test examples.
+        settings: of the planned run.
+        overrides: those of the settings that were set by hand.
+        tick: receives the progress of the measurement.
+    """
     device = find_device(settings.device)
-    fits = settings.recipe is not None and not settings.recipe.startswith("folder/")
-    advice = () if fits else advise(train, settings.method, device.type != "cpu")
+    is_made_for_it = settings.recipe is not None and not settings.recipe.startswith("folder/")
+    advice = () if is_made_for_it else advise(train, settings.method, device.type != "cpu")
     planned = [settings]
     if advice:
         planned.append(_advised(advice, settings, train.name, overrides))
@@ -168,7 +177,7 @@ def make_plan(
 
 
 def _advised(advice: Sequence[Advice], settings: RunSettings, name: str, overrides: Mapping[str, Any]) -> RunSettings:
-    """Resolve advice as the recipe that it can be saved as: nothing but the defaults lies below it."""
+    """Return the settings of advice saved as a recipe, with defaults for everything else."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "advised.toml"
         path.write_text(as_recipe(advice, settings.method, "advised"), encoding="utf-8")
@@ -176,7 +185,7 @@ def _advised(advice: Sequence[Advice], settings: RunSettings, name: str, overrid
 
 
 def as_json(checkup: Checkup) -> Table:
-    """Everything of a checkup that a script may want, as JSON-able values; seconds and bytes."""
+    """Return the checkup in types that JSON has; times are in seconds, memory in bytes."""
     table: Table = {"can_train": checkup.can_train, "findings": [asdict(finding) for finding in checkup.findings]}
     train, test, plan = checkup.train, checkup.test, checkup.plan
     if train is not None:
@@ -207,26 +216,28 @@ def as_json(checkup: Checkup) -> Table:
 
 
 def sides(headers: Sequence[Header]) -> dict[str, int]:
-    """Return the least, middle and greatest shorter side in pixels."""
+    """Return the smallest, median and largest shorter side of the files, in pixels."""
     shorter = [min(header.width, header.height) for header in headers]
     return {"least": min(shorter), "middle": int(statistics.median(shorter)), "greatest": max(shorter)}
 
 
 def _check_files(train: Examples, test: Examples | None) -> tuple[tuple[Header, ...], list[Finding]]:
-    """Read the headers of all files that became images, and check them."""
+    """Return the headers of all files that became images, and findings about them."""
     parts = [part for part in (train, test) if part is not None and part.paths is not None]
     paths = [Path(path) for part in parts for path in part.paths or ()]
     labels = [part.class_names[label] for part in parts for label in part.labels.tolist()]
     ids = [name for part in parts for name in part.ids]
     read = zip(ids, read_headers(paths), labels, strict=True)
-    kept = [(name, header, label) for name, header, label in read if not isinstance(header, str)]
-    headers = tuple(header for _, header, _ in kept)
-    found = check_headers([name for name, _, _ in kept], headers, [label for _, _, label in kept], max(train.size))
+    readable = [(name, header, label) for name, header, label in read if not isinstance(header, str)]
+    headers = tuple(header for _, header, _ in readable)
+    found = check_headers(
+        [name for name, _, _ in readable], headers, [label for _, _, label in readable], max(train.size)
+    )
     return headers, found
 
 
 def _check_neighbors(train: Examples, settings: RunSettings) -> list[Finding]:
-    """A method that looks for K neighbors needs more than K others."""
+    """Find out whether there are more than K examples, if the method searches K neighbors."""
     wanted, count, many = settings.settings.get("num_neighbors", 0), len(train), f"{train.kind}s"
     if count > wanted:
         return []
@@ -235,6 +246,7 @@ def _check_neighbors(train: Examples, settings: RunSettings) -> list[Finding]:
 
 
 def _check_memory(plan: Plan, free: int | None) -> list[Finding]:
+    """Compare the estimate with the free memory in bytes, if that is known."""
     taken = plan.estimate.memory
     if free is None or taken <= free:
         return []
@@ -246,5 +258,5 @@ def _check_memory(plan: Plan, free: int | None) -> list[Finding]:
 
 
 def _sorted(found: Sequence[Finding]) -> tuple[Finding, ...]:
-    """The worst first, else in the order they were found."""
+    """Return findings sorted by level, the worst first, and otherwise in the order they were found."""
     return tuple(sorted(found, key=lambda finding: ("fault", "warning", "note").index(finding.level)))

@@ -1,4 +1,4 @@
-"""What lies in a folder of images where it is not, or not as meant, read."""
+"""Checks of the layout of an image folder: files and folders that are not read, or not as probably meant."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scanmix.doctor.checks import Finding, Level, number
 
 
 def check_layout(folder: Path) -> list[Finding]:
-    """Find what `read_folder` leaves out or may take for something else in an existing folder."""
+    """Find what `read_folder` leaves out of an existing folder or may misunderstand."""
     parts = find_parts(folder)
     read = [parts.train] if parts.test is None else [parts.train, parts.test]
     found = [finding for part in read for finding in _check_part(folder, part)]
@@ -25,7 +25,7 @@ def check_layout(folder: Path) -> list[Finding]:
 
 
 def other_files(folder: Path) -> dict[str, int]:
-    """Count what lies in class folders beside images, by suffix, the most first; hidden files are none."""
+    """Return counts of visible files in class folders that are not images, by suffix, the largest count first."""
     parts = find_parts(folder)
     read = [parts.train] if parts.test is None else [parts.train, parts.test]
     files = [path for part in read for inside in class_folders(part) for path in sort_files(inside).others]
@@ -33,7 +33,7 @@ def other_files(folder: Path) -> dict[str, int]:
 
 
 def _check_part(top: Path, part: Path) -> list[Finding]:
-    """Find what is odd in a folder whose sub-folders are classes."""
+    """Find problems of a folder whose sub-folders are classes."""
     beside = sorted(path for path in part.iterdir() if path.is_file() and not path.name.startswith("."))
     loose = _names(top, [path for path in beside if path.suffix.lower() in SUFFIXES])
     tables = _names(top, [path for path in beside if path.suffix.lower() in (".csv", ".parquet")])
@@ -51,7 +51,7 @@ def _check_part(top: Path, part: Path) -> list[Finding]:
 
 
 def _check_nested(top: Path, found: dict[Path, Found]) -> list[Finding]:
-    """Find sub-folders of class folders; where there is one class folder alone, these may be the classes."""
+    """Find sub-folders of class folders; if there is only one class folder, they may be the classes."""
     inner: dict[Path, int] = {}
     for inside, files in found.items():
         for file in files.images:
@@ -70,10 +70,11 @@ def _check_nested(top: Path, found: dict[Path, Found]) -> list[Finding]:
 
 
 def _names(top: Path, paths: list[Path]) -> tuple[str, ...]:
+    """Return paths relative to `top`."""
     return tuple(path.relative_to(top).as_posix() for path in paths)
 
 
 def _some(level: Level, what: str, where: tuple[str, ...], fix: str) -> list[Finding]:
-    """The finding, if it was found anywhere; `what` begins with the noun that is counted."""
+    """Return a finding if `where` is not empty; `what` begins with the noun that is counted."""
     noun, _, rest = what.partition(" ")
     return [Finding(level, f"{number(len(where), noun)} {rest}", where, fix)] if where else []

@@ -1,4 +1,4 @@
-"""A finished run as a folder that stands alone: the classifier as ONNX or safetensors, and its model card.
+"""Export of a finished run to a folder: the classifier as ONNX or safetensors, and its model card.
 
-Nothing is imported here: `export.classifier` runs an ONNX file where there is no PyTorch.
+This file imports nothing, so that `export.classifier` can run an ONNX file without PyTorch.
 """

@@ -1,4 +1,4 @@
-"""The model card of an exported folder: what it was learned from, how good it is said to be, and how to use it."""
+"""The model card of an exported folder: its training data, its measured accuracy, and how to use it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import read_toml
+from scanmix.config import percent, read_toml
 from scanmix.export.classifier import DTYPES, INPUTS, ONNX_FILE, OUTPUT, input_shape
 from scanmix.export.onnx_file import OPSET, Agreement
 from scanmix.model import Model
 from scanmix.training import Run
 
 MOST_NAMES = 100
-"""Classes named in the card; `model.json` has all."""
+"""Most class names in the card; `model.json` has all."""
 
 
 def made_with(run_folder: Path) -> Mapping[str, str]:
-    """Return the versions a run was made with, by name."""
+    """Return the versions of the packages that a run was made with, by name."""
     versions: Mapping[str, str] = read_toml(run_folder / "run.toml").get("versions", {})
     return versions
 
 
 def model_card(run: Run, versions: Mapping[str, str], use: str) -> str:
-    """Return the card as Markdown; `use` is its section on how to run these files."""
+    """Return the card as Markdown.
+
+    Args:
+        run: the exported run.
+        versions: what `made_with` returns.
+        use: the section on how to run the exported files.
+    """
     sections = [
         f"# {_plain(run.about['name'])}: {run.settings.method}",
         f"A classifier of {_what(run.model)}, trained with ScanMix on labels that may be wrong.",
@@ -42,7 +48,7 @@ def model_card(run: Run, versions: Mapping[str, str], use: str) -> str:
 
 
 def onnx_use(model: Model, agreement: Agreement) -> str:
-    """Say how to run the ONNX file, and how it was checked."""
+    """Return how to run the ONNX file, and how it was checked, as Markdown."""
     name, dtype = INPUTS[model.kind], DTYPES[model.kind]
     inside = "Scaling to 0..1, normalization," if model.kind == "image" else "Standardization of each feature,"
     return f"""{_command(model)} It needs onnxruntime,
@@ -70,7 +76,7 @@ Checked when it was written: on {agreement.inputs}, no probability differs from 
 
 
 def safetensors_use(model: Model) -> str:
-    """Say how to load the weights."""
+    """Return how to load the weights, as Markdown."""
     name = INPUTS[model.kind]
     return f"""{_command(model)} From Python:
 
@@ -87,6 +93,7 @@ probabilities = model.predict_proba({name})
 
 
 def _data(run: Run) -> str:
+    """Return the table of the data and its label noise."""
     names = [_plain(name) for name in run.class_names]
     more = f" and {len(names) - MOST_NAMES} more, in `model.json`" if len(names) > MOST_NAMES else ""
     model, noise = run.model, run.noise
@@ -104,6 +111,7 @@ def _data(run: Run) -> str:
 
 
 def _training(run: Run, versions: Mapping[str, str]) -> str:
+    """Return the table of settings."""
     settings = run.settings
     made = [f"{name} {version}" for name, version in versions.items()]
     return _table({
@@ -118,6 +126,7 @@ def _training(run: Run, versions: Mapping[str, str]) -> str:
 
 
 def _scores(run: Run) -> str:
+    """Return the table of accuracies on the test data."""
     what = _what(run.model)
     if not run.accuracies:
         return f"None: there were no test {what}."
@@ -132,6 +141,7 @@ def _scores(run: Run) -> str:
 
 
 def _limits(run: Run) -> Iterator[str]:
+    """Yield sentences about what the classifier cannot do."""
     what = _what(run.model)
     yield f"It always names one of its classes, also for {what} of something else."
     yield "A probability says which class the networks prefer, not how often they are right, unless calibrated."
@@ -147,35 +157,37 @@ def _limits(run: Run) -> Iterator[str]:
 
 
 def _what(model: Model) -> str:
-    """What it classifies, in words."""
+    """Return what it classifies, in words."""
     return "images" if model.kind == "image" else "feature vectors"
 
 
 def _command(model: Model) -> str:
-    """How the command line is used, and what it does."""
+    """Return how the command line predicts with the folder."""
     if model.kind == "vector":
         return "`scanmix predict FOLDER new.npy` takes vectors as they were given for training, one a row."
-    return "`scanmix predict FOLDER images/` reads, scales and cuts pictures as in training."
+    return "`scanmix predict FOLDER images/` reads, scales and cuts images as in training."
 
 
 def _content(model: Model) -> str:
-    """What the numbers of an input are."""
+    """Return what the numbers of an input mean."""
     if model.kind == "vector":
         return "Features are in the order of training, and not standardized."
     height, width = model.size
     colors = "gray" if model.channels == 1 else "in the order red, green, blue"
-    cut = " Pictures are scaled (bicubic) until the shorter side fits, and the center is cut out."
+    cut = " Images are scaled (bicubic) until the shorter side fits, and the center is cut out."
     return f"Pixels are 0..255, {colors}.{cut if height == width else ''}"
 
 
 def _table(rows: Mapping[str, Any]) -> str:
+    """Return rows of name and value as a Markdown table."""
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
 
 
 def _percent(share: float | None) -> str:
-    return "not known" if share is None else f"{100 * share:.1f} %"
+    """Return a share (0..1) in percent, or words if it is not known."""
+    return percent(share, missing="not known")
 
 
 def _plain(name: str) -> str:
-    """A name as one table cell: no line breaks, and nothing that Markdown takes for its own."""
+    """Return a name as a table cell: without line breaks, and with the characters of Markdown escaped."""
     return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in " ".join(str(name).split()))

@@ -1,4 +1,4 @@
-"""A trained classifier as prediction sees it, whatever it is stored as.
+"""A trained classifier for prediction, stored as ONNX or as safetensors.
 
 Legend: N inputs (images or feature vectors), C classes, D features.
 """
@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 
 ONNX_FILE = "model.onnx"
 INPUTS: Mapping[Kind, str] = {"image": "images", "vector": "vectors"}
+"""Name of the input of an ONNX file."""
 DTYPES: Mapping[Kind, str] = {"image": "uint8", "vector": "float32"}
 OUTPUT = "probabilities"
+"""Name of its output."""
 BATCH = 512
-"""Inputs in the network at a time."""
+"""Inputs that go through the network at a time."""
 
 
 class Classifier(Protocol):
-    """Looks at images of one size, or at vectors of one length, and tells how likely each class is."""
+    """Predicts class probabilities of images of one size, or of vectors of one length."""
 
     @property
     def kind(self) -> Kind:
-        """What it looks at."""
+        """Whether inputs are images or vectors."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -58,19 +60,19 @@ class Classifier(Protocol):
 
 
 def input_shape(model: Classifier) -> tuple[int, ...]:
-    """Shape of one input of an exported file: (channels, H, W) of an image, (D,) of a vector."""
+    """Return the shape of one input of an exported file: (channels, H, W) for images, (D,) for vectors."""
     return (model.channels,) if model.kind == "vector" else (model.channels, *model.size)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class About:
-    """What the metadata of an exported file say."""
+    """The metadata of an exported file."""
 
     class_names: list[str]
     channels: Count
     size: tuple[Count, Count]
     kind: Literal["image", "vector"] = "image"
-    """Files of before there were others do not say."""
+    """Older files do not have it; they are of images."""
 
 
 ABOUT = frozenset(About.__dataclass_fields__)
@@ -106,12 +108,12 @@ class OnnxClassifier:
 
 
 def load_classifier(folder: Path, device: str = "auto") -> Classifier:
-    """Read what `scanmix export` wrote, a run, or a copy of its `model` folder.
+    """Return the classifier in a folder of `scanmix export`, in a run, or in a copy of a run's `model` folder.
 
-    PyTorch is imported for safetensors only.
+    PyTorch is imported only for safetensors; `device` is for PyTorch, an ONNX file runs on the CPU.
 
     Raises:
-        UserError: there is no classifier, it is damaged, or what runs it is missing.
+        UserError: there is no classifier, it is damaged, a package is missing, or the device does not fit.
     """
     if (folder / ONNX_FILE).is_file():
         if device not in ("auto", "cpu"):
@@ -124,10 +126,10 @@ def load_classifier(folder: Path, device: str = "auto") -> Classifier:
 
 
 def load_onnx(path: Path) -> OnnxClassifier:
-    """Open an exported file; class names, channels, size and kind stand in its metadata.
+    """Return the classifier in an exported file; its metadata hold class names, channels, size and kind.
 
     Raises:
-        UserError: onnxruntime is missing, or the file is damaged or not one of ours.
+        UserError: onnxruntime is missing, the file is damaged, or ScanMix did not write it.
     """
     try:
         import onnxruntime
@@ -136,9 +138,9 @@ def load_onnx(path: Path) -> OnnxClassifier:
     check_sum(path)
     with reading(path):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    told: dict[str, str] = session.get_modelmeta().custom_metadata_map
+    metadata: dict[str, str] = session.get_modelmeta().custom_metadata_map
     try:
-        about = checked(About, json.dumps({name: json.loads(told[name]) for name in ABOUT if name in told}))
+        about = checked(About, json.dumps({name: json.loads(metadata[name]) for name in ABOUT if name in metadata}))
     except (ValueError, RecursionError):
         raise UserError(f"{path} was not written by scanmix: it names no classes, channels and size") from None
     return OnnxClassifier(session, tuple(about.class_names), about.channels, about.size, about.kind)

@@ -1,4 +1,4 @@
-"""The exported folder: one way to write it for each kind of file."""
+"""Writing of the exported folder, as ONNX or as safetensors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ MODEL_FILES = ("model.safetensors", "model.json")
 
 
 def export_onnx(run_folder: Path, out: Path) -> Agreement:
-    """Write `model.onnx`, `model.json` and `README.md` to a new folder, once the file is seen to do as the network.
+    """Write `model.onnx`, `model.json` and `README.md` to a new folder, after comparing the file with the network.
 
     Raises:
-        UserError: the run is unfinished, `out` is there already, a package is missing, or the check fails.
+        UserError: the run is unfinished, `out` exists, a package is missing, or file and network disagree.
     """
     require_onnx()
     run = open_run(run_folder)
@@ -39,10 +39,10 @@ def export_onnx(run_folder: Path, out: Path) -> Agreement:
 
 
 def export_safetensors(run_folder: Path, out: Path) -> None:
-    """Copy the weights and their description to a new folder, with `README.md`.
+    """Write `model.safetensors`, `model.json` and `README.md` to a new folder.
 
     Raises:
-        UserError: the run is unfinished or damaged, or `out` is there already.
+        UserError: the run is unfinished or damaged, or `out` exists.
     """
     run = open_run(run_folder)
     model = run.model
@@ -54,9 +54,12 @@ def export_safetensors(run_folder: Path, out: Path) -> None:
 
 @contextmanager
 def _new_folder(out: Path) -> Iterator[Path]:
-    """Hand out a folder that becomes `out` when the block ends, and is gone if it fails.
+    """Yield a temporary folder that becomes `out` when the block ends, and is removed if the block fails.
 
-    The hashes of its files are written last, as `sha256sum -c SHA256SUMS` reads them.
+    Hashes of its files are written last, in the format of `sha256sum -c SHA256SUMS`.
+
+    Raises:
+        UserError: `out` exists.
     """
     if out.exists():
         raise UserError(f"{out} is there already; choose another --out")

@@ -1,4 +1,4 @@
-"""A model as one ONNX file that takes pixels or vectors and gives probabilities, and the proof that it is the same.
+"""A model as one ONNX file that maps pixels or vectors to probabilities, and its comparison with the network.
 
 Legend: N inputs (images or feature vectors), C classes, D features.
 """
@@ -22,37 +22,37 @@ from scanmix.networks.inference import inference
 from scanmix.training import Run
 
 OPSET = 17
-"""Of ONNX 1.12 (2022): old runtimes read it, and newer ones add nothing that is needed."""
+"""Version of the operators, that of ONNX 1.12 (2022). Old runtimes read it, and newer versions add nothing needed."""
 TOLERANCE = 1e-4
-"""By how much a probability of the file may differ from the network's."""
+"""Largest allowed difference between a probability of the file and that of the network."""
 CHECKED = 200
-"""Inputs on which both are compared."""
+"""Inputs on which they are compared."""
 
 
 class Agreement(NamedTuple):
-    """How well an exported file does what the network does."""
+    """How far an exported file agrees with its network."""
 
     difference: float
-    """Largest, of all probabilities of all inputs."""
+    """Largest difference of all probabilities of all inputs."""
     inputs: str
-    """Which were compared: "200 training images"."""
+    """The inputs that were compared, in words: "200 training images"."""
 
 
 class _Whole(nn.Module):
-    """All that `Model.predict_proba` does: normalize, add up the peers' logits, softmax."""
+    """What `Model.predict_proba` does as one module: normalize, add up the logits of the networks, softmax."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.predictor, self.views = model.predictor, model.views
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Shape: (N, channels, H, W) uint8, or (N, D) float32 -> (N, C)."""
+        """Return class probabilities. Shape: (N, channels, H, W) uint8, or (N, D) float32 -> (N, C)."""
         logits: Tensor = self.predictor(self.views.eval_view(inputs))
         return logits.softmax(1)
 
 
 def require_onnx() -> None:
-    """Refuse before any work is done.
+    """Check that the packages for ONNX are there, before any work is done.
 
     Raises:
         UserError: onnx or onnxruntime is missing.
@@ -67,18 +67,18 @@ def require_onnx() -> None:
 
 
 def write_onnx(model: Model, path: Path) -> None:
-    """Write input "images" (N, channels, H, W) uint8 -> output "probabilities" (N, C) float32, for any N.
+    """Write the model as an ONNX file; class names, size, channels and kind go into its metadata as JSON.
 
-    Of a model of vectors the input is "vectors" (N, D) float32. Class names, size, channels and kind go into the
-    file's metadata as JSON.
+    Shape: input "images" (N, channels, H, W) uint8, or "vectors" (N, D) float32, for any N -> output "probabilities"
+    (N, C) float32.
     """
     import onnx
 
     network, name = _Whole(model), INPUTS[model.kind]
     example = torch.zeros(2, *input_shape(model), dtype=model.views.dtype, device=model.views.mean.device)
     with inference(network, batch_statistics=False), warnings.catch_warnings():
-        # The exporter that traces is deprecated and does all that is needed here: the newer one wants another
-        # package, takes fifty times as long and warns as well.
+        # The tracing exporter is deprecated but sufficient: the newer one needs another package, takes fifty times as
+        # long and also warns. revisit: when PyTorch removes `dynamo=False`.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             network, (example,), path, dynamo=False, opset_version=OPSET, input_names=[name], output_names=[OUTPUT],
@@ -91,7 +91,7 @@ def write_onnx(model: Model, path: Path) -> None:
 
 
 def about(model: Model) -> dict[str, str | int | list[str] | list[int]]:
-    """Return what a program needs to know of the file, as JSON takes it."""
+    """Return the metadata of the file, in types that JSON has."""
     return {
         "class_names": list(model.class_names),
         "channels": model.channels,
@@ -102,7 +102,7 @@ def about(model: Model) -> dict[str, str | int | list[str] | list[int]]:
 
 
 def check_onnx(run: Run, path: Path) -> Agreement:
-    """Compare a file with the network it was made from, on what the run was trained on where that is there.
+    """Compare a file with its network on training inputs, or on random ones if the data cannot be loaded again.
 
     Raises:
         UserError: a probability differs by more than 1e-4.
@@ -118,21 +118,27 @@ def check_onnx(run: Run, path: Path) -> Agreement:
 
 
 def _inputs(run: Run) -> tuple[np.ndarray, str]:
-    """Return up to 200 examples spread over the training set, else as many drawn, and what they are."""
+    """Return up to 200 inputs spread over the training set, or 200 random ones, and what they are in words.
+
+    Shape: -> (200, channels, H, W) uint8, or (200, D, 1, 1) float32 from training and (200, D) if random.
+    """
     model = run.model
     shape, noun = (model.channels, *model.size), INPUTS[model.kind]
     try:
-        known = reload((run.settings.source or {}).get("train", {})).images
+        images = reload((run.settings.source or {}).get("train", {})).images
     except UserError:
-        known = torch.empty(0)
-    if len(known) and tuple(known.shape[1:]) == shape:
-        chosen = known[np.linspace(0, len(known) - 1, min(CHECKED, len(known))).astype(int)]
+        images = torch.empty(0)
+    if len(images) and tuple(images.shape[1:]) == shape:
+        chosen = images[np.linspace(0, len(images) - 1, min(CHECKED, len(images))).astype(int)]
         return chosen.numpy(), f"{len(chosen)} training {noun}"
-    return _drawn(model), f"{CHECKED} random {noun} (the training {noun} cannot be loaded again)"
+    return _random(model), f"{CHECKED} random {noun} (the training {noun} cannot be loaded again)"
 
 
-def _drawn(model: Model) -> np.ndarray:
-    """Bytes, or normal numbers with the mean and deviation of each feature. Shape: -> (200, ...) as the file takes."""
+def _random(model: Model) -> np.ndarray:
+    """Return random bytes, or normal numbers with the mean and deviation of each feature.
+
+    Shape: -> (200, channels, H, W) uint8, or (200, D) float32.
+    """
     draws, shape = np.random.default_rng(0), (CHECKED, *input_shape(model))
     if model.kind == "image":
         return draws.integers(0, 256, shape, dtype=np.uint8)

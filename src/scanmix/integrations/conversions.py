@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from scanmix.audit import Audit
+from scanmix.blocks.label_quality import DUPLICATE, OUT_OF_SCOPE
 from scanmix.config import UserError, check_type, in_short
 from scanmix.data.arrays import WHITES, find_white, same_shape, to_images
 from scanmix.data.decoding import upright, why_unreadable
@@ -77,13 +78,13 @@ def datalab_columns(audit: Audit) -> dict[str, np.ndarray]:
     Shape: -> columns (N,): bool, float64, and class names.
     """
     doubted = audit.looks_wrong & (audit["suggested"] != audit["given"])
-    duplicate = audit["kind"] == "duplicate"
+    duplicate = audit["kind"] == DUPLICATE
     worst_first = {
         "is_label_issue": doubted,
         "label_score": audit["score"].astype(np.float64),
         "given_label": audit["given"],
         "predicted_label": audit["suggested"],
-        "is_outlier_issue": audit["kind"] == "out_of_scope",
+        "is_outlier_issue": audit["kind"] == OUT_OF_SCOPE,
         "outlier_score": audit["confidence"].astype(np.float64),
         "is_near_duplicate_issue": duplicate,
         "near_duplicate_score": (~duplicate).astype(np.float64),

@@ -1,4 +1,4 @@
-"""One self-contained page about a run: what was asked, what happened, and which labels to look at."""
+"""The report: one self-contained HTML page about a run, with its settings, its results and the labels to check."""
 
 from scanmix.report.page import write_report
 

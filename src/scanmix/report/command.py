@@ -1,4 +1,4 @@
-"""The command line that makes a run again, and how its settings differ from the defaults or from another run's."""
+"""The command line that repeats a run, and how its settings differ from the defaults or from another run's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from scanmix.training import Run, RunSettings, resolve
 
 SECTIONS = ("network", "views", "draw", "monitor")
 """Settings that are not the method's."""
-TOLD_ELSEWHERE = ("fingerprint", "test_fingerprint", "source", "oracle", "recipe", "threads", "device")
+SHOWN_ELSEWHERE = ("fingerprint", "test_fingerprint", "source", "oracle", "recipe", "threads", "device")
+"""Settings that the report shows in another place than the comparison of two runs."""
 
 
 class Change(NamedTuple):
-    """A setting with two values."""
+    """A setting with two values, and for one run where the second comes from: "recipe" or "given"."""
 
     key: str
     before: Any
@@ -26,7 +27,7 @@ class Change(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How two runs were set differently."""
+    """How the settings of two runs differ: those with two values, and those that only one run has."""
 
     changes: list[Change]
     only_first: list[str]
@@ -34,7 +35,7 @@ class Difference(NamedTuple):
 
 
 def changed_settings(settings: RunSettings) -> list[Change]:
-    """Return the settings that are not the defaults, each with its origin: "recipe" or "given"."""
+    """Return the settings that differ from the defaults, each with its origin: "recipe" or "given"."""
     sections = {name: defaults(type(getattr(settings, name))) for name in SECTIONS}
     usual = {**flatten(dump(METHODS[settings.method]())), **flatten(sections)}
     recipe = _recipe_values(settings.recipe)
@@ -45,14 +46,14 @@ def changed_settings(settings: RunSettings) -> list[Change]:
 
 
 def difference(first: Run, second: Run) -> Difference:
-    """Compare what two runs were set to; settings that only one method has are named apart."""
+    """Return how the settings of two runs differ; settings that only one method has are listed apart."""
     one, two = (_all_values(run) for run in (first, second))
     changes = [Change(key, one[key], two[key]) for key in one if key in two and one[key] != two[key]]
     return Difference(changes, [key for key in one if key not in two], [key for key in two if key not in one])
 
 
 def train_command(run: Run) -> str | None:
-    """Return the line that trains the run again; None where only a program can say it."""
+    """Return the command line that trains the run again; None if the command line cannot express it."""
     settings, name = run.settings, str(run.about["name"])
     words = None if settings.source is None else _data_words(settings.source, settings.seed)
     if words is None:
@@ -62,11 +63,11 @@ def train_command(run: Run) -> str | None:
         base = resolve(settings.method, name, settings.recipe, kind=settings.kind)
         usual = resolve(settings.method, name, kind=settings.kind).recipe
         words += [] if settings.recipe == usual else ["--recipe", str(settings.recipe)]
-    except UserError:  # a recipe that is no longer there: everything it said is given
+    except UserError:  # the recipe no longer exists: its values are given one by one
         base = resolve(settings.method, name, kind=settings.kind)
     before, here = _values(base), _values(settings)
     if not set(before) <= set(here):
-        return None  # a setting without a value, for which the command line has no word
+        return None  # a setting is unset, which `--set` cannot express
     for key, value in here.items():
         if before.get(key) != value:
             words += ["--set", f"{key}={json.dumps(value)}"]
@@ -76,7 +77,7 @@ def train_command(run: Run) -> str | None:
 
 
 def _data_words(source: Mapping[str, Any], seed: int) -> list[str] | None:
-    """Return DATA and the options that say how it was loaded, or None where the command line cannot."""
+    """Return DATA and the options that load it the same way; None if the command line cannot express it."""
     load, steps = dict(source["train"]["load"]), list(source["train"].get("steps", []))
     words = [str(load.pop("source"))]
     if source["train"]["split"] != "train" or load.pop("seed", seed) != seed:
@@ -96,20 +97,21 @@ def _data_words(source: Mapping[str, Any], seed: int) -> list[str] | None:
 
 
 def _values(settings: RunSettings) -> Table:
-    """Settings by dotted key, as `--set` names them."""
+    """Return the settings by dotted key, as `--set` names them."""
     sections: Table = {name: dump(getattr(settings, name)) for name in SECTIONS}
     return {**flatten(settings.settings), **flatten(sections)}
 
 
 def _all_values(run: Run) -> Table:
-    shown = {key: value for key, value in dump(run.settings).items() if key not in TOLD_ELSEWHERE}
+    """Return everything that a comparison of two runs looks at, by dotted key."""
+    shown = {key: value for key, value in dump(run.settings).items() if key not in SHOWN_ELSEWHERE}
     settings = shown.pop("settings")
     about = {f"data.{key}": value for key, value in run.about.items() if key != "class_names"}
     return {**about, **flatten(shown), **flatten(settings)}
 
 
 def _recipe_values(recipe: str | None) -> Table:
-    """What a recipe says, by dotted key; nothing where it is not there any more."""
+    """Return the values of a recipe by dotted key; empty if there is none or it no longer exists."""
     if recipe is None:
         return {}
     try:

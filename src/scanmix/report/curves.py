@@ -1,6 +1,6 @@
-"""Figures over epochs: accuracy, losses by stage, what was believed, histograms of losses, seconds.
+"""Figures over epochs: accuracy, losses by stage, labels taken as right, histograms of losses, seconds.
 
-Every function takes one run or two by name, and draws both into one figure where that can be read.
+Every function takes one or two runs by name, and draws both into one figure where that stays readable.
 Legend: N examples, P networks.
 """
 
@@ -19,14 +19,18 @@ from scanmix.report.plots import BarSeries, LineSeries, Mark, bar_chart, histogr
 from scanmix.training import Run
 
 Runs = Mapping[str, RunFindings]
-"""One run or two, by what they are called."""
+"""One or two runs by name."""
 
 NO_LOSS = ("seconds", "rate", "elbo")
+"""Prefixes of metrics that are not losses of a stage."""
 BINS = 40
+"""Bins of a histogram of losses."""
 SHOWN_EPOCHS = 4
+"""Epochs whose losses are shown if none are chosen."""
 SMALL = (420, 240)
+"""Width and height of a figure that shares a row with another."""
 LEAST_SHARE = 0.002
-"""Of all seconds: a shorter bar is narrower than a pixel."""
+"""Share of all seconds (0..1) below which a bar is left out, since it would be narrower than a pixel."""
 STAGES = {
     "start": "start (pre-training, or from the cache)",
     "examine": "looking at every label",
@@ -34,7 +38,7 @@ STAGES = {
     "learn": "learning from labels",
     "cluster": "learning from neighbors",
 }
-"""Plain words for the stages of `metrics.jsonl`."""
+"""What the report calls the stages of `metrics.jsonl`."""
 
 
 class ChartRow(NamedTuple):
@@ -45,7 +49,7 @@ class ChartRow(NamedTuple):
 
 
 def accuracy_chart(runs: Runs) -> Markup | None:
-    """Test accuracy by epoch, with its best, its last and the mean of the last ten; None without test images."""
+    """Return test accuracy by epoch, with the best, the last and the mean of the last ten; None without test data."""
     lines, marks = [], []
     for tone, (name, found) in enumerate(runs.items()):
         epochs, shares = _values(found.run, "accuracy")
@@ -66,7 +70,7 @@ def accuracy_chart(runs: Runs) -> Markup | None:
 
 
 def loss_rows(runs: Runs) -> list[ChartRow]:
-    """For each run the losses of every stage it has, each stage in a figure of its own."""
+    """Return for each run a figure of losses for every stage it has."""
     rows = []
     for name, found in runs.items():
         keys = dict.fromkeys(key for line in found.run.metrics for key in line if "/" in key)
@@ -86,13 +90,17 @@ def loss_rows(runs: Runs) -> list[ChartRow]:
 
 
 def bound_rows(runs: Runs) -> list[ChartRow]:
-    """For each run that measured Eq. 4 its figures."""
+    """Return the figures of `bound_charts` for each run that measured Eq. 4 of the paper."""
     found = {name: bound_charts(name, each.run) for name, each in runs.items()}
     return [ChartRow(name, figures) for name, figures in found.items() if figures]
 
 
 def bound_charts(name: str, run: Run) -> list[Markup]:
-    """Log-likelihood, ELBO and what EM raises; KL; what each epoch added. None where Eq. 4 was not measured."""
+    """Return figures of Eq. 4 by epoch; empty if it was not measured.
+
+    They show the log-likelihood with its bound (ELBO) and the expectation that EM raises, the KL divergence, and what
+    each epoch added; all in nats.
+    """
     epochs, gains = _values(run, "elbo/gain")
     if not epochs:
         return []
@@ -114,13 +122,13 @@ def bound_charts(name: str, run: Run) -> list[Markup]:
 
 
 def broken_assumptions(name: str, run: Run) -> str:
-    """Say in how many epochs Lemma 1 promises nothing: they lowered what EM raises. Empty where it was not measured."""
+    """Return in how many epochs Lemma 1 does not apply because E[log p(y,z|x)] fell; empty if it was not measured."""
     gains = _values(run, "elbo/gain")[1]
     return f"{name} lowered it in {sum(gain < 0 for gain in gains)} of {len(gains)} epochs" if gains else ""
 
 
 def belief_charts(runs: Runs) -> list[Markup]:
-    """The share of labels that were believed, and the share of those that are right, by epoch."""
+    """Return by epoch the share of labels that the method took as right, and the share of those that are."""
     sizes, purities, known = [], [], {}
     for tone, (name, found) in enumerate(runs.items()):
         epochs, counts = _values(found.run, "clean_size")
@@ -140,29 +148,33 @@ def belief_charts(runs: Runs) -> list[Markup]:
     return [line_chart(title, title, lines, "epoch", percent=True, size=SMALL) for title, lines in named if lines]
 
 
-def chosen_epochs(runs: Runs, asked: Sequence[int]) -> dict[str, list[Snapshot]]:
-    """Return for each run the snapshots whose losses are shown: those asked for, else a few from first to last.
+def chosen_epochs(runs: Runs, wanted: Sequence[int]) -> dict[str, list[Snapshot]]:
+    """Return for each run the snapshots whose losses are shown: those of the wanted epochs, else four of all.
 
     Raises:
-        UserError: nothing was kept after an epoch that is asked for.
+        UserError: there is no snapshot of a wanted epoch.
     """
     chosen = {}
     for name, found in runs.items():
         kept = {snapshot.epoch: snapshot for snapshot in found.snapshots}
-        for epoch in asked if kept else ():
+        for epoch in wanted if kept else ():
             if epoch not in kept:
                 raise UserError(f"{found.folder} kept nothing after epoch {epoch}; it did after {_listed(list(kept))}")
         places = np.linspace(0, len(kept) - 1, min(SHOWN_EPOCHS, len(kept))).round().astype(int)
-        chosen[name] = [kept[epoch] for epoch in asked or [list(kept)[place] for place in places]] if kept else []
+        chosen[name] = [kept[epoch] for epoch in wanted or [list(kept)[place] for place in places]] if kept else []
     return chosen
 
 
-def loss_histograms(runs: Runs, asked: Sequence[int] = ()) -> list[ChartRow]:
-    """Losses of the given labels, mean over networks: right and wrong ones apart where the truth is known.
+def loss_histograms(runs: Runs, wanted: Sequence[int] = ()) -> list[ChartRow]:
+    """Return histograms of the losses of given labels, mean over networks, of right and wrong ones where known.
 
-    One scale for all figures; what lies beyond 99 % of the losses stands in the last bin.
+    All figures have one scale; the largest 1 % of the losses are counted in the last bin.
+
+    Args:
+        runs: one or two runs by name.
+        wanted: epochs to show; a few from the first to the last if empty.
     """
-    chosen = chosen_epochs(runs, asked)
+    chosen = chosen_epochs(runs, wanted)
     everything = [_mean_losses(snapshot) for snapshots in chosen.values() for snapshot in snapshots]
     if not everything:
         return []
@@ -184,7 +196,7 @@ def loss_histograms(runs: Runs, asked: Sequence[int] = ()) -> list[ChartRow]:
 
 
 def seconds_rows(runs: Runs) -> list[ChartRow]:
-    """For each run what its stages took; those too short to be seen are left out."""
+    """Return for each run the seconds of its stages; stages too short to be seen are left out."""
     rows = []
     for name, found in runs.items():
         bars = seconds_of(found.run)
@@ -202,7 +214,7 @@ def seconds_of(run: Run) -> list[BarSeries]:
                 totals[key[8:]] = totals.get(key[8:], 0.0) + value
     epochs, evaluate = totals.pop("epoch", 0.0), totals.pop("evaluate", 0.0)
     rest = epochs - sum(value for stage, value in totals.items() if stage != "start")
-    order = sorted(totals, key=lambda stage: stage != "start")  # the first epoch writes it down after its own
+    order = sorted(totals, key=lambda stage: stage != "start")  # metrics have "start" after the first epoch
     named = {STAGES.get(stage, stage): totals[stage] for stage in order}
     named |= {"the rest of the epochs": max(rest, 0.0), f"measuring on test {run.settings.kind}s": evaluate}
     whole = sum(named.values())
@@ -210,13 +222,13 @@ def seconds_of(run: Run) -> list[BarSeries]:
 
 
 def _values(run: Run, key: str) -> tuple[list[int], list[float]]:
-    """Epochs that have a number, and the numbers."""
+    """Return the epochs that have a metric, and its values."""
     found = [(line["epoch"], float(line[key])) for line in run.metrics if key in line]
     return [epoch for epoch, _ in found], [value for _, value in found]
 
 
 def _mean_losses(snapshot: Snapshot) -> np.ndarray:
-    """Shape: -> (N,)."""
+    """Return the losses, mean over networks. Shape: -> (N,)."""
     return snapshot.losses.float().mean(0).numpy()
 
 

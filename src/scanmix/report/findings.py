@@ -1,4 +1,4 @@
-"""All that a report can know of a run, gathered once; what cannot be known is None, with a sentence that says why."""
+"""Everything that a report shows about a run. What is unknown is None, with a sentence that says why."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from scanmix.progress import Bar
 from scanmix.training import Run, open_run
 
 STEPS = 3
-"""What `gather` reports to its bar."""
+"""Steps that `collect_findings` reports to its progress bar."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunFindings:
-    """What is known of one run. Legend: N examples."""
+    """What is known about one run. Legend: N examples."""
 
     run: Run
     folder: Path
@@ -34,41 +34,46 @@ class RunFindings:
     """The text of run.toml."""
     snapshots: Sequence[Snapshot]
     labels: Evidence | Examples | None
-    """Who knows given and true labels: what was kept of a finished run, or the training data where it loads again."""
+    """The source of given and true labels: stored evidence, or training data if it can be loaded again."""
     audit: Audit | None
     no_audit: str
-    """Why there is none; empty where there is."""
-    pictures: Sequence[str] | Tensor | None
-    """N files, or pixels (N, channels, H, W) uint8; None without an audit, or of vectors."""
-    no_pictures: str
-    """Why there are none, where there should be."""
+    """Why there is no audit; empty if there is one."""
+    images: Sequence[str] | Tensor | None
+    """N image files, or pixels (N, channels, H, W) uint8; None without an audit, and for vectors."""
+    no_images: str
+    """Why there are no images although the run is one on images; else empty."""
     test: dict[str, Any] | None
-    """What `evaluate` says of the test images."""
+    """Results of `evaluate_run` on the test data."""
     no_test: str
+    """Why there are none; empty if there are."""
     rounds: Mapping[str, int] | None = None
-    """What `earlier_rounds` says of the labels that were decided before the run; None where none were."""
+    """Counts of `earlier_rounds` about labels decided before the run; None if there are no such labels."""
     no_rounds: str = ""
-    """Why that is not known, where there were some."""
+    """Why the counts are unknown although there are such labels; else empty."""
 
     @property
     def given(self) -> Tensor:
-        """(N,) int64, the given labels; empty where they are not known."""
+        """Given labels; empty if they are unknown. Shape: (N,) int64."""
         return torch.empty(0, dtype=torch.int64) if self.labels is None else self.labels.labels.cpu()
 
     @property
     def truth(self) -> Tensor | None:
-        """(N,) int64, the true labels, where they are known; `FOREIGN` for an image of no class."""
+        """True labels; None if they are unknown, `OPEN_SET` for an image of no class. Shape: (N,) int64."""
         true = None if self.labels is None else self.labels.true_labels
         return None if true is None else true.cpu()
 
     @property
     def wrong(self) -> np.ndarray | None:
-        """(N,) bool in the order of the training data: labels known to be wrong; None where the truth is unknown."""
+        """Which labels are wrong, in the order of the training data; None if the truth is unknown. Shape: (N,) bool."""
         return None if self.truth is None else (self.truth != self.given).numpy()
 
 
 def collect_findings(folder: str | Path, bar: Bar) -> RunFindings:
-    """Read a run, weigh its labels and measure it again.
+    """Read a run, score its labels and measure it on its test data again.
+
+    Args:
+        folder: of the run.
+        bar: a progress bar of `STEPS` steps.
 
     Raises:
         UserError: it is no run folder, or a file in it is damaged.
@@ -78,13 +83,13 @@ def collect_findings(folder: str | Path, bar: Bar) -> RunFindings:
     snapshots = load_dynamics(folder, len(run.metrics))
     bar.advance(note="labels")
     labels: Evidence | Examples | None = None
-    audit, no_audit, pictures, no_pictures = None, "", None, ""
+    audit, no_audit, images, no_images = None, "", None, ""
     try:
         if not run.finished:
-            labels = run.training_data()  # the right and the wrong have losses before there is an audit
+            labels = run.training_data()  # losses of right and wrong labels are shown before there is an audit
         labels = evidence = run.evidence()
         audit = score_labels(evidence)
-        pictures, no_pictures = _pictures(run, evidence)
+        images, no_images = _images(run, evidence)
     except UserError as error:
         no_audit = str(error)
     bar.advance(note="test images")
@@ -97,15 +102,15 @@ def collect_findings(folder: str | Path, bar: Bar) -> RunFindings:
     rounds, no_rounds = (None, "") if audit is None or "decided" not in audit else _rounds(folder, audit)
     return RunFindings(
         run=run, folder=folder, versions=read_toml(folder / "run.toml").get("versions", {}), toml=text,
-        snapshots=snapshots, labels=labels, audit=audit, no_audit=no_audit, pictures=pictures,
-        no_pictures=no_pictures, test=test, no_test=no_test, rounds=rounds,
+        snapshots=snapshots, labels=labels, audit=audit, no_audit=no_audit, images=images,
+        no_images=no_images, test=test, no_test=no_test, rounds=rounds,
         no_rounds=no_rounds,
     )  # fmt: skip
 
 
 def _rounds(folder: Path, audit: Audit) -> tuple[Mapping[str, int] | None, str]:
-    """How far decisions of earlier rounds hold, in the eyes of the audit and of whoever was asked again."""
-    from scanmix.review.decisions import Decisions  # brings a server along
+    """Return how many earlier decisions the audit and later decisions confirm, or why that is unknown."""
+    from scanmix.review.decisions import Decisions  # imports a web server
     from scanmix.review.rows import earlier_rounds
 
     try:
@@ -114,8 +119,8 @@ def _rounds(folder: Path, audit: Audit) -> tuple[Mapping[str, int] | None, str]:
         return None, str(error)
 
 
-def _pictures(run: Run, evidence: Evidence) -> tuple[Sequence[str] | Tensor | None, str]:
-    """Where the pictures are to be seen, or why there are none; nobody misses those of vectors."""
+def _images(run: Run, evidence: Evidence) -> tuple[Sequence[str] | Tensor | None, str]:
+    """Return the images, or why there are none; of vectors neither."""
     if run.model.kind == "vector":
         return None, ""
     try:
@@ -125,7 +130,7 @@ def _pictures(run: Run, evidence: Evidence) -> tuple[Sequence[str] | Tensor | No
 
 
 def names_of(runs: Sequence[RunFindings]) -> list[str]:
-    """Return what to call each run: its method, where that tells them apart, else its folder."""
+    """Return a name for each run: its method if the methods differ, else its folder."""
     for names in (
         [found.run.settings.method for found in runs],
         [found.folder.resolve().name for found in runs],

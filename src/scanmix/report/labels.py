@@ -1,4 +1,4 @@
-"""Figures and tables of the audit: how many labels are wrong, which classes they hit, where they stand.
+"""Figures and tables of the audit: how many labels are wrong, in which classes, and where they are in the list.
 
 Legend: N examples, C classes.
 """
@@ -17,13 +17,13 @@ from scanmix.report.findings import RunFindings
 from scanmix.report.plots import Interval, LineSeries, heat_map, interval_chart, line_chart
 
 MOST_CLASSES = 40
-"""Classes in a heat map; of more, those with most wrong labels are shown."""
+"""Most classes in a heat map; if there are more, those with most wrong labels are shown."""
 MOST_ROWS = 200
-"""Points of a curve over rows."""
+"""Most points of a curve over rows."""
 
 
 class ClassRow(NamedTuple):
-    """One class; None where it is not known."""
+    """A row of the table of classes; None for what is unknown."""
 
     name: str
     labels: int
@@ -35,18 +35,18 @@ class ClassRow(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A class that was given the label of another, expected so many times."""
+    """A row of the table of confused classes; `actual` is None if the truth is unknown."""
 
     true: str
     given: str
     expected: float
     actual: int | None
     width: float
-    """Share of the longest bar."""
+    """Length of its bar, relative to the longest (0..1)."""
 
 
 def noise_chart(runs: Runs) -> Markup | None:
-    """Estimated share of wrong labels with its interval, and what is known; None without an audit."""
+    """Return the estimated share of wrong labels with its interval and the known share; None without an audit."""
     intervals = []
     for name, found in runs.items():
         if found.audit is None:
@@ -58,7 +58,7 @@ def noise_chart(runs: Runs) -> Markup | None:
 
 
 def transition_maps(runs: Runs) -> list[Markup]:
-    """Which label each class was given: as each run estimates it, and as it is where the truth is known."""
+    """Return heat maps of given labels by true class: the estimate of each run, and the truth if it is known."""
     maps = []
     for name, found in runs.items():
         if found.audit is not None:
@@ -78,11 +78,11 @@ def left_out(audit: Audit) -> int:
 def class_rows(found: RunFindings) -> list[ClassRow]:
     """Return the classes, those with the largest share of wrong labels first."""
     names = found.run.class_names
-    judged: list[dict[str, Any]] = [{"class": name, "labels": 0, "expected_wrong": 0.0} for name in names]
+    estimates: list[dict[str, Any]] = [{"class": name, "labels": 0, "expected_wrong": 0.0} for name in names]
     if found.audit is not None:
-        judged = found.audit.summary()["classes"]
+        estimates = found.audit.summary()["classes"]
     rows = []
-    for row in judged:
+    for row in estimates:
         c = names.index(row["class"])
         wrong = None if found.wrong is None else int(found.wrong[found.given.numpy() == c].sum())
         rows.append(ClassRow(row["class"], row["labels"], row["expected_wrong"], wrong, *_tested(found, c)))
@@ -90,7 +90,7 @@ def class_rows(found: RunFindings) -> list[ClassRow]:
 
 
 def confused_pairs(found: RunFindings) -> list[Pair]:
-    """Return the pairs with most wrong labels between them."""
+    """Return the pairs of classes with the most wrong labels; empty without an audit."""
     if found.audit is None:
         return []
     pairs: list[dict[str, Any]] = found.audit.confused_pairs()
@@ -106,7 +106,7 @@ def confused_pairs(found: RunFindings) -> list[Pair]:
 
 
 def expected_chart(found: RunFindings) -> Markup | None:
-    """How many wrong labels to expect among the first rows of the audit; and how many there are, where known."""
+    """Return expected and, where known, actual numbers of wrong labels among the first rows of the audit."""
     if found.audit is None:
         return None
     expected, wrong = found.audit["expected_wrong"], found.wrong
@@ -123,16 +123,17 @@ def expected_chart(found: RunFindings) -> Markup | None:
 
 
 def _map(title: str, shares: np.ndarray, audit: Audit) -> Markup:
+    """Return the heat map of the classes with most wrong labels. Shape: shares (C, C)."""
     names = audit.class_names
     if left_out(audit):
         wrong = audit.confusion.sum(0) - audit.confusion.diagonal()
-        kept = np.sort(np.argsort(-wrong, kind="stable")[:MOST_CLASSES])
-        shares, names = shares[np.ix_(kept, kept)], tuple(names[c] for c in kept)
+        shown = np.sort(np.argsort(-wrong, kind="stable")[:MOST_CLASSES])
+        shares, names = shares[np.ix_(shown, shown)], tuple(names[c] for c in shown)
     return heat_map(title, shares, names, "true class", "given label")
 
 
 def _tested(found: RunFindings, c: int) -> tuple[int | None, float | None, str]:
-    """How many test images a class has, the share that is found, and what the rest is most often taken for."""
+    """Return how many test examples a class has, their accuracy, and what they are most often confused with."""
     if found.test is None:
         return None, None, ""
     names, counts = found.run.class_names, np.array(found.test["confusion"][c])
@@ -146,5 +147,5 @@ def _tested(found: RunFindings, c: int) -> tuple[int | None, float | None, str]:
 
 
 def _count(found: RunFindings, true: int, given: int) -> int | None:
-    """Labels of a pair that are known."""
+    """Return how many examples of one class were given the label of another; None if the truth is unknown."""
     return None if found.truth is None else int(((found.truth == true) & (found.given == given)).sum())

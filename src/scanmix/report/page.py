@@ -1,15 +1,18 @@
-"""The page: findings in, one HTML file out that needs nothing else."""
+"""The page of a report: takes findings and writes one HTML file that needs no other file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from scanmix.audit.columns import issue_in_words
+from scanmix.config import percent
 from scanmix.data.names import visible
 from scanmix.files import write_text
 from scanmix.progress import progress
@@ -21,16 +24,16 @@ from scanmix.report.findings import STEPS, RunFindings, collect_findings, names_
 def write_report(
     folder: str | Path, out: str | Path | None = None, compare: str | Path | None = None, epochs: Sequence[int] = ()
 ) -> Path:
-    """Write a report on a run as one HTML file that opens offline, and return where it is.
+    """Write a report on a run as one HTML file that opens offline, and return its path.
 
     Args:
         folder: of the run, finished or not.
         out: the file to write; `report.html` in the run folder when not given.
         compare: folder of a second run, drawn into the same figures.
-        epochs: after which the losses are shown; four from the first to the last when not given.
+        epochs: epochs after which losses are shown; four from the first to the last when not given.
 
     Raises:
-        UserError: a folder is no run, a file in it is damaged, or nothing was kept of an epoch asked for.
+        UserError: a folder is no run, a file in it is damaged, or there is no snapshot of an epoch in `epochs`.
     """
     folders = [folder, *([] if compare is None else [compare])]
     with progress("report", len(folders) * STEPS) as bar:
@@ -41,17 +44,19 @@ def write_report(
 
 
 def render(found: Sequence[RunFindings], epochs: Sequence[int] = ()) -> str:
-    """Return the page about the first of one or two runs, with the other beside it."""
+    """Return the page about the first of one or two runs; the second is compared with it."""
     environment = Environment(
         loader=PackageLoader("scanmix.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_harmless,
     )  # fmt: skip
-    environment.filters |= {"percent": _percent, "shown": _shown, "sentence": _sentence}
+    environment.filters |= {
+        "percent": partial(percent, missing="–"), "issue": issue_in_words, "shown": _shown, "sentence": _sentence,
+    }  # fmt: skip
     return environment.get_template("report.html").render(_context(found, epochs))
 
 
 def _context(found: Sequence[RunFindings], epochs: Sequence[int]) -> Mapping[str, Any]:
-    """What the template puts in words."""
+    """Return the values that the template shows."""
     main, runs = found[0], dict(zip(names_of(found), found, strict=True))
     cards = sheet.contact_sheet(main)
     return {
@@ -72,7 +77,7 @@ def _context(found: Sequence[RunFindings], epochs: Sequence[int]) -> Mapping[str
         "accuracy": curves.accuracy_chart(runs),
         "losses": curves.loss_rows(runs),
         "bounds": curves.bound_rows(runs),
-        "broken": [said for name, each in runs.items() if (said := curves.broken_assumptions(name, each.run))],
+        "broken": [text for name, each in runs.items() if (text := curves.broken_assumptions(name, each.run))],
         "beliefs": curves.belief_charts(runs),
         "histograms": curves.loss_histograms(runs, epochs),
         "seconds_rows": curves.seconds_rows(runs),
@@ -89,18 +94,13 @@ def _context(found: Sequence[RunFindings], epochs: Sequence[int]) -> Mapping[str
 
 
 def _harmless(value: Any) -> Any:
-    """What stands in the page: names as they are, but for control characters."""
+    """Return a value with the control characters of its text made visible."""
     is_name = isinstance(value, str | Path) and not isinstance(value, Markup)
     return visible(str(value)) if is_name else value
 
 
-def _percent(share: float | None, digits: int = 1) -> str:
-    """Write a share as `81.3 %`, and None as a dash."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
-
-
 def _shown(value: object) -> str:
-    """Write a setting; one that is not set is a dash."""
+    """Return a setting as text; a dash if it is not set."""
     if value is None:
         return "–"
     if isinstance(value, list):
@@ -109,4 +109,5 @@ def _shown(value: object) -> str:
 
 
 def _sentence(words: str) -> str:
+    """Return words with a capital letter and a period."""
     return f"{words[:1].upper()}{words[1:]}."

@@ -1,4 +1,4 @@
-"""The kinds of figure a report has: lines, histograms, heat maps, bars and intervals. Pure: numbers in, SVG out."""
+"""The figures of a report: lines, histograms, heat maps, bars and intervals. Functions take numbers and return SVG."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from scanmix.config import percent
 from scanmix.report.svg import (
     CHARACTER,
     Scale,
@@ -24,16 +25,16 @@ from scanmix.report.svg import (
 )
 
 LEFT, RIGHT, BOTTOM = 58, 14, 40
-"""Margins of a plot: names and ticks stand in them."""
+"""Margins of a plot, which hold names and ticks; in units of the drawing, as all sizes here."""
 MOST_WRITTEN = 16
-"""Classes of a heat map whose cells hold numbers; with more of them numbers would not fit."""
+"""Most classes of a heat map whose cells hold numbers; with more classes the numbers would not fit."""
 
 STRONG = 0.44
-"""Share from which a cell is so strong that its number takes the other color: right for the colors of both themes."""
+"""Share (0..1) above which a cell is so dark that its number takes the other color, in both themes."""
 
 
 class LineSeries(NamedTuple):
-    """One curve."""
+    """A curve; `tone` is the number of its color."""
 
     name: str
     x: Sequence[float]
@@ -42,7 +43,7 @@ class LineSeries(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A point of note on a curve: `shape` is "best" (diamond), "last" (dot) or "mean" (bar from x to x_end)."""
+    """A marked point of a curve: `shape` is "best" (diamond), "last" (dot) or "mean" (bar from x to x_end)."""
 
     shape: str
     x: float
@@ -52,7 +53,7 @@ class Mark(NamedTuple):
 
 
 class BarSeries(NamedTuple):
-    """One bar with what is written beside it."""
+    """A bar with the text beside it."""
 
     name: str
     value: float
@@ -60,7 +61,7 @@ class BarSeries(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """An estimate (0..1) between two ends; `known` holds true values by what they are called."""
+    """An estimate (0..1) with its interval; `known` holds true values by name."""
 
     name: str
     low: float
@@ -73,7 +74,18 @@ def line_chart(
     title: str, heading: str, lines: Sequence[LineSeries], x_label: str, *, percent: bool = False,
     limits: tuple[float, float] | None = None, marks: Sequence[Mark] = (), size: tuple[int, int] = (640, 280),
 ) -> Markup:  # fmt: skip
-    """Return curves over a common x; y runs over `limits`, else over what there is."""
+    """Return curves over a common x.
+
+    Args:
+        title: name of the figure for screen readers.
+        heading: text above the plot.
+        lines: the curves; with more than one there is a legend.
+        x_label: name of the x axis.
+        percent: whether y holds shares (0..1), which are written in percent.
+        limits: lowest and highest y; those of the values, with a margin, when not given.
+        marks: marked points.
+        size: width and height.
+    """
     width, height = size
     low, high = limits or _padded([value for line in lines for value in line.y], percent)
     xs = [value for line in lines for value in line.x]
@@ -93,7 +105,16 @@ def histogram(
     title: str, heading: str, edges: Sequence[float], groups: Mapping[str, Sequence[int]], x_label: str, *,
     size: tuple[int, int] = (420, 220),
 ) -> Markup:  # fmt: skip
-    """Return counts between edges as outlines: one group, or two, of which the second is hatched."""
+    """Return histograms as outlines over each other; the second of two is hatched.
+
+    Args:
+        title: name of the figure for screen readers.
+        heading: text above the plot.
+        edges: B + 1 edges of B bins.
+        groups: B counts for each group, by its name.
+        x_label: name of the x axis.
+        size: width and height.
+    """
     width, height = size
     swatches = [tag("rect", x=2, y=-6, width=22, height=12, class_=f"area {tone(i)}") for i in range(len(groups))]
     top, head = _head(heading, list(groups), swatches, width)
@@ -115,9 +136,17 @@ def histogram(
 def heat_map(
     title: str, shares: np.ndarray, names: Sequence[str], rows: str, columns: str, *, side: float = 380
 ) -> Markup:
-    """Return shares (0..1) as shaded cells; the shade grows with the square root, so that small ones show.
+    """Return shares (0..1) as shaded cells; the shade grows with the square root, so that small shares are visible.
 
-    Cells below half a percent are left empty. Shape: shares (C, C).
+    Cells below 0.5 % are left empty.
+
+    Args:
+        title: text above the map.
+        shares: (C, C), rows sum to 1.
+        names: C names of classes.
+        rows: what the rows are.
+        columns: what the columns are.
+        side: width and height of the map without its names.
     """
     count, shown = len(names), [clipped(name, 12) for name in names]
     longest = CHARACTER * max(len(name) for name in shown)
@@ -128,22 +157,22 @@ def heat_map(
     parts.append(tag("rect", x=room, y=top, width=side, height=side, class_="frame"))
     parts.append(label(f"{columns} →", room + side, 28, "end", "name"))
     parts.append(tag("g", label(f"← {rows}", 0, 0, "end", "name"), transform=f"translate(12,{short(top)}) rotate(-90)"))
-    for i in range(0, count, -(-14 * count // int(side))):  # where names would overlap, not every one is written
+    for i in range(0, count, -(-14 * count // int(side))):  # some names are left out where they would overlap
         middle = (i + 0.5) * cell
         parts.append(label(shown[i], room - 6, top + middle + 4, "end"))
         turn = "" if upright else " rotate(-90)"
         place = f"translate({short(room + middle + (0 if upright else 4))},{short(top - 7)}){turn}"
         parts.append(tag("g", label(shown[i], 0, 0, "middle" if upright else "start"), transform=place))
     for r, c in zip(*np.nonzero(shares >= 0.005), strict=True):
-        tip = f"{names[r]} → {names[c]}: {100 * shares[r, c]:.1f} %"
+        tip = f"{names[r]} → {names[c]}: {percent(shares[r, c])}"
         parts.append(_cell(float(shares[r, c]), tip, room + c * cell, top + r * cell, cell, count <= MOST_WRITTEN))
-    kept = float(np.diagonal(shares).mean())
-    words = f"{count} by {count} classes; on average {100 * kept:.0f} % of a class has its own label"
+    unchanged = float(np.diagonal(shares).mean())
+    words = f"{count} by {count} classes; on average {percent(unchanged, 0)} of a class has its own label"
     return figure(title, words, room + side + 4, top + side + 4, *parts)
 
 
 def bar_chart(title: str, bars: Sequence[BarSeries], *, width: int = 640) -> Markup:
-    """Return horizontal bars from zero, each with its name before and its text behind it."""
+    """Return horizontal bars that start at zero, each with its name on the left and its text on the right."""
     room = 20 + CHARACTER * max(len(bar.name) for bar in bars)
     behind = 20 + CHARACTER * max(len(bar.text) for bar in bars)
     x = Scale(0, max(*(bar.value for bar in bars), 1e-9), room, width - behind)
@@ -157,7 +186,7 @@ def bar_chart(title: str, bars: Sequence[BarSeries], *, width: int = 640) -> Mar
 
 
 def interval_chart(title: str, intervals: Sequence[Interval], *, width: int = 640) -> Markup:
-    """Return estimates with their intervals on one line of shares from 0 to 1, and what is known as upright marks."""
+    """Return estimates with their intervals on a scale from 0 to 1; known values are vertical marks."""
     room = 20 + CHARACTER * max(len(interval.name) for interval in intervals)
     x = Scale(0, 1, room, width - 20)
     bottom = 40 * len(intervals) + 8
@@ -176,31 +205,34 @@ def interval_chart(title: str, intervals: Sequence[Interval], *, width: int = 64
             anchor = "end" if share > 0.8 else "start"
             parts.append(label(what, x(share) + (-4 if share > 0.8 else 4), middle - 11, anchor))
         parts.append(tag("circle", cx=x(value), cy=middle, r=5, class_=f"dot {tone(i)}"))
-    words = "; ".join(f"{i.name}: {100 * i.value:.1f} %, {100 * i.low:.1f} to {100 * i.high:.1f} %" for i in intervals)
+    words = "; ".join(
+        f"{i.name}: {percent(i.value)}, {percent(i.low, unit='')} to {percent(i.high)}" for i in intervals
+    )
     return figure(title, words, width, bottom + 24, *parts)
 
 
 def _head(heading: str, names: Sequence[str], swatches: Sequence[Markup], width: float) -> tuple[float, Markup]:
-    """Return where the plot below begins, and what stands above: a heading, and a legend of more than one name."""
-    shown = label(heading, 2, 11, "start", "heading")
+    """Return the top of the plot, and what is above it: the heading and, for more than one name, a legend."""
+    text = label(heading, 2, 11, "start", "heading")
     if len(names) < 2:
-        return 28, shown
-    explained, used = legend(names, swatches, LEFT, 31, width - LEFT - RIGHT)
-    return 30 + used, shown + explained
+        return 28, text
+    key, height = legend(names, swatches, LEFT, 31, width - LEFT - RIGHT)
+    return 30 + height, text + key
 
 
 def _cell(share: float, tip: str, x: float, y: float, size: float, written: bool) -> Markup:
+    """Return a cell of a heat map with a tooltip and, if it is `written`, its percentage."""
     square = tag(
         "rect", tag("title", tip), x=x, y=y, width=size - 1, height=size - 1, fill_opacity=share**0.5, class_="heat"
     )
     if not written:
         return square
     kind = "on-heat" if share > STRONG else "on-pale"
-    return square + label(f"{100 * share:.0f}", x + size / 2, y + size / 2 + 4, kind=kind)
+    return square + label(percent(share, 0, unit=""), x + size / 2, y + size / 2 + 4, kind=kind)
 
 
 def _curve(line: LineSeries, x: Scale, y: Scale) -> Markup:
-    """A line, or a dot where there is but one point."""
+    """Return a line, or a dot if there is only one point."""
     if len(line.x) == 1:
         return tag("circle", cx=x(line.x[0]), cy=y(line.y[0]), r=4, class_=f"dot {tone(line.tone)}")
     points = [(x(a), y(b)) for a, b in zip(line.x, line.y, strict=True)]
@@ -208,6 +240,7 @@ def _curve(line: LineSeries, x: Scale, y: Scale) -> Markup:
 
 
 def _mark(mark: Mark, x: Scale, y: Scale) -> Markup:
+    """Return the drawing of a marked point."""
     across, up = x(mark.x), y(mark.y)
     if mark.shape == "mean":
         return path([(across, up), (x(mark.x_end), up)], f"mean {tone(mark.tone)}")
@@ -218,12 +251,13 @@ def _mark(mark: Mark, x: Scale, y: Scale) -> Markup:
 
 
 def _padded(values: Sequence[float], percent: bool) -> tuple[float, float]:
-    """Limits a little wider than the values; shares stay within 0..1."""
+    """Return limits a little wider than the values; those of shares stay within 0..1."""
     low, high = min(values), max(values)
     room = max(0.08 * (high - low), 0.01 if percent else 1e-3 * max(abs(low), abs(high), 1e-9))
     return (max(low - room, 0.0), min(high + room, 1.0)) if percent else (low - room, high + room)
 
 
-def _in_words(line: LineSeries, x_label: str, percent: bool) -> str:
-    first, last = (f"{100 * value:.1f} %" if percent else f"{value:.4g}" for value in (line.y[0], line.y[-1]))
+def _in_words(line: LineSeries, x_label: str, shares: bool) -> str:
+    """Return the first and the last point of a curve in words, for screen readers."""
+    first, last = (percent(value) if shares else f"{value:.4g}" for value in (line.y[0], line.y[-1]))
     return f"{line.name}: {first} at {x_label} {line.x[0]:g}, {last} at {x_label} {line.x[-1]:g}"

@@ -1,6 +1,6 @@
-"""The contact sheet: the most doubtful labels with their images, and what the nearest others are called.
+"""The contact sheet: cards of the most doubtful labels with their images and nearest neighbors.
 
-A feature vector has no image: it and its neighbors are shown by their ids.
+Vectors have no image; they and their neighbors are shown by their ids.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ from scanmix.data.readers.images import preview
 from scanmix.report.findings import RunFindings
 
 CARDS = 48
+"""Cards on the sheet."""
 NEIGHBORS = 6
+"""Neighbors on a card."""
 LARGE, SMALL = 96, 40
-"""Most pixels of a side: with these even images of pure noise stay far below five megabytes."""
+"""Most pixels of a side of an image and of a neighbor; with these the page stays far below five megabytes."""
 TINY = 64
-"""Pictures up to this side are enlarged with square pixels."""
-GONE = (
+"""Images up to this many pixels a side are enlarged with visible square pixels."""
+MISSING = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40" width="40" height="40">'
     b'<path d="M2 2h36v36h-36z" fill="none" stroke="#808080" stroke-dasharray="3 2"/>'
     b'<text x="20" y="18" font-family="sans-serif" font-size="9" fill="#808080" text-anchor="middle">no'
-    b'<tspan x="20" dy="10">picture</tspan></text></svg>'
+    b'<tspan x="20" dy="10">image</tspan></text></svg>'
 )
-"""In a gray that can be read on light and dark."""
+"""Drawn in place of an image that cannot be read, in a gray that shows on light and dark pages."""
 
 
 class Neighbor(NamedTuple):
-    """One of the nearest others, and the label it was given."""
+    """A nearest neighbor and its given label."""
 
     image: str | None
     id: str
@@ -42,12 +44,12 @@ class Neighbor(NamedTuple):
 
 
 class Card(NamedTuple):
-    """One label and the evidence against it."""
+    """A label and the evidence against it."""
 
     rank: int
     image: str | None
     tiny: bool
-    """Whether the picture has so few pixels that they should be seen; one that is gone may have been so."""
+    """Whether the image is so small that its pixels should be visible; true for one that cannot be read."""
     name: str
     given: str
     suggested: str
@@ -59,23 +61,23 @@ class Card(NamedTuple):
 
 
 def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
-    """Return the most doubtful labels that nobody has decided, as cards; none without an audit.
+    """Return cards of the most doubtful labels that nobody has decided; none without an audit.
 
-    Without images where there are no pictures.
+    Cards have no images if `found.images` is None.
     """
-    audit, pictures, truth = found.audit, found.pictures, found.truth
+    audit, images, truth = found.audit, found.images, found.truth
     if audit is None:
         return []
     cards = []
     for row in range(min(count, int((~audit.decided).sum()))):
         place = int(audit.order[row])
         near = [] if audit.neighbors is None else audit.neighbors[row, :NEIGHBORS].tolist()
-        picture = None if pictures is None else _seen(pictures[place], LARGE)
+        image = None if images is None else _read(images[place], LARGE)
         cards.append(
             Card(
                 rank=row + 1,
-                image=None if pictures is None else _data_uri(picture),
-                tiny=picture is None or max(picture.size) <= TINY,
+                image=None if images is None else _data_uri(image),
+                tiny=image is None or max(image.size) <= TINY,
                 name=str(audit["path"][row] or audit["id"][row]),
                 given=str(audit["given"][row]),
                 suggested=str(audit["suggested"][row]),
@@ -85,7 +87,7 @@ def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
                 truth=None if truth is None else _class_name(audit.class_names, int(truth[place])),
                 neighbors=[
                     Neighbor(
-                        None if pictures is None else _data_uri(_seen(pictures[audit.order[r]], SMALL)),
+                        None if images is None else _data_uri(_read(images[audit.order[r]], SMALL)),
                         str(audit["id"][r]),
                         str(audit["given"][r]),
                     )
@@ -97,21 +99,22 @@ def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
 
 
 def _class_name(names: Sequence[str], label: int) -> str:
+    """Return the name of a true label."""
     return "none of the classes" if label == OPEN_SET else names[label]
 
 
-def _seen(source: str | Tensor, most: int) -> Image.Image | None:
-    """A picture of at most `most` pixels a side; None where it cannot be read."""
+def _read(source: str | Tensor, most: int) -> Image.Image | None:
+    """Return an image of at most `most` pixels a side; None if it cannot be read. Shape: pixels (channels, H, W)."""
     try:
         return preview(source, most)
     except UserError:
         return None
 
 
-def _data_uri(picture: Image.Image | None) -> str:
-    """The picture itself, or a drawing that stands for one that is gone."""
-    if picture is None:
-        return "data:image/svg+xml;base64," + base64.b64encode(GONE).decode()
+def _data_uri(image: Image.Image | None) -> str:
+    """Return an image, or `MISSING` for None, as a `data:` URI."""
+    if image is None:
+        return "data:image/svg+xml;base64," + base64.b64encode(MISSING).decode()
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    image.save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,6 +1,6 @@
-"""The strokes that figures are made of: escaped tags, scales, ticks, axes and legends. Pure: numbers in, SVG out.
+"""The parts of figures: escaped tags, scales, ticks, axes and legends. Functions take numbers and return SVG.
 
-Colors are names of classes (`tone0` ...), which the page's style sheet sets for a light, a dark and a printed page.
+Colors are CSS classes (`tone0` ...), which the style sheet of the page defines for light, dark and printed pages.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from markupsafe import Markup
 from scanmix.data.names import visible
 
 CHARACTER = 6.2
-"""Width of a letter at the size of the style sheet, about, in units of the drawing."""
+"""Approximate width of a letter in the font of the style sheet, in units of the drawing."""
 TONES = 6
-"""Colors of the style sheet; each has its own dashes too."""
+"""Number of colors in the style sheet; each has its own dashes too."""
 
 
 def tag(name: str, *children: str, **attributes: str | float) -> Markup:
-    """Return an element; children that are no `Markup` are escaped, `_` in attributes becomes `-`.
+    """Return an element; children that are not `Markup` are escaped, and control characters made visible.
 
-    Control characters are shown by their numbers.
+    In names of attributes `_` becomes `-`, and a trailing `_` is dropped (`class_`).
     """
     shown = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), short(value)) for key, value in attributes.items()
@@ -33,17 +33,17 @@ def tag(name: str, *children: str, **attributes: str | float) -> Markup:
 
 
 def short(value: str | float) -> str:
-    """Write a coordinate with two decimals at most; text stays as it is."""
+    """Return a coordinate with at most two decimals; text stays as it is."""
     return visible(value) if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def label(content: str, x: float, y: float, anchor: str = "middle", kind: str = "label") -> Markup:
-    """Return text at a point; `anchor` says which part of it stands there."""
+    """Return text at a point; `anchor` ("start", "middle", "end") is the part of it that lies there."""
     return tag("text", content, x=x, y=y, text_anchor=anchor, class_=kind)
 
 
 def figure(title: str, description: str, width: float, height: float, *parts: str) -> Markup:
-    """Return a whole figure, with its title and what it shows for those who do not see it."""
+    """Return a whole figure; title and description are for people who cannot see it."""
     return tag(
         "svg", tag("title", title), tag("desc", description), *parts,
         viewBox=f"0 0 {short(width)} {short(height)}", role="img", aria_label=f"{title}. {description}",
@@ -58,7 +58,7 @@ def path(points: Sequence[tuple[float, float]], class_: str) -> Markup:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values in `low`..`high` to places in `start`..`end`, linearly."""
+    """A linear scale from values in `low`..`high` to positions in `start`..`end`."""
 
     low: float
     high: float
@@ -66,7 +66,7 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value; the middle where there is but one value."""
+        """Return the position of a value; the middle if `low` equals `high`."""
         span = self.high - self.low
         share = (value - self.low) / span if span else 0.5
         return self.start + share * (self.end - self.start)
@@ -85,7 +85,7 @@ def ticks(low: float, high: float, most: int = 6, whole: bool = False) -> list[f
 
 
 def tick_texts(values: Sequence[float], percent: bool = False) -> list[str]:
-    """Write ticks with as many decimals as their distance needs."""
+    """Return ticks as text, with as many decimals as the distance between them needs."""
     factor = 100 if percent else 1
     distance = factor * (values[1] - values[0]) if len(values) > 1 else 1
     decimals = max(0, -math.floor(math.log10(distance) + 1e-9))
@@ -93,7 +93,15 @@ def tick_texts(values: Sequence[float], percent: bool = False) -> list[str]:
 
 
 def axes(x: Scale, y: Scale, x_label: str, percent: bool = False, whole_x: bool = True) -> Markup:
-    """Return grid lines, ticks and the name of the x axis; the frame is where the scales end."""
+    """Return grid lines, ticks and the name of the x axis.
+
+    Args:
+        x: scale of the x axis; its ends are the frame.
+        y: scale of the y axis.
+        x_label: name of the x axis.
+        percent: whether y holds shares (0..1), which are written in percent.
+        whole_x: whether ticks of x must be whole numbers.
+    """
     parts = []
     across, up = ticks(x.low, x.high, 7, whole=whole_x), ticks(y.low, y.high, 6)
     for value, written in zip(up, tick_texts(up, percent), strict=True):
@@ -108,7 +116,10 @@ def axes(x: Scale, y: Scale, x_label: str, percent: bool = False, whole_x: bool 
 
 
 def legend(names: Sequence[str], marks: Sequence[str], x: float, y: float, width: float) -> tuple[Markup, float]:
-    """Return a legend of drawn marks (26 x 12, from its left and middle) and names, and its height; it wraps."""
+    """Return a legend, wrapped at `width`, and its height. Marks are drawings of 26 x 12 units.
+
+    The origin of a mark is the middle of its left side.
+    """
     parts, at, line = [], 0.0, 0
     for name, mark in zip(names, marks, strict=True):
         needed = 34 + CHARACTER * len(name) + 14
@@ -121,7 +132,7 @@ def legend(names: Sequence[str], marks: Sequence[str], x: float, y: float, width
 
 
 def clipped(name: str, letters: int) -> str:
-    """Shorten a long name in its middle."""
+    """Return a name of at most so many letters; a longer one loses its middle."""
     if len(name) <= letters:
         return name
     head = letters // 2
@@ -129,5 +140,5 @@ def clipped(name: str, letters: int) -> str:
 
 
 def tone(number: int) -> str:
-    """Return the class of the color and dashes with a number."""
+    """Return the CSS class of a color and its dashes."""
     return f"tone{number % TONES}"

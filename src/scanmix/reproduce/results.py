@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scanmix.config import read_toml
+from scanmix.config import percent, read_toml
 from scanmix.evaluate.significance import welch
 from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
@@ -287,7 +287,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    return percent(share, unit="")
 
 
 def _number(value: object) -> str:

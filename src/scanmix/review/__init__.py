@@ -1,4 +1,4 @@
-"""A local page on which a person looks at doubtful labels and decides: one process, no account, no network."""
+"""A local web page on which a person checks doubtful labels: one process, no account, no access from other machines."""
 
 from scanmix.review.decisions import CORRECTED, Decisions
 from scanmix.review.server import LOCK, Review, make_app, serve

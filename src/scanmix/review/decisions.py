@@ -1,4 +1,4 @@
-"""What people decided of each label: an append-only log that is the truth, and a CSV made from it.
+"""Decisions about labels: an append-only log, which is the record, and a CSV that is derived from it.
 
 Legend: N rows of an audit.
 """
@@ -24,18 +24,18 @@ from scanmix.files.cells import csv_line
 
 LOG, CORRECTED = "review-log.jsonl", "corrected.csv"
 CHOICES = (*DECIDED, "exclude", "unsure")
-"""What may be decided; the place is the code, and the first is undecided."""
+"""Possible decisions; the position in this tuple is the code, and the first means undecided."""
 UNDO = "undo"
 MOST = 2**53
-"""No revision is as large: the page counts in doubles."""
+"""Revisions stay below this, since the numbers of the page's JavaScript are doubles."""
 
 
 class OnlyInLog(CannotWrite):
-    """A change that holds, since it is in the log; the CSV is as it was before."""
+    """A change is in the log and therefore holds, but the CSV could not be updated."""
 
 
 class State(NamedTuple):
-    """What holds for one row: a code in `CHOICES`, and its label."""
+    """The state of one row: a code (position in `CHOICES`) and the label that follows from it."""
 
     code: int
     label: int
@@ -43,7 +43,7 @@ class State(NamedTuple):
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class Entry:
-    """A line of the log: one row of one change."""
+    """A line of the log: what one change did to one row."""
 
     change: Annotated[int, pydantic.Field(ge=1, lt=MOST)]
     who: str
@@ -54,41 +54,66 @@ class Entry:
     decision: Literal["keep", "accept", "relabel", "exclude", "unsure", "undo"]
 
 
+def outcome(choice: str, label: int | None, given: int, suggested: int) -> State:
+    """Return the decision that a choice means for a row. The rule stands only here; the page asks the server.
+
+    The chosen class matters, not the key that chose it: the given class is `keep`, the suggested one `accept`, any
+    other `relabel`. `exclude` and `unsure` choose no class; the given label stays.
+
+    Args:
+        choice: a word of `CHOICES`.
+        label: the chosen class of `relabel`; else ignored.
+        given: the given label of the row.
+        suggested: the class that the audit suggests for it.
+    """
+    chosen = {"keep": given, "accept": suggested, "relabel": label}.get(choice)
+    if chosen is None:
+        return State(CHOICES.index(choice), given)
+    word = "keep" if chosen == given else "accept" if chosen == suggested else "relabel"
+    return State(CHOICES.index(word), chosen)
+
+
 READ_ENTRY = pydantic.TypeAdapter(Entry)
 
 
 class Decisions:
-    """The decisions of a run folder, rebuilt from its log; every change is on the disk before it counts.
+    """The decisions of a run folder, rebuilt from its log; every change is on disk before it takes effect.
 
-    There is one writer: threads of one server, kept apart by a lock.
+    Only one process may write: the server, whose threads share a lock.
     """
 
     def __init__(self, folder: Path, audit: Audit, who: str) -> None:
-        """Rebuild the state from the log; half a line at its end, which a crash may leave, is none. Writes nothing.
+        """Rebuild the state from the log without writing; ignore half a line at its end, which a crash may leave.
+
+        Args:
+            folder: the run folder that holds, or will hold, the log.
+            audit: the audit of the run; rows are its rows.
+            who: name that the log gives to new changes.
 
         Raises:
             UserError: the log is damaged or of other data, or there is a `corrected.csv` without a log.
         """
-        number = {name: place for place, name in enumerate(audit.class_names)}
+        number = {name: c for c, name in enumerate(audit.class_names)}
         self.folder, self.who, self.class_names = folder, who, audit.class_names
         self.given = np.array([number[name] for name in audit["given"]], dtype=np.int64)
         self.suggested = np.array([number[name] for name in audit["suggested"]], dtype=np.int64)
         self.codes = np.zeros(len(self.given), dtype=np.int8)
-        """(N,) places in `CHOICES`."""
+        """(N,) positions in `CHOICES`."""
         self.labels = self.given.copy()
-        """(N,) as they hold now: the given one until somebody decides otherwise."""
+        """(N,) current labels: the given one until a decision changes it."""
         self.before = np.array([CHOICES.index(word) for word in audit.columns.get("decided", ())], dtype=np.int8)
-        """(N,) places in `CHOICES`, decided in earlier rounds: they hold until somebody decides again."""
+        """(N,) positions in `CHOICES`: decisions of earlier rounds, which hold until a new decision."""
         if not len(self.before):
             self.before = np.zeros(len(self.given), dtype=np.int8)
         self.changed_at = np.zeros(len(self.given), dtype=np.int64)
-        """(N,) revision that last touched each row."""
+        """(N,) revision that last changed each row."""
         self.revision = 0
         self._ids, self._paths = audit["id"].tolist(), audit["path"].tolist()
         self._history: dict[int, list[State]] = {}
         self._undoable: list[dict[int, None]] = []  # rows of each change, as ordered sets
         self._lock = threading.Lock()
         self._replay()
+        # N lines of text in memory, so that a change formats its own rows only.
         self._csv = [self._csv_line(row) for row in range(len(self.given))]
         self._left_out = [csv_line((*row, row[-1], "exclude")) for row in audit.excluded]
 
@@ -97,10 +122,10 @@ class Decisions:
         return self.folder / LOG
 
     def recover(self) -> None:
-        """Bring the files into line after a crash: for the one who is going to write.
+        """Repair the files after a crash: cut half a line off the log and write the CSV. Call it before any change.
 
         Raises:
-            CannotWrite: they cannot be written.
+            CannotWrite: a file cannot be written.
         """
         if self._log.exists():
             with writing(self._log):
@@ -110,14 +135,17 @@ class Decisions:
             self._write_corrected()
 
     def decide(self, rows: Sequence[int], choice: str, label: int | None = None) -> list[int]:
-        """Decide the same for every row, as one change; return the rows.
+        """Apply a choice to rows as one change, see `outcome`; return the rows without repetitions.
 
-        A label that is the given one is `keep`, one that is suggested is `accept`, however it was chosen.
+        Args:
+            rows: row numbers of the audit.
+            choice: a word of `CHOICES`.
+            label: the chosen class, if the choice is `relabel`.
 
         Raises:
-            UserError: an unknown choice, row or label.
-            CannotWrite: it could not be written; then nothing has changed.
-            OnlyInLog: it holds, but the CSV could not be written.
+            UserError: the choice, a row or the label is unknown.
+            CannotWrite: the log cannot be written; nothing has changed.
+            OnlyInLog: the change holds, but the CSV could not be written.
         """
         rows = list(dict.fromkeys(rows))
         if choice not in CHOICES[1:]:
@@ -127,11 +155,13 @@ class Decisions:
         if choice == "relabel" and (label is None or not 0 <= label < len(self.class_names)):
             raise UserError(f"another class must be one of 0..{len(self.class_names) - 1}, not {label}")
         with self._lock:
-            self._commit([(row, self._decided(row, choice, label)) for row in rows], undo=False)
+            given, suggested = self.given[rows].tolist(), self.suggested[rows].tolist()
+            changes = [outcome(choice, label, *labels) for labels in zip(given, suggested, strict=True)]
+            self._commit(list(zip(rows, changes, strict=True)), undo=False)
         return rows
 
     def undo(self) -> list[int]:
-        """Take the last change back, whoever made it; return its rows, none when there is nothing to undo.
+        """Undo the last change, whoever made it; return its rows, which are none if there is nothing to undo.
 
         Raises:
             CannotWrite, OnlyInLog: as `decide`.
@@ -140,31 +170,29 @@ class Decisions:
             if not self._undoable:
                 return []
             rows = list(self._undoable[-1])
-            self._commit([(row, self._before(row)) for row in rows], undo=True)
+            self._commit([(row, self._previous(row)) for row in rows], undo=True)
         return rows
 
     def since(self, revision: int) -> dict[str, Any]:
-        """Return the present revision and, of every row changed after `revision`, code and label."""
+        """Return the current revision, the number of changes that can be undone, and the state of changed rows.
+
+        `rows` holds [row, code, label] for every row changed after `revision`.
+        """
         with self._lock:
             rows = np.flatnonzero(self.changed_at > revision)
             states = zip(rows.tolist(), self.codes[rows].tolist(), self.labels[rows].tolist(), strict=True)
             return {"revision": self.revision, "undoable": len(self._undoable), "rows": [list(row) for row in states]}
 
-    def _decided(self, row: int, choice: str, label: int | None) -> State:
-        given, suggested = int(self.given[row]), int(self.suggested[row])
-        if choice == "accept":
-            label = suggested
-        elif choice != "relabel" or label is None:
-            return State(CHOICES.index(choice), given)
-        choice = "keep" if label == given else "accept" if label == suggested else "relabel"
-        return State(CHOICES.index(choice), label)
-
-    def _before(self, row: int) -> State:
+    def _previous(self, row: int) -> State:
+        """Return the state of a row before its last change."""
         history = self._history[row]
         return history[-2] if len(history) > 1 else State(0, int(self.given[row]))
 
     def _commit(self, changes: Sequence[tuple[int, State]], undo: bool) -> None:
-        """To the log, then to memory, then to the CSV."""
+        """Write changes to the log, then apply them in memory, then write the CSV.
+
+        Costs time that grows with N: the CSV is written whole. revisit: write it less often if N is in the millions.
+        """
         common = {"change": self.revision + 1, "who": self.who, "when": datetime.now(UTC).isoformat("T", "seconds")}
         lines = [
             {
@@ -187,6 +215,7 @@ class Decisions:
             raise OnlyInLog(f"it is saved in {LOG} and holds, but {error}") from error
 
     def _apply(self, changes: Sequence[tuple[int, State]], undo: bool) -> None:
+        """Set rows to new states, and keep the history that undo needs."""
         if not undo:
             self._undoable.append({row: None for row, _ in changes})
         for row, state in changes:
@@ -200,7 +229,7 @@ class Decisions:
             self._undoable.pop()
 
     def _word(self, state: State) -> str | None:
-        """The label of a state as the log has it; none where the row is left out."""
+        """Return the label of a state as the log has it; None for an excluded row."""
         return None if CHOICES[state.code] == "exclude" else self.class_names[state.label]
 
     def _csv_line(self, row: int) -> str:
@@ -212,6 +241,7 @@ class Decisions:
         write_text(self.folder / CORRECTED, text)
 
     def _replay(self) -> None:
+        """Apply every complete line of the log."""
         if not self._log.exists():
             if (self.folder / CORRECTED).exists():
                 raise UserError(
@@ -220,27 +250,32 @@ class Decisions:
             return
         with reading(self._log, "correct or move it"):
             whole = self._log.read_bytes().rpartition(b"\n")[0]
-        place = {name: row for row, name in enumerate(self._ids)}
+        row_of = {name: row for row, name in enumerate(self._ids)}
         number = {name: label for label, name in enumerate(self.class_names)}
         for count, line in enumerate(whole.splitlines(), start=1):
             try:
-                self._replay_line(read_entry(line), place, number)
+                self._replay_line(read_entry(line), row_of, number)
             except ValueError as error:
                 raise UserError(
                     f"line {count} of {self._log} does not fit this run ({error}); correct or move it"
                 ) from None
 
-    def _replay_line(self, entry: Entry, place: dict[str, int], number: dict[str, int]) -> None:
-        if entry.id not in place:
+    def _replay_line(self, entry: Entry, row_of: dict[str, int], number: dict[str, int]) -> None:
+        """Apply a line of the log.
+
+        Raises:
+            ValueError: it does not fit the audit or the lines before it.
+        """
+        if entry.id not in row_of:
             raise ValueError(f"there is no id {entry.id!r}")
         if entry.change < self.revision:
             raise ValueError(f"change {entry.change} comes after change {self.revision}")
-        row, begins = place[entry.id], entry.change != self.revision
+        row, begins = row_of[entry.id], entry.change != self.revision
         self.revision = entry.change
         if entry.decision == UNDO:
             if not self._undoable or row not in self._undoable[-1]:
                 raise ValueError(f"there is nothing to undo for {entry.id!r}")
-            self._apply([(row, self._before(row))], undo=True)
+            self._apply([(row, self._previous(row))], undo=True)
             return
         if (entry.after is None) != (entry.decision == "exclude"):
             raise ValueError(f"the label {entry.after!r} with the decision {entry.decision!r}")
@@ -248,17 +283,17 @@ class Decisions:
             raise ValueError(f"there is no class {entry.after!r}")
         label = int(self.given[row]) if entry.after is None else number[entry.after]
         self._apply([(row, State(CHOICES.index(entry.decision), label))], undo=False)
-        if not begins:  # further rows of one change are undone with the first
+        if not begins:  # all rows of one change are undone together
             if len(self._undoable) < 2:
                 raise ValueError(f"change {entry.change} decides after it took back")
             self._undoable[-2].update(self._undoable.pop())
 
 
 def read_entry(line: bytes) -> Entry:
-    """Read a line of the log.
+    """Return the entry in a line of the log.
 
     Raises:
-        ValueError: it is none; says in a few words where.
+        ValueError: the line is not an entry; the message says where it goes wrong.
     """
     try:
         return READ_ENTRY.validate_json(line.decode("utf-8"), strict=True)

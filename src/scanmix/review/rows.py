@@ -1,4 +1,4 @@
-"""An audit as the page takes it: the order in which rows are shown, all of them in short, one of them in full.
+"""An audit as the page receives it: the order of the rows, a short table of all rows, and the details of one.
 
 Legend: N rows, C classes.
 """
@@ -11,38 +11,47 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scanmix.audit import Audit
-from scanmix.blocks.label_quality import EVEN
+from scanmix.audit.columns import ORIGINS, issue_in_words
+from scanmix.blocks.label_quality import EVEN, FINE, ISSUE_TYPES
+from scanmix.data.examples import DECIDED
 from scanmix.review.decisions import CHOICES, Decisions
 
 SPOT_EVERY = 20
-"""One in so many rows to look at is a spot check: a label of which the audit is sure."""
+"""One in this many rows to check is a spot check: a label of which the audit is sure."""
 SHOWN_NEIGHBORS = 6
-KINDS = ("wrong", "duplicate", "out_of_scope", "hard", "fine")
+"""Neighbors shown beside an example."""
 LOOKED_WRONG = [CHOICES.index("accept"), CHOICES.index("relabel")]
+CHOICE_WORDS = {
+    "": "undecided", "keep": "✓ kept", "accept": "✓ accepted", "relabel": "✎ {label}", "exclude": "✕ excluded",
+    "unsure": "? unsure",
+}  # fmt: skip
+"""What the page shows for a decision; it puts the name of the class in place of `{label}`."""
+BEFORE_WORDS = {"": "", "keep": "✓ kept before", "accept": "✓ accepted before", "relabel": "✎ relabeled before"}
+"""What the page shows for a decision of an earlier round."""
 KEPT, EXCLUDED, UNSURE = (CHOICES.index(choice) for choice in ("keep", "exclude", "unsure"))
 
 
 class Queue(NamedTuple):
-    """The order in which rows are shown: the doubtful, spot checks among them, then all others, decided ones last."""
+    """The order in which rows are shown: doubtful ones mixed with spot checks, then all others, decided ones last."""
 
     order: np.ndarray
     """(N,) rows."""
     length: int
-    """The first so many are to be looked at."""
+    """Number of rows at the front of `order` that should be checked."""
     spots: np.ndarray
-    """(N,) bool, by row."""
+    """(N,) bool by row: spot checks."""
     again: bool = False
-    """Whether labels that were decided in an earlier round are asked again."""
+    """Whether labels that were decided in an earlier round are to be decided once more."""
 
 
 def make_queue(audit: Audit, again: bool = False) -> Queue:
-    """Mix a few of the surest labels, chosen by their ids, among the doubtful ones; the same every time.
+    """Return the order of rows: doubtful labels with a few of the surest labels mixed in as spot checks.
 
-    Labels that were decided in an earlier round come after all others; with `again` before all others, to be decided
-    once more.
+    Spot checks are chosen by a hash of their ids, so the order is the same every time. Labels that were decided in an
+    earlier round come after all others, or, with `again`, before all others.
     """
     before = audit.decided
-    fine = (audit["kind"] == "fine") & ~before
+    fine = (audit["kind"] == FINE) & ~before
     doubtful = np.flatnonzero(~fine & ~before)
     surest = np.flatnonzero(fine)[fine.sum() // 2 :]  # rows come the most doubtful first
     draws = {row: _draw(audit["id"][row]) for row in surest.tolist()}
@@ -63,12 +72,20 @@ def make_queue(audit: Audit, again: bool = False) -> Queue:
 
 
 def table(audit: Audit, queue: Queue) -> dict[str, Any]:
-    """Return what the page keeps of every row: columns by name, in rows of the audit, and the order to show."""
+    """Return what the page keeps of every row, and the words it shows, as JSON takes them.
+
+    Columns are indexed by row of the audit; classes, kinds and choices are numbers in the lists of the same names.
+    """
     number = {name: place for place, name in enumerate(audit.class_names)}
+    kinds = list(ISSUE_TYPES)
     return {
         "classes": list(audit.class_names),
-        "kinds": list(KINDS),
+        "kinds": kinds,
+        "kind_words": [issue_in_words(kind) for kind in kinds],
+        "fine": kinds.index(FINE),
         "choices": list(CHOICES),
+        "choice_words": [CHOICE_WORDS[choice] for choice in CHOICES],
+        "before_words": [BEFORE_WORDS[choice] for choice in DECIDED],
         "order": queue.order.tolist(),
         "before": [CHOICES.index(word) for word in audit.get("decided", [""] * len(audit["id"]))],
         "again": queue.again,
@@ -76,14 +93,14 @@ def table(audit: Audit, queue: Queue) -> dict[str, Any]:
         "path": audit["path"].tolist(),
         "given": [number[name] for name in audit["given"]],
         "suggested": [number[name] for name in audit["suggested"]],
-        "kind": [KINDS.index(kind) for kind in audit["kind"]],
+        "kind": [kinds.index(kind) for kind in audit["kind"]],
         "score": _short(audit["score"]),
         "confidence": _short(audit["confidence"]),
     }
 
 
 def detail(audit: Audit, row: int) -> dict[str, Any]:
-    """Return all that is known of one row: why it is doubted, its neighbors, its losses, every class by likelihood."""
+    """Return everything about one row: the reason, its neighbors, its losses, and all classes by belief."""
     belief = audit.belief[row]
     classes = np.argsort(-belief, kind="stable")
     near = [] if audit.neighbors is None else audit.neighbors[row, :SHOWN_NEIGHBORS].tolist()
@@ -91,7 +108,7 @@ def detail(audit: Audit, row: int) -> dict[str, Any]:
     return {
         "reason": str(audit["reason"][row]),
         "p_clean": round(float(audit["p_clean"][row]), 4),
-        "suggestion": str(audit["suggestion"][row]),
+        "origin": ORIGINS[audit["suggestion"][row]],
         "against": str(audit["against"][row]).split(),
         "classes": [[int(place), round(float(belief[place]), 4)] for place in classes],
         "neighbors": near,
@@ -101,22 +118,22 @@ def detail(audit: Audit, row: int) -> dict[str, Any]:
 
 
 def progress(audit: Audit, queue: Queue, decisions: Decisions) -> dict[str, Any]:
-    """Return how far the review is, what it has found, and what is likely left."""
+    """Return how far the review is, what it has found, and how many wrong labels are probably left."""
     codes, spots, before = decisions.codes, queue.spots, decisions.before > 0
     listed = np.zeros(len(codes), dtype=bool)
     listed[queue.order[: queue.length]] = True
-    looked, decided = (codes > 0) & ~spots & ~before & (audit["kind"] != "fine"), codes > 0
-    open_still = ~decided | (codes == UNSURE)  # of these the given label stays
+    checked, decided = (codes > 0) & ~spots & ~before & (audit["kind"] != FINE), codes > 0
+    undecided = ~decided | (codes == UNSURE)  # their given label stays
     doubt = audit.doubt
     return {
         "decided": int((decided & listed).sum()),
         "to_decide": queue.length,
         "all_decided": int((decided | before).sum()),
         "labels": len(codes),
-        "looked": int(looked.sum()),
-        "found": int((looked & np.isin(codes, LOOKED_WRONG)).sum()),
+        "looked": int(checked.sum()),
+        "found": int((checked & np.isin(codes, LOOKED_WRONG)).sum()),
         "excluded": int((codes == EXCLUDED).sum()),
-        "expected_left": round(float(doubt[open_still].sum()), 1),
+        "expected_left": round(float(doubt[undecided].sum()), 1),
         "expected_first": round(float(doubt.sum()), 1),
         "look_wrong": int(audit.looks_wrong.sum()),
         "spots": int(spots.sum()),
@@ -128,11 +145,11 @@ def progress(audit: Audit, queue: Queue, decisions: Decisions) -> dict[str, Any]
 
 
 def earlier_rounds(audit: Audit, decisions: Decisions) -> dict[str, int]:
-    """Return how many labels were decided before the run, how far they hold, and what was left out.
+    """Return counts about labels that were decided before the run.
 
-    `before_doubted`: of how many the audit, which learned from them as from all others, still holds the label for
-    wrong. `again_seen`: how many were decided once more; `again_same`: and how many of these kept their label. Who
-    is unsure now has not decided.
+    `before`: how many there are. `before_doubted`: of how many the audit, which treats them like all others, still
+    says that the label is wrong. `before_excluded`: examples left out before the run. `again_seen`: how many were
+    decided once more, `unsure` not counted. `again_same`: how many of these kept their label.
     """
     before, codes = decisions.before > 0, decisions.codes
     again = before & (codes > 0) & (codes != UNSURE)
@@ -146,9 +163,11 @@ def earlier_rounds(audit: Audit, decisions: Decisions) -> dict[str, int]:
 
 
 def _short(values: np.ndarray) -> list[float]:
-    numbers: list[float] = np.nan_to_num(values.astype(np.float64)).round(4).tolist()  # JSON has no NaN
+    """Return numbers with four decimals; NaN becomes 0, since JSON has no NaN. Shape: (N,)."""
+    numbers: list[float] = np.nan_to_num(values.astype(np.float64)).round(4).tolist()
     return numbers
 
 
 def _draw(name: str) -> int:
+    """Return a number that is random but always the same for an id."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

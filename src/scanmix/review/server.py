@@ -1,4 +1,4 @@
-"""The page's server: one process on the loopback address, which is the only writer of the decisions."""
+"""The server of the review page: one process on the loopback address, the only writer of the decisions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from scanmix.audit import Audit
 from scanmix.config import STRICT, UserError
 from scanmix.files import CannotWrite
-from scanmix.review.connections import LARGEST_HEAD, Hurried, with_headers
+from scanmix.review.connections import LARGEST_HEAD, TimedProtocol, with_headers
 from scanmix.review.decisions import MOST, Decisions, OnlyInLog
 from scanmix.review.rows import Queue, detail, progress, table
 from scanmix.review.thumbnails import SIDES, Thumbnails
@@ -32,19 +32,20 @@ from scanmix.review.thumbnails import SIDES, Thumbnails
 Body = TypeVar("Body")
 HOST = "127.0.0.1"
 LOCK = "review.lock"
-"""There is one server, and one writer, for a run."""
+"""File that keeps a second server, and so a second writer, away from a run."""
 PAGE = Path(__file__).parent / "page"
-FILES = ("index.html", "review.css", "source.js", "draw.js", "grid.js", "review.js")
+FILES = ("index.html", "review.css", "source.js", "draw.js", "grid.js", "filters.js", "progress.js", "review.js")
+"""Files of `PAGE` that are served; no others are."""
 LARGEST_BODY = 1 << 20
-"""Bytes: a decision for some hundred thousand labels."""
+"""Most bytes of a request: enough for a decision about some hundred thousand labels."""
 LOOPBACK = re.compile(rf"(?:{re.escape(HOST)}|localhost):[0-9]{{1,5}}")
-"""Host names that mean this machine; the port may be a forwarded one."""
+"""Host headers that name this machine; the port may be a forwarded one."""
 Whole = Annotated[int, pydantic.Field(ge=0, lt=MOST)]
 
 
 @dataclass(frozen=True, eq=False)
 class Review:
-    """All that the page shows of a run."""
+    """Everything that the page shows about a run."""
 
     title: str
     audit: Audit
@@ -53,13 +54,13 @@ class Review:
     thumbnails: Thumbnails
 
     def state(self, revision: int) -> dict[str, Any]:
-        """Return what has changed since a revision, and how far the review is."""
+        """Return what has changed since a revision, and the progress of the review."""
         return self.decisions.since(revision) | {"progress": progress(self.audit, self.queue, self.decisions)}
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class DecisionRequest:
-    """What a page asks to be decided."""
+    """A page asks for a choice for rows; `since` is the last revision that it knows."""
 
     rows: list[Whole]
     choice: str
@@ -68,14 +69,15 @@ class DecisionRequest:
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class UndoWish:
-    """The last revision that a page knows, when it asks for the last change to be taken back."""
+class UndoRequest:
+    """A page asks to undo the last change; `since` is the last revision that it knows."""
 
     since: Whole
 
 
 def make_app(review: Review, token: str) -> ASGIApp:
-    """Return the page as an ASGI application; every address begins with the token."""
+    """Return the page as an ASGI application; every address starts with the token."""
+    # One answer, made once and kept: its memory grows with N, but every tab asks for it only once.
     everything = _json({"title": review.title, **table(review.audit, review.queue)})
 
     def send_file(request: Request) -> Response:
@@ -86,33 +88,33 @@ def make_app(review: Review, token: str) -> ASGIApp:
         return everything
 
     def send_row(request: Request) -> Response:
-        row = _place(request.path_params["row"], len(review.thumbnails))
+        row = _number(request.path_params["row"], len(review.thumbnails))
         return _json({"error": "no such row"}, 404) if row is None else _json(detail(review.audit, row))
 
     def send_state(request: Request) -> Response:
-        return _json(review.state(_place(request.query_params.get("since", "0"), MOST) or 0))
+        return _json(review.state(_number(request.query_params.get("since", "0"), MOST) or 0))
 
-    def send_picture(request: Request) -> Response:
-        row, size = _place(request.path_params["row"], len(review.thumbnails)), request.path_params["size"]
+    def send_image(request: Request) -> Response:
+        row, size = _number(request.path_params["row"], len(review.thumbnails)), request.path_params["size"]
         if size not in SIDES or row is None:
-            return PlainTextResponse("no such picture", 404)
-        picture = review.thumbnails.get(row, size)
-        keep = "no-store" if picture.missing else "private, max-age=86400"
-        return Response(picture.content, media_type=picture.media_type, headers={"Cache-Control": keep})
+            return PlainTextResponse("no such image", 404)
+        image = review.thumbnails.get(row, size)
+        caching = "no-store" if image.missing else "private, max-age=86400"
+        return Response(image.content, media_type=image.media_type, headers={"Cache-Control": caching})
 
     async def decide(request: Request) -> Response:
-        def work(wish: DecisionRequest) -> dict[str, Any]:
-            rows = review.decisions.decide(wish.rows, wish.choice, wish.label)
-            return {"done": rows[0], **review.state(wish.since)}
+        def work(body: DecisionRequest) -> dict[str, Any]:
+            rows = review.decisions.decide(body.rows, body.choice, body.label)
+            return {"done": rows[0], **review.state(body.since)}
 
         return await _answer(request, DecisionRequest, work)
 
     async def undo(request: Request) -> Response:
-        def work(wish: UndoWish) -> dict[str, Any]:
+        def work(body: UndoRequest) -> dict[str, Any]:
             rows = review.decisions.undo()
-            return {"done": rows[0] if rows else None, **review.state(wish.since)}
+            return {"done": rows[0] if rows else None, **review.state(body.since)}
 
-        return await _answer(request, UndoWish, work)
+        return await _answer(request, UndoRequest, work)
 
     routes = [
         Route("/", send_file),
@@ -121,33 +123,37 @@ def make_app(review: Review, token: str) -> ASGIApp:
         Route("/api/rows/{row}", send_row),
         Route("/api/decisions", decide, methods=["POST"]),
         Route("/api/undo", undo, methods=["POST"]),
-        Route("/pictures/{size}/{row}", send_picture),
+        Route("/pictures/{size}/{row}", send_image),
         Route("/{name}", send_file),
     ]
     return _guarded(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token)
 
 
 def configured(review: Review, token: str) -> uvicorn.Config:
-    """Return how the page is served."""
+    """Return the settings of the server."""
     return uvicorn.Config(
-        make_app(review, token), http=Hurried, ws="none", log_level="error", lifespan="off", server_header=False,
+        make_app(review, token), http=TimedProtocol, ws="none", log_level="error", lifespan="off", server_header=False,
         timeout_graceful_shutdown=10, h11_max_incomplete_event_size=LARGEST_HEAD,
     )  # fmt: skip
 
 
 def serve(review: Review, listening: socket.socket, token: str) -> None:
-    """Answer on a bound socket until Ctrl-C, which is passed on as KeyboardInterrupt."""
+    """Serve the page on a bound socket until Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
     uvicorn.Server(configured(review, token)).run(sockets=[listening])
 
 
 def listen(port: int) -> tuple[socket.socket, str, str]:
-    """Bind the loopback address; return the socket, a new token and the address of the page.
+    """Bind the loopback address; return the socket, a new token and the URL of the page. Port 0 takes a free one.
 
     Raises:
-        UserError: the port is taken.
+        UserError: the port cannot be used.
     """
     listening = socket.socket()
-    if hasattr(socket, "SO_REUSEADDR") and hasattr(socket, "AF_UNIX"):  # on Windows it would share a port in use
+    if hasattr(socket, "SO_REUSEADDR") and hasattr(socket, "AF_UNIX"):  # Windows would share a port in use
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
@@ -160,7 +166,7 @@ def listen(port: int) -> tuple[socket.socket, str, str]:
 
 
 def _guarded(app: ASGIApp, token: str) -> ASGIApp:
-    """Turn away what does not come from the page itself: other host names, other sites, no token."""
+    """Return `app` behind a check that refuses what does not come from the page: other hosts, sites, no token."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
         why = _refusal(scope, token) if scope["type"] == "http" else None
@@ -170,7 +176,7 @@ def _guarded(app: ASGIApp, token: str) -> ASGIApp:
 
 
 def _refusal(scope: Scope, token: str) -> str | None:
-    """Why a request is turned away. Looks at single headers: the address as a whole need not make sense."""
+    """Return why a request is refused, or None. Checks headers one by one, since a URL made of them may be invalid."""
     headers = Headers(scope=scope)
     host = headers.get("host", "")
     if LOOPBACK.fullmatch(host) is None or int(host.rpartition(":")[2]) >= 1 << 16:
@@ -179,16 +185,16 @@ def _refusal(scope: Scope, token: str) -> str | None:
     if not secrets.compare_digest(first.encode("utf-8", "replace"), token.encode()):
         return "the address lacks the token; use the one that scanmix review printed last"
     if scope["method"] == "POST":
-        foreign = headers.get("origin", f"http://{host}") != f"http://{host}"
-        if foreign or headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        cross_origin = headers.get("origin", f"http://{host}") != f"http://{host}"
+        if cross_origin or headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return "only the page itself may decide"
         if headers.get("content-type", "").partition(";")[0] != "application/json":
             return "decisions are JSON"
     return None
 
 
-def _place(text: str, end: int) -> int | None:
-    """A whole number in 0..end - 1, written with the digits 0 to 9; None for everything else, however long."""
+def _number(text: str, end: int) -> int | None:
+    """Return a whole number in 0..end - 1 written with the digits 0 to 9; None for any other text of any length."""
     digits = text.lstrip("0") or text[-1:]
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= len(str(end))):
         return None
@@ -196,14 +202,20 @@ def _place(text: str, end: int) -> int | None:
 
 
 async def _answer(request: Request, kind: type[Body], work: Callable[[Body], dict[str, Any]]) -> Response:
-    """Check what was asked, do it outside of the event loop, and turn what goes wrong into a sentence."""
+    """Check a request, do its work outside of the event loop, and answer errors with a sentence.
+
+    Args:
+        request: its body is JSON.
+        kind: what the body is read as.
+        work: takes the body and returns the answer.
+    """
     try:
-        body = await _body(request)
-        if body is None:
+        content = await _body(request)
+        if content is None:
             return _json({"error": f"that is more than {LARGEST_BODY} bytes; decide for fewer labels at once"}, 413)
-        wish = pydantic.TypeAdapter(kind).validate_json(body, strict=True)
-        return _json(await run_in_threadpool(work, wish))
-    except ClientDisconnect:  # nobody is there to be answered
+        body = pydantic.TypeAdapter(kind).validate_json(content, strict=True)
+        return _json(await run_in_threadpool(work, body))
+    except ClientDisconnect:  # there is nobody to answer
         return Response(status_code=400)
     except pydantic.ValidationError as error:
         return _json({"error": f"not understood: {error.errors(include_input=False)[0]['msg']}"}, 400)
@@ -216,8 +228,8 @@ async def _answer(request: Request, kind: type[Body], work: Callable[[Body], dic
 
 
 async def _body(request: Request) -> bytes | None:
-    """What a request sends, read only as far as is allowed; None where that is too much."""
-    if _place(request.headers.get("content-length", "0"), LARGEST_BODY + 1) is None:
+    """Return the body of a request; None, without reading on, if it is longer than `LARGEST_BODY`."""
+    if _number(request.headers.get("content-length", "0"), LARGEST_BODY + 1) is None:
         return None
     content = bytearray()
     async for part in request.stream():
@@ -228,5 +240,6 @@ async def _body(request: Request) -> bytes | None:
 
 
 def _json(content: Any, status: int = 200) -> Response:
-    headers = {"Connection": "close"} if status == 413 else None  # the rest of the body is not waited for
+    """Return an answer in JSON."""
+    headers = {"Connection": "close"} if status == 413 else None  # the rest of the body is not read
     return Response(json.dumps(content, separators=(",", ":")), status, headers, media_type="application/json")

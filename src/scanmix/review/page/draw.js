@@ -1,5 +1,5 @@
 "use strict";
-// Small pieces of the page, made of elements and text: nothing a file or class is called is ever read as HTML.
+// Small parts of the page, built from elements and text, so that names of files and classes are never read as HTML.
 
 const $ = (id) => document.getElementById(id);
 
@@ -9,13 +9,13 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
-// A name without what steers terminals or hides in text: control characters by their numbers.
+// A name with control characters, and those that change the direction of text, written as escapes.
 const visible = (text) => text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
   (sign) => (sign < "\u0100" ? `\\x${sign.charCodeAt(0).toString(16).padStart(2, "0")}` : `\\u${sign.charCodeAt(0).toString(16)}`));
 
 const percent = (share) => `${(100 * share).toFixed(share > 0.995 || share < 0.095 ? 1 : 0)} %`;
 
-function picture(image, address, alt) {
+function setImage(image, address, alt) {
   image.alt = alt;
   if (image.getAttribute("src") !== address) image.src = address;
 }
@@ -27,7 +27,7 @@ function drawSVG(name, attributes, ...children) {
   return made;
 }
 
-// The loss of one label in each network over the epochs; networks differ in dashes as well as in color.
+// The loss of one label in each network over the epochs. Networks differ in dashes as well as in color.
 function drawLosses(epochs, losses) {
   if (!losses.length) return element("p", { className: "quiet", textContent: "This run kept no losses." });
   const [width, height, left, bottom] = [340, 118, 34, 20];
@@ -50,7 +50,7 @@ function drawLosses(epochs, losses) {
     const points = line.map((loss, at) => `${x(epochs[at]).toFixed(1)},${y(loss).toFixed(1)}`);
     chart.append(drawSVG("polyline", { points: points.join(" "), class: `network network-${place % 4}` }));
   });
-  // Letters at the ends of the lines, from the highest loss down, none on top of another.
+  // Letters at the ends of the lines, moved down where they would overlap.
   const ends = losses.map((line, place) => [y(line[line.length - 1]) + 4, place]).sort(([one], [other]) => one - other);
   let lowest = -Infinity;
   for (const [end, place] of ends) {
@@ -62,7 +62,7 @@ function drawLosses(epochs, losses) {
 
 const letter = (place) => String.fromCharCode(97 + place);
 
-// A list of classes to choose from; `classes` holds [class, share or null]. Returns those shown.
+// A list of classes to choose from. `classes` holds pairs [class, share or null]. Returns the classes that are shown.
 function drawClasses(list, classes, names, wanted, marks, choose) {
   const words = wanted.trim().toLowerCase();
   const found = classes.filter(([label]) => names[label].toLowerCase().includes(words));

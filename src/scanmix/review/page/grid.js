@@ -1,8 +1,8 @@
 "use strict";
-// A sheet of thumbnails of which only those in sight exist: as quick with 50,000 as with 50.
+// A sheet of thumbnails. Only visible cells exist in the page, so 50,000 rows scroll as fast as 50.
 
 const CELL = { width: 128, height: 158 };
-const SETTLED = 70; // milliseconds without scrolling before pictures are fetched
+const SETTLED = 70; // milliseconds without scrolling before images are fetched
 
 function makeGrid({ scroller, sheet, fill, onPick }) {
   let rows = [];
@@ -32,7 +32,7 @@ function makeGrid({ scroller, sheet, fill, onPick }) {
       refresh(place);
     }
     clearTimeout(timer);
-    timer = setTimeout(fetchPictures, SETTLED);
+    timer = setTimeout(fetchImages, SETTLED);
   }
 
   function makeCell(place) {
@@ -56,8 +56,8 @@ function makeGrid({ scroller, sheet, fill, onPick }) {
     cell.classList.toggle("focus", place === focus);
   }
 
-  function fetchPictures() {
-    for (const [place, cell] of cells) picture(cell.firstChild, source.picture(rows[place], "small"), "");
+  function fetchImages() {
+    for (const [place, cell] of cells) setImage(cell.firstChild, source.image(rows[place], "small"), "");
   }
 
   function pick(place, range, more) {
@@ -109,7 +109,7 @@ function makeGrid({ scroller, sheet, fill, onPick }) {
     selectNone() { selected.clear(); draw(); onPick(rows[focus], false); },
     chosen() { return selected.size ? rows.filter((row) => selected.has(row)) : rows.slice(focus, focus + 1); },
     selectedCount: () => selected.size,
-    // After a decision for one, on to the next; after one for many, select none.
+    // After a decision for one row move to the next; after one for several clear the selection.
     advance() { if (selected.size) { selected.clear(); draw(); } else moveTo(focus + 1); },
   };
 }

@@ -1,17 +1,15 @@
 "use strict";
-// The page itself: which row is shown, what a key does, what the numbers at the side say.
+// The page itself: decisions, the view of one row, the grid of rows, and what the keys do.
 
-const POLL = 1000; // milliseconds between two looks at what other tabs decided
-const AHEAD = 4; // rows fetched before they are shown
-const MARKS = { keep: "✓ kept", accept: "✓ accepted", relabel: "✎", exclude: "✕ excluded", unsure: "? unsure" };
-const BEFORE = { keep: "✓ kept before", accept: "✓ accepted before", relabel: "✎ relabeled before" };
-const KIND_WORDS = { out_of_scope: "out of scope" };
+const POLL = 1000; // milliseconds between requests for decisions of other tabs
+const AHEAD = 4; // rows fetched ahead of the one shown
 
 let table, codes, labels, shown = [], at = 0, revision = 0, view = "one";
-let listed = []; // classes as the keys 1-9 have them
+let listed = []; // classes in the order of the keys 1-9
 let grid;
+const pending = new Map(); // row -> choice that the server has not answered yet: { code, label }
 
-start().catch((error) => trouble(error.message));
+start().catch((error) => showProblem(error.message));
 
 async function start() {
   table = await source.table();
@@ -20,23 +18,27 @@ async function start() {
   labels = table.given.slice();
   $("title").textContent = document.title = `Review of ${visible(table.title)}`;
   document.body.classList.toggle("read-only", source.readOnly);
-  if (source.readOnly) trouble(`A read-only copy: the ${table.order.length} most doubtful labels.`);
+  if (source.readOnly) showProblem(`A read-only copy: the ${table.order.length} most doubtful labels.`);
   fillFilters();
   grid = makeGrid({ scroller: $("scroller"), sheet: $("sheet"), fill: fillCell, onPick: picked });
-  learn(await source.state(0));
+  applyState(await source.state(0));
   drawPairs();
   listen();
   readHash();
   if (!source.readOnly) setInterval(poll, POLL);
 }
 
-// Whether somebody should look at a row: decisions of an earlier round hold, unless they are asked again.
-const isOpen = (row) => codes[row] === 0 && (table.again || !table.before[row]);
+// Whether a row is still to be decided. Decisions of an earlier round hold unless the review was started with --again.
+const isOpen = (row) => codes[row] === 0 && !pending.has(row) && (table.again || !table.before[row]);
 
-// ---- what is decided ------------------------------------------------------------------------------------------
+// ---- decisions ------------------------------------------------------------------------------------------
 
-// Take in what the server says. What is decided here and on its way there is newer.
-function learn(state) {
+// The state of a row: the choice that was sent last, until the server answers which decision it is.
+const stateOf = (row) => pending.get(row) ?? { code: codes[row], label: labels[row] };
+const classOf = (row) => table.choices[stateOf(row).code || table.before[row]] || "undecided";
+
+// Apply the state that the server sends. Only the server knows which decision a chosen class means.
+function applyState(state) {
   revision = state.revision;
   for (const [row, code, label] of state.rows) [codes[row], labels[row]] = [code, label];
   drawProgress(state.progress);
@@ -50,17 +52,17 @@ async function poll() {
   try {
     const state = await source.state(revision);
     if (!source.waiting() && state.revision >= revision) {
-      if (state.revision > revision) learn(state);
-      calm();
+      if (state.revision > revision) applyState(state);
+      hideProblem();
     }
   } catch (error) {
-    trouble(error.refused ? error.message : away(0));
+    showProblem(error.refused ? error.message : unanswered(0));
   } finally {
     polling = false;
   }
 }
 
-const away = (count) => "The server does not answer. " + (count
+const unanswered = (count) => "The server does not answer. " + (count
   ? `${count} decision${count > 1 ? "s" : ""} not saved yet; keep this page open and start scanmix review again.`
   : "What was decided is saved.");
 
@@ -68,11 +70,12 @@ async function decide(choice, label = null) {
   if (source.readOnly) return say("This is a read-only copy.");
   const rows = view === "grid" ? grid.chosen() : shown.slice(at, at + 1);
   if (!rows.length) return;
-  for (const row of rows) [codes[row], labels[row]] = outcome(row, choice, label);
-  say(rows.length > 1 ? `${rows.length} labels: ${words(rows[0], choice, label)}` : words(rows[0]));
-  const sent = deliver("api/decisions", () => ({ rows, choice, label, since: revision }));
+  const request = { code: table.choices.indexOf(choice), label };
+  for (const row of rows) pending.set(row, request);
+  say(rows.length > 1 ? `${rows.length} labels: ${words(rows[0])}` : words(rows[0]));
+  const sent = deliver("api/decisions", () => ({ rows, choice, label, since: revision }), request);
   if (view === "grid") grid.advance(); else next();
-  await sent;
+  if (await sent && rows.length === 1 && !source.waiting()) say(words(rows[0]));
 }
 
 async function undo() {
@@ -84,46 +87,44 @@ async function undo() {
   if (view === "one" && answer.rows.length) goTo(answer.done);
 }
 
-async function deliver(path, body) {
+async function deliver(path, body, request = null) {
   try {
-    const answer = await source.send(path, body, (count) => trouble(away(count)));
-    if (!source.waiting()) learn(answer); // the answer to the last one tells of all
-    calm();
+    const answer = await source.send(path, body, (count) => showProblem(unanswered(count)));
+    if (!source.waiting()) { // the answer to the last request tells of all
+      settle(request);
+      applyState(answer);
+    }
+    hideProblem();
     return answer;
   } catch (error) {
-    trouble(error.saved ? error.message : `Not saved: ${error.message}`, true);
-    codes.fill(0);
-    labels = table.given.slice();
-    learn(await source.state(0));
+    showProblem(error.saved ? error.message : `Not saved: ${error.message}`, true);
+    settle(request);
+    applyState(await source.state(revision));
   }
 }
 
-// As the server will have it: a label that is the given or the suggested one is kept or accepted.
-function outcome(row, choice, label) {
-  const code = (name) => table.choices.indexOf(name);
-  if (choice === "accept") label = table.suggested[row];
-  if (label === null) return [code(choice), table.given[row]];
-  const name = label === table.given[row] ? "keep" : label === table.suggested[row] ? "accept" : "relabel";
-  return [code(name), label];
+// A request is answered. While others wait, their rows stay pending.
+function settle(request) {
+  for (const [row, each] of pending) if (each === request || !source.waiting()) pending.delete(row);
 }
 
-function words(row, choice = table.choices[codes[row]], label = labels[row]) {
-  const name = label === null ? "" : table.classes[label];
-  if (choice === "relabel") return `✎ ${name}`;
-  return MARKS[choice] ?? BEFORE[table.choices[table.before[row]]] ?? "undecided";
+function words(row) {
+  const { code, label } = stateOf(row);
+  const text = code || !table.before[row] ? table.choice_words[code] : table.before_words[table.before[row]];
+  return text.replace("{label}", () => table.classes[label]);
 }
 
 // ---- one by one ---------------------------------------------------------------------------------------------
 
 function next() {
   const undecided = shown.findIndex((row, place) => place > at && isOpen(row));
-  const settled = !table.again && table.before[shown[at + 1]]; // not asked, not even when nothing else is left
+  const settled = !table.again && table.before[shown[at + 1]]; // never moved to, even if nothing else is left
   showAt(undecided >= 0 ? undecided : settled ? at : Math.min(at + 1, shown.length - 1));
 }
 
 function goTo(row) {
   let place = shown.indexOf(row);
-  if (place < 0) { // filtered out: shown all the same, in its place in the order
+  if (place < 0) { // filtered out: put in front of the shown rows
     shown = [row, ...shown];
     place = 0;
   }
@@ -136,7 +137,7 @@ function showAt(place) {
   writeHash();
   for (const row of shown.slice(at + 1, at + 1 + AHEAD)) {
     source.detail(row).catch(() => {});
-    if (!source.readOnly) new Image().src = source.picture(row, "large");
+    if (!source.readOnly) new Image().src = source.image(row, "large");
   }
 }
 
@@ -155,10 +156,10 @@ async function drawOne() {
   if (row === undefined) { drawn = -1; return; }
   const [given, suggested] = [table.given[row], table.suggested[row]];
   $("now").textContent = words(row);
-  $("now").className = table.choices[codes[row] || table.before[row]] || "undecided";
+  $("now").className = classOf(row);
   if (drawn === row) return;
   drawn = row;
-  picture($("picture"), source.picture(row, "large"), `given ${table.classes[given]}, suggested ${table.classes[suggested]}`);
+  setImage($("picture"), source.image(row, "large"), `given ${table.classes[given]}, suggested ${table.classes[suggested]}`);
   $("row-id").textContent = visible(table.id[row]);
   $("row-path").textContent = visible(table.path[row]);
   $("given").textContent = table.classes[given];
@@ -166,14 +167,14 @@ async function drawOne() {
   $("suggested-share").textContent = percent(table.confidence[row]);
   $("search").value = "";
   const kind = table.kinds[table.kind[row]];
-  $("kind").textContent = KIND_WORDS[kind] ?? kind;
+  $("kind").textContent = table.kind_words[table.kind[row]];
   $("kind").className = `kind ${kind}`;
   try {
     const known = await source.detail(row);
     if (drawn === row) drawDetail(row, known);
   } catch (error) {
     if (drawn === row) drawn = -1;
-    trouble(error.refused ? error.message : away(0));
+    showProblem(error.refused ? error.message : unanswered(0));
   }
 }
 
@@ -186,11 +187,7 @@ function drawDetail(row, known) {
   $("against").textContent = (known.against.length
     ? `Against the given label: ${known.against.join(" and ")} of ${networks} network${networks > 1 ? "s" : ""}. `
     : "No network is against the given label. ")
-    + `Chance that it is right: ${percent(known.p_clean)}. ${{
-      in_sample: "The suggestion comes from networks that learned from this label.",
-      set_aside: "The networks had set this label aside.",
-      out_of_sample: "The networks learned from no label.",
-    }[known.suggestion] ?? ""}`;
+    + `Chance that it is right: ${percent(known.p_clean)}. ${known.origin}`;
   $("neighbors").replaceChildren(...known.neighbors.map((near) => neighbor(near, given)));
   $("losses").replaceChildren(drawLosses(known.epochs, known.losses));
   drawChoices(row, known.classes);
@@ -202,7 +199,7 @@ function neighbor(row, given) {
     element("span", { textContent: name }));
   button.classList.toggle("same", table.given[row] === given);
   button.setAttribute("aria-label", `neighbor with given label ${name}`);
-  picture(button.firstChild, source.picture(row, "small"), "");
+  setImage(button.firstChild, source.image(row, "small"), "");
   button.onclick = () => { if (!source.readOnly || row < table.order.length) goTo(row); };
   return element("li", {}, button);
 }
@@ -221,11 +218,11 @@ function drawChoices(row, classes) {
 function fillCell(cell, row) {
   const [given, suggested] = [table.classes[table.given[row]], table.classes[table.suggested[row]]];
   const names = given === suggested ? `${given} (no other)` : `${given} → ${suggested}`;
-  const decided = codes[row] || table.before[row] ? words(row) : "";
+  const decided = stateOf(row).code || table.before[row] ? words(row) : "";
   cell.children[1].textContent = names;
   cell.children[2].textContent = decided;
   cell.children[1].title = names;
-  cell.children[2].className = `badge ${table.choices[codes[row] || table.before[row]]}`;
+  cell.children[2].className = `badge ${classOf(row)}`;
   cell.setAttribute("aria-label", `given ${given}, suggested ${suggested}, ${decided || "undecided"}`);
 }
 
@@ -235,7 +232,7 @@ function picked(row, open) {
   if (open) return setView("one");
   const count = grid ? grid.selectedCount() : 0;
   $("grid-note").textContent = (count ? `${count.toLocaleString("en")} selected: one key decides for all of them. ` : "")
-    + `${shown.length.toLocaleString("en")} pictures, worst first. Click, Shift-click or Ctrl-A to select, double click to look closer.`;
+    + `${shown.length.toLocaleString("en")} images, worst first. Click, Shift-click or Ctrl-A to select, double click to look closer.`;
   $("place").textContent = `${(at + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")} shown`;
   writeHash();
 }
@@ -260,113 +257,6 @@ function setView(wanted) {
   if (view === "grid") { drawPalette(); grid.show(shown, row); if (!shown.length) redraw(); $("scroller").focus(); } else { document.activeElement?.blur(); showAt(at); }
   writeHash();
 }
-
-// ---- filters and the address ----------------------------------------------------------------------------------
-
-function fillFilters() {
-  const options = (names, any, value) => [element("option", { value: "", textContent: any }),
-    ...names.map((name, place) => element("option", { value: value(name, place), textContent: KIND_WORDS[name] ?? name }))];
-  for (const id of ["f-given", "f-suggested"]) $(id).append(...options(table.classes, "any", (name) => name));
-  $("f-kind").append(...options(table.kinds, "any", (name) => name));
-}
-
-const FIELDS = { given: "f-given", suggested: "f-suggested", kind: "f-kind", low: "f-low", high: "f-high" };
-const hasFilter = () => $("f-undecided").checked || Object.values(FIELDS).some((id) => $(id).value !== "");
-
-// The list stays as it is while one decides, so that going back and undo find what was there.
-function applyFilters(row) {
-  const place = (names, id) => ($(id).value === "" ? -1 : names.indexOf($(id).value));
-  const [given, suggested] = [place(table.classes, "f-given"), place(table.classes, "f-suggested")];
-  const kind = place(table.kinds, "f-kind");
-  const [low, high] = [Number($("f-low").value || 0), Number($("f-high").value || 1)];
-  shown = table.order.filter((each) => (given < 0 || table.given[each] === given)
-    && (suggested < 0 || table.suggested[each] === suggested)
-    && (kind < 0 || table.kind[each] === kind)
-    && table.score[each] >= low && table.score[each] <= high
-    && (!$("f-undecided").checked || isOpen(each)));
-  const wanted = shown.indexOf(row);
-  at = wanted < 0 ? Math.max(0, shown.findIndex(isOpen)) : wanted;
-  setView(view);
-}
-
-// Not at once: browsers allow only so many changes of the address in a while.
-let hashTimer = 0;
-function writeHash() {
-  clearTimeout(hashTimer);
-  hashTimer = setTimeout(writeHashNow, 150);
-}
-
-function writeHashNow() {
-  const parts = new URLSearchParams();
-  if (view === "grid") parts.set("view", "grid");
-  for (const [name, id] of Object.entries(FIELDS)) if ($(id).value !== "") parts.set(name, $(id).value);
-  if ($("f-undecided").checked) parts.set("undecided", "1");
-  if (shown.length) parts.set("id", table.id[shown[at]]);
-  history.replaceState(null, "", `#${parts}`);
-}
-
-function readHash() {
-  const parts = new URLSearchParams(location.hash.slice(1));
-  for (const [name, id] of Object.entries(FIELDS)) $(id).value = parts.get(name) ?? "";
-  $("f-undecided").checked = parts.has("undecided");
-  view = parts.get("view") === "grid" ? "grid" : "one";
-  const row = parts.has("id") ? table.id.indexOf(parts.get("id")) : -1;
-  applyFilters(row);
-}
-
-// ---- at the side ----------------------------------------------------------------------------------------------
-
-function drawProgress(now) {
-  $("bar").value = now.to_decide ? now.decided / now.to_decide : 1;
-  const entries = [
-    ["Decided", `${now.decided} of ${now.to_decide}`,
-      `to look at: labels in doubt for any reason, and ${now.spots} spot checks; ${now.all_decided} of all ${now.labels} labels are decided`],
-    ["Precision so far", now.looked ? percent(now.found / now.looked) : "–",
-      `${now.found} of ${now.looked} looked at were wrong: accepted or relabeled`],
-    ["Wrong labels left", `≈ ${Math.round(now.expected_left)}`,
-      `expected among the undecided: each label counts by its chance to be wrong; ${Math.round(now.expected_first)} at the start, ` +
-      `when ${now.look_wrong} were more likely wrong than right`],
-    ["Excluded", now.excluded, `left out of training${now.before_excluded ? `; ${now.before_excluded} more in earlier rounds` : ""}`],
-    ["Spot checks", now.spots_seen ? `${now.spots_kept} of ${now.spots_seen} kept` : `0 of ${now.spots} seen`,
-      `one in ${now.spot_every} is a label the audit is sure of, unmarked: it measures you and the score`],
-  ];
-  if (now.before) {
-    entries.push(["Decided before", now.before,
-      `in earlier rounds, and believed; the audit still holds ${now.before_doubted} of them for wrong`]);
-    entries.push(["Decided the same again", now.again_seen ? `${now.again_same} of ${now.again_seen}` : "–",
-      table.again ? "kept when asked once more" : "scanmix review RUN --again asks once more"]);
-  }
-  $("numbers").replaceChildren(...entries.map(([name, value, note]) => element("div", {},
-    element("dt", { textContent: name }),
-    element("dd", {}, element("strong", { textContent: value }), element("span", { className: "quiet", textContent: note })))));
-}
-
-function drawPairs() {
-  const counts = new Map();
-  for (const row of table.order) {
-    if (table.before[row] || table.given[row] === table.suggested[row] || table.kinds[table.kind[row]] === "fine") continue;
-    const pair = `${table.given[row]},${table.suggested[row]}`;
-    counts.set(pair, (counts.get(pair) ?? 0) + 1);
-  }
-  const most = [...counts].sort((one, other) => other[1] - one[1]).slice(0, 8);
-  $("pairs").replaceChildren(...most.map(([pair, count]) => {
-    const [given, suggested] = pair.split(",").map((label) => table.classes[label]);
-    const button = element("button", { type: "button" }, element("span", { textContent: `${given} → ${suggested}` }),
-      element("span", { className: "quiet", textContent: count }));
-    button.onclick = () => { $("f-given").value = given; $("f-suggested").value = suggested; applyFilters(); };
-    return element("li", {}, button);
-  }));
-}
-
-function say(sentence) { $("said").textContent = sentence; }
-
-let lasting = false; // a refusal stays until the next decision
-function trouble(sentence, stays = false) {
-  lasting = stays;
-  $("banner").textContent = visible(sentence);
-  $("banner").hidden = false;
-}
-function calm() { if (!lasting) $("banner").hidden = true; }
 
 // ---- keys and clicks ------------------------------------------------------------------------------------------
 
@@ -393,11 +283,11 @@ function onKey(event) {
     if (key === "z") { event.preventDefault(); undo(); }
     return;
   }
-  if ((key === "enter" || key === " ") && event.target.closest("button")) return; // a button in focus is pressed
+  if ((key === "enter" || key === " ") && event.target.closest("button")) return; // the focused button is pressed instead
   if (key === " " && view === "grid") { event.preventDefault(); grid.toggle(); return; }
   const act = KEYS[key];
-  if (event.repeat && act && !key.startsWith("arrow")) return; // a key held down is no second decision
-  if (act) { event.preventDefault(); lasting = false; act(); return; }
+  if (event.repeat && act && !key.startsWith("arrow")) return; // holding a key down decides once
+  if (act) { event.preventDefault(); staysVisible = false; act(); return; }
   if (/^[1-9]$/.test(key) && !event.repeat && listed[key - 1] !== undefined) decide("relabel", listed[key - 1]);
 }
 

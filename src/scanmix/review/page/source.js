@@ -1,5 +1,5 @@
 "use strict";
-// Where rows come from and decisions go: the server, or what a read-only file carries inside.
+// Where rows come from and decisions go: the server, or the data inside a read-only file.
 
 const source = (() => {
   const embedded = document.getElementById("data");
@@ -21,8 +21,8 @@ const source = (() => {
       return answer;
     }
 
-    // Strictly one after the other, in the order of the keys. A server that is away is asked until it is back.
-    function send(path, body, onTrouble) {
+    // Requests are sent one after the other, in the order of the keys. If the server does not answer, they are retried.
+    function send(path, body, onProblem) {
       waiting += 1;
       const work = async () => {
         for (;;) {
@@ -30,7 +30,7 @@ const source = (() => {
             return await ask(path, body());
           } catch (error) {
             if (error.refused) throw error;
-            onTrouble(waiting);
+            onProblem(waiting);
             await new Promise((resolve) => setTimeout(resolve, 1000));
           }
         }
@@ -53,7 +53,7 @@ const source = (() => {
       table: () => ask("api/table"),
       state: (since) => ask(`api/state?since=${since}`),
       detail,
-      picture: (row, size) => `pictures/${size}/${row}`,
+      image: (row, size) => `pictures/${size}/${row}`,
       send,
       waiting: () => waiting,
     };
@@ -65,7 +65,7 @@ const source = (() => {
       table: async () => content.table,
       state: async () => content.state,
       detail: async (row) => content.rows[row],
-      picture: (row) => content.pictures[row],
+      image: (row) => content.pictures[row],
       send: async () => { throw new Error("this is a read-only copy"); },
       waiting: () => 0,
     };

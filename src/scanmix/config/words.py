@@ -1,0 +1,15 @@
+"""Numbers in words, the same in the terminal, on pages, in cards and in tables."""
+
+from __future__ import annotations
+
+
+def percent(share: float | None, digits: int = 1, missing: str = "-", unit: str = " %") -> str:
+    """Return a share (0..1) in percent, as `81.3 %`.
+
+    Args:
+        share: the share; None where it is not known.
+        digits: number of decimals.
+        missing: returned for None.
+        unit: written behind the number; "" in a table whose header names the unit.
+    """
+    return missing if share is None else f"{100 * share:.{digits}f}{unit}"
