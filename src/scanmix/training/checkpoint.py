@@ -42,7 +42,7 @@ def pack(state: Any) -> Payload:
     for field in dataclasses.fields(state):
         value = getattr(state, field.name)
         if isinstance(value, list) and all(isinstance(peer, Peer) for peer in value):
-            value = [{"weights": p.state_dict(), "optimizer": p.optimizer.state_dict()} for p in value]
+            value = [peer.state() for peer in value]
         elif not isinstance(value, PLAIN):
             raise TypeError(f"{type(state).__name__}.{field.name}: a {type(value).__name__} cannot be saved")
         payload[field.name] = value
@@ -61,19 +61,13 @@ def unpack(state_class: type[AnyState], payload: Payload, make_peer: Callable[[]
     try:
         for name, value in payload.items():
             if isinstance(value, list):
-                fields[name] = [_loaded(make_peer(), saved) for saved in value]
+                fields[name] = [make_peer().load_state(saved) for saved in value]
         return state_class(**fields)
     except Exception as error:  # networks and optimizers raise whatever they like on what is not theirs
         raise UserError(
             f"the checkpoint does not hold what the method needs ({type(error).__name__}: {error}); train in another "
             "folder"
         ) from error
-
-
-def _loaded(peer: Peer, saved: Payload) -> Peer:
-    peer.load_state_dict(saved["weights"])
-    peer.optimizer.load_state_dict(saved["optimizer"])
-    return peer
 
 
 def save_checkpoint(folder: Path, identity: str, epoch: int, state: Any) -> None:
