@@ -19,17 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanmix.blocks.clusters import match_clusters
-from scanmix.config import STRICT, Count, Table, UserError, build, check_type, dump, unknown_name
+from scanmix.config import STRICT, Count, Table, UserError, build, check_type, dump
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.distributed.engine import SINGLE_PROCESS, Engine
 from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
-from scanmix.methods import METHODS
-from scanmix.networks.encoders import NetworkSettings, build_encoder, settings_class
+from scanmix.networks.encoders import Encoder, NetworkSettings, build_encoder, settings_class
 from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
-from scanmix.networks.preact_resnet import PreActResNet
-from scanmix.networks.resnet import ResNet
 
 Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
 
@@ -59,18 +56,16 @@ class Model:
     class_names: tuple[str, ...]
     channels: int
     size: tuple[int, int]
+    """Height and width of an image in pixels."""
+    self_supervised: bool = False
+    """The method saw no label: accuracy is measured after matching its clusters with the classes."""
     engine: Engine = SINGLE_PROCESS
-    """While it is trained: the processes that share its sweeps."""
+    """During training, the processes that share a pass over the data; later a single one."""
 
     @property
     def kind(self) -> Kind:
         """What it was trained on: images or feature vectors."""
         return "vector" if self.views.dtype == torch.float32 else "image"
-
-    @property
-    def self_supervised(self) -> bool:
-        """Whether its accuracy is measured after matching clusters with classes."""
-        return METHODS[self.method].self_supervised
 
     def logits(self, images: Pixels) -> Tensor:
         """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
@@ -94,7 +89,7 @@ class Model:
 
         def both(views: Tensor) -> Tensor:
             features = [encoder(views) for encoder, _ in members]
-            logits = [classifier(seen) for (_, classifier), seen in zip(members, features, strict=True)]
+            logits = [classifier(rows) for (_, classifier), rows in zip(members, features, strict=True)]
             return torch.cat([torch.stack(features, 1), torch.stack(logits, 1)], 2)
 
         features, logits = self._predict_all(both, images).tensor_split([-len(self.class_names)], 2)
@@ -108,8 +103,8 @@ class Model:
         widths: list[int] = []
 
         def all_of(views: Tensor) -> Tensor:
-            found = [seen for encoder, _ in self._members() for seen in _at_blocks(encoder, views)]
-            widths[:] = [seen.shape[1] for seen in found]
+            found = [layer for encoder, _ in self._members() for layer in _at_blocks(encoder, views)]
+            widths[:] = [layer.shape[1] for layer in found]
             return torch.cat(found, 1)
 
         together = self._predict_all(all_of, images)
@@ -135,9 +130,10 @@ class Model:
             prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
         return (prediction == truth).double().mean().item()
 
-    def _members(self) -> list[nn.Sequential]:
+    def _members(self) -> list[tuple[Encoder, nn.Module]]:
         """Encoder and classifier of each network."""
-        return [cast(nn.Sequential, member) for member in self.predictor.members]
+        pairs = [cast(nn.Sequential, member) for member in self.predictor.members]
+        return [(cast(Encoder, encoder), classifier) for encoder, classifier in pairs]
 
     def _predict_all(self, network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
         pixels, device = self._checked(images), self.views.mean.device
@@ -168,10 +164,10 @@ class Model:
         return pixels
 
 
-def _at_blocks(encoder: nn.Module, views: Tensor) -> list[Tensor]:
+def _at_blocks(encoder: Encoder, views: Tensor) -> list[Tensor]:
     """Means over places of what the last blocks give, and the features. Shape: (B, C, H, W) -> each (B, D_l)."""
     found: list[Tensor] = []
-    blocks = list(encoder.stages)[-LAYERS:-1] if isinstance(encoder, PreActResNet | ResNet) else []
+    blocks = encoder.blocks()[-LAYERS:-1]
     hooks = [block.register_forward_hook(lambda _, __, maps: found.append(maps.mean((2, 3)))) for block in blocks]
     features = encoder(views)
     for hook in hooks:
@@ -198,7 +194,9 @@ class Description:
     members: Annotated[int, pydantic.Field(ge=1, le=MOST_MEMBERS)]
     """Networks whose logits are added up."""
     kind: Kind = "image"
-    """Models of before there were others do not say."""
+    """Absent from files that are older than models of vectors."""
+    self_supervised: bool | None = None
+    """As in `Model`; absent from files of version 0.1.0."""
 
 
 def save_model(model: Model, folder: Path) -> None:
@@ -217,6 +215,7 @@ def save_model(model: Model, folder: Path) -> None:
         class_names=list(model.class_names),
         channels=model.channels,
         size=model.size,
+        self_supervised=model.self_supervised,
         network=dump(model.network),
         views=dump(model.views.measured()),
     )
@@ -243,8 +242,6 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     with reading(path, NO_MODEL):
         network = build(settings_class(about.kind, about.network), about.network, where=str(path))
         settings = build(VIEW_SETTINGS[about.kind], about.views, where=str(path))
-        if about.method not in METHODS:
-            raise unknown_name(f"method in {path}", about.method, METHODS)
         predictor = _empty_predictor(network, about.channels, len(about.class_names), about.members)
         predictor.load_state_dict(weights)
         blank = torch.zeros(1, about.channels, *about.size, dtype=torch.uint8, device=device)
@@ -257,6 +254,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
         class_names=tuple(about.class_names),
         channels=about.channels,
         size=about.size,
+        # Files of version 0.1.0 do not say; "scan" was then the only method that sees no label.
+        self_supervised=about.method == "scan" if about.self_supervised is None else about.self_supervised,
     )
 
 

@@ -37,6 +37,10 @@ class Mlp(nn.Module):
             inputs = width
         self.layers = nn.Sequential(*layers)
 
+    def blocks(self) -> list[nn.Module]:
+        """Return no blocks: only the features at the end are looked at."""
+        return []
+
     def last_stage(self) -> list[nn.Module]:
         """Return the last layer and its batch norm."""
         return list(self.layers)[-3:]

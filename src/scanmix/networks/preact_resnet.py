@@ -87,6 +87,10 @@ class PreActResNet(nn.Module):
         self.last_blocks = settings.blocks[-1]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU and GPU
 
+    def blocks(self) -> list[nn.Module]:
+        """Return the residual blocks in order; each gives maps of shape (B, D_l, H_l, W_l)."""
+        return list(self.stages)
+
     def last_stage(self) -> list[nn.Module]:
         """Return the blocks of the last stage, and what stands between them and the pool."""
         return [*list(self.stages)[-self.last_blocks :], self.final]

@@ -105,6 +105,10 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU and GPU
 
+    def blocks(self) -> list[nn.Module]:
+        """Return the residual blocks in order; each gives maps of shape (B, D_l, H_l, W_l)."""
+        return list(self.stages)
+
     def last_stage(self) -> list[nn.Module]:
         """Return the blocks of the last stage."""
         return list(self.stages)[-self.last_blocks :]

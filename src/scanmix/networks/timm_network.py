@@ -45,6 +45,10 @@ class TimmNetwork(nn.Module):
         self.network = _created(settings.name, channels, pretrained=False)
         self.num_features = int(self.network.num_features)
 
+    def blocks(self) -> list[nn.Module]:
+        """Return no blocks: timm does not name them alike in all networks."""
+        return []
+
     def last_stage(self) -> list[nn.Module]:
         """Return what timm calls the last of the network's feature maps."""
         return [self.network.get_submodule(self.network.feature_info[-1]["module"])]

@@ -315,6 +315,7 @@ def _model(run: Run, method: Method, state: State, data: TrainingData, engine: E
         class_names=run.class_names,
         channels=channels,
         size=(height, width),
+        self_supervised=method.self_supervised,
         engine=engine,
     )
 
