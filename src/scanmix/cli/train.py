@@ -36,7 +36,7 @@ from scanmix.cli.options import (
 )
 from scanmix.cli.shell import check_run, say, settings_from, shape_of, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
-from scanmix.config import Table, UserError
+from scanmix.config import UserError, build
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
@@ -71,13 +71,18 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import is_known, kind_of, load
-    from scanmix.distributed.process_group import is_first
+    from scanmix.data.readers import is_known, kind_of, load, name_of
+    from scanmix.distributed.process_group import Processes, is_first
     from scanmix.training import resolve
-    from scanmix.training.loop import train as run_training
+    from scanmix.training.loop import train_resolved
 
-    _check_words(data, method, noise, recipe, overrides, device, loggers or ())
-    given, corrections = (labels, None) if kind_of(data) == "vector" else (None, labels)
+    _check_words(noise, device, loggers or ())
+    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    settings = resolve(
+        method, name_of(data), recipe, overrides, kind=kind_of(data), seed=seed, device=device, threads=threads,
+        processes=build(Processes, shared, where="scanmix train"),
+    )  # fmt: skip
+    given, corrections = (labels, None) if settings.kind == "vector" else (None, labels)
     own, of_test = _roots(data, test, root)
     examples, test_set = load(
         data, root=own, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
@@ -85,17 +90,15 @@ def train(
     if test is not None:
         test_set = _labeled_test(test, examples, limit_test, of_test)
     examples = _relabeled(examples, noise, seed, corrections)
-    method = resolve(method, examples.name, recipe, overrides, kind=examples.kind).method
     folder = out or Path("runs") / run_name(
-        data.replace(":", "-") if is_known(data) else examples.name, noise, method, seed, corrections
+        data.replace(":", "-") if is_known(data) else examples.name, noise, settings.method, seed, corrections
     )
     finished = (folder / "model" / "model.json").is_file()
     if is_first(nodes):
         _show_data(examples, test_set, folder)
-    run = run_training(
-        examples, test=test_set, method=method, seed=seed, out=folder, recipe=recipe, device=device,
-        threads=threads, progress=watched(method), loggers=loggers or (), devices=devices, nodes=nodes,
-        precision=precision, batch_norm=batch_norm, parallel=parallel, **overrides,
+    run = train_resolved(
+        settings, examples, test=test_set, out=folder, progress=watched(settings.method), loggers=loggers or (),
+        devices=devices, nodes=nodes,
     )  # fmt: skip
     if finished:
         _show_finished(run, folder, examples)
@@ -130,21 +133,15 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
 
 
-def _check_words(
-    data: str, method: str | None, noise: str, recipe: str | None, overrides: Table, device: str,
-    loggers: Sequence[str],
-) -> None:  # fmt: skip
+def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
     """Tell what is mistyped before a million images are read, and before anything is written."""
-    from scanmix.data.readers import kind_of, name_of
     from scanmix.distributed.engine import find_device
     from scanmix.semantic_noise import parse_noise
-    from scanmix.training import resolve
     from scanmix.training.loggers import check_loggers
 
     parse_noise(noise)
     find_device(device)
     check_loggers(loggers, Path("runs"))
-    resolve(method, name_of(data), recipe, overrides, kind=kind_of(data))
 
 
 def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from scanmix.audit import collect, save_evidence
-from scanmix.config import UserError, build, check_type, file_path, whole_number
+from scanmix.config import UserError, build, check_type, file_path
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
-from scanmix.data.readers import reload
 from scanmix.data.store import default_cache, on_device
 from scanmix.data.subset import draw_pool
 from scanmix.data.views import make_views
@@ -46,12 +45,11 @@ from scanmix.training import (
     writer,
 )
 from scanmix.training.checkpoint import load_checkpoint, save_checkpoint, share_checkpoint, unpack
+from scanmix.training.inputs import WANTED, check_data, reload_data
 from scanmix.training.launch import launch
 from scanmix.training.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.training.monitor import bound_monitor
 from scanmix.training.stops import explained, lost
-
-MOST_THREADS = 4096
 
 
 def train(
@@ -87,25 +85,50 @@ def train(
     Raises:
         UserError: settings, data and folder do not fit together, or a loss stopped being a number.
     """
+    check_type("examples", examples, Examples, WANTED)
+    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    settings = resolve(
+        method, examples.name, recipe, overrides, kind=examples.kind, seed=seed, device=device, threads=threads,
+        processes=build(Processes, shared, where="scanmix.train"),
+    )  # fmt: skip
+    return train_resolved(
+        settings, examples, test=test, out=out, cache=cache, progress=progress, loggers=loggers, devices=devices,
+        nodes=nodes,
+    )  # fmt: skip
+
+
+def train_resolved(
+    settings: RunSettings, examples: Examples, *, test: Examples | None = None, out: str | Path | None = None,
+    cache: str | Path | None = None, progress: bool | Bar = True, loggers: Sequence[str | Logger] = (),
+    devices: int | None = None, nodes: int | None = None,
+) -> Run:  # fmt: skip
+    """Train as `train` does, with settings that are resolved already: the command line needs them before the data.
+
+    Args:
+        settings: as `resolve` returns them for data of this name and kind.
+        examples: as for `train`, and so are all others.
+        test: images with right labels.
+        out: folder of the run.
+        cache: folder of self-supervised results.
+        progress: whether to show bars, or the bar to report to.
+        loggers: names of loggers, or loggers.
+        devices: processes on each machine.
+        nodes: machines.
+
+    Raises:
+        UserError: as `train`.
+    """
     out = None if out is None else file_path("out", out)
     cache = None if cache is None else file_path("cache", cache)
-    recipe = None if recipe is None else str(file_path("recipe", recipe))
     check_loggers(loggers, out)
-    seed = whole_number("seed", seed)
     check_data(examples, test)
-    asked = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
-    how = build(Processes, asked, where="scanmix.train")
-    find_device(device)
-    threads = None if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
-    settings = resolve(
-        method, examples.name, recipe, overrides, kind=examples.kind, seed=seed, device=device, threads=threads
-    )
+    find_device(settings.device)
     settings = dataclasses.replace(
         settings,
         source=source_of(examples, test),
         fingerprint=examples.fingerprint(),
         test_fingerprint=test.fingerprint() if test else "",
-        processes=choose_processes(devices, nodes, how),
+        processes=choose_processes(devices, nodes, settings.processes),
     )
     folder = out if is_first(nodes) else None
     with writer(folder, "in training"):
@@ -141,27 +164,8 @@ def resume(
     with writer(folder if first else None, "in training"):
         run = open_run(folder)  # another process may have gone on with it in between
         run.settings = dataclasses.replace(run.settings, processes=processes)
-        examples, test = _reloaded(run, folder)
+        examples, test = reload_data(run, folder)
         return _start(run if first else Run(run.settings, run.about, []), examples, test, cache, progress, loggers)
-
-
-def _reloaded(run: Run, folder: str | Path) -> tuple[Examples, Examples | None]:
-    """Load the training and test data of a run again.
-
-    Raises:
-        UserError: it came from memory, or is not what it was.
-    """
-    source = run.settings.source
-    if source is None:
-        raise UserError(
-            f"the data of {folder} came from memory and cannot be loaded again; "
-            f"call scanmix.train(examples, ..., out={str(folder)!r}) with the same data and settings"
-        )
-    examples, test = reload(source["train"]), reload(source["test"]) if "test" in source else None
-    found = (examples.fingerprint(), test.fingerprint() if test else "")
-    if found != (run.settings.fingerprint, run.settings.test_fingerprint):
-        raise UserError(f"the data of {folder} is not what it was when the run began; bring it back or train anew")
-    return examples, test
 
 
 def run_worker(
@@ -318,33 +322,6 @@ def _model(run: Run, method: Method, state: State, data: TrainingData, engine: E
         self_supervised=method.self_supervised,
         engine=engine,
     )
-
-
-def check_data(examples: Examples, test: Examples | None) -> None:
-    """Refuse what cannot be trained or tested on.
-
-    Raises:
-        UserError: says what is wrong with which of both.
-    """
-    wanted = "Examples, as the parts of the pair that scanmix.load returns"
-    check_type("examples", examples, Examples, wanted)
-    if test is not None:
-        check_type("test", test, Examples, wanted)
-    if test is not None and len(test) == 0:
-        raise UserError(f"the test set {test.name!r} is empty; leave test out, or give some images")
-    if len(examples) < 2 or examples.num_classes < 2:
-        has = f"{len(examples)} images of {examples.num_classes} classes"
-        raise UserError(f"{examples.name!r} has {has}; it needs at least two of each")
-    if test is None:
-        return
-    for what, ours, theirs in (
-        ("kind", examples.kind, test.kind),
-        ("class names", examples.class_names, test.class_names),
-        ("channels", examples.channels, test.channels),
-        ("image size", examples.size, test.size),
-    ):
-        if ours != theirs:
-            raise UserError(f"training and test images differ in their {what}: {ours} and {theirs}")
 
 
 def _check_weights(state: State, engine: Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
@@ -20,12 +21,14 @@ from scanmix.config import (
     check_type,
     dotted_keys,
     dump,
+    file_path,
     flatten,
     load_recipe,
     merge,
     overlay,
     recipe_names,
     unknown_name,
+    whole_number,
 )
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
@@ -34,9 +37,13 @@ from scanmix.distributed.process_group import Processes
 from scanmix.methods import METHODS, Method
 from scanmix.networks.encoders import NetworkSettings, settings_class
 
-SECTIONS = ("settings", "network", "views", "draw", "monitor")
+OTHER_SECTIONS = ("network", "views", "draw", "monitor")
+"""Tables of a recipe, and fields of `RunSettings`, that are not the method's."""
+SECTIONS = ("settings", *OTHER_SECTIONS)
+"""All tables that a recipe may hold."""
 OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
 """Folder of the recipes for data that has none of its own name."""
+MOST_THREADS = 4096
 
 
 CONTROL = "cross_entropy"
@@ -109,28 +116,36 @@ class RunSettings:
 
 
 def resolve(
-    method: str | None, data_name: str, recipe: str | None = None, overrides: Mapping[str, Any] | None = None,
+    method: str | None, data_name: str, recipe: str | Path | None = None, overrides: Mapping[str, Any] | None = None,
     *, kind: Kind = "image", seed: int = 0, device: str = "auto", threads: int | None = None,
+    processes: Processes | None = None,
 ) -> RunSettings:  # fmt: skip
-    """Lay overrides on a recipe on the defaults, and check every value.
+    """Lay overrides on a recipe on the defaults, and check every value. It reads the recipe: call it once in a run.
 
-    Overrides are nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand
-    at the top, and keys may be dotted (`pretrain.epochs`). Without a `recipe` the first that is shipped of
-    `<data_name>/any/<method>` and `folder/any/<method>` (`vectors/any/<method>`) is taken; then those of
-    "cross_entropy", as far as the method has such settings; else the defaults.
-    Without a `method` it is the recipe's, else "scanmix". The `kind` of the data decides which settings network
-    and views have.
+    Args:
+        method: a name in `METHODS`; when not given the recipe's, else "scanmix".
+        data_name: name of the data, by which shipped recipes are found (`Examples.name`, or `name_of` a source).
+        recipe: name or path. When not given, the first that is shipped of `<data_name>/any/<method>` and
+            `folder/any/<method>` (`vectors/any/<method>`); then those of "cross_entropy", as far as the method has
+            such settings; else the defaults.
+        overrides: nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand at the
+            top, and keys may be dotted (`pretrain.epochs`).
+        kind: of the data; it decides which settings network and views have.
+        seed: decides every draw of the training.
+        device: "auto", "cpu", "cuda" ...; not looked for here.
+        threads: of PyTorch while training; its own choice when not given.
+        processes: how many there are and how they share the work; by default there is one.
 
     Raises:
         UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
     """
     if method is not None:
         check_type("method", method, str, "the name of a method")
-    table: Table = {}
-    if recipe is not None:
-        table = load_recipe(recipe)
-        method = method or table.get("method")
-    method = method or "scanmix"
+    recipe = None if recipe is None else str(file_path("recipe", recipe))
+    seed = whole_number("seed", seed)
+    threads = None if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
+    table: Table = {} if recipe is None else load_recipe(recipe)
+    method = method or table.get("method") or "scanmix"
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     if recipe is None:
@@ -156,6 +171,7 @@ def resolve(
         recipe=recipe,
         device=device,
         threads=threads,
+        processes=processes or Processes(),
     )
 
 
