@@ -63,7 +63,7 @@ def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings:
     say("")
     names = noisy.class_names
     truth = {key: names[label] for key, label in zip(noisy.ids, right.tolist(), strict=True)}
-    show_labels(folder / "scanmix", truth)
+    show_labels(folder / "scanmix", runs[-1].last_audit, truth)
     say("\nPre-training is kept and shared: a second demo finds it and is quicker.")
     say(f"The run is in {folder / 'scanmix'}. Next:")
     place = shlex.quote(str(folder / "scanmix"))

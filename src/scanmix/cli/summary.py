@@ -10,6 +10,7 @@ from scanmix.cli.shell import percent, print_table, say, show_warning
 from scanmix.config import UserError
 
 if TYPE_CHECKING:
+    from scanmix.audit import Audit
     from scanmix.training import Run
 
 
@@ -21,7 +22,7 @@ def show_results(title: str, runs: Sequence[Run]) -> None:
             percent(run.best_accuracy),
             percent(run.last_accuracy),
             percent(run.last10_accuracy),
-            f"{seconds(run):.0f}",
+            f"{run.seconds:.0f}",
         ]
         for run in runs
     ]
@@ -48,10 +49,12 @@ class Label(NamedTuple):
     """What a person had decided before the training; empty where nobody had."""
 
 
-def seconds(run: Run) -> float:
-    """Return what a run took: start, epochs and evaluation, all parts of it."""
-    wanted = ("seconds/start", "seconds/epoch", "seconds/evaluate")
-    return sum(float(line.get(key, 0.0)) for line in run.metrics for key in wanted)
+def labels_of(audit: Audit) -> list[Label]:
+    """Return the rows of an audit as `labels.csv` has them, the most doubtful first."""
+    p_clean = [f"{value:.4f}" for value in audit["p_clean"]]
+    decided = audit["decided"].tolist() if "decided" in audit else [""] * len(p_clean)
+    columns = [audit[name].tolist() for name in ("id", "path", "given", "suggested")]
+    return [Label(*row) for row in zip(*columns, p_clean, audit.looks_wrong.tolist(), decided, strict=True)]
 
 
 def read_labels(folder: Path) -> list[Label]:
@@ -74,13 +77,19 @@ def read_labels(folder: Path) -> list[Label]:
     return found
 
 
-def show_labels(folder: Path, truth: Mapping[str, str] | None = None, count: int = 5) -> None:
+def show_labels(
+    folder: Path, audit: Audit | None = None, truth: Mapping[str, str] | None = None, count: int = 5
+) -> None:
     """Print how many labels look wrong (p_clean below a half, not decided by a person) and the most doubtful few.
 
-    Where the truth (id -> class) is known, also how many of them are wrong, and of how many wrong ones.
+    Args:
+        folder: of the run.
+        audit: what its `labels.csv` was written from, where that was in this process; else the file is read.
+        truth: id -> class where it is known; then it is also said how many labels are wrong, and how many were found.
+        count: how many rows to print.
     """
     try:
-        rows = read_labels(folder)
+        rows = read_labels(folder) if audit is None else labels_of(audit)
     except UserError as error:  # the run is whole: its labels can be listed again
         show_warning(f"{error}; `scanmix audit {folder}` lists the labels anew")
         return

@@ -194,7 +194,7 @@ def _show_finished(run: Run, folder: Path, examples: Examples) -> None:
 
 def _show_end(run: Run, folder: Path) -> None:
     show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
-    show_labels(folder)
+    show_labels(folder, run.last_audit)
     place = shlex.quote(str(folder))
     new = "new.npy" if run.model.kind == "vector" else "path/to/images"
     say(f"Run folder: {folder}. Next: scanmix predict {place} {new}")

@@ -20,9 +20,6 @@ from scanmix.reproduce.paper import notes, on_same_data, printed
 from scanmix.reproduce.tables import ResultTable
 from scanmix.training import Run
 
-PARTS = ("seconds/start", "seconds/epoch", "seconds/evaluate")
-"""What a run is made of; the other times are parts of these."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -54,11 +51,6 @@ class Result:
 
 def read_result(run: Run, noise: str) -> Result:
     """Sum up a finished run; `noise` is the column it was trained for."""
-    stages: dict[str, float] = {}
-    for line in run.metrics:
-        for key, value in line.items():
-            if key.startswith("seconds/"):
-                stages[key] = stages.get(key, 0.0) + float(value)
     versions = read_toml(run.folder / "run.toml").get("versions", {}) if run.folder else {}
     return Result(
         method=run.settings.method,
@@ -70,8 +62,8 @@ def read_result(run: Run, noise: str) -> Result:
         best=run.best_accuracy,
         last=run.last_accuracy,
         last10=run.last10_accuracy,
-        seconds=sum(stages.get(part, 0.0) for part in PARTS),
-        stages=stages,
+        seconds=run.seconds,
+        stages=run.stage_seconds,
         recipe=run.settings.recipe or "",
         oracle=run.settings.oracle,
         version=str(versions.get("scanmix", "")),

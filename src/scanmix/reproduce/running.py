@@ -31,19 +31,13 @@ POLL_SECONDS = 0.2
 Overrides = Mapping[str, Sequence[str]]
 """Method -> settings as `--set` takes them: {"scanmix": ("epochs=2", "pretrain.epochs=1")}."""
 
-# A child ends with its parent, however that ended: then nobody holds the other end of its standard input.
-# At once, as by kill -9, which a run survives.
 CHILD = """
-import os, threading
-
-def watch():
-    os.read(0, 1)
-    os._exit(1)
-
-threading.Thread(target=watch, daemon=True).start()
+from scanmix.distributed.watchdog import end_with_parent
+end_with_parent()
 from scanmix.cli import app
 app(prog_name="scanmix")
 """
+"""Program of a process that trains one cell. It ends when this one does, also by kill -9, which a run survives."""
 
 
 @dataclass

@@ -229,8 +229,10 @@ def _finish(
     with explained(run):
         run.adopt(dataclasses.replace(model, engine=SINGLE_PROCESS), examples)
         if run.folder is not None:
+            # The audit reads back the evidence that is written here, though it is in memory: so labels.csv is, to the
+            # last digit, what `scanmix audit` makes of the folder on any later day.
             save_evidence(run.folder, collect(seen, examples))
-            run.audit().to_csv(run.folder / "labels.csv")
+            run.write_labels(run.folder)
             save_model(model, run.folder)
     return run
 

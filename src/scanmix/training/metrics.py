@@ -15,6 +15,20 @@ EpochMetrics = dict[str, Any]
 FILE = "metrics.jsonl"
 
 
+WHOLE = ("seconds/start", "seconds/epoch", "seconds/evaluate")
+"""What the time of a run is made of; all other times are parts of an epoch."""
+
+
+def stage_seconds(lines: Iterable[EpochMetrics]) -> dict[str, float]:
+    """Add up the times of all epochs, in seconds, by their keys ("seconds/start", "seconds/epoch" ...)."""
+    totals: dict[str, float] = {}
+    for line in lines:
+        for key, value in line.items():
+            if key.startswith("seconds/"):
+                totals[key] = totals.get(key, 0.0) + float(value)
+    return totals
+
+
 def append_line(folder: Path, line: EpochMetrics) -> None:
     """Add an epoch; where that fails, the file is as it was.
 

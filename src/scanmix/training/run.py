@@ -24,7 +24,7 @@ from scanmix.files import locked
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
 from scanmix.model.dynamics import Snapshot, load_dynamics
-from scanmix.training.metrics import EpochMetrics, append_line, write_lines
+from scanmix.training.metrics import WHOLE, EpochMetrics, append_line, stage_seconds, write_lines
 from scanmix.training.settings import RunSettings
 
 
@@ -52,6 +52,8 @@ class Run:
         """Of a run in memory; where there is a folder, `load_trajectory` reads them."""
         self.examples: Examples | None = None
         """What it was trained on, right after the training."""
+        self.last_audit: Audit | None = None
+        """What `labels.csv` was written from in this process; it holds some numbers of each of the N examples."""
         self._model = model
 
     def __repr__(self) -> str:
@@ -103,6 +105,17 @@ class Run:
     def last10_accuracy(self) -> float | None:
         """Mean test accuracy of the last ten epochs."""
         return statistics.fmean(self.accuracies[-10:]) if self.accuracies else None
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds of each stage, all epochs together, by the key in the metrics ("seconds/epoch" ...)."""
+        return stage_seconds(self.metrics)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run: start, epochs and evaluation."""
+        stages = self.stage_seconds
+        return sum(stages.get(key, 0.0) for key in WHOLE)
 
     @property
     def noise(self) -> NoiseRates:
@@ -203,8 +216,17 @@ class Run:
             if found.ids != examples.ids or known:
                 return False
             save_evidence(folder, dataclasses.replace(found, decided=examples.decided, excluded=examples.excluded))
-            self.audit().to_csv(folder / "labels.csv")
+            self.write_labels(folder)
         return True
+
+    def write_labels(self, folder: Path) -> None:
+        """Write `labels.csv` into the folder of the run, and keep what it was written from.
+
+        Raises:
+            UserError: what the run kept is damaged. CannotWrite: the file cannot be written.
+        """
+        self.last_audit = self.audit()
+        self.last_audit.to_csv(folder / "labels.csv")
 
     def _check_classes(self, found: tuple[str, ...], folder: Path, part: str) -> None:
         """Refuse a part of the run that is of other classes than `run.toml`.

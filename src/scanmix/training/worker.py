@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
 from pathlib import Path
 
 from safetensors import safe_open
@@ -14,24 +12,19 @@ from scanmix.config import UserError, build
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.distributed.process_group import process_group
+from scanmix.distributed.watchdog import end_with_parent
 from scanmix.training import RunSettings
 from scanmix.training.loop import run_worker
 
 
 def main() -> None:
     """Do what the job folder, the only argument, asks for: the whole life of a worker."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     settings, examples, test = _read_job(Path(sys.argv[1]))
     try:
         run_worker(settings, examples, test, process_group(settings.processes, settings.device, {}))
     except (UserError, RuntimeError) as error:
         sys.exit(f"{error}")
-
-
-def _end_with_parent() -> None:
-    """The other end of standard input is closed when the first process is gone, however it went."""
-    sys.stdin.buffer.read()
-    os._exit(1)
 
 
 def _read_job(folder: Path) -> tuple[RunSettings, Examples, Examples | None]:
