@@ -33,7 +33,7 @@ types: .venv/dev.stamp  ## mypy --strict
 docs: .venv/docs.stamp  ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-bench: .venv-timm/bench.stamp  ## speed beside yardsticks measured in the same run, into results/speed.md (an idle machine, 15 to 25 minutes)
+bench: .venv-timm/bench.stamp  ## speed beside baselines measured in the same run, into results/speed.md (an idle machine, 15 to 25 minutes)
 	.venv-timm/bin/python -m speed
 
 clean:  ## remove the .venv and everything built
@@ -70,6 +70,6 @@ help:  ## this list
 	@touch $@ .venv/run.stamp
 
 .venv-timm/bench.stamp: .venv-timm/dev.stamp
-	@echo "Installing the yardsticks of the benchmarks into .venv-timm (a minute, once)"
+	@echo "Installing the baselines of the benchmarks into .venv-timm (a minute, once)"
 	.venv-timm/bin/python -m pip install -qq -c .venv-timm/constraints.txt -e '.[bench]'
 	@touch $@
