@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -71,7 +71,7 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import is_known, kind_of, load, name_of
+    from scanmix.data.readers import is_known, kind_of, name_of
     from scanmix.distributed.process_group import Processes, is_first
     from scanmix.training import resolve
     from scanmix.training.loop import train_resolved
@@ -83,12 +83,9 @@ def train(
         processes=build(Processes, shared, where="scanmix train"),
     )  # fmt: skip
     given, corrections = (labels, None) if settings.kind == "vector" else (None, labels)
-    own, of_test = _roots(data, test, root)
-    examples, test_set = load(
-        data, root=own, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
+    examples, test_set = _load_both(
+        data, test, root, limit_test, size=size, per_class=per_class, seed=seed, labels=given
     )
-    if test is not None:
-        test_set = _labeled_test(test, examples, limit_test, of_test)
     examples = _relabeled(examples, noise, seed, corrections)
     folder = out or Path("runs") / run_name(
         data.replace(":", "-") if is_known(data) else examples.name, noise, settings.method, seed, corrections
@@ -134,7 +131,7 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
 
 
 def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
-    """Tell what is mistyped before a million images are read, and before anything is written."""
+    """Refuse what is mistyped before a million images are read, and before anything is written."""
     from scanmix.distributed.engine import find_device
     from scanmix.semantic_noise import parse_noise
     from scanmix.training.loggers import check_loggers
@@ -145,7 +142,7 @@ def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
 
 
 def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
-    """Add the noise that was asked for, then what a person has corrected."""
+    """Add the noise of `--noise`, then what a person has corrected."""
     from scanmix.data.corrections import apply_corrections
     from scanmix.progress import progress
     from scanmix.semantic_noise import apply_noise
@@ -155,8 +152,21 @@ def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | No
     return examples if corrections is None else apply_corrections(examples, corrections)
 
 
+def _load_both(
+    data: str, test: str | None, root: Path | None, limit_test: int | None, **loading: Any
+) -> tuple[Examples, Examples | None]:
+    """Load training data, and the test data that comes with it or is named apart; `loading`: arguments of `load`."""
+    from scanmix.data.readers import load
+
+    root_of_data, root_of_test = _roots(data, test, root)
+    examples, test_set = load(data, root=root_of_data, limit_test=limit_test, **loading)
+    if test is not None:
+        test_set = _labeled_test(test, examples, limit_test, root_of_test)
+    return examples, test_set
+
+
 def _roots(data: str, test: str | None, root: Path | None) -> tuple[Path | None, Path | None]:
-    """Where DATA and the test data look: --root is for both where both are tables, else for the one that takes it."""
+    """Return the root of DATA and that of the test data: --root is for both tables, else for the one that takes it."""
     from scanmix.data.readers import is_known
 
     if root is None or not is_table(test) or is_known(data):

@@ -1,4 +1,4 @@
-"""A run: what was asked for, what happened in each epoch, and the model that came out; in memory or on disk."""
+"""Runs: their settings, the metrics of each epoch, and the model that comes out; in memory or on disk."""
 
 from scanmix.training.folder import create_run, describe, open_or_create, open_run, writer
 from scanmix.training.metrics import EpochMetrics

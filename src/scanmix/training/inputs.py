@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from scanmix.config import UserError, check_type
@@ -12,11 +13,23 @@ from scanmix.training import Run
 WANTED = "Examples, as the parts of the pair that scanmix.load returns"
 
 
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run computes from, besides its settings."""
+
+    examples: Examples
+    """Images or vectors with given labels."""
+    test: Examples | None = None
+    """What accuracy is measured on."""
+    cache: Path | None = None
+    """Folder of self-supervised results; by default `default_cache`."""
+
+
 def check_data(examples: Examples, test: Examples | None) -> None:
     """Refuse what cannot be trained or tested on.
 
     Raises:
-        UserError: says what is wrong with which of both.
+        UserError: says what is wrong with the examples or with the test data.
     """
     check_type("examples", examples, Examples, WANTED)
     if test is not None:
@@ -42,7 +55,7 @@ def reload_data(run: Run, folder: str | Path) -> tuple[Examples, Examples | None
     """Load the training and test data of a run again; the test data is None where it had none.
 
     Raises:
-        UserError: it came from memory, or is not what it was.
+        UserError: the data came from memory, or has changed since.
     """
     source = run.settings.source
     if source is None:

@@ -1,7 +1,7 @@
 """The one loop: every method starts, runs its epochs, is measured and saved here, and nowhere else.
 
-Killed at any moment, a run goes on from its last whole epoch and ends with the same bits (CPU, same threads).
-Legend: N examples, P peers.
+A run that is killed at any moment goes on from its last whole epoch and ends with the same bits (on a CPU, with the
+same number of threads). Legend: N examples, P peers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from scanmix.data.store import default_cache, on_device
 from scanmix.data.subset import draw_pool
 from scanmix.data.views import make_views
 from scanmix.distributed.engine import SINGLE_PROCESS, BatchNorm, Engine, Parallel, Precision, find_device
-from scanmix.distributed.meter import Diverged
 from scanmix.distributed.process_group import Processes, RankInfo, choose_processes, is_first, launched, limited_threads
 from scanmix.methods import Method, State
 from scanmix.model import Model, Outputs, save_model
@@ -44,8 +43,8 @@ from scanmix.training import (
     source_of,
     writer,
 )
-from scanmix.training.checkpoint import load_checkpoint, save_checkpoint, share_checkpoint, unpack
-from scanmix.training.inputs import WANTED, check_data, reload_data
+from scanmix.training.checkpoint import check_weights, load_checkpoint, save_checkpoint, share_checkpoint, unpack
+from scanmix.training.inputs import WANTED, Inputs, check_data, reload_data
 from scanmix.training.launch import launch
 from scanmix.training.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.training.monitor import bound_monitor
@@ -71,19 +70,20 @@ def train(
         recipe: name or path; when not given, the one shipped for this data and method, if there is one.
         device: "auto", "cpu", "cuda" ...
         threads: of PyTorch while training; its own choice when not given.
-        cache: folder of label-free results; `SCANMIX_CACHE` or ~/.cache/scanmix when not given.
-        progress: show bars, if there is a terminal; or the bar to report to.
-        loggers: who is told the numbers of each epoch: "tensorboard", "mlflow", "wandb", or objects with the
+        cache: folder of self-supervised results; `SCANMIX_CACHE` or ~/.cache/scanmix when not given.
+        progress: whether to show bars if there is a terminal; or the bar to report to.
+        loggers: what the numbers of each epoch are sent to: "tensorboard", "mlflow", "wandb", or objects with the
             methods of Lightning Fabric's `Logger`. They change nothing; one that fails is left out with a warning.
-        devices: processes on each machine, one a device; what torchrun or SLURM has launched, else one.
-        nodes: machines; the same.
+        devices: processes on each machine, one for each device. By default as many as torchrun or SLURM has launched,
+            else one.
+        nodes: number of machines. By default as torchrun or SLURM says, else one.
         precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
         batch_norm: statistics of the whole batch ("synchronized") or of each process's rows ("split").
-        parallel: processes share the rows of each batch, or, being two, the two networks ("peers").
+        parallel: processes share the rows of each batch ("rows"), or two processes have a network each ("peers").
         overrides: fields of the method, and the sections `network={...}`, `views={...}`, `draw` and `monitor`.
 
     Raises:
-        UserError: settings, data and folder do not fit together, or a loss stopped being a number.
+        UserError: settings, data and folder do not fit together, or a loss became NaN or infinite.
     """
     check_type("examples", examples, Examples, WANTED)
     shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
@@ -119,7 +119,7 @@ def train_resolved(
         UserError: as `train`.
     """
     out = None if out is None else file_path("out", out)
-    cache = None if cache is None else file_path("cache", cache)
+    cache = None if cache is None else file_path("cache", cache).expanduser()
     check_loggers(loggers, out)
     check_data(examples, test)
     find_device(settings.device)
@@ -133,7 +133,7 @@ def train_resolved(
     folder = out if is_first(nodes) else None
     with writer(folder, "in training"):
         run = open_or_create(settings, examples, folder)
-        return _start(run, examples, test, cache, progress, loggers)
+        return _start(run, Inputs(examples, test, cache), progress, loggers)
 
 
 def resume(
@@ -142,14 +142,19 @@ def resume(
 ) -> Run:  # fmt: skip
     """Go on with a run where it stopped; a finished one is returned as it is.
 
-    Named loggers are sent the epochs they lack in either case. `devices` and `nodes` as for `train`, by default what
-    they were; any number may go on.
+    Args:
+        folder: of the run.
+        cache: as for `train`, as are the next two.
+        progress: whether to show bars, or the bar to report to.
+        loggers: named ones are also sent the epochs they lack, of a finished run too.
+        devices: processes on each machine, by default as many as before; any number may go on.
+        nodes: machines, by default as many as before.
 
     Raises:
         UserError: no such run or logger, or its data cannot be loaded again as it was.
     """
     folder = file_path("the run folder", folder)
-    cache = None if cache is None else file_path("cache", cache)
+    cache = None if cache is None else file_path("cache", cache).expanduser()
     check_loggers(loggers, folder)
     run = open_run(folder)
     if run.finished:
@@ -165,36 +170,37 @@ def resume(
         run = open_run(folder)  # another process may have gone on with it in between
         run.settings = dataclasses.replace(run.settings, processes=processes)
         examples, test = reload_data(run, folder)
-        return _start(run if first else Run(run.settings, run.about, []), examples, test, cache, progress, loggers)
+        mine = run if first else Run(run.settings, run.about, [])
+        return _start(mine, Inputs(examples, test, cache), progress, loggers)
 
 
 def run_worker(
     settings: RunSettings, examples: Examples, test: Examples | None, place: AbstractContextManager[RankInfo]
 ) -> None:
-    """Be one of the other processes of a run: compute, and leave files and messages to the first."""
-    _finish(Run(settings, describe(examples), []), examples, test, None, False, (), place)
+    """Run in one of the other processes of a training: compute, and leave files and messages to the first.
+
+    `place` is the process group that this process joins; no test data is None.
+    """
+    _finish(Run(settings, describe(examples), []), Inputs(examples, test), place)
 
 
-def _start(
-    run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar,
-    loggers: Sequence[str | Logger],
-) -> Run:  # fmt: skip
+def _start(run: Run, inputs: Inputs, progress: bool | Bar, loggers: Sequence[str | Logger]) -> Run:
     """Finish a run with the processes it asks for."""
     if run.finished and launched() is None and run.settings.processes.nodes == 1:
         catch_up(run, loggers)
-        return run  # elsewhere, others wait to be told so
+        return run  # with several processes, the others wait for this news: `_finish` sends it
     explain = functools.partial(lost, run)
     first = is_first(run.settings.processes.nodes)
-    place = launch(run.settings, examples, test, explain)
-    return _finish(run, examples, test, cache, progress if first else False, loggers if first else (), place)
+    place = launch(run.settings, inputs.examples, inputs.test, explain)
+    return _finish(run, inputs, place, progress if first else False, loggers if first else ())
 
 
 def _finish(
-    run: Run, examples: Examples, test: Examples | None, cache: str | Path | None, progress: bool | Bar,
-    loggers: Sequence[str | Logger], place: AbstractContextManager[RankInfo],
+    run: Run, inputs: Inputs, place: AbstractContextManager[RankInfo], progress: bool | Bar = False,
+    loggers: Sequence[str | Logger] = (),
 ) -> Run:  # fmt: skip
     """Run the epochs that are missing and write the model."""
-    method, settings = run.settings.build_method(), run.settings
+    method, settings, examples = run.settings.build_method(), run.settings, inputs.examples
     with (
         limited_threads(settings.threads, settings.processes),
         explained(run),
@@ -209,7 +215,7 @@ def _finish(
             parallel=settings.processes.parallel,
             precision=settings.processes.precision,
             batch_norm=settings.processes.batch_norm,
-            cache=None if rank > 0 else Path(cache).expanduser() if cache is not None else default_cache(),
+            cache=None if rank > 0 else inputs.cache or default_cache(),
             tick=tick,
         )
         if bool(engine.broadcast(torch.tensor(run.finished, device=device))):
@@ -225,23 +231,36 @@ def _finish(
             generator=engine.generator,
         )
         with logged(run, loggers) as log:
-            model, seen = _run_epochs(run, method, engine, data, examples, test, bar, log)
+            model, outputs = _run_epochs(run, method, engine, data, inputs, bar, log)
     with explained(run):
         run.adopt(dataclasses.replace(model, engine=SINGLE_PROCESS), examples)
         if run.folder is not None:
             # The audit reads back the evidence that is written here, though it is in memory: so labels.csv is, to the
             # last digit, what `scanmix audit` makes of the folder on any later day.
-            save_evidence(run.folder, collect(seen, examples))
+            save_evidence(run.folder, collect(outputs, examples))
             run.write_labels(run.folder)
             save_model(model, run.folder)
     return run
 
 
 def _run_epochs(
-    run: Run, method: Method, engine: Engine, data: TrainingData, examples: Examples, test: Examples | None,
-    bar: Bar, log: Callable[[EpochMetrics], None],
+    run: Run, method: Method, engine: Engine, data: TrainingData, inputs: Inputs, bar: Bar,
+    log: Callable[[EpochMetrics], None],
 ) -> tuple[Model, Outputs]:  # fmt: skip
-    """Epoch, measure, write down, save, again; then a last look. A line is on disk before the checkpoint counts it."""
+    """Train an epoch, measure, write the metrics, save, and again; at the end predict all training examples once.
+
+    The metrics of an epoch are on the disk before the checkpoint counts it.
+
+    Args:
+        run: takes the metrics and the snapshots.
+        method: what is trained.
+        engine: device, processes and random draws.
+        data: the training examples on the device.
+        inputs: the same examples as they came, and the test data.
+        bar: shows epochs and accuracy.
+        log: sends the metrics of an epoch to the loggers.
+    """
+    examples, test = inputs.examples, inputs.test
     clock = time.perf_counter()
     state, done = _begin(run, method, data, engine)
     seconds = {"seconds/start": time.perf_counter() - clock}
@@ -252,7 +271,7 @@ def _run_epochs(
         clock = time.perf_counter()
         pool = draw_pool(data, run.settings.draw.per_epoch, epoch)
         line: EpochMetrics = {"epoch": epoch + 1, **method.epoch(state, pool.data, epoch)}
-        _check_weights(state, engine)
+        check_weights(state, engine)
         p_clean = _current_p_clean(run, state, data, epoch)
         if p_clean is not None:
             line |= clean_set_metrics(p_clean, getattr(method, "clean_threshold", 0.5), examples)
@@ -270,14 +289,14 @@ def _run_epochs(
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
-    seen = model.look(examples)
+    outputs = model.look(examples)
     p_clean = _current_p_clean(run, state, data, method.epochs - 1)
-    _keep(run, take_snapshot(seen.logits, examples.labels, method.epochs, p_clean))
-    return model, seen
+    _keep(run, take_snapshot(outputs.logits, examples.labels, method.epochs, p_clean))
+    return model, outputs
 
 
 def _current_p_clean(run: Run, state: State, data: TrainingData, epoch: int) -> Tensor | None:
-    """What the peers believe of each label, (P, N), after an epoch; no number where the epoch did not draw it."""
+    """Return p_clean of each label after an epoch, (P, N); NaN where the epoch did not draw the example."""
     if state.p_clean is None:
         return None
     return draw_pool(data, run.settings.draw.per_epoch, epoch).scatter(state.p_clean, len(data))
@@ -291,14 +310,14 @@ def _keep(run: Run, snapshot: Snapshot) -> None:
 
 
 def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tuple[State, int]:
-    """Return the last saved state and its number of epochs, or start and save that: it may take hours."""
+    """Return the last saved state and its number of epochs. A new state is saved at once: its start may take hours."""
     saved = load_checkpoint(run.folder, run.settings.identity(), engine.device) if run.folder else None
     saved = share_checkpoint(saved, engine)
     network = run.settings.network
     if not saved:
         run.keep_epochs(0)
         state: State = method.start(data, network, engine)
-        _check_weights(state, engine)
+        check_weights(state, engine)
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), 0, state)
         return state, 0
@@ -311,7 +330,7 @@ def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tupl
 
 
 def _model(run: Run, method: Method, state: State, data: TrainingData, engine: Engine) -> Model:
-    """Look at a state as a model; the weights are shared, so it stays the current one."""
+    """Return a state as a model. It shares the weights, so it predicts with the current ones."""
     _, channels, height, width = data.images.shape
     return Model(
         predictor=method.predictor(state),
@@ -324,15 +343,6 @@ def _model(run: Run, method: Method, state: State, data: TrainingData, engine: E
         self_supervised=method.self_supervised,
         engine=engine,
     )
-
-
-def _check_weights(state: State, engine: Engine) -> None:
-    """The last step may leave weights that only the next loss would show: never save them as good ones."""
-    for peer in state.peers:
-        engine.check_equal(peer)
-        for name, weight in peer.named_parameters():
-            if not bool(weight.isfinite().all()):
-                raise Diverged(f"the weights {name} are no longer numbers; lower the learning rate")
 
 
 def _note(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""The history of a run: one line of JSON for each epoch, on the disk before the epoch counts."""
+"""The metrics of a run: one line of JSON for each epoch, written before the checkpoint counts the epoch."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def append_line(folder: Path, line: EpochMetrics) -> None:
 
 
 def write_lines(folder: Path, lines: Iterable[EpochMetrics]) -> None:
-    """Put these epochs in place of all.
+    """Replace all lines by these.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: as `write_text`.
     """
     write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_lines(folder: Path) -> list[EpochMetrics]:
-    """Return all whole lines; one cut short by a crash is none.
+    """Return all whole lines; a last line that a crash cut short is left out.
 
     Raises:
-        UserError: a line is none of ours, or its epoch is not the one after that of the line before.
+        UserError: a line is no JSON of numbers, has an infinite one, or is not of the epoch after the line before.
     """
     path = folder / FILE
     if not path.exists():

@@ -1,4 +1,4 @@
-"""The whole life of a process that helps with a run: it reads its job, computes with the first, and ends with it."""
+"""The program of a worker process: it reads its job, computes with the first process, and ends with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scanmix.training.loop import run_worker
 
 
 def main() -> None:
-    """Do what the job folder, the only argument, asks for: the whole life of a worker."""
+    """Train as the job folder says, which is the only argument on the command line."""
     end_with_parent()
     settings, examples, test = _read_job(Path(sys.argv[1]))
     try:
@@ -28,6 +28,7 @@ def main() -> None:
 
 
 def _read_job(folder: Path) -> tuple[RunSettings, Examples, Examples | None]:
+    """Return settings, training data and test data; they are loaded again if they can be, else read from the job."""
     settings = build(RunSettings, json.loads((folder / "settings.json").read_text(encoding="utf-8")), where="job")
     if settings.source is None:
         examples = _read_examples(folder / "train")
