@@ -220,9 +220,9 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(victim: str, t
 def test_nobody_waits_for_a_process_that_is_gone() -> None:
     """Where the others do not notice (this one sleeps), the run is ended for them."""
     code = (
-        "import subprocess, time; from scanmix import workers; workers.GRACE = 0.2\n"
+        "import subprocess, time; from scanmix.training import launch; launch.GRACE = 0.2\n"
         "gone = subprocess.Popen(['sh', '-c', 'kill -9 $$'])\n"
-        "with workers._noticed({3: gone}, lambda what: f'told: {what}'): time.sleep(100)"
+        "with launch._noticed({3: gone}, lambda what: f'told: {what}'): time.sleep(100)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stderr == "Error: told: process 3 was killed (SIGKILL)\n"
