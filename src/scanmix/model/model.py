@@ -1,4 +1,4 @@
-"""The model that is left when a training is over: what it predicts, and how it lies on the disk.
+"""The model that a training ends with: how it predicts, and how it is stored.
 
 Nothing here is ever unpickled: safetensors and JSON only.
 Legend: N examples, B batch, C classes, D features, P networks.
@@ -31,23 +31,24 @@ from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
 Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
 
 LAYERS = 3
-"""Places at which RoG looks at a network."""
+"""Layers of a network that RoG takes features from."""
 MOST_MEMBERS = 64
+"""More networks than any method has: a damaged file must not ask for millions."""
 NO_MODEL = "delete the folder of the model, then `scanmix resume RUN` makes it again from the checkpoint"
 
 
 class Outputs(NamedTuple):
-    """What the networks of a model make of N images; on the CPU."""
+    """Features and logits of N images, on the CPU."""
 
     features: Tensor
-    """(N, P x D): what each network's classifier stands on, L2-normalized and side by side."""
+    """(N, P x D): the features before each network's classifier, L2-normalized and side by side."""
     logits: Tensor
     """(P, N, C), of each network alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained predictor with all it needs to look at new images."""
+    """A trained predictor with all it needs to predict new images."""
 
     predictor: Predictor
     views: AnyViews
@@ -68,7 +69,7 @@ class Model:
         return "vector" if self.views.dtype == torch.float32 else "image"
 
     def logits(self, images: Pixels) -> Tensor:
-        """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
+        """Summed logits of the center views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
 
         Raises:
             UserError: the images have another type, other channels or another size than in training.
@@ -80,7 +81,7 @@ class Model:
         return torch.stack([self._predict_all(member, images) for member in self.predictor.members])
 
     def look(self, images: Pixels) -> Outputs:
-        """Features and logits of each network from one sweep. Shape: (N, C, H, W) uint8, or (N, D) vectors.
+        """Features and logits of each network from one pass. Shape: (N, C, H, W) uint8, or (N, D) vectors.
 
         Raises:
             UserError: as `logits`.
@@ -96,9 +97,9 @@ class Model:
         return Outputs(F.normalize(features, dim=2).flatten(1), logits.transpose(0, 1).contiguous())
 
     def layers(self, images: Pixels) -> list[Tensor]:
-        """Features of each network at its last blocks, means over places, and last what its classifier stands on.
+        """Features of each network: of its last blocks, averaged over positions, then those before its classifier.
 
-        A network without blocks has that alone. Shape: (N, C, H, W) uint8 -> P x `LAYERS` times (N, D_l).
+        A network without blocks has the last ones alone. Shape: (N, C, H, W) uint8 -> P x `LAYERS` times (N, D_l).
         """
         widths: list[int] = []
 
@@ -115,13 +116,13 @@ class Model:
         return self.logits(images).softmax(1).numpy()
 
     def predict(self, images: Pixels) -> np.ndarray:
-        """Likeliest class. Shape: (N, C, H, W) uint8 -> (N,) int64."""
+        """Most probable class. Shape: (N, C, H, W) uint8 -> (N,) int64."""
         return self.logits(images).argmax(1).numpy()
 
     def accuracy(self, examples: Examples) -> float:
         """Share of right predictions (0..1), against true labels where they are known, else the given ones.
 
-        The clusters of a label-free method are first matched one to one with the classes as suits them best.
+        The clusters of a self-supervised method are first matched one to one with the classes, in the best way.
         Images known to be of no class are left out.
         """
         examples = examples.without_open_set()
@@ -136,6 +137,7 @@ class Model:
         return [(cast(Encoder, encoder), classifier) for encoder, classifier in pairs]
 
     def _predict_all(self, network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
+        """Apply a network to the center views in batches; the rows come back on the CPU. Shape: -> (N, ...)."""
         pixels, device = self._checked(images), self.views.mean.device
 
         def batch(part: slice) -> Tensor:
@@ -145,6 +147,7 @@ class Model:
             return torch.cat([rows.cpu() for rows in self.engine.sharded_map(len(pixels), INFERENCE_BATCH, batch)])
 
     def _checked(self, images: Pixels) -> Tensor:
+        """Return the pixels or vectors as the views take them. Shape: -> (N, C, H, W), vectors (N, D, 1, 1)."""
         if isinstance(images, Examples):
             images = images.images
         check_type("images", images, (Tensor, np.ndarray), "an array, a tensor or Examples")
@@ -165,7 +168,10 @@ class Model:
 
 
 def _at_blocks(encoder: Encoder, views: Tensor) -> list[Tensor]:
-    """Means over places of what the last blocks give, and the features. Shape: (B, C, H, W) -> each (B, D_l)."""
+    """Return maps of the last blocks, averaged over positions, then the features.
+
+    Shape: (B, C, H, W) -> each (B, D_l).
+    """
     found: list[Tensor] = []
     blocks = encoder.blocks()[-LAYERS:-1]
     hooks = [block.register_forward_hook(lambda _, __, maps: found.append(maps.mean((2, 3)))) for block in blocks]
@@ -182,7 +188,7 @@ def truth_of(examples: Examples) -> Tensor:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class Description:
-    """What `model.json` says of the weights beside it."""
+    """The content of `model.json`: what the weights beside it need to predict."""
 
     method: str
     class_names: list[str]
@@ -200,10 +206,10 @@ class Description:
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Write weights and description to `folder`/model; the description last, so that it vouches for both.
+    """Write weights and description to `folder`/model; the description last, so that a model with one is whole.
 
     Raises:
-        CannotWrite: as `write_aside`.
+        CannotWrite: the disk is full, or may not be written to.
     """
     folder = folder / "model"
     with writing(folder):
@@ -227,7 +233,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     """Read the model of a run folder (or a copy of its `model` folder); nothing else is needed to predict.
 
     Raises:
-        UserError: there is none, its files are damaged or do not fit together, or its weights are no numbers.
+        UserError: there is no model, its files are damaged or do not fit together, or weights are NaN or infinite.
     """
     folder = Path(folder)
     folder = folder / "model" if (folder / "model").is_dir() else folder
@@ -260,7 +266,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
 
 
 def _empty_predictor(network: NetworkSettings, channels: int, num_classes: int, members: int) -> Predictor:
-    """Networks shaped as `classify` leaves them; weights about to be replaced must not use up global draws."""
+    """Return networks shaped as `classify` returns them, with any weights: the caller replaces them."""
+    # Fresh weights draw from the global generator, which belongs to the user.
     with torch.random.fork_rng(devices=[]):
         encoders = [build_encoder(network, channels) for _ in range(members)]
         return Predictor([nn.Sequential(encoder, nn.Linear(encoder.num_features, num_classes)) for encoder in encoders])
