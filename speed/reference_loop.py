@@ -159,7 +159,16 @@ def scan_epoch(net: Net, data: ReferenceData, candidates: Tensor, batch_size: in
 def simclr_epoch(
     encoder: nn.Module, projector: nn.Module, data: ReferenceData, batch_size: int, temperature: float, symmetric: bool
 ) -> Tensor:
-    """Tell two views of an image from all others; then the embedding of each, for its neighbors. Shape: -> (N, D)."""
+    """Train on two views of each image against all others; then return all embeddings, for neighbors. Shape: -> (N, D).
+
+    Args:
+        encoder: maps images to features.
+        projector: maps features to embeddings (D).
+        data: the images and their views.
+        batch_size: images in a batch.
+        temperature: of NT-Xent.
+        symmetric: both views are anchors, not the first alone.
+    """
     network = nn.Sequential(encoder, projector)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.4, momentum=0.9, weight_decay=1e-4)
     network.train()
@@ -216,7 +225,16 @@ def clean_probability(losses: Tensor) -> Tensor:
 
 
 def learn(net: Net, other: Net, p_clean: Tensor, data: ReferenceData, view: View, settings: Any) -> None:
-    """MixMatch over one pass of the clean set; each view and each network that guesses labels has its own forward."""
+    """MixMatch over one pass of the clean set; each view and each network that guesses labels has its own forward.
+
+    Args:
+        net: is trained.
+        other: guesses labels with it.
+        p_clean: (N,) probability that each label is right.
+        data: the images.
+        view: of one image.
+        settings: of `DivideMix` or `ScanMix`.
+    """
     clean = p_clean > settings.clean_threshold
     labeled_set = ImageDataset(data.pixels, clean.nonzero().squeeze(1).tolist(), view, 2)
     unlabeled_set = ImageDataset(data.pixels, (~clean).nonzero().squeeze(1).tolist(), view, 2)
@@ -249,7 +267,18 @@ def cluster(
     net: Net, optimizer: torch.optim.Optimizer, candidates: Tensor, allowed: Tensor, data: ReferenceData, view: View,
     batch_size: int, rate: float,
 ) -> None:  # fmt: skip
-    """One pass over all images, each with a neighbor, in two forwards."""
+    """One pass over all images, each with a neighbor, in two forwards.
+
+    Args:
+        net: is trained.
+        optimizer: of its parameters.
+        candidates: (N, K) neighbors of each image.
+        allowed: (N, K) bool, neighbors that may be drawn.
+        data: the images.
+        view: of one image.
+        batch_size: images in a batch.
+        rate: learning rate.
+    """
     net.parts.train()
     for group in optimizer.param_groups:
         group["lr"] = rate

@@ -1,4 +1,4 @@
-"""What finished runs say about themselves: accuracies, seconds, noise, and labels that look wrong."""
+"""Summaries of finished runs: accuracies, seconds, noise rates, and labels that look wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_results(title: str, runs: Sequence[Run]) -> None:
-    """Print a table of accuracies, and the noise rates: known ones, and each estimate."""
+    """Print a table of accuracies and seconds, then the noise rates: known ones and each estimate."""
     rows = [
         [
             run.settings.method + (" (oracle recipe)" if run.settings.oracle else ""),
@@ -44,9 +44,9 @@ class Label(NamedTuple):
     suggested: str
     p_clean: str
     doubtful: bool
-    """It looks wrong: p_clean is below a half, and no person has decided."""
+    """Whether it looks wrong: p_clean is below a half, and no person has decided."""
     decided: str
-    """What a person had decided before the training; empty where nobody had."""
+    """What a person had decided before the training; empty if nobody had."""
 
 
 def labels_of(audit: Audit) -> list[Label]:
@@ -61,7 +61,7 @@ def read_labels(folder: Path) -> list[Label]:
     """Return the rows of a run's `labels.csv`, the most doubtful first.
 
     Raises:
-        UserError: it is missing, damaged, or was changed by hand beyond what can be read.
+        UserError: it is missing or damaged, or a p_clean in it is no number.
     """
     from scanmix.files.tables import read_records
 
@@ -85,12 +85,12 @@ def show_labels(
     Args:
         folder: of the run.
         audit: what its `labels.csv` was written from, where that was in this process; else the file is read.
-        truth: id -> class where it is known; then it is also said how many labels are wrong, and how many were found.
+        truth: id -> class, if it is known; then the numbers of wrong labels, and of those found, are printed too.
         count: how many rows to print.
     """
     try:
         rows = read_labels(folder) if audit is None else labels_of(audit)
-    except UserError as error:  # the run is whole: its labels can be listed again
+    except UserError as error:  # only a warning: the run itself is complete
         show_warning(f"{error}; `scanmix audit {folder}` lists the labels anew")
         return
     doubtful, known = [row for row in rows if row.doubtful], ""
