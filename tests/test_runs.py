@@ -199,7 +199,7 @@ def test_metrics_are_on_the_disk_at_once_and_a_torn_line_is_none(tmp_path: Path)
         file.write('{"epoch": 4, "accur')
     assert open_run(tmp_path).metrics == lines
     again = open_run(tmp_path)
-    again.keep_epochs(2)
+    again.truncate(2)
     again.record({"epoch": 3})
     assert open_run(tmp_path).metrics == [*lines[:2], {"epoch": 3}]
 

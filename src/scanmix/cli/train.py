@@ -198,7 +198,7 @@ def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
 
 def _show_finished(run: Run, folder: Path, examples: Examples) -> None:
     say(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
-    if run.remember_decisions(examples):
+    if run.store_decisions(examples):
         say("What was decided since is kept with it, and counts in its list of labels.")
 
 

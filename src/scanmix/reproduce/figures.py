@@ -148,9 +148,9 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
 
 
 def _noise(runs: Mapping[str, Run]) -> str:
-    said = {f"{run.about['name']} with {run.about.get('noise', 'its own')} noise" for run in runs.values()}
+    data = {f"{run.about['name']} with {run.about.get('noise', 'its own')} noise" for run in runs.values()}
     rates = {f"{100 * run.noise.actual:.0f} % wrong labels" for run in runs.values() if run.noise.actual is not None}
-    return ", ".join([*sorted(said), *sorted(rates)])
+    return ", ".join([*sorted(data), *sorted(rates)])
 
 
 def _alone(drawings: Sequence[Markup], width: int, height: int, columns: int = 2) -> str:

@@ -188,7 +188,7 @@ def _start(run: Run, inputs: Inputs, progress: bool | Bar, loggers: Sequence[str
     """Finish a run with the processes it asks for."""
     if run.finished and launched() is None and run.settings.processes.nodes == 1:
         catch_up(run, loggers)
-        return run  # with several processes, the others wait for this news: `_finish` sends it
+        return run  # not if others were launched: they wait for this news, which `_finish` sends
     explain = functools.partial(lost, run)
     first = is_first(run.settings.processes.nodes)
     place = launch(run.settings, inputs.examples, inputs.test, explain)
@@ -285,13 +285,13 @@ def _run_epochs(
         log(run.metrics[-1])
         seconds = {}
         if epoch + 1 < method.epochs and is_due(epoch + 1, method.epochs):
-            _keep(run, take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, p_clean))
+            _store_snapshot(run, take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, p_clean))
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
     outputs = model.look(examples)
     p_clean = _current_p_clean(run, state, data, method.epochs - 1)
-    _keep(run, take_snapshot(outputs.logits, examples.labels, method.epochs, p_clean))
+    _store_snapshot(run, take_snapshot(outputs.logits, examples.labels, method.epochs, p_clean))
     return model, outputs
 
 
@@ -302,7 +302,7 @@ def _current_p_clean(run: Run, state: State, data: TrainingData, epoch: int) -> 
     return draw_pool(data, run.settings.draw.per_epoch, epoch).scatter(state.p_clean, len(data))
 
 
-def _keep(run: Run, snapshot: Snapshot) -> None:
+def _store_snapshot(run: Run, snapshot: Snapshot) -> None:
     if run.folder is None:
         run.snapshots.append(snapshot)
     else:
@@ -315,7 +315,7 @@ def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tupl
     saved = share_checkpoint(saved, engine)
     network = run.settings.network
     if not saved:
-        run.keep_epochs(0)
+        run.truncate(0)
         state: State = method.start(data, network, engine)
         check_weights(state, engine)
         if run.folder is not None:
@@ -324,7 +324,7 @@ def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tupl
     done, payload = saved
     if run.folder is not None and len(run.metrics) < done:
         raise UserError(f"{run.folder}/metrics.jsonl lacks epochs before {done}; delete it all and train again")
-    run.keep_epochs(done)
+    run.truncate(done)
     heads = getattr(method, "heads", None)
     return unpack(method.State, payload, lambda: make_peer(untrained(network), data, engine, "", heads=heads)), done
 

@@ -198,7 +198,7 @@ class Run:
         """
         return evidence.paths or self.training_data().images.cpu()
 
-    def remember_decisions(self, examples: Examples) -> bool:
+    def store_decisions(self, examples: Examples) -> bool:
         """Store with a finished run what a person has decided since; return whether there was anything new.
 
         This is for a training that is repeated with the same labels, more of which have been reviewed. Nothing has to
@@ -264,7 +264,7 @@ class Run:
             append_line(self.folder, line)
         self.metrics.append(line)
 
-    def keep_epochs(self, epochs: int) -> None:
+    def truncate(self, epochs: int) -> None:
         """Drop the metrics after the first `epochs` epochs: the checkpoint does not have those epochs."""
         self.metrics = self.metrics[:epochs]
         if self.folder is not None:
