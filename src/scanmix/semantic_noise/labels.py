@@ -25,7 +25,7 @@ from scanmix.progress import Bar
 from scanmix.semantic_noise.networks import DenseNet, Vgg
 
 STEPS, BATCH, RATE = 300, 64, 0.05
-"""Steps, batch size and learning rate of each network: few enough to try several fractions, enough to fit few images."""
+"""Steps, batch size and learning rate of each network: enough to fit few images, and quick enough for several tries."""
 TRIES, WITHIN = 9, 0.01
 """Fractions that are tried at most, and the distance from the wanted rate that is near enough."""
 

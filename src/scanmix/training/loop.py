@@ -28,7 +28,7 @@ from scanmix.distributed.engine import SINGLE_PROCESS, BatchNorm, Engine, Parall
 from scanmix.distributed.process_group import Processes, RankInfo, choose_processes, is_first, launched, limited_threads
 from scanmix.methods import Method, State
 from scanmix.model import Model, Outputs, save_model
-from scanmix.model.dynamics import Snapshot, clean_set_metrics, is_due, save_snapshot, take_snapshot
+from scanmix.model.dynamics import clean_set_metrics, is_due, take_snapshot
 from scanmix.networks.encoders import untrained
 from scanmix.networks.peer import make_peer
 from scanmix.progress import Bar, watched_stages
@@ -285,13 +285,13 @@ def _run_epochs(
         log(run.metrics[-1])
         seconds = {}
         if epoch + 1 < method.epochs and is_due(epoch + 1, method.epochs):
-            _store_snapshot(run, take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, p_clean))
+            run.record_snapshot(take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, p_clean))
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
     outputs = model.look(examples)
     p_clean = _current_p_clean(run, state, data, method.epochs - 1)
-    _store_snapshot(run, take_snapshot(outputs.logits, examples.labels, method.epochs, p_clean))
+    run.record_snapshot(take_snapshot(outputs.logits, examples.labels, method.epochs, p_clean))
     return model, outputs
 
 
@@ -300,13 +300,6 @@ def _current_p_clean(run: Run, state: State, data: TrainingData, epoch: int) -> 
     if state.p_clean is None:
         return None
     return draw_pool(data, run.settings.draw.per_epoch, epoch).scatter(state.p_clean, len(data))
-
-
-def _store_snapshot(run: Run, snapshot: Snapshot) -> None:
-    if run.folder is None:
-        run.snapshots.append(snapshot)
-    else:
-        save_snapshot(run.folder, snapshot)
 
 
 def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tuple[State, int]:

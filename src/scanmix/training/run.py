@@ -23,7 +23,7 @@ from scanmix.data.readers import reload
 from scanmix.files import locked
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
-from scanmix.model.dynamics import Snapshot, load_dynamics
+from scanmix.model.dynamics import Snapshot, load_dynamics, save_snapshot
 from scanmix.training.metrics import WHOLE, EpochMetrics, append_line, stage_seconds, write_lines
 from scanmix.training.settings import RunSettings
 
@@ -263,6 +263,17 @@ class Run:
         if self.folder is not None:
             append_line(self.folder, line)
         self.metrics.append(line)
+
+    def record_snapshot(self, snapshot: Snapshot) -> None:
+        """Add a snapshot to the training dynamics: on the disk if there is a folder, else in memory.
+
+        Raises:
+            CannotWrite: the disk is full, or may not be written to.
+        """
+        if self.folder is None:
+            self.snapshots.append(snapshot)
+        else:
+            save_snapshot(self.folder, snapshot)
 
     def truncate(self, epochs: int) -> None:
         """Drop the metrics after the first `epochs` epochs: the checkpoint does not have those epochs."""
