@@ -92,7 +92,7 @@ def test_opened_again_without_its_pictures_a_run_is_audited_alike(
     def refuse(*_: object) -> None:
         raise AssertionError("no network is asked")
 
-    monkeypatch.setattr(Model, "_sweep", refuse)
+    monkeypatch.setattr(Model, "_predict_all", refuse)
     again = open_run(tmp_path / "run")
     assert_same(again.audit(), here)
     again.audit().to_csv(tmp_path / "again.csv")
