@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--data", choices=[*DATA], nargs="+", default=[*DATA])
-    parser.add_argument("--here", metavar="JSON", help="one run in this process, told as JSON")
+    parser.add_argument("--here", metavar="JSON", help="one run in this process, given and returned as JSON")
     asked = parser.parse_args()
     if asked.here:
         print(json.dumps(measure(**json.loads(asked.here))))
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def tasks(data: str, seed: int, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the runs of a seed that have no row yet; the label-free stages come first, since the others need them."""
+    """Return the runs of a seed that have no row yet, the self-supervised stages first, since the others need them."""
     free = {"data": data, "noise": 0.0, "seed": seed, "way": "label-free"}
     wanted = [{"data": data, "noise": noise, "seed": seed, "way": way} for noise in NOISES for way in WAYS]
     known = [{name: row[name] for name in free} for row in rows]
@@ -66,7 +66,7 @@ def tasks(data: str, seed: int, rows: Sequence[dict[str, Any]]) -> list[dict[str
 
 
 def measure(data: str, noise: float, seed: int, way: str) -> dict[str, float]:
-    """Train as told; return accuracies (shares of 1) after the last epoch and over the last ten, and seconds."""
+    """Train; return accuracies (0..1) after the last epoch and over the last ten, and processor seconds."""
     import torch
 
     import scanmix
@@ -156,7 +156,7 @@ def _cell(value: object) -> str:
 
 def _in_a_process(task: dict[str, Any], cache: str) -> dict[str, float]:
     command = [sys.executable, "-m", "results.fast", "--here", json.dumps(task)]
-    # The label-free stages are computed for the table, and found in the cache by all others.
+    # The self-supervised stages are computed once, and found in the cache by all others.
     places = {"OMP_NUM_THREADS": "1", "SCANMIX_CACHE": cache}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | places)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -1,8 +1,8 @@
-"""ScanMix on a million made examples: seconds of the processor for each image, by stage, and memory at the peak.
+"""ScanMix on a million made examples: processor seconds for each image, by stage, and the peak of memory.
 
 Run `python -m results.million`, or with `--examples 50000 200000`. Each size runs in a process of its own, so that
-its peak is its own; examples are read from a file page by page. Seconds are those of the processor, on one thread:
-others may be at work on the machine. A row is printed as soon as it is known.
+its peak is its own; examples are read from a file page by page. Seconds are those of the processor, on one thread,
+since other programs may run on the machine. A row is printed as soon as it is known.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 SIZES = (50_000, 1_000_000)
 CLASSES = 10
 NOISE = 0.4
-"""Share of labels drawn anew."""
+"""Share (0..1) of labels that are drawn at random."""
 SETTINGS: dict[str, dict[str, Any]] = {
     "images": {
         "network": {"widths": (8, 16), "blocks": (1, 1)},
@@ -127,24 +127,24 @@ def _train(kind: str, pixels: Path, labels: Any, folder: Path) -> float:
 
 
 def _time_stages(spent: dict[str, float]) -> None:
-    """Let the functions that a stage consists of count the seconds they take."""
-    method, stages, train, run, table = (
+    """Replace the functions of each stage by ones that add their processor seconds to `spent`."""
+    method, stages, loop, run, table = (
         importlib.import_module(f"scanmix.{name}")
-        for name in ("methods.scanmix", "pretrain.stages", "train", "runs.run", "audit.table")
+        for name in ("methods.scanmix", "pretrain.stages", "training.loop", "training.run", "audit.table")
     )
     for stage, place, name in (
         ("SimCLR", stages, "simclr"),
         ("neighbors", stages, "nearest_neighbors"),
         ("clustering", stages, "cluster"),
         ("warm-up", method.ScanMix, "_warm_up"),
-        ("examine", method, "examine"),
+        ("examine", method, "per_sample_losses"),
         ("mixture", method, "clean_probabilities"),
         ("learn", method.ScanMix, "_learn"),
         ("cluster", method.ScanMix, "_cluster"),
-        ("snapshot", train, "take_snapshot"),
-        ("checkpoint", train, "save_checkpoint"),
+        ("snapshot", loop, "take_snapshot"),
+        ("checkpoint", loop, "save_checkpoint"),
         ("audit", run.Run, "evidence"),
-        ("audit", run, "audit"),
+        ("audit", run, "score_labels"),
         ("labels.csv", table.Audit, "to_csv"),
     ):
         setattr(place, name, _counted(getattr(place, name), stage, spent))
@@ -152,14 +152,14 @@ def _time_stages(spent: dict[str, float]) -> None:
 
 def _counted(work: Callable[..., Any], stage: str, spent: dict[str, float]) -> Callable[..., Any]:
     @functools.wraps(work)
-    def counting(*args: Any, **more: Any) -> Any:
+    def timed(*args: Any, **more: Any) -> Any:
         clock = time.process_time()
         try:
             return work(*args, **more)
         finally:
             spent[stage] = spent.get(stage, 0.0) + time.process_time() - clock
 
-    return counting
+    return timed
 
 
 def _in_a_process(kind: str, count: int) -> dict[str, Any]:

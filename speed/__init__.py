@@ -1,1 +1,1 @@
-"""How fast scanmix is: every number beside a yardstick that was measured in the same run. `make bench`."""
+"""How fast scanmix is: every number beside a baseline that was measured in the same run. `make bench`."""

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from scanmix.config import UserError, unknown_name
 from scanmix.progress import Bar, progress
-from speed import epochs, floors, growth, labels, machine, mixture, neighbors, pictures, views
+from speed import epochs, growth, labels, lower_bounds, machine, mixture, neighbors, pictures, views
 from speed.rows import Row, show, write
 
 PARTS: dict[str, Callable[[Bar], list[Row]]] = {
     "epochs": epochs.rows,
-    "floors": floors.rows,
+    "lower-bounds": lower_bounds.rows,
     "views": views.rows,
     "neighbors": neighbors.rows,
     "mixture": mixture.rows,
@@ -32,7 +32,7 @@ def main(
     parts: Annotated[list[str] | None, typer.Argument(help=f"Some of: {', '.join(PARTS)}. All when none.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the table goes; results/speed.md when all parts ran.")] = None,
 ) -> None:
-    """Measure scanmix beside its yardsticks, in at most 25 minutes on two idle cores."""
+    """Measure scanmix beside its baselines, in at most 25 minutes on two idle cores."""
     chosen = parts or list(PARTS)
     for name in chosen:
         if name not in PARTS:

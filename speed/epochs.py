@@ -21,34 +21,34 @@ from scanmix.pretrain.scan import Clustering, cluster
 from scanmix.pretrain.simclr import Projector, SimCLR, simclr
 from scanmix.progress import Bar, progress
 from speed import reference_loop as reference
-from speed.made import LARGE, SMALL, Case, made_data
-from speed.one_by_one import picture_views
+from speed.made import LARGE, SMALL, Workload, made_data
+from speed.one_by_one import single_views
 from speed.pil_views import to_pixels
 from speed.plain_network import PlainPreActResNet
 from speed.reference_loop import Net, ReferenceData
 from speed.rows import Row
-from speed.timing import Contestant, Timing, interleave
+from speed.timing import Candidate, Timing, interleave
 
 REPEATS = {LARGE.name: 2, SMALL.name: 3}
 WORKERS = (0, 2)
-"""Worker processes that the reference loop tries; what is better for ScanMix's epoch is kept for the others."""
+"""Worker processes that the reference loop tries; the number that is quicker for ScanMix's epoch serves the rest."""
 
 ViewName = Literal["weak", "strong"]
 
 
 @dataclass(frozen=True)
-class Race:
-    """One kind of epoch: what scanmix does, in a way or two, and what the reference does with its data."""
+class Case:
+    """One kind of epoch: what scanmix does, in a way or two, and what the reference loop does with the same data."""
 
-    ours: dict[str, Contestant]
-    theirs: Callable[[ReferenceData], Contestant]
+    ours: dict[str, Candidate]
+    theirs: Callable[[ReferenceData], Candidate]
 
 
 @dataclass(frozen=True, eq=False)
-class Ground:
-    """What both start from."""
+class Setup:
+    """What scanmix and the reference loop both start from."""
 
-    case: Case
+    workload: Workload
     engine: Engine
     data: TrainingData
     plain: ReferenceData
@@ -57,32 +57,33 @@ class Ground:
 
 def rows(bar: Bar) -> list[Row]:
     """Time every kind of epoch with both networks."""
-    return [row for case in (SMALL, LARGE) for row in compare(case, REPEATS[case.name], bar)]
+    return [row for workload in (SMALL, LARGE) for row in compare(workload, REPEATS[workload.name], bar)]
 
 
-def compare(case: Case, repeats: int, bar: Bar) -> list[Row]:
+def compare(workload: Workload, repeats: int, bar: Bar) -> list[Row]:
     """Time every kind of epoch with one network, `repeats` times (two at least) in turns with the reference loop."""
-    ground = prepare(case)
-    kinds = list(races(ground))
-    goes = len(WORKERS) - 1 + repeats * sum(len(race.ours) + 1 for race in kinds)
+    setup = prepare(workload)
+    kinds = list(cases(setup))
+    steps_in_all = len(WORKERS) - 1 + repeats * sum(len(case.ours) + 1 for case in kinds)
     found: list[Row] = []
-    plain = {f"reference loop, {n} worker processes": dataclasses.replace(ground.plain, workers=n) for n in WORKERS}
-    with progress(case.name, goes, bar) as steps:
-        for race in kinds:
-            tried = {name: race.theirs(data) for name, data in plain.items()}
-            better, times = compared(race.ours, tried, repeats, steps)
-            note = f"{case.count:,} images"
-            found += [Row(f"{name}: {case.name}", times[name], better, times[better], note) for name in race.ours]
+    plain = {f"reference loop, {n} worker processes": dataclasses.replace(setup.plain, workers=n) for n in WORKERS}
+    with progress(workload.name, steps_in_all, bar) as steps:
+        for case in kinds:
+            tried = {name: case.theirs(data) for name, data in plain.items()}
+            better, times = compared(case.ours, tried, repeats, steps)
+            note = f"{workload.count:,} images"
+            found += [Row(f"{name}: {workload.name}", times[name], better, times[better], note) for name in case.ours]
             plain = {better: plain[better]}
     return found
 
 
 def compared(
-    ours: Mapping[str, Contestant], tried: Mapping[str, Contestant], repeats: int, steps: Bar
+    ours: Mapping[str, Candidate], tried: Mapping[str, Candidate], repeats: int, steps: Bar
 ) -> tuple[str, dict[str, Timing]]:
-    """Time what scanmix does beside what was tried of the reference.
+    """Time scanmix beside the ways that were tried of the reference loop.
 
-    All take a turn; of the reference, only the quicker goes on. Returns which, and the times of all that went on.
+    All take one turn; then only the quickest way of the reference loop goes on. Return its name, and the times of all
+    that went on.
     """
     first = interleave({**ours, **tried}, 1, steps)
     better = min(tried, key=lambda name: first[name].best)
@@ -90,107 +91,112 @@ def compared(
     return better, {name: first[name] + seconds for name, seconds in rest.items()}
 
 
-def prepare(case: Case) -> Ground:
-    """Make images, networks and neighbors, untimed."""
+def prepare(workload: Workload) -> Setup:
+    """Make images, networks and neighbors; none of it is timed."""
     engine = Engine(seed=0)
-    data = made_data(case, engine)
+    data = made_data(workload, engine)
     assert isinstance(data.views, Views)
-    views, _ = picture_views(data.views, case.shape[2])
+    views, _ = single_views(data.views, workload.shape[2])
     plain = ReferenceData(to_pixels(data.images[:]), data.labels, data.num_classes, views)
-    state = scanmix("strong").start(data, case.network, engine)
-    return Ground(case, engine, data, plain, state)
+    state = scanmix("strong").start(data, workload.network, engine)
+    return Setup(workload, engine, data, plain, state)
 
 
 def scanmix(view: ViewName, **changed: Any) -> ScanMix:
-    """Return the published ScanMix without its label-free stages, whose first epoch is no warm-up."""
+    """Return the published ScanMix without its self-supervised stages and without warm-up."""
     return ScanMix(
         epochs=1, warmup=0, pretrain=SimCLR(epochs=0), clustering=Clustering(epochs=0), view=view, severe_view=view,
         **changed,
     )  # fmt: skip
 
 
-def races(ground: Ground) -> Iterator[Race]:
+def cases(setup: Setup) -> Iterator[Case]:
     """Return every kind of epoch."""
-    yield scanmix_race(ground)
-    yield dividemix_race(ground)
-    yield warm_up_race(ground)
-    yield head_warm_up_race(ground)
-    yield scan_race(ground)
-    yield simclr_race(ground)
+    yield scanmix_case(setup)
+    yield dividemix_case(setup)
+    yield warm_up_case(setup)
+    yield head_warm_up_case(setup)
+    yield scan_case(setup)
+    yield simclr_case(setup)
 
 
-def scanmix_race(ground: Ground) -> Race:
+def scanmix_case(setup: Setup) -> Case:
     """As published, and with the second peer averaged; the reference always trains both peers."""
     published, averaged = scanmix("strong"), scanmix("strong", second_peer="average")
-    start = dataclasses.replace(ground.state, severe=True)
+    start = dataclasses.replace(setup.state, severe=True)
 
-    def theirs(data: ReferenceData) -> Contestant:
-        return fresh(ground, lambda nets: reference.scanmix_epoch(nets, data, start.candidates, published))
+    def theirs(data: ReferenceData) -> Candidate:
+        return fresh(setup, lambda nets: reference.scanmix_epoch(nets, data, start.candidates, published))
 
-    return Race(
+    return Case(
         {
-            "ScanMix epoch, strong views": ours(start, published, ground.data),
-            "ScanMix epoch, strong views, second peer averaged": ours(start, averaged, ground.data),
+            "ScanMix epoch, strong views": ours(start, published, setup.data),
+            "ScanMix epoch, strong views, second peer averaged": ours(start, averaged, setup.data),
         },
         theirs,
     )
 
 
-def dividemix_race(ground: Ground) -> Race:
+def dividemix_case(setup: Setup) -> Case:
+    """An epoch after warm-up."""
     method = DivideMix(epochs=1, warmup=0)
-    start = DivideMix.State(ground.state.peers, ground.state.history)
+    start = DivideMix.State(setup.state.peers, setup.state.history)
 
-    def theirs(data: ReferenceData) -> Contestant:
-        return fresh(ground, lambda nets: reference.dividemix_epoch(nets, data, method))
+    def theirs(data: ReferenceData) -> Candidate:
+        return fresh(setup, lambda nets: reference.dividemix_epoch(nets, data, method))
 
-    return Race({"DivideMix epoch": ours(start, method, ground.data)}, theirs)
+    return Case({"DivideMix epoch": ours(start, method, setup.data)}, theirs)
 
 
-def warm_up_race(ground: Ground) -> Race:
+def warm_up_case(setup: Setup) -> Case:
+    """Warm-up of the whole network, as in DivideMix."""
     method = DivideMix(epochs=1, warmup=1)
-    start = DivideMix.State(ground.state.peers, ground.state.history)
+    start = DivideMix.State(setup.state.peers, setup.state.history)
     size, rate = 2 * method.batch_size, method.warmup_rate
 
-    def theirs(data: ReferenceData) -> Contestant:
-        return fresh(ground, lambda nets: reference.warm_up_epoch(nets, data, size, rate))
+    def theirs(data: ReferenceData) -> Candidate:
+        return fresh(setup, lambda nets: reference.warm_up_epoch(nets, data, size, rate))
 
-    return Race({"warm-up epoch, whole network, weak views": ours(start, method, ground.data)}, theirs)
+    return Case({"warm-up epoch, whole network, weak views": ours(start, method, setup.data)}, theirs)
 
 
-def head_warm_up_race(ground: Ground) -> Race:
+def head_warm_up_case(setup: Setup) -> Case:
+    """Warm-up of the classifier on features without gradients, as in ScanMix."""
     method = dataclasses.replace(scanmix("strong"), warmup=1)
     size, rate = 2 * method.batch_size, method.warmup_rate
 
-    def theirs(data: ReferenceData) -> Contestant:
-        return fresh(ground, lambda nets: reference.head_warm_up_epoch(nets, data, size, rate))
+    def theirs(data: ReferenceData) -> Candidate:
+        return fresh(setup, lambda nets: reference.head_warm_up_epoch(nets, data, size, rate))
 
-    return Race({"warm-up epoch, head alone, strong views": ours(ground.state, method, ground.data)}, theirs)
+    return Case({"warm-up epoch, head alone, strong views": ours(setup.state, method, setup.data)}, theirs)
 
 
-def scan_race(ground: Ground) -> Race:
-    settings, candidates = Clustering(epochs=1), ground.state.candidates
+def scan_case(setup: Setup) -> Case:
+    """One epoch of clustering."""
+    settings, candidates = Clustering(epochs=1), setup.state.candidates
 
     def begin() -> Callable[[], object]:
-        peer = copy.deepcopy(ground.state.peers[0])
-        return lambda: cluster(settings, peer, candidates, ground.data, ground.engine, None)
+        peer = copy.deepcopy(setup.state.peers[0])
+        return lambda: cluster(settings, peer, candidates, setup.data, setup.engine, None)
 
-    def theirs(data: ReferenceData) -> Contestant:
+    def theirs(data: ReferenceData) -> Candidate:
         size, rate = settings.batch_size, settings.learning_rate
-        return fresh(ground, lambda nets: reference.scan_epoch(nets[0], data, candidates, size, rate))
+        return fresh(setup, lambda nets: reference.scan_epoch(nets[0], data, candidates, size, rate))
 
-    return Race({"SCAN epoch, strong views": begin}, theirs)
+    return Case({"SCAN epoch, strong views": begin}, theirs)
 
 
-def simclr_race(ground: Ground) -> Race:
-    settings = SimCLR(epochs=1, batch_size=min(512, ground.case.count))
+def simclr_case(setup: Setup) -> Case:
+    """One epoch of pre-training, and the pass that takes the features of all images."""
+    settings = SimCLR(epochs=1, batch_size=min(512, setup.workload.count))
 
     def begin() -> Callable[[], object]:
-        encoder = make_encoder(ground.case.network, ground.case.shape[0], ground.engine, "encoder")
-        return lambda: simclr(settings, encoder, ground.data, ground.engine, None)
+        encoder = make_encoder(setup.workload.network, setup.workload.shape[0], setup.engine, "encoder")
+        return lambda: simclr(settings, encoder, setup.data, setup.engine, None)
 
-    def theirs(data: ReferenceData) -> Contestant:
+    def theirs(data: ReferenceData) -> Candidate:
         def begin() -> Callable[[], Tensor]:
-            ours = make_encoder(ground.case.network, ground.case.shape[0], ground.engine, "encoder")
+            ours = make_encoder(setup.workload.network, setup.workload.shape[0], setup.engine, "encoder")
             assert isinstance(ours, PreActResNet)
             encoder = PlainPreActResNet(ours)
             projector = Projector(encoder.num_features, settings.projection_size)
@@ -199,11 +205,11 @@ def simclr_race(ground: Ground) -> Race:
 
         return begin
 
-    return Race({"SimCLR epoch and its sweep, contrastive views": begin}, theirs)
+    return Case({"SimCLR epoch and its sweep, contrastive views": begin}, theirs)
 
 
-def ours(start: Any, method: Any, data: TrainingData) -> Contestant:
-    """An epoch of scanmix, each time from a copy of the same state."""
+def ours(start: Any, method: Any, data: TrainingData) -> Candidate:
+    """Return an epoch of scanmix that starts each time from a copy of the same state."""
 
     def begin() -> Callable[[], object]:
         state = copy.deepcopy(start)
@@ -212,11 +218,11 @@ def ours(start: Any, method: Any, data: TrainingData) -> Contestant:
     return begin
 
 
-def fresh(ground: Ground, epoch: Callable[[tuple[Net, Net]], None]) -> Contestant:
-    """An epoch of the reference, each time from copies of the same networks."""
+def fresh(setup: Setup, epoch: Callable[[tuple[Net, Net]], None]) -> Candidate:
+    """Return an epoch of the reference loop that starts each time from copies of the same networks."""
 
     def begin() -> Callable[[], object]:
-        first, second = (Net(peer) for peer in ground.state.peers)
+        first, second = (Net(peer) for peer in setup.state.peers)
         return lambda: epoch((first, second))
 
     return begin

@@ -1,4 +1,4 @@
-"""How time and memory of a ScanMix epoch grow with the number of images N; each N in a process of its own.
+"""How time and memory of a ScanMix epoch grow with the number of images N. Each N has a process of its own.
 
 `python -m speed.growth 4000` measures one N and prints JSON.
 """
@@ -54,7 +54,7 @@ def rows(bar: Bar) -> list[Row]:
 
 
 def in_a_process(count: int) -> dict[str, Any]:
-    """Measure one N where nothing else has been."""
+    """Measure one N in a fresh process: the peak of memory is that of a whole process."""
     root = Path(__file__).parents[1]
     paths = [str(root), str(root / "src"), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
@@ -67,15 +67,15 @@ def in_a_process(count: int) -> dict[str, Any]:
 
 
 def measure(count: int) -> dict[str, Any]:
-    """Time epochs on so many images; note the memory before the images and at the peak."""
+    """Time epochs on so many images; return seconds, and bytes before there were images and at the peak."""
     torch.ones(64, 64) @ torch.ones(64, 64)  # whatever PyTorch needs for itself
     program = peak_memory()
-    ground, method = prepare(dataclasses.replace(SMALL, count=count)), scanmix("weak")
-    states = iter([copy.deepcopy(ground.state) for _ in range(REPEATS)])
+    setup, method = prepare(dataclasses.replace(SMALL, count=count)), scanmix("weak")
+    states = iter([copy.deepcopy(setup.state) for _ in range(REPEATS)])
 
     def begin() -> Any:
         state = next(states)
-        return lambda: method.epoch(state, ground.data, 0)
+        return lambda: method.epoch(state, setup.data, 0)
 
     timing = interleave({"epoch": begin}, REPEATS, Quiet())["epoch"]
     return {"count": count, "wall": timing.wall, "cpu": timing.cpu, "program": program, "peak": peak_memory()}

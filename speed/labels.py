@@ -24,7 +24,7 @@ REPEATS = 2
 
 
 def rows(bar: Bar) -> list[Row]:
-    """Train for a moment, untimed, then time audit and report."""
+    """Train a small network, which is not timed; then time audit and report."""
     with tempfile.TemporaryDirectory() as kept, progress("labels", 1 + 3 * REPEATS, bar) as steps:
         folder = Path(kept)
         steps.advance(0, note="a run to look at")
@@ -50,7 +50,7 @@ def rows(bar: Bar) -> list[Row]:
 
 
 def made_run(folder: Path, count: int, num_test: int) -> None:
-    """Write made images as IDX files, which load again by themselves, and train on them for a moment."""
+    """Write made images as IDX files, which a run can load again, and train a small network on them."""
     for prefix, seed, size in (("train", 0, count), ("t10k", 1, num_test)):
         write_idx(folder, prefix, made_examples(size, (1, 28, 28), seed))
     train, test = scanmix.load("fashion-mnist", root=folder)

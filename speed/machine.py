@@ -1,4 +1,4 @@
-"""What it was measured on."""
+"""The machine and the versions that the numbers were measured with."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ NUM_CLASSES = 10
 
 
 @dataclass(frozen=True)
-class Case:
-    """A network, its views, and how many images of what shape it learns from."""
+class Workload:
+    """A network, its views, and the number and shape of the images it learns from."""
 
     name: str
     count: int
@@ -34,14 +34,14 @@ class Case:
 
 
 _FASHION = resolve("scanmix", "fashion-mnist")
-SMALL = Case("small network, 28x28x1", 5000, (1, 28, 28), _FASHION.network, _FASHION.views)
+SMALL = Workload("small network, 28x28x1", 5000, (1, 28, 28), _FASHION.network, _FASHION.views)
 """The network and the views of the Fashion-MNIST recipes."""
-LARGE = Case("PreAct-ResNet-18, 32x32x3", 128, (3, 32, 32), PreActResNetSettings(), ViewSettings())
+LARGE = Workload("PreAct-ResNet-18, 32x32x3", 128, (3, 32, 32), PreActResNetSettings(), ViewSettings())
 """The paper's for CIFAR."""
 
 
 def made_examples(count: int, shape: tuple[int, int, int], seed: int = 0) -> Examples:
-    """Return soft blobs of ten kinds under pixel noise, half of the labels drawn anew."""
+    """Return soft blobs of ten classes under pixel noise, half of the labels drawn at random. Shape: (N, C, H, W)."""
     draws = torch.Generator().manual_seed(seed)
     channels, height, width = shape
     kind = torch.randint(NUM_CLASSES, (count,), generator=draws)
@@ -61,8 +61,8 @@ def made_examples(count: int, shape: tuple[int, int, int], seed: int = 0) -> Exa
     )
 
 
-def made_data(case: Case, engine: Engine) -> TrainingData:
-    """Return what a method sees of so many made images."""
-    examples = made_examples(case.count, case.shape)
-    views = make_views(case.views, examples.images, flip=True)
+def made_data(workload: Workload, engine: Engine) -> TrainingData:
+    """Return made images of a workload as a method takes them."""
+    examples = made_examples(workload.count, workload.shape)
+    views = make_views(workload.views, examples.images, flip=True)
     return TrainingData(examples.images, examples.labels, NUM_CLASSES, views, engine.generator)

@@ -31,9 +31,9 @@ def rows(bar: Bar) -> list[Row]:
                 repeats,
                 steps,
             ).values()
-            apart = float((clean_probability(losses) - by_sklearn(losses)).abs().max())
+            difference = float((clean_probability(losses) - by_sklearn(losses)).abs().max())
             found.append(
-                Row(f"mixture of {count:,} losses", mine, "scikit-learn", theirs, f"at most {apart:.1g} apart")
+                Row(f"mixture of {count:,} losses", mine, "scikit-learn", theirs, f"at most {difference:.1g} apart")
             )
     return found
 

@@ -16,7 +16,7 @@ from speed.timing import interleave, ready
 
 COUNT, SIZE, K = 50_000, 128, 20
 MANY, ASKED = 1_000_000, 1000
-"""So many examples are searched in cells, and so many of them exactly, to see what was found."""
+"""Examples that are searched in cells; those of them that are also searched exactly, for the recall."""
 REPEATS = 3
 
 
@@ -26,16 +26,16 @@ def rows(bar: Bar) -> list[Row]:
     others = {"faiss-cpu": by_faiss(features), "scikit-learn": by_sklearn(features)}
     found: dict[str, np.ndarray] = {}
 
-    def kept(name: str, search: Callable[[], np.ndarray]) -> Callable[[], None]:
+    def storing(name: str, search: Callable[[], np.ndarray]) -> Callable[[], None]:
         def work() -> None:
             found[name] = search()
 
         return work
 
-    contestants = {"scanmix": ready(kept("scanmix", lambda: nearest_neighbors(features, K).numpy()))}
-    contestants |= {name: ready(kept(name, search)) for name, search in others.items() if search is not None}
-    with progress("neighbors", REPEATS * len(contestants) + 1, bar) as steps:
-        times = interleave(contestants, REPEATS, steps)
+    candidates = {"scanmix": ready(storing("scanmix", lambda: nearest_neighbors(features, K).numpy()))}
+    candidates |= {name: ready(storing(name, search)) for name, search in others.items() if search is not None}
+    with progress("neighbors", REPEATS * len(candidates) + 1, bar) as steps:
+        times = interleave(candidates, REPEATS, steps)
         many = in_cells(steps)
     what = f"top {K} of {COUNT:,} x {SIZE}, exact"
     return [
@@ -97,12 +97,12 @@ def by_sklearn(features: Tensor) -> Callable[[], np.ndarray]:
 
 def without_self(found: np.ndarray) -> np.ndarray:
     """Drop each row's own number, or the last where it is not there. Shape: (N, K + 1) -> (N, K)."""
-    own = found == np.arange(len(found))[:, None]
-    own[~own.any(1), -1] = True
-    rest: np.ndarray = found[~own].reshape(len(found), -1)
+    itself = found == np.arange(len(found))[:, None]
+    itself[~itself.any(1), -1] = True
+    rest: np.ndarray = found[~itself].reshape(len(found), -1)
     return rest
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> float:
-    """Share of neighbors that both found, in any order. Shape: (N, K), (N, K)."""
+    """Return the share (0..1) of neighbors that both found, in any order. Shape: (N, K), (N, K)."""
     return float(np.mean([len(np.intersect1d(a, b)) / len(a) for a, b in zip(one[:2000], other[:2000], strict=True)]))

@@ -1,4 +1,4 @@
-"""Views of one image at a time by torchvision's transforms, as published code has them; by Pillow where it is not.
+"""Views of one image at a time, by torchvision's transforms as in published code; without torchvision, by Pillow.
 
 `make bench` has an environment with torchvision.
 """
@@ -10,18 +10,18 @@ import importlib.util
 
 from scanmix.data.views import Views
 from speed import pil_views
-from speed.pil_views import PictureViews, StrongView, WeakView
+from speed.pil_views import SingleViews, StrongView, WeakView
 
 
-def picture_views(views: Views, side: int) -> tuple[PictureViews, str]:
+def single_views(views: Views, side: int) -> tuple[SingleViews, str]:
     """Return torchvision's views where it is installed, else Pillow's; and the name of what makes them."""
     if importlib.util.find_spec("torchvision") is None:
         return pil_views.like(views, side), "Pillow"
     return by_torchvision(views, side), "torchvision"
 
 
-def by_torchvision(views: Views, side: int) -> PictureViews:
-    """Return the views of one image that draw as the batched `views` of images of this side do."""
+def by_torchvision(views: Views, side: int) -> SingleViews:
+    """Return the views of one image that draw as the batched `views` do, for square images of this side in pixels."""
     from torchvision import transforms
 
     s, by_pillow = views.settings, pil_views.like(views, side)
@@ -32,7 +32,7 @@ def by_torchvision(views: Views, side: int) -> PictureViews:
     jitter = transforms.RandomApply([transforms.ColorJitter(*s.jitter)], s.jitter_probability)
     crop = transforms.RandomResizedCrop(side, s.contrast_scale, s.contrast_ratio)
     assert isinstance(by_pillow.weak, WeakView) and isinstance(by_pillow.strong, StrongView)
-    return PictureViews(
+    return SingleViews(
         plain=plain,
         weak=transforms.Compose([transforms.RandomCrop(side, by_pillow.weak.padding), *flip, plain]),
         strong=dataclasses.replace(by_pillow.strong, plain=plain),  # SCAN's operations are Pillow's

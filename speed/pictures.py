@@ -46,7 +46,7 @@ def rows(bar: Bar) -> list[Row]:
 
 
 def write_folder(folder: Path, count: int, side: int) -> None:
-    """Write soft made pictures with some grain, a sub-folder for each class."""
+    """Write soft made images with some grain, a sub-folder for each class."""
     examples = made_examples(count, (3, 32, 32))
     grain = np.random.default_rng(0).normal(0, 6, (side, side, 1))
     for i, (image, label) in enumerate(zip(examples.images, examples.labels.tolist(), strict=True)):
@@ -61,6 +61,6 @@ def one_by_one(folder: Path, size: int) -> torch.Tensor:
     """Decode, resize, stack. Shape: -> (N, 3, size, size) uint8."""
     pixels = []
     for path in sorted(folder.rglob("*.jpg")):
-        with Image.open(path) as picture:
-            pixels.append(np.asarray(picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)))
+        with Image.open(path) as image:
+            pixels.append(np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)))
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()

@@ -1,7 +1,7 @@
 """PreAct-ResNet as published code runs it: images with their channels first, and every map kept beside the last.
 
 scanmix keeps channels last and lets batch norm, ReLU and the shortcut work in place; both are part of what its speed
-is compared for, so the yardstick has neither. The weights, and what comes out, are the same up to rounding.
+is compared for, so the baseline has neither. The weights, and what comes out, are the same up to rounding.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""ScanMix's epoch, and those of its relatives, as published code is built: the yardstick.
+"""The baseline: epochs of ScanMix and related methods, written as published code is.
 
-Images are transformed one by one by the loaders of PyTorch, with worker processes if that is quicker here; every guess
-is a forward of its own; the losses are written example by example; the two networks take their turns, with channels
-first (`plain_network`). The network, the batch sizes, the number of images and the weights at the beginning are those
-of scanmix, and nothing is slower than it would be in such code. Nothing here comes from `scanmix.blocks` or
-`scanmix.methods`: a yardstick stays as it is when they become faster.
+Images are transformed one by one by the loaders of PyTorch, with worker processes if that is quicker here. Every
+guessed label has a forward of its own, and losses are stored example by example. The two networks take turns, with
+channels first (`plain_network`). The network, the batch sizes, the number of images and the first weights are those of
+scanmix, and nothing is slower than it would be in such code. Nothing here comes from `scanmix.blocks` or
+`scanmix.methods`: the baseline must stay as it is when they become faster.
 
 Legend: N examples, B batch, C classes, K neighbors.
 """
@@ -26,22 +26,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNet
-from speed.pil_views import PictureViews, View
+from speed.pil_views import SingleViews, View
 from speed.plain_network import PlainPreActResNet
 
 INFERENCE_BATCH = 512
-"""As in scanmix's sweeps."""
+"""As in scanmix's passes over all images."""
 Batches = DataLoader[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceData:
-    """Pixels as `Image.fromarray` takes them, given labels (N,), and how they are looked at."""
+    """Pixels as `Image.fromarray` takes them, (N, H, W, 3) or (N, H, W); given labels (N,); and the views."""
 
     pixels: np.ndarray
     labels: Tensor
     num_classes: int
-    views: PictureViews
+    views: SingleViews
     workers: int = 0
     """Processes of every loader."""
 
@@ -75,8 +75,8 @@ class Net:
         self.optimizer.step()
 
 
-class Pictures(Dataset[Any]):
-    """Some of the images, each as so many views, and its index."""
+class ImageDataset(Dataset[Any]):
+    """Some of the images: each as a number of views, and its index."""
 
     def __init__(self, pixels: np.ndarray, index: Sequence[int], view: View, views: int = 1) -> None:
         self.pixels, self.index, self.view, self.views = pixels, index, view, views
@@ -86,11 +86,11 @@ class Pictures(Dataset[Any]):
 
     def __getitem__(self, place: int) -> tuple[list[Tensor], int]:
         index = self.index[place]
-        picture = Image.fromarray(self.pixels[index])
-        return [self.view(picture) for _ in range(self.views)], index
+        image = Image.fromarray(self.pixels[index])
+        return [self.view(image) for _ in range(self.views)], index
 
 
-class Pairs(Dataset[Any]):
+class PairDataset(Dataset[Any]):
     """Every image and a random one of its allowed neighbors."""
 
     def __init__(self, pixels: np.ndarray, candidates: np.ndarray, allowed: np.ndarray, view: View) -> None:
@@ -131,7 +131,8 @@ def warm_up_epoch(nets: tuple[Net, Net], data: ReferenceData, batch_size: int, r
     """Cross-entropy of the whole network on all given labels, weak views."""
     for net in nets:
         net.parts.train()
-        for (images,), index in loader(Pictures(data.pixels, range(len(data)), data.views.weak), batch_size, data):
+        everything = ImageDataset(data.pixels, range(len(data)), data.views.weak)
+        for (images,), index in loader(everything, batch_size, data):
             net.step(F.cross_entropy(net.classify(images), data.labels[index]), rate)
 
 
@@ -139,7 +140,9 @@ def head_warm_up_epoch(nets: tuple[Net, Net], data: ReferenceData, batch_size: i
     """Cross-entropy of the classifier on features without gradients, strong views."""
     for net in nets:
         net.parts.train()
-        for (images,), index in loader(Pictures(data.pixels, range(len(data)), data.views.strong), batch_size, data):
+        for (images,), index in loader(
+            ImageDataset(data.pixels, range(len(data)), data.views.strong), batch_size, data
+        ):
             with torch.no_grad():
                 features = net.encoder(images)
             net.step(F.cross_entropy(net.classifier(features), data.labels[index]), rate)
@@ -156,11 +159,20 @@ def scan_epoch(net: Net, data: ReferenceData, candidates: Tensor, batch_size: in
 def simclr_epoch(
     encoder: nn.Module, projector: nn.Module, data: ReferenceData, batch_size: int, temperature: float, symmetric: bool
 ) -> Tensor:
-    """Tell two views of an image from all others; then the embedding of each, for its neighbors. Shape: -> (N, D)."""
+    """Train on two views of each image against all others; then return all embeddings, for neighbors. Shape: -> (N, D).
+
+    Args:
+        encoder: maps images to features.
+        projector: maps features to embeddings (D).
+        data: the images and their views.
+        batch_size: images in a batch.
+        temperature: of NT-Xent.
+        symmetric: both views are anchors, not the first alone.
+    """
     network = nn.Sequential(encoder, projector)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.4, momentum=0.9, weight_decay=1e-4)
     network.train()
-    everything = Pictures(data.pixels, range(len(data)), data.views.contrastive, 2)
+    everything = ImageDataset(data.pixels, range(len(data)), data.views.contrastive, 2)
     for (first, second), _ in loader(everything, batch_size, data, drop_last=True):
         one, two = network(torch.cat([first, second])).chunk(2)
         loss = contrast(one, two, temperature)
@@ -171,7 +183,7 @@ def simclr_epoch(
     network.eval()
     bank: Tensor | None = None
     with torch.no_grad():
-        plain = Pictures(data.pixels, range(len(data)), data.views.plain)
+        plain = ImageDataset(data.pixels, range(len(data)), data.views.plain)
         for (images,), index in loader(plain, INFERENCE_BATCH, data, shuffle=False):
             found = network(images)
             bank = torch.empty(len(data), found.shape[1]) if bank is None else bank
@@ -184,7 +196,7 @@ def predict_all(net: Net, data: ReferenceData) -> tuple[Tensor, Tensor]:
     """Loss of each given label and prediction of each image, written down one by one. Shape: -> (N,), (N,)."""
     losses, predictions = torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.int64)
     net.parts.eval()
-    plain = Pictures(data.pixels, range(len(data)), data.views.plain)
+    plain = ImageDataset(data.pixels, range(len(data)), data.views.plain)
     with torch.no_grad():
         for (images,), index in loader(plain, INFERENCE_BATCH, data, shuffle=False):
             logits = net.classify(images)
@@ -213,10 +225,19 @@ def clean_probability(losses: Tensor) -> Tensor:
 
 
 def learn(net: Net, other: Net, p_clean: Tensor, data: ReferenceData, view: View, settings: Any) -> None:
-    """MixMatch over one pass of the clean set; a forward for each view of each set and each network that guesses."""
+    """MixMatch over one pass of the clean set; each view and each network that guesses labels has its own forward.
+
+    Args:
+        net: is trained.
+        other: guesses labels with it.
+        p_clean: (N,) probability that each label is right.
+        data: the images.
+        view: of one image.
+        settings: of `DivideMix` or `ScanMix`.
+    """
     clean = p_clean > settings.clean_threshold
-    labeled_set = Pictures(data.pixels, clean.nonzero().squeeze(1).tolist(), view, 2)
-    unlabeled_set = Pictures(data.pixels, (~clean).nonzero().squeeze(1).tolist(), view, 2)
+    labeled_set = ImageDataset(data.pixels, clean.nonzero().squeeze(1).tolist(), view, 2)
+    unlabeled_set = ImageDataset(data.pixels, (~clean).nonzero().squeeze(1).tolist(), view, 2)
     labeled_loader = loader(labeled_set, settings.batch_size, data)
     unlabeled = forever(loader(unlabeled_set, settings.batch_size, data))
     net.parts.train()
@@ -246,11 +267,22 @@ def cluster(
     net: Net, optimizer: torch.optim.Optimizer, candidates: Tensor, allowed: Tensor, data: ReferenceData, view: View,
     batch_size: int, rate: float,
 ) -> None:  # fmt: skip
-    """One pass over all images, each with a neighbor, in two forwards."""
+    """One pass over all images, each with a neighbor, in two forwards.
+
+    Args:
+        net: is trained.
+        optimizer: of its parameters.
+        candidates: (N, K) neighbors of each image.
+        allowed: (N, K) bool, neighbors that may be drawn.
+        data: the images.
+        view: of one image.
+        batch_size: images in a batch.
+        rate: learning rate.
+    """
     net.parts.train()
     for group in optimizer.param_groups:
         group["lr"] = rate
-    pairs = Pairs(data.pixels, candidates.numpy(), allowed.numpy(), view)
+    pairs = PairDataset(data.pixels, candidates.numpy(), allowed.numpy(), view)
     for images, neighbors in loader(pairs, batch_size, data, drop_last=True):
         loss = consistency_loss(net.cluster(images), net.cluster(neighbors))
         optimizer.zero_grad()
@@ -259,9 +291,9 @@ def cluster(
 
 
 def loader(
-    pictures: Dataset[Any], size: int, data: ReferenceData, *, shuffle: bool = True, drop_last: bool = False
+    dataset: Dataset[Any], size: int, data: ReferenceData, *, shuffle: bool = True, drop_last: bool = False
 ) -> Batches:
-    return DataLoader(pictures, size, shuffle=shuffle, drop_last=drop_last, num_workers=data.workers)
+    return DataLoader(dataset, size, shuffle=shuffle, drop_last=drop_last, num_workers=data.workers)
 
 
 def forever(batches: Batches) -> Iterator[Any]:

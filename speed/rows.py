@@ -26,23 +26,23 @@ ABOUT = """- **Seconds** are the fastest of the repeats. The percentage says how
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured, beside its yardstick."""
+    """What was measured, beside its baseline where there is one."""
 
     what: str
     ours: Timing | None = None
-    yardstick: str = ""
+    baseline: str = ""
     theirs: Timing | None = None
     note: str = ""
 
     @property
     def ratio(self) -> float | None:
-        """How many times as fast as the yardstick."""
+        """How many times as fast as the baseline."""
         return self.theirs.best / self.ours.best if self.ours and self.theirs else None
 
     @property
     def cells(self) -> tuple[str, ...]:
         """What stands in the table, under `HEADINGS`."""
-        return (self.what, _seconds(self.ours), self.yardstick, _seconds(self.theirs), _ratio(self), self.note)
+        return (self.what, _seconds(self.ours), self.baseline, _seconds(self.theirs), _ratio(self), self.note)
 
 
 Measured = Mapping[str, Sequence[Row]]
@@ -80,13 +80,13 @@ def _csv(measured: Measured) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ("part", "what", "scanmix_wall", "scanmix_cpu", "yardstick", "yardstick_wall", "yardstick_cpu", "ratio", "note")
+        ("part", "what", "scanmix_wall", "scanmix_cpu", "baseline", "baseline_wall", "baseline_cpu", "ratio", "note")
     )
     for part, rows in measured.items():
         for row in rows:
             ratio = "" if row.ratio is None else f"{row.ratio:.4f}"
             ours, theirs = _repeats(row.ours), _repeats(row.theirs)
-            writer.writerow((part, row.what, *ours, row.yardstick, *theirs, ratio, row.note))
+            writer.writerow((part, row.what, *ours, row.baseline, *theirs, ratio, row.note))
     return text.getvalue()
 
 

@@ -1,7 +1,7 @@
-"""Where the time of an epoch goes: the stack of the main thread, looked at a thousand times a second.
+"""Where the time of an epoch goes: the stack of the main thread, sampled a thousand times a second.
 
-Nothing in scanmix is wrapped or changed for it, so it holds for whatever scanmix becomes: a moment belongs to the
-innermost frame that stands in one of the files below, and to "Python and the rest" where there is none.
+Nothing in scanmix is wrapped or changed for it. A sample counts for the innermost frame whose file is listed below, and
+for "Python and the rest" where there is none.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import PurePath
 from types import FrameType
 
 EVERY = 0.001
-"""Seconds between two looks."""
+"""Seconds between two samples."""
 REST = "Python and the rest"
 STAGES = {
     "scanmix/data/views": "views",
@@ -28,22 +28,22 @@ STAGES = {
     "torch/optim": "optimizer",
     "torch/nn/modules": "forward",
 }
-"""File, or the folder of a file -> what is done there."""
+"""File, or folder of files -> what is done there."""
 
 
 def shares(work: Callable[[], object]) -> dict[str, float]:
     """Run `work` in this thread; return the share of its time that each stage took, largest first."""
     main, spent, stop = threading.get_ident(), Counter[str](), threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         last = time.perf_counter()
         while not stop.wait(EVERY):
             stage = stage_of(sys._current_frames().get(main))
             now = time.perf_counter()
-            spent[stage] += now - last  # type: ignore[assignment]  # a late look counts for all the time since
+            spent[stage] += now - last  # type: ignore[assignment]  # a late sample counts for all the time since the one before
             last = now
 
-    sampler = threading.Thread(target=look, daemon=True)
+    sampler = threading.Thread(target=sample, daemon=True)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(EVERY / 10)
     sampler.start()
@@ -58,11 +58,11 @@ def shares(work: Callable[[], object]) -> dict[str, float]:
 
 
 def stage_of(frame: FrameType | None) -> str:
-    """Return what the innermost known frame does."""
+    """Return the stage of the innermost frame whose file is listed; `REST` where none is."""
     while frame is not None:
         file = PurePath(frame.f_code.co_filename)
-        for place in ("/".join(file.parts[-3:]), "/".join(file.parts[-3:-1]), "/".join(file.parts[-4:-1])):
-            if place in STAGES:
+        for part in (file.parts[-4:], file.parts[-3:], file.parts[-4:-1], file.parts[-3:-1]):
+            if (place := "/".join(part)) in STAGES:
                 return STAGES[place]
         frame = frame.f_back
     return REST

@@ -1,4 +1,4 @@
-"""Contestants take turns, so that whatever else the machine does falls on all of them alike."""
+"""Candidates take turns, so that whatever else the machine does falls on all of them alike."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from scanmix.progress import Bar
 
 Work = Callable[[], object]
-Contestant = Callable[[], Work]
-"""Makes everything ready, untimed, and returns the work that is timed."""
+Candidate = Callable[[], Work]
+"""Prepares everything, which is not timed, and returns the work that is timed."""
 
 
 @dataclass(frozen=True)
@@ -21,41 +21,41 @@ class Timing:
 
     wall: tuple[float, ...]
     cpu: tuple[float, ...] = ()
-    """Of this process and of the workers it waited for: what is left of a ratio on a machine that others use too."""
+    """Processor seconds of this process and of the workers it waited for: other programs change them less."""
 
     def __add__(self, later: Timing) -> Timing:
         return Timing(self.wall + later.wall, self.cpu + later.cpu)
 
     @property
     def best(self) -> float:
-        """The minimum: what the work takes when nothing comes between."""
+        """The minimum in seconds: what the work takes when nothing else runs."""
         return min(self.wall)
 
     @property
     def spread(self) -> float:
-        """How much longer than the best the worst repeat took, as a share of the best."""
+        """How much longer the worst repeat took than the best, as a share of the best."""
         return max(self.wall) / self.best - 1
 
 
-def ready(work: Work) -> Contestant:
-    """Return a contestant that needs no preparation."""
+def ready(work: Work) -> Candidate:
+    """Return a candidate that needs no preparation."""
     return lambda: work
 
 
-def interleave(contestants: Mapping[str, Contestant], repeats: int, bar: Bar) -> dict[str, Timing]:
-    """Time every contestant once, then all of them again, `repeats` times in all."""
-    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+def interleave(candidates: Mapping[str, Candidate], repeats: int, bar: Bar) -> dict[str, Timing]:
+    """Time every candidate once, then all of them again, `repeats` times in all."""
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     for _ in range(repeats):
-        for name, contestant in contestants.items():
+        for name, candidate in candidates.items():
             bar.advance(0, note=name)
-            rounds[name].append(timed(contestant))
+            rounds[name].append(timed(candidate))
             bar.advance()
     return {name: Timing(*zip(*seconds, strict=True)) for name, seconds in rounds.items()}
 
 
-def timed(contestant: Contestant) -> tuple[float, float]:
-    """Return wall and processor seconds of one go."""
-    work = contestant()
+def timed(candidate: Candidate) -> tuple[float, float]:
+    """Return wall and processor seconds of one turn."""
+    work = candidate()
     gc.collect()
     cpu, wall = _cpu_seconds(), time.perf_counter()
     work()

@@ -208,9 +208,8 @@ def _drain(*pipes: int) -> list[bytes]:
 def main() -> None:
     # Imported before the forks: once, not a thousand times.
     for module in (
-        "scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo", "scanmix.cli",
-        "scanmix.training.loop",
-        "scanmix.reproduce", "scanmix.report", "scanmix.review", "scanmix.export.folder",
+        "scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo", "scanmix.training.loop",
+        "scanmix.cli", "scanmix.reproduce", "scanmix.report", "scanmix.review", "scanmix.export.folder",
     ):  # fmt: skip
         importlib.import_module(module)
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""The yardstick does the same maths as scanmix, the same number of times; what measures is measured itself."""
+"""The baseline does the same maths as scanmix, the same number of times; what measures is measured itself."""
 
 import csv
 import random
@@ -28,19 +28,21 @@ from scanmix.doctor import passes
 from scanmix.networks.inference import per_sample_losses
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.progress import Quiet
-from speed import epochs, floors, growth, labels, neighbors, pictures, reference_loop, rows, stages
+from speed import epochs, growth, labels, lower_bounds, neighbors, pictures, reference_loop, rows, stages
 from speed.__main__ import PARTS, main
-from speed.made import Case, made_data, made_examples
+from speed.made import Workload, made_data, made_examples
 from speed.pil_views import OPERATIONS, like, to_pixels
 from speed.plain_network import PlainPreActResNet
 from speed.timing import Timing, interleave, ready
 
 COUNT, BATCH = 512, 64
-TINY = Case("tiny", COUNT, (1, 8, 8), PreActResNetSettings(widths=(4, 8), blocks=(1, 1), stem_stride=2), ViewSettings())
+TINY = Workload(
+    "tiny", COUNT, (1, 8, 8), PreActResNetSettings(widths=(4, 8), blocks=(1, 1), stem_stride=2), ViewSettings()
+)
 
 
 @pytest.fixture
-def ground() -> epochs.Ground:
+def setup() -> epochs.Setup:
     return epochs.prepare(TINY)
 
 
@@ -93,41 +95,41 @@ TABLE: dict[str, tuple[int, int, int]] = {  # look, learn, steps: the pass count
 @pytest.mark.usefixtures("halved")
 @pytest.mark.parametrize("name", TABLE)
 def test_both_pass_as_many_images_as_the_table_says(
-    name: str, ground: epochs.Ground, monkeypatch: pytest.MonkeyPatch
+    name: str, setup: epochs.Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    race = next(race for race in epochs.races(ground) if name in race.ours)
+    case = next(case for case in epochs.cases(setup) if name in case.ours)
     expected = Counter(dict(zip(("look", "learn", "steps"), TABLE[name], strict=True)))
-    assert counted(monkeypatch, race.ours[name]()) == expected
+    assert counted(monkeypatch, case.ours[name]()) == expected
     both = Counter(dict(zip(("look", "learn", "steps"), TABLE[name.removesuffix(AVERAGED)], strict=True)))
-    assert counted(monkeypatch, race.theirs(ground.plain)()) == both, "the reference always trains two"
+    assert counted(monkeypatch, case.theirs(setup.plain)()) == both, "the reference always trains two"
 
 
-def test_every_kind_of_epoch_is_counted(ground: epochs.Ground) -> None:
-    assert [name for race in epochs.races(ground) for name in race.ours] == list(TABLE)
+def test_every_kind_of_epoch_is_counted(setup: epochs.Setup) -> None:
+    assert [name for case in epochs.cases(setup) for name in case.ours] == list(TABLE)
 
 
 @pytest.mark.usefixtures("halved")
-def test_floor_counts_the_same_passes() -> None:
+def test_the_lower_bound_counts_the_same_passes() -> None:
     work = passes.stages(epochs.scanmix("strong"), COUNT, 0.5)["training"]
     assert (work.look, work.learn) == TABLE["ScanMix epoch, strong views"][:2]
 
 
-def test_an_epoch_begins_from_the_same_weights_each_time(ground: epochs.Ground) -> None:
-    before = {name: tensor.clone() for name, tensor in ground.state.peers[0].state_dict().items()}
-    for race in list(epochs.races(ground))[:2]:
-        for ours in race.ours.values():
+def test_an_epoch_begins_from_the_same_weights_each_time(setup: epochs.Setup) -> None:
+    before = {name: tensor.clone() for name, tensor in setup.state.peers[0].state_dict().items()}
+    for case in list(epochs.cases(setup))[:2]:
+        for ours in case.ours.values():
             ours()()
-        race.theirs(ground.plain)()
-    after = ground.state.peers[0].state_dict()
+        case.theirs(setup.plain)()
+    after = setup.state.peers[0].state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_sweep_finds_the_losses_and_predictions_of_examine(ground: epochs.Ground) -> None:
-    peer = ground.state.peers[0]
-    losses, predictions = reference_loop.predict_all(reference_loop.Net(peer), ground.plain)
-    belief = per_sample_losses(peer, ground.data)
-    torch.testing.assert_close(losses, belief.losses)
-    assert torch.equal(predictions, belief.prediction)
+def test_the_reference_finds_the_losses_and_predictions_of_scanmix(setup: epochs.Setup) -> None:
+    peer = setup.state.peers[0]
+    losses, predictions = reference_loop.predict_all(reference_loop.Net(peer), setup.plain)
+    found = per_sample_losses(peer, setup.data)
+    torch.testing.assert_close(losses, found.losses)
+    assert torch.equal(predictions, found.prediction)
 
 
 def test_both_divide_alike() -> None:
@@ -156,12 +158,12 @@ def test_views_of_one_image_are_those_of_a_batch(channels: int) -> None:
     assert isinstance(views, Views)
     single = like(views, 16)
     random.seed(0)  # one view in a hundred changes nothing
-    looked = [Image.fromarray(pixels) for pixels in to_pixels(images)]
-    torch.testing.assert_close(torch.stack([single.plain(picture) for picture in looked]), views.eval_view(images))
+    single_images = [Image.fromarray(pixels) for pixels in to_pixels(images)]
+    torch.testing.assert_close(torch.stack([single.plain(image) for image in single_images]), views.eval_view(images))
     for view in (single.weak, single.strong, single.contrastive):
-        found = view(looked[0])
+        found = view(single_images[0])
         assert found.shape == images.shape[1:] and found.dtype == torch.float32 and bool(found.isfinite().all())
-        assert not torch.equal(found, single.plain(looked[0]))
+        assert not torch.equal(found, single.plain(single_images[0]))
 
 
 @pytest.mark.parametrize("place", range(len(AUGMENTATIONS)))
@@ -176,17 +178,17 @@ def test_strong_operations_are_those_of_the_batch(place: int) -> None:
     assert float(difference.mean()) < 1  # of 255: roundings
 
 
-def test_the_plain_network_is_the_same_with_channels_first(ground: epochs.Ground) -> None:
-    encoder = ground.state.peers[0].encoder
+def test_the_plain_network_is_the_same_with_channels_first(setup: epochs.Setup) -> None:
+    encoder = setup.state.peers[0].encoder
     assert isinstance(encoder, PreActResNet)
-    images, plain = ground.data.eval_view(slice(0, 32)), PlainPreActResNet(encoder)
+    images, plain = setup.data.eval_view(slice(0, 32)), PlainPreActResNet(encoder)
     for mode in (True, False):
         torch.testing.assert_close(plain.train(mode)(images), encoder.train(mode)(images), rtol=1e-4, atol=1e-5)
     kept = [part.weight for part in plain.modules() if isinstance(part, nn.Conv2d) and part.kernel_size[0] > 1]
     assert all(weight.is_contiguous() for weight in kept)
 
 
-def test_contestants_take_turns_and_prepare_untimed() -> None:
+def test_candidates_take_turns_and_prepare_untimed() -> None:
     order: list[str] = []
 
     def slow_to_prepare() -> Callable[[], object]:
@@ -251,10 +253,10 @@ def test_stages_are_folders_and_files_that_exist() -> None:
 
 def test_operations_are_counted_by_hand() -> None:
     encoder = PreActResNet(PreActResNetSettings(widths=(4, 8), blocks=(1, 1)), 3)
-    layers = floors.convolutions(encoder, torch.randn(2, 3, 8, 8))
+    layers = lower_bounds.convolutions(encoder, torch.randn(2, 3, 8, 8))
     assert sum(layers.values()) == sum(isinstance(part, nn.Conv2d) for part in encoder.modules()) == 6
     stem = next(layer for layer in layers if layer.first)
-    spent = floors.measure(stem, seconds=0.01)
+    spent = lower_bounds.measure(stem, seconds=0.01)
     hand = 2 * 3 * 4 * 9 * 64  # multiplications and additions of each of 64 pixels
     assert (spent.look.operations, spent.learn.operations) == (hand, 2 * hand)  # images need no gradient
     assert 0 < spent.look.cpu < spent.learn.cpu < float("inf")

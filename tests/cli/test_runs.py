@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import scanmix
-from scanmix.cli import app
+from scanmix.cli import app, summary
 from scanmix.cli.demo import demonstrate
 from scanmix.config import Table
 from scanmix.data.decoding import find_images
@@ -331,6 +331,22 @@ def test_the_demo_compares_counts_and_starts_anew(capsys: pytest.CaptureFixture[
     wrong = sum(str(truth[row["id"]]) != row["given"] for row in rows)
     assert f"{len(doubtful)} of 1437 labels look wrong; {found} of these are" in text
     assert f"of {wrong} wrong ones in all" in text
+
+
+def test_after_a_training_its_labels_are_not_read_again(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows that are printed come from the audit in memory; a later process reads the same ones from the file."""
+    train, _ = scanmix.load(photos)
+    plain: Table = {"method": "cross_entropy", "epochs": 1, "progress": False, **SMALL}
+    run = scanmix.train(train, out="one", **plain)
+    assert run.last_audit is not None
+    assert summary.labels_of(run.last_audit) == summary.read_labels(Path("one"))
+    assert scanmix.open_run("one").last_audit is None
+
+    def refuse(folder: Path) -> list[summary.Label]:
+        raise AssertionError(f"{folder}/labels.csv is read")
+
+    monkeypatch.setattr(summary, "read_labels", refuse)
+    assert "of 24 labels look wrong" in say("train", photos, "--out", "two", *PLAIN).stdout
 
 
 @pytest.mark.timeout(120)

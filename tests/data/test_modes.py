@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanmix.cli.inputs import picture_chunks
+from scanmix.cli.inputs import image_chunks
 from scanmix.config import DataError, UserError
 from scanmix.data.decoding import decode_images, open_image, pixels_of, upright
 from scanmix.data.given import decoded
@@ -123,7 +123,7 @@ def ways(path: Path) -> dict[str, np.ndarray]:
     folder, _ = load(data, size=SIDE)
     table, _ = load(path.parent / "t.csv", root=data, size=SIDE)
     channels = folder.channels
-    (chunk,) = picture_chunks([path], SimpleNamespace(size=(SIDE, SIDE), channels=channels))
+    (chunk,) = image_chunks([path], SimpleNamespace(size=(SIDE, SIDE), channels=channels))
     found = {"folder": folder.images[0].numpy(), "table": table.images[1].numpy(), "predict": chunk.inputs[0]}
     found["preview"] = pixels_of(preview(path, SIDE))
     with Image.open(path) as lazy:

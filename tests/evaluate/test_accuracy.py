@@ -12,6 +12,7 @@ from scanmix.config import UserError
 from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.evaluate.accuracy import evaluate, evaluate_rog, evaluate_run
+from scanmix.methods import METHODS
 from scanmix.model import Model
 from scanmix.networks.inference import Predictor
 from scanmix.networks.preact_resnet import PreActResNetSettings
@@ -40,7 +41,8 @@ def examples_of(labels: list[int]) -> Examples:
 def answering(classes: list[int], method: str = "cross_entropy") -> Model:
     views = make_views(ViewSettings(), torch.zeros(1, 1, 8, 8, dtype=torch.uint8), flip=False)
     predictor = Predictor([Answers(torch.tensor(classes))])
-    return Model(predictor, views, PreActResNetSettings(), method, CLASSES, channels=1, size=(8, 8))
+    blind = METHODS[method].self_supervised
+    return Model(predictor, views, PreActResNetSettings(), method, CLASSES, 1, (8, 8), self_supervised=blind)
 
 
 def test_a_case_worked_out_by_hand() -> None:

@@ -56,6 +56,9 @@ class Made(Encoder):
     def last_stage(self) -> list[nn.Module]:
         return [self.layer]
 
+    def blocks(self) -> list[nn.Module]:
+        return []
+
 
 def test_every_network_is_found_by_what_it_reads_and_its_kind() -> None:
     assert NETWORKS == {

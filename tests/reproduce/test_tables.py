@@ -31,7 +31,7 @@ SMALL = ResultTable(
 # A parent that can be killed; its cross-entropy is long enough to be caught in the middle.
 PROGRAM = """
 from pathlib import Path
-from scanmix.experiments import run_table
+from scanmix.reproduce import run_table
 from tests.reproduce.test_tables import SMALL, TINY
 long = TINY | {"cross_entropy": ("epochs=30", *TINY["cross_entropy"][1:])}
 failures = run_table(SMALL, Path("out"), 1, long, say=print)

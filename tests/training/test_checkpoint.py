@@ -16,6 +16,7 @@ from scanmix.data.examples import Examples
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.distributed.engine import Engine
 from scanmix.files import CannotWrite
+from scanmix.methods import METHODS
 from scanmix.model import Model, load_model, save_model
 from scanmix.networks.inference import Predictor, classify
 from scanmix.networks.peer import Peer
@@ -57,7 +58,8 @@ def model_of(members: int = 2, method: str = "cross_entropy") -> Model:
     images = torch.randint(0, 256, (20, 1, 8, 10), dtype=torch.uint8)
     predictor = Predictor([classify(moved(make_peer(), seed)) for seed in range(members)])
     views = make_views(ViewSettings(), images, flip=False)
-    return Model(predictor, views, NETWORK, method, CLASSES, channels=1, size=(8, 10))
+    blind = METHODS[method].self_supervised
+    return Model(predictor, views, NETWORK, method, CLASSES, channels=1, size=(8, 10), self_supervised=blind)
 
 
 def examples_of(count: int, labels: Tensor | None = None, **more: Any) -> Examples:
@@ -300,7 +302,8 @@ def test_a_damaged_model_is_told(tmp_path: Path, file: str, content: str) -> Non
     ("key", "value"),
     [
         ("size", [-1, 4]), ("size", "wide"), ("channels", 1e400), ("channels", 10**30), ("network", []),
-        ("network", {"widths": [10**12]}), ("class_names", [1, 2, 3]), ("members", 10**9), ("method", "none"),
+        ("network", {"widths": [10**12]}), ("class_names", [1, 2, 3]), ("members", 10**9), ("method", 1),
+        ("self_supervised", "yes"),
         ("kind", "sound"), ("views", {"mean": [0.5, 0.5], "std": [1.0]}), ("more", 1),
     ],
 )  # fmt: skip
@@ -368,3 +371,18 @@ def test_clusters_of_label_free_methods_are_matched_first() -> None:
     examples = examples_of(6, torch.tensor([0, 0, 1, 1, 2, 2]))
     assert answering(clusters, "scan").accuracy(examples) == pytest.approx(5 / 6)
     assert answering(clusters, "cross_entropy").accuracy(examples) == 0
+
+
+@pytest.mark.parametrize("method", ["scan", "scanmix"])
+def test_a_model_says_whether_its_method_sees_labels_and_one_of_version_0_1_is_known_by_its_name(
+    tmp_path: Path, method: str
+) -> None:
+    save_model(model_of(method=method), tmp_path)
+    path = tmp_path / "model" / "model.json"
+    assert load_model(tmp_path).self_supervised is METHODS[method].self_supervised
+    about = json.loads(path.read_text())
+    assert about["self_supervised"] is METHODS[method].self_supervised
+    del about["sha256"], about["self_supervised"]
+    path.write_text(json.dumps(about))
+    assert load_model(tmp_path).self_supervised is METHODS[method].self_supervised
+    assert METHODS["scan"].self_supervised and not METHODS["scanmix"].self_supervised

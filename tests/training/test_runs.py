@@ -199,7 +199,7 @@ def test_metrics_are_on_the_disk_at_once_and_a_torn_line_is_none(tmp_path: Path)
         file.write('{"epoch": 4, "accur')
     assert open_run(tmp_path).metrics == lines
     again = open_run(tmp_path)
-    again.keep_epochs(2)
+    again.truncate(2)
     again.record({"epoch": 3})
     assert open_run(tmp_path).metrics == [*lines[:2], {"epoch": 3}]
 
@@ -252,3 +252,17 @@ def test_an_unfinished_run_says_so_when_asked_to_predict(tmp_path: Path) -> None
 def test_run_toml_says_nothing_that_json_could_not(tmp_path: Path) -> None:
     create_run(settings_of(), examples_of(), tmp_path)
     assert json.dumps(read_toml(tmp_path / "run.toml"))
+
+
+def test_the_seconds_of_a_run_are_start_epochs_and_evaluation() -> None:
+    """Other times are parts of an epoch, and are not counted twice."""
+    lines = [
+        {"epoch": 1, "seconds/start": 5.0, "seconds/epoch": 2.0, "seconds/learn": 1.5, "seconds/evaluate": 0.5},
+        {"epoch": 2, "seconds/epoch": 3.0, "seconds/learn": 2.5, "seconds/evaluate": 0.25},
+    ]
+    run = Run(resolve("cross_entropy", "digits"), describe(examples_of()), lines)
+    assert run.seconds == 10.75
+    assert run.stage_seconds == {
+        "seconds/start": 5.0, "seconds/epoch": 5.0, "seconds/learn": 4.0, "seconds/evaluate": 0.75,
+    }  # fmt: skip
+    assert Run(run.settings, run.about, []).seconds == 0

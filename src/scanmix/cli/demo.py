@@ -1,4 +1,4 @@
-"""`scanmix demo`: digits of which four fifths had their label drawn at random, learned twice."""
+"""`scanmix demo`: two trainings on digits of which four fifths had their label drawn at random."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def demo(
 
 
 def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings: Mapping[str, Table]) -> None:
-    """Run the demo; `settings` (by method) are laid on the recipes."""
+    """Run the demo; `settings` are overrides of the recipes, by method."""
     from scanmix.data.readers import load
     from scanmix.semantic_noise import apply_noise
     from scanmix.training.loop import train
@@ -63,7 +63,7 @@ def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings:
     say("")
     names = noisy.class_names
     truth = {key: names[label] for key, label in zip(noisy.ids, right.tolist(), strict=True)}
-    show_labels(folder / "scanmix", truth)
+    show_labels(folder / "scanmix", runs[-1].last_audit, truth)
     say("\nPre-training is kept and shared: a second demo finds it and is quicker.")
     say(f"The run is in {folder / 'scanmix'}. Next:")
     place = shlex.quote(str(folder / "scanmix"))
@@ -78,7 +78,7 @@ def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings:
 
 
 def _new_folder(out: Path) -> Path:
-    """Make the first of out/1, out/2 ... that is not there: no demo writes over another."""
+    """Make the first folder of out/1, out/2 ... that does not exist: no demo overwrites another."""
     for number in itertools.count(1):
         folder = out / str(number)
         try:

@@ -1,4 +1,4 @@
-"""`scanmix doctor`: look at data before anything is trained on it."""
+"""`scanmix doctor`: check data before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from scanmix.progress import StageTick
 
 MOST_CLASSES = 20
-"""Classes that are listed; of more, the smallest."""
+"""Classes that are listed at most; if there are more, the smallest."""
 MOST_PLACES = 4
-"""Files or classes that are named for one finding; --json has them all."""
+"""Files or classes that are listed for one finding at most; --json has all."""
 
 
 def doctor(
@@ -60,7 +60,7 @@ def doctor(
     from scanmix.doctor.checkup import as_json, check_up
     from scanmix.training import resolve
 
-    find_device(device)  # what is mistyped is told before a million images are read
+    find_device(device)  # raises if it is mistyped, before a million images are read
     settings = resolve(method, name_of(data), recipe, overrides, kind=kind_of(data), seed=seed, device=device)
     with _bars() as tick:
         checkup = check_up(
@@ -77,19 +77,19 @@ def doctor(
         raise typer.Exit(1)
     _show_estimates(checkup.plan)
     _show_advice(data, checkup.plan, save_recipe)
-    asked = {
+    given = {
         "labels": labels, "method": method, "recipe": recipe, "size": size, "per-class": per_class,
         "limit-test": limit_test, "root": root, "seed": seed or None, "device": None if device == "auto" else device,
     }  # fmt: skip
     if checkup.plan.advice:
-        asked["recipe"] = save_recipe or "mine.toml"
-    options = [word for name, value in asked.items() if value is not None for word in (f"--{name}", str(value))]
+        given["recipe"] = save_recipe or "mine.toml"
+    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
     options += [word for assignment in set_ or () for word in ("--set", assignment)]
     say(f"Training can start: {shlex.join(['scanmix', 'train', data, *options])}")
 
 
 def _show_data(checkup: Checkup, train: Examples) -> None:
-    """Print what is there in a line or two, then how many examples each class has."""
+    """Print a summary in a line or two, then the number of examples of each class."""
     from scanmix.doctor.checks import class_counts
     from scanmix.doctor.checkup import sides
 
@@ -148,7 +148,7 @@ def _estimate_row(name: str, estimate: Estimate) -> list[str]:
 
 
 def _show_advice(data: str, plan: Plan, save_recipe: Path | None) -> None:
-    """Say which recipe is there, or show one to write; each with the reason."""
+    """Name the recipe for this data, or print a suggested one with its reasons."""
     from scanmix.doctor.advice import as_recipe
 
     if not plan.advice:
@@ -167,7 +167,7 @@ def _show_advice(data: str, plan: Plan, save_recipe: Path | None) -> None:
 
 
 def _span(low: float, high: float) -> str:
-    """Write a time that lies between two: "3 to 7 min"."""
+    """Format a range of seconds in a fitting unit: "3 to 7 min"."""
     units = (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48))
     unit, size = next(((unit, size) for unit, size, most in units if high < most * size), ("days", 86_400))
     first, second = (f"{value / size:.{0 if high >= 10 * size else 1}f}" for value in (low, high))
@@ -182,7 +182,7 @@ def _write(path: Path, text: str) -> None:
 
 @contextmanager
 def _bars() -> Iterator[StageTick]:
-    """One bar at a time, for the stage that reports."""
+    """Yield what stages report to: it shows one bar at a time."""
     with ExitStack() as stack:
         shown: dict[str, Bar] = {}
 

@@ -1,4 +1,4 @@
-"""`scanmix evaluate`: how good a finished run is, class by class."""
+"""`scanmix evaluate`: the accuracy of a finished run, class by class."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def evaluate(
 
 
 def _compare(run: Path, other: Path, examples: Examples) -> None:
-    """Say how sure the difference between two runs is, as the paper's section 4.3 does, and what that does not tell."""
+    """Print how certain the difference between two runs is, as in the paper's section 4.3, and what it leaves open."""
     from scanmix.evaluate.accuracy import right_ones
     from scanmix.evaluate.significance import compare
 

@@ -1,4 +1,4 @@
-"""`scanmix export`: a finished run as a folder that stands alone."""
+"""`scanmix export`: write a finished run as a folder that needs nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scanmix.cli.shell import check_run, say
 
 
 class Format(StrEnum):
-    """What the classifier is stored as."""
+    """File format of the classifier."""
 
     onnx = "onnx"
     safetensors = "safetensors"

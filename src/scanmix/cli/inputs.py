@@ -1,4 +1,4 @@
-"""What a person names on the command line: images or vectors to classify, and labeled ones to measure with."""
+"""Inputs named on the command line: images or vectors to classify, and labeled ones to measure with."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ CHUNK = 4096
 
 
 class Chunk(NamedTuple):
-    """Some of what is to be classified, and what of it cannot be ("name: reason" each)."""
+    """A part of the inputs, and those in it that cannot be read, each as "name: reason"."""
 
     names: list[str]
     inputs: np.ndarray
+    """(B, C, H, W) uint8 images, or (B, D) float32 vectors."""
     skipped: list[str]
 
 
 def is_table(source: Path | str | None) -> bool:
-    """Whether a table is named, as the name alone tells."""
+    """Whether a source is a table, judged by its suffix."""
     return source is not None and Path(source).suffix.lower() in TABLES
 
 
 def find_files(paths: Sequence[Path], root: Path | None = None) -> list[Path]:
-    """Files named, found in folders, or listed in tables or on standard input (`-`); each once, in the order given.
+    """Return files that are named, in folders, or listed in tables or on standard input (`-`); each once, in order.
 
     Args:
-        paths: what was named.
-        root: what the paths of tables are relative to; by default the folder of each.
+        paths: files, folders, tables, or `-`.
+        root: folder that the paths in tables are relative to; by default the folder of each table.
 
     Raises:
-        UserError: one of the paths does not exist, or there is nothing in it.
+        UserError: one of the paths does not exist, or there are no image files in it.
     """
     from scanmix.data.decoding import find_images
 
@@ -66,8 +67,8 @@ def find_files(paths: Sequence[Path], root: Path | None = None) -> list[Path]:
     return list(found)
 
 
-def picture_chunks(files: Sequence[Path], model: Classifier) -> Iterator[Chunk]:
-    """Yield decoded images by their paths; what cannot be read is skipped."""
+def image_chunks(files: Sequence[Path], model: Classifier) -> Iterator[Chunk]:
+    """Yield decoded images with their paths; files that cannot be read are skipped."""
     import numpy as np
 
     from scanmix.data.decoding import decode_images, readable
@@ -87,7 +88,7 @@ def read_vector_files(paths: Sequence[Path], run: Path, features: int) -> dict[P
     """Read `.npy` files of vectors. Shape: -> (N, features) float32 of each.
 
     Raises:
-        UserError: one is no such file, has another number of features, or two have one name.
+        UserError: one is no such file, has another number of features, or two have the same name.
     """
     from scanmix.files.npy import read_rows
 
@@ -104,7 +105,10 @@ def read_vector_files(paths: Sequence[Path], run: Path, features: int) -> dict[P
 
 
 def vector_chunks(files: Mapping[Path, np.ndarray]) -> Iterator[Chunk]:
-    """Yield rows by their names, such as `new/0`; one with an infinite or missing number is skipped."""
+    """Yield rows with their names, such as `new/0`; rows with NaN or infinite numbers are skipped.
+
+    Shape: files (N, D) float32 each.
+    """
     from scanmix.files.npy import finite_rows, row_names
 
     with progress("classifying", sum(map(len, files.values()))) as bar:
@@ -119,10 +123,10 @@ def vector_chunks(files: Mapping[Path, np.ndarray]) -> Iterator[Chunk]:
 
 
 def load_labeled(model: Classifier, data: str, root: Path | None = None) -> Examples:
-    """Load labeled images or vectors in a model's classes, size and channels; their test part where they have one.
+    """Load labeled images or vectors with a model's classes, size and channels; their test part if there is one.
 
     Raises:
-        UserError: they cannot be read, or have a class the model does not know.
+        UserError: they cannot be read, or have a class that the model does not have.
     """
     from scanmix.data.readers import load, match
 
@@ -132,13 +136,13 @@ def load_labeled(model: Classifier, data: str, root: Path | None = None) -> Exam
 
 
 def _from_stdin() -> list[Path]:
-    """One path a line, in the bytes the file system uses, which need not be UTF-8."""
-    lines = sys.stdin.buffer.read().split(b"\n")  # no other character ends a line: a name may hold it
+    """Read one path a line, in the bytes of the file system, which need not be UTF-8."""
+    lines = sys.stdin.buffer.read().split(b"\n")  # only \n ends a line: other line ends may be part of a name
     return [Path(os.fsdecode(line)) for line in (line.removesuffix(b"\r") for line in lines) if line.strip()]
 
 
 def _from_table(table: Path, root: Path | None) -> list[Path]:
-    """Paths in the column `path`, relative to `root`, else to the table's folder."""
+    """Return the paths in the column `path`, relative to `root`, else to the table's folder."""
     from scanmix.files.cells import as_text
     from scanmix.files.tables import read_records
 

@@ -1,4 +1,4 @@
-"""`scanmix methods`: what can be trained, and what can be set."""
+"""`scanmix methods`: the methods, and their settings."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def methods(
 
 
 def _section(name: str) -> str:
-    """One method on the page."""
+    """Return the section of a method in docs/methods.md."""
     from scanmix.methods import METHODS
 
     about = METHODS[name].about
@@ -65,17 +65,17 @@ def _section(name: str) -> str:
 
 
 def _facts(name: str) -> list[str]:
-    """What is kept, what it costs, where it is from."""
+    """Return the facts of a method as list items: state, cost, labels, recipes, paper."""
     from scanmix.methods import METHODS
 
     about = METHODS[name].about
     state = ", ".join(f"`{field.name}`" for field in dataclasses.fields(METHODS[name].State))
-    told = [f"- Told: `{about.oracle}`".replace(", ", "`, `")] if about.oracle else []
+    oracle = [f"- Told: `{about.oracle}`".replace(", ", "`, `")] if about.oracle else []
     return [
         f"- Networks: {about.nets}; state: {state}",
         f"- Cost: {about.cost}",
         f"- Labels: {about.labels}",
-        *told,
+        *oracle,
         f"- Recipes for: {_recipes(name) or 'what `cross_entropy` has'}",
         f"- Paper: {about.paper}",
     ]
@@ -94,7 +94,7 @@ def _recipes(name: str) -> str:
 
 
 def _settings(values: object, prefix: str = "") -> list[list[str]]:
-    """One row for each setting: dotted key, default, meaning."""
+    """Return a row for each setting: dotted key, default, meaning."""
     from scanmix.config.fields import fields_of, model_in, note_of
 
     rows: list[list[str]] = []

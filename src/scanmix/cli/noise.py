@@ -1,4 +1,4 @@
-"""`scanmix noise`: draw label noise and save it, so that every method and every paper can use the same."""
+"""`scanmix noise`: draw label noise and save it, so that it can be used again."""
 
 from __future__ import annotations
 

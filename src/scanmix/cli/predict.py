@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.inputs import (
-    Chunk,
-    find_files,
-    is_table,
-    load_labeled,
-    picture_chunks,
-    read_vector_files,
-    vector_chunks,
-)
+from scanmix.cli.inputs import Chunk, find_files, image_chunks, is_table, load_labeled, read_vector_files, vector_chunks
 from scanmix.cli.options import Device
 from scanmix.cli.shell import Written, check_run, check_writable, has_columns, say, show_skipped
 from scanmix.config import UserError, percent
@@ -77,7 +69,7 @@ def predict(
 
 
 def _chunks(model: Classifier, run: Path, paths: Sequence[Path], root: Path | None) -> Iterator[Chunk]:
-    """What the paths lead to, in the form the model takes."""
+    """Return what the paths name, as the model takes it."""
     if model.kind == "vector":
         if root is not None:
             raise UserError(f"--root is for tables of paths; {run} takes vectors")
@@ -85,13 +77,22 @@ def _chunks(model: Classifier, run: Path, paths: Sequence[Path], root: Path | No
     files = find_files(paths, root)
     if model.size[0] != model.size[1]:
         raise UserError(f"{run} takes images of {model.size[0]}x{model.size[1]} pixels; files are cut to squares")
-    return picture_chunks(files, model)
+    return image_chunks(files, model)
 
 
 def _write(
     out: Path, model: Classifier, run: Path, chunks: Iterable[Chunk], top: int, temperature: float
 ) -> tuple[int, int]:
-    """Write the table; list what was skipped and return how many that is, and how many there were in all."""
+    """Write the table and list what was skipped; return the numbers of skipped and of all inputs.
+
+    Args:
+        out: the table.
+        model: what predicts.
+        run: its folder, for messages.
+        chunks: the inputs.
+        top: number of classes for each input.
+        temperature: of the softmax; 1 leaves the probabilities as they are.
+    """
     from scanmix.files.tables import new_table
 
     columns: dict[str, type[str] | type[float]] = {"path" if model.kind == "image" else "id": str}
@@ -121,14 +122,14 @@ def _rows(model: Classifier, run: Path, chunk: Chunk, top: int, temperature: flo
 
     if not chunk.names:
         return []
-    said = model.predict_proba(chunk.inputs)
-    good = finite_rows(said)
+    raw = model.predict_proba(chunk.inputs)
+    good = finite_rows(raw)
     if not good.all():
         first = chunk.names[int(np.flatnonzero(~good)[0])]
         raise UserError(
             f"the model of {run} is damaged: its probabilities for {first} are not numbers; copy it anew or train again"
         )
-    probs = temper(said, temperature)
+    probs = temper(raw, temperature)
     best = np.argsort(-probs, axis=1, kind="stable")[:, :top]
     return [
         [name, *(cell for c in likeliest for cell in (model.class_names[c], float(shares[c])))]
@@ -137,7 +138,7 @@ def _rows(model: Classifier, run: Path, chunk: Chunk, top: int, temperature: flo
 
 
 def _find_temperature(model: Classifier, run: Path, data: str, root: Path | None) -> float:
-    """Fit a temperature to labeled examples and say how it went."""
+    """Fit a temperature to labeled examples, and print it with its interval."""
     from scanmix.evaluate.calibration import fit_temperature
 
     examples = load_labeled(model, data, root if is_table(data) else None)
@@ -152,7 +153,7 @@ def _find_temperature(model: Classifier, run: Path, data: str, root: Path | None
 
 
 def _refuse_training_data(run: Path, examples: Examples, data: str) -> None:
-    """What was learned by heart says nothing of anything new. An exported folder does not know what it learned from."""
+    """Refuse to calibrate on the training data, which the network knows. An exported folder cannot be checked."""
     if not (run / "run.toml").is_file():
         return
     from scanmix.training import open_run

@@ -1,4 +1,4 @@
-"""`scanmix report`: a finished run as one page that opens anywhere."""
+"""`scanmix report`: a finished run as one HTML page that needs no other file."""
 
 from __future__ import annotations
 

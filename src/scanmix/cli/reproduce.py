@@ -1,4 +1,4 @@
-"""`scanmix reproduce`: a whole table of results from one line, which also goes on with a table that was stopped."""
+"""`scanmix reproduce`: a table of results from one command, which also goes on with a table that was stopped."""
 
 from __future__ import annotations
 
@@ -81,13 +81,13 @@ def reproduce(
         _show_cells(found, out, jobs, names, root)
         return
 
-    def tell(line: str) -> None:
-        if not sys.stderr.isatty():  # a terminal has the bar
+    def report(line: str) -> None:
+        if not sys.stderr.isatty():  # a terminal shows the bar
             say(line)
 
     try:
         with progress(found.name, None) as bar:
-            failures = run_table(found, out, jobs, only=names, root=root, bar=bar, say=tell)
+            failures = run_table(found, out, jobs, only=names, root=root, bar=bar, say=report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same line goes on") from None
     for name, reason in failures.items():
@@ -98,7 +98,7 @@ def reproduce(
 
 
 def _audit(out: Path, seeds: int) -> None:
-    """Compare audits; not a table of accuracies, so it has a page of its own."""
+    """Compare audits. The result is no table of accuracies, so it has a page of its own."""
     from scanmix.reproduce.audits import run_audits
 
     with progress("audit-digits", None) as bar:
@@ -107,7 +107,7 @@ def _audit(out: Path, seeds: int) -> None:
 
 
 def _figure(name: str, runs: list[Path], out: Path) -> None:
-    """Draw a figure of the paper, or of its theory, from runs, and say what it shows."""
+    """Draw a figure of the paper, or of its theory, from runs, and print its caption."""
     from scanmix.files import write_text
     from scanmix.reproduce import figures
 
@@ -123,7 +123,7 @@ def _figure(name: str, runs: list[Path], out: Path) -> None:
 
 
 def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> None:
-    """Print every setting of a cell with its origin, the paper's figure, and the lines that run it."""
+    """Print every setting of a cell with its origin, the paper's figure, and the commands that run it."""
     from scanmix.reproduce import chosen_cells
     from scanmix.reproduce.explain import explained
     from scanmix.reproduce.paper import notes, paper_says
@@ -133,14 +133,14 @@ def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> No
     print_table(path, ["setting", "value", "from"], rows, text_columns=3)
     say(" ".join([f"The paper: {paper_says(table, cell) or 'no figure for this cell'}.", *notes(table)]))
     where = "" if root is None else f" --root {shlex.quote(str(root))}"
-    told = " --oracle" if table.oracle else ""
-    say(f"Run it: scanmix reproduce {path}{where}{told}")
-    trained = chosen_cells(table, [cell.method, cell.noise])[0]  # label-free: for the first column, whatever was named
+    oracle = " --oracle" if table.oracle else ""
+    say(f"Run it: scanmix reproduce {path}{where}{oracle}")
+    trained = chosen_cells(table, [cell.method, cell.noise])[0]  # a self-supervised one runs in the first column alone
     say(f"The same as: scanmix {shlex.join(TableRun(table, Path('results'), root=root).arguments(trained))}")
 
 
 def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root: Path | None) -> None:
-    """List the runs in their order: how far each of them is, how long it takes, and the line that would train it."""
+    """List the runs in their order, each with its state, its time on this machine and the command that trains it."""
     from scanmix.reproduce import chosen_cells
     from scanmix.reproduce.running import TableRun, estimates
 
@@ -151,7 +151,7 @@ def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root:
     try:
         with progress("measuring", None):
             taken = estimates(work, waiting)
-    except UserError as error:  # without the data, what would be run can be told all the same
+    except UserError as error:  # the list is useful without the data, too
         missing = str(error)
     for cell in cells:
         run, there = work.opened(cell), (work.folder / cell.name / "run.toml").is_file()

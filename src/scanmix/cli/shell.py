@@ -1,4 +1,4 @@
-"""What every command shares: bad input becomes one sentence and exit code 2, warnings become one line."""
+"""What every command shares: wrong input becomes one sentence and exit code 2, a warning becomes one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scanmix.data.examples import Examples
 
 MOST_LISTED = 100
-"""Files set aside that are listed one by one."""
+"""Skipped files that are listed at most."""
 RUN_FILES = frozenset(
     {
         "run.toml", "run.lock", "metrics.jsonl", "labels.csv", "labels.parquet", "audit.json", "report.html",
@@ -32,19 +32,19 @@ RUN_FOLDERS = ("checkpoint", "model", "evidence", "trajectory")
 
 
 class Written(NamedTuple):
-    """What a command writes: it replaces a file of that kind, and none of any other."""
+    """A kind of file that a command writes: it may replace a file of this kind, and no other."""
 
     what: str
-    """In words: "a table of predictions"."""
+    """The kind in words: "a table of predictions"."""
     is_one: Callable[[Path], bool]
-    """Whether a file is one."""
+    """Whether an existing file is of this kind."""
 
 
 class Commands(TyperGroup):
-    """The commands; a `UserError` of any of them is printed to stderr and ends the program with code 2."""
+    """The group of all commands; a `UserError` is printed to stderr and ends the program with code 2."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        """Take the line apart."""
+        """Parse the command line."""
         try:
             return super().make_context(*args, **kwargs)
         except KeyboardInterrupt:
@@ -58,13 +58,13 @@ class Commands(TyperGroup):
             warnings.showwarning = _show_warning
             try:
                 return super().invoke(ctx)
-            except KeyboardInterrupt as stop:  # train says in it how to go on
+            except KeyboardInterrupt as stop:  # its message says how to go on
                 say(f"\n{str(stop) or 'stopped'}", err=True)
                 raise typer.Exit(130) from None
             except UserError as error:
                 sentence = str(error)
             except OSError as error:
-                if error.errno == errno.EPIPE:  # typer knows what to do
+                if error.errno == errno.EPIPE:  # typer ends quietly
                     raise
                 sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         say(f"Error: {sentence}", err=True)
@@ -72,12 +72,12 @@ class Commands(TyperGroup):
 
 
 def say(text: object = "", err: bool = False) -> None:
-    """Print to stdout or stderr: the one way in which words reach a terminal. See `visible`."""
+    """Print to stdout or stderr. All text goes through here: control characters are made visible (`visible`)."""
     typer.echo(_fitting(visible(str(text)), sys.stderr if err else sys.stdout), err=err)
 
 
 def _fitting(text: str, stream: TextIO) -> str:
-    """A text in the letters that a stream can write."""
+    """Return a text in characters that a stream can encode."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -94,12 +94,12 @@ def _show_warning(
 
 
 def show_warning(message: str) -> None:
-    """Tell on stderr what is not as it should be, but can go on."""
+    """Print a warning to stderr."""
     say(f"Warning: {message}", err=True)
 
 
 def watched(title: str) -> bool | Bar:
-    """What to report progress to: bars on a terminal, a line of text now and then elsewhere."""
+    """Return what progress is reported to: bars on a terminal, elsewhere a line of text from time to time."""
     return sys.stderr.isatty() or Lines(title, lambda line: say(line, err=True))
 
 
@@ -107,7 +107,7 @@ def settings_from(assignments: Sequence[str]) -> Table:
     """Join the values of repeated `--set a.b=value`; a later one wins.
 
     Raises:
-        UserError: one of them is not of this form.
+        UserError: one of them has another form.
     """
     table: Table = {}
     for text in assignments:
@@ -118,13 +118,13 @@ def settings_from(assignments: Sequence[str]) -> Table:
 def check_writable(
     path: Path, written: Written | None = None, inputs: Iterable[Path | str | None] = (), run: Path | None = None
 ) -> None:
-    """Refuse a file to write that cannot be written or whose content would be lost, before any work is done.
+    """Refuse a file that cannot be written or must not be replaced, before any work is done.
 
     Args:
         path: the file to write.
-        written: what it will be; a file that is something else is not replaced, an empty one is.
-        inputs: what the command reads.
-        run: folder of the run that is read, whose own files stay.
+        written: its kind; an existing file of another kind is not replaced, unless it is empty.
+        inputs: files that the command reads.
+        run: folder of the run that is read; its own files are not replaced.
 
     Raises:
         UserError: `path` is a folder or a device, its folder does not exist, or it is another file.
@@ -147,7 +147,7 @@ def check_writable(
 
 
 def _is_of_run(path: Path, run: Path) -> bool:
-    """Whether a path is that of a file which a run consists of, there or not."""
+    """Whether a path is that of a file of a run, existing or not."""
     full, folder = path.resolve(), run.resolve()
     return (full.parent == folder and full.name in RUN_FILES) or any(
         full.is_relative_to(folder / name) for name in RUN_FOLDERS
@@ -155,30 +155,30 @@ def _is_of_run(path: Path, run: Path) -> bool:
 
 
 def begins_with(*texts: str) -> Callable[[Path], bool]:
-    """Return what tells whether all of some texts stand in the first few thousand bytes of a file."""
+    """Return a test of files: whether all these texts are in the first 4,096 bytes."""
 
-    def does(path: Path) -> bool:
+    def test(path: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(4096)
         return all(text.encode() in head for text in texts)
 
-    return does
+    return test
 
 
 def has_columns(*choices: Sequence[str]) -> Callable[[Path], bool]:
-    """Return what tells whether a file is a table, CSV or Parquet by its suffix, that begins with such columns."""
+    """Return a test of files: whether it is a table, CSV or Parquet by its suffix, whose first columns are these."""
 
-    def does(path: Path) -> bool:
+    def test(path: Path) -> bool:
         from scanmix.files.tables import columns_of
 
         columns = columns_of(path)
         return any(columns[: len(choice)] == list(choice) for choice in choices)
 
-    return does
+    return test
 
 
 def check_run(folder: Path) -> None:
-    """Refuse a folder that is no run.
+    """Refuse a folder that is neither a run nor an exported model.
 
     Raises:
         UserError: there is no such folder, or neither `run.toml` nor a model in it.
@@ -190,7 +190,7 @@ def check_run(folder: Path) -> None:
 
 
 def show_skipped(lines: Sequence[str]) -> None:
-    """List on stderr what was set aside, each as "path: reason"."""
+    """List on stderr what was skipped, each line as "path: reason"."""
     for line in lines[:MOST_LISTED]:
         say(f"skipped {visible(line, keep='')}", err=True)
     if len(lines) > MOST_LISTED:
@@ -198,7 +198,7 @@ def show_skipped(lines: Sequence[str]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> None:
-    """Print a table to stdout; the first `text_columns` are set left, the others (numbers) right."""
+    """Print a table to stdout; the first `text_columns` columns are aligned left, the others (numbers) right."""
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -208,14 +208,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for place, column in enumerate(columns):
         table.add_column(Text(column), justify="left" if place < text_columns else "right")
     for row in rows:
-        # Text: brackets in a class name are no markup
+        # As Text, since brackets in a class name are no markup.
         table.add_row(*(Text(_fitting(visible(cell, keep=""), sys.stdout)) for cell in row))
-    # Into a pipe or a file, tables are not squeezed to 80 columns.
+    # In a pipe or a file, tables are not squeezed to 80 columns.
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
 
 
 def shape_of(examples: Examples) -> str:
-    """Write what an example is like: "8x8, gray", or "512 features"."""
+    """Return the shape of an example in words: "8x8, gray", or "512 features"."""
     height, width = examples.size
     image = f"{height}x{width}, {'gray' if examples.channels == 1 else 'color'}"
     return f"{examples.channels} features" if examples.kind == "vector" else image

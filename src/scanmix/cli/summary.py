@@ -1,4 +1,4 @@
-"""What finished runs say about themselves: accuracies, seconds, noise, and labels that look wrong."""
+"""Summaries of finished runs: accuracies, seconds, noise rates, and labels that look wrong."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from scanmix.cli.shell import print_table, say, show_warning
 from scanmix.config import UserError, percent
 
 if TYPE_CHECKING:
+    from scanmix.audit import Audit
     from scanmix.training import Run
 
 
 def show_results(title: str, runs: Sequence[Run]) -> None:
-    """Print a table of accuracies, and the noise rates: known ones, and each estimate."""
+    """Print a table of accuracies and seconds, then the noise rates: known ones and each estimate."""
     rows = [
         [
             run.settings.method + (" (oracle recipe)" if run.settings.oracle else ""),
             percent(run.best_accuracy),
             percent(run.last_accuracy),
             percent(run.last10_accuracy),
-            f"{seconds(run):.0f}",
+            f"{run.seconds:.0f}",
         ]
         for run in runs
     ]
@@ -43,22 +44,24 @@ class Label(NamedTuple):
     suggested: str
     p_clean: str
     doubtful: bool
-    """It looks wrong: p_clean is below a half, and no person has decided."""
+    """Whether it looks wrong: p_clean is below a half, and no person has decided."""
     decided: str
-    """What a person had decided before the training; empty where nobody had."""
+    """What a person had decided before the training; empty if nobody had."""
 
 
-def seconds(run: Run) -> float:
-    """Return what a run took: start, epochs and evaluation, all parts of it."""
-    wanted = ("seconds/start", "seconds/epoch", "seconds/evaluate")
-    return sum(float(line.get(key, 0.0)) for line in run.metrics for key in wanted)
+def labels_of(audit: Audit) -> list[Label]:
+    """Return the rows of an audit as `labels.csv` has them, the most doubtful first."""
+    p_clean = [f"{value:.4f}" for value in audit["p_clean"]]
+    decided = audit["decided"].tolist() if "decided" in audit else [""] * len(p_clean)
+    columns = [audit[name].tolist() for name in ("id", "path", "given", "suggested")]
+    return [Label(*row) for row in zip(*columns, p_clean, audit.looks_wrong.tolist(), decided, strict=True)]
 
 
 def read_labels(folder: Path) -> list[Label]:
     """Return the rows of a run's `labels.csv`, the most doubtful first.
 
     Raises:
-        UserError: it is missing, damaged, or was changed by hand beyond what can be read.
+        UserError: it is missing or damaged, or a p_clean in it is no number.
     """
     from scanmix.files.tables import read_records
 
@@ -74,14 +77,20 @@ def read_labels(folder: Path) -> list[Label]:
     return found
 
 
-def show_labels(folder: Path, truth: Mapping[str, str] | None = None, count: int = 5) -> None:
+def show_labels(
+    folder: Path, audit: Audit | None = None, truth: Mapping[str, str] | None = None, count: int = 5
+) -> None:
     """Print how many labels look wrong (p_clean below a half, not decided by a person) and the most doubtful few.
 
-    Where the truth (id -> class) is known, also how many of them are wrong, and of how many wrong ones.
+    Args:
+        folder: of the run.
+        audit: what its `labels.csv` was written from, where that was in this process; else the file is read.
+        truth: id -> class, if it is known; then the numbers of wrong labels, and of those found, are printed too.
+        count: how many rows to print.
     """
     try:
-        rows = read_labels(folder)
-    except UserError as error:  # the run is whole: its labels can be listed again
+        rows = read_labels(folder) if audit is None else labels_of(audit)
+    except UserError as error:  # only a warning: the run itself is complete
         show_warning(f"{error}; `scanmix audit {folder}` lists the labels anew")
         return
     doubtful, known = [row for row in rows if row.doubtful], ""

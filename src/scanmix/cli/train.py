@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ from scanmix.cli.options import (
 )
 from scanmix.cli.shell import check_run, say, settings_from, shape_of, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
-from scanmix.config import Table, UserError
+from scanmix.config import UserError, build
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
@@ -71,31 +71,31 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import is_known, kind_of, load
-    from scanmix.distributed.process_group import is_first
+    from scanmix.data.readers import is_known, kind_of, name_of
+    from scanmix.distributed.process_group import Processes, is_first
     from scanmix.training import resolve
-    from scanmix.training.loop import train as run_training
+    from scanmix.training.loop import train_resolved
 
-    _check_words(data, method, noise, recipe, overrides, device, loggers or ())
-    given, corrections = (labels, None) if kind_of(data) == "vector" else (None, labels)
-    own, of_test = _roots(data, test, root)
-    examples, test_set = load(
-        data, root=own, size=size, per_class=per_class, seed=seed, limit_test=limit_test, labels=given
+    _check_words(noise, device, loggers or ())
+    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    settings = resolve(
+        method, name_of(data), recipe, overrides, kind=kind_of(data), seed=seed, device=device, threads=threads,
+        processes=build(Processes, shared, where="scanmix train"),
+    )  # fmt: skip
+    given, corrections = (labels, None) if settings.kind == "vector" else (None, labels)
+    examples, test_set = _load_both(
+        data, test, root, limit_test, size=size, per_class=per_class, seed=seed, labels=given
     )
-    if test is not None:
-        test_set = _labeled_test(test, examples, limit_test, of_test)
     examples = _relabeled(examples, noise, seed, corrections)
-    method = resolve(method, examples.name, recipe, overrides, kind=examples.kind).method
     folder = out or Path("runs") / run_name(
-        data.replace(":", "-") if is_known(data) else examples.name, noise, method, seed, corrections
+        data.replace(":", "-") if is_known(data) else examples.name, noise, settings.method, seed, corrections
     )
     finished = (folder / "model" / "model.json").is_file()
     if is_first(nodes):
         _show_data(examples, test_set, folder)
-    run = run_training(
-        examples, test=test_set, method=method, seed=seed, out=folder, recipe=recipe, device=device,
-        threads=threads, progress=watched(method), loggers=loggers or (), devices=devices, nodes=nodes,
-        precision=precision, batch_norm=batch_norm, parallel=parallel, **overrides,
+    run = train_resolved(
+        settings, examples, test=test_set, out=folder, progress=watched(settings.method), loggers=loggers or (),
+        devices=devices, nodes=nodes,
     )  # fmt: skip
     if finished:
         _show_finished(run, folder, examples)
@@ -130,25 +130,19 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
     return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
 
 
-def _check_words(
-    data: str, method: str | None, noise: str, recipe: str | None, overrides: Table, device: str,
-    loggers: Sequence[str],
-) -> None:  # fmt: skip
-    """Tell what is mistyped before a million images are read, and before anything is written."""
-    from scanmix.data.readers import kind_of, name_of
+def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
+    """Refuse what is mistyped before a million images are read, and before anything is written."""
     from scanmix.distributed.engine import find_device
     from scanmix.semantic_noise import parse_noise
-    from scanmix.training import resolve
     from scanmix.training.loggers import check_loggers
 
     parse_noise(noise)
     find_device(device)
     check_loggers(loggers, Path("runs"))
-    resolve(method, name_of(data), recipe, overrides, kind=kind_of(data))
 
 
 def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
-    """Add the noise that was asked for, then what a person has corrected."""
+    """Add the noise of `--noise`, then what a person has corrected."""
     from scanmix.data.corrections import apply_corrections
     from scanmix.progress import progress
     from scanmix.semantic_noise import apply_noise
@@ -158,8 +152,21 @@ def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | No
     return examples if corrections is None else apply_corrections(examples, corrections)
 
 
+def _load_both(
+    data: str, test: str | None, root: Path | None, limit_test: int | None, **loading: Any
+) -> tuple[Examples, Examples | None]:
+    """Load training data, and the test data that comes with it or is named apart; `loading`: arguments of `load`."""
+    from scanmix.data.readers import load
+
+    root_of_data, root_of_test = _roots(data, test, root)
+    examples, test_set = load(data, root=root_of_data, limit_test=limit_test, **loading)
+    if test is not None:
+        test_set = _labeled_test(test, examples, limit_test, root_of_test)
+    return examples, test_set
+
+
 def _roots(data: str, test: str | None, root: Path | None) -> tuple[Path | None, Path | None]:
-    """Where DATA and the test data look: --root is for both where both are tables, else for the one that takes it."""
+    """Return the root of DATA and that of the test data: --root is for both tables, else for the one that takes it."""
     from scanmix.data.readers import is_known
 
     if root is None or not is_table(test) or is_known(data):
@@ -191,13 +198,13 @@ def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
 
 def _show_finished(run: Run, folder: Path, examples: Examples) -> None:
     say(f"{folder} was finished already, with these settings; to train anew, choose another --out.")
-    if run.remember_decisions(examples):
+    if run.store_decisions(examples):
         say("What was decided since is kept with it, and counts in its list of labels.")
 
 
 def _show_end(run: Run, folder: Path) -> None:
     show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
-    show_labels(folder)
+    show_labels(folder, run.last_audit)
     place = shlex.quote(str(folder))
     new = "new.npy" if run.model.kind == "vector" else "path/to/images"
     say(f"Run folder: {folder}. Next: scanmix predict {place} {new}")

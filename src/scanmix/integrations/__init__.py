@@ -1,1 +1,1 @@
-"""Other libraries: the scikit-learn estimator, and data and results of cleanlab and Hugging Face."""
+"""Interfaces to other libraries: scikit-learn's estimators, cleanlab, PyTorch and Hugging Face data sets."""

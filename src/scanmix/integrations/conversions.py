@@ -1,6 +1,6 @@
-"""To and from other libraries: probabilities and columns (cleanlab), PyTorch and Hugging Face data sets.
+"""Data and results of other libraries: probabilities and columns (cleanlab), PyTorch and Hugging Face data sets.
 
-Neither cleanlab nor `datasets` is imported: what is needed of a data set is that it can be indexed.
+Neither cleanlab nor `datasets` is imported: a data set only has to have a length and items by number.
 Legend: N examples, C classes.
 """
 
@@ -25,7 +25,7 @@ from scanmix.progress import Bar, Quiet, progress
 from scanmix.training.loop import train
 
 MOST = 10_000_000
-"""No class has a larger number: without names each number up to the largest is a class."""
+"""Largest number of a class. Without names each number up to the largest is a class, and takes memory."""
 
 
 class Indexable(Protocol):
@@ -41,13 +41,13 @@ class Indexable(Protocol):
 def cross_validated(
     examples: Examples, folds: int = 5, seed: int = 0, *, show: bool = True, **settings: Any
 ) -> np.ndarray:
-    """Return probabilities of each example by a model that has not seen it: cleanlab's `pred_probs`.
+    """Return the probabilities of each example by a model that was not trained on it: cleanlab's `pred_probs`.
 
     Args:
         examples: with labels that may be wrong; row i of the result belongs to example i, column c to class c.
-        folds: so many models are trained, each without one of as many equal parts drawn at random.
+        folds: number of models; each is trained without one of as many equal parts, which are drawn at random.
         seed: of the parts and of each training.
-        show: a bar of the folds, if there is a terminal.
+        show: whether to show a bar, if there is a terminal.
         settings: of each training, as `scanmix.train` takes them.
 
     Shape: -> (N, C) float32.
@@ -68,12 +68,12 @@ def cross_validated(
 
 
 def datalab_columns(audit: Audit) -> dict[str, np.ndarray]:
-    """Return an audit under the names, types and in the order that cleanlab's Datalab shows: as the data lies.
+    """Return an audit with the names and types of cleanlab's Datalab, in the order of the training data.
 
-    Scores run from 0 (worst) to 1. `is_label_issue`: the label is not believed, another class is likelier, and no
+    Scores run from 0 (worst) to 1. `is_label_issue`: the label looks wrong, another class is more probable, and no
     person has decided; `label_score` is the audit's score. `is_outlier_issue`: kind `out_of_scope`; `outlier_score` is
-    the belief in the likeliest class. `is_near_duplicate_issue`: kind `duplicate`, which is narrower than Datalab's:
-    the same pixels under another label; the score is 0 there and 1 elsewhere.
+    the probability of the most probable class. `is_near_duplicate_issue`: kind `duplicate`, which is narrower than in
+    Datalab: the same pixels under another label; the score is 0 there and 1 elsewhere.
 
     Shape: -> columns (N,): bool, float64, and class names.
     """
@@ -96,14 +96,14 @@ def datalab_columns(audit: Audit) -> dict[str, np.ndarray]:
 def from_dataset(dataset: Indexable, class_names: Sequence[str] | None = None, name: str = "data") -> Examples:
     """Read every (image, label) of a data set, such as one of torchvision's without its random transforms.
 
-    An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W); all of one size. A PIL
-    image becomes the pixels that its file would (16 bits scaled, transparency on white, upright). Bytes are taken as
-    they are; other numbers run from 0 to 1 or to 255.
+    An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W); all have one size. A PIL
+    image is decoded as its file would be (16 bits scaled, transparency on white, upright). Bytes are taken as they
+    are; other numbers run from 0 to 1 or to 255.
 
     Args:
-        dataset: indexable, with a length; each item a pair.
+        dataset: has a length, and items by number; each item is a pair.
         class_names: label i means `class_names[i]`; by default `dataset.classes`, else the numbers themselves.
-        name: of the data set, short.
+        name: a short name of the data set.
 
     Raises:
         UserError: an item is no such pair, the images differ in size or scale, or a label is no number of a class.
@@ -130,10 +130,10 @@ def from_hugging_face(dataset: Any, image: str | None = None, label: str | None 
         dataset: has `features` by column, and rows that are mappings.
         image: its column of images; by default the only `Image` feature.
         label: its column of labels; by default the only `ClassLabel` feature, whose names become the class names.
-        name: of the data set, short.
+        name: a short name of the data set.
 
     Raises:
-        UserError: a column is missing or cannot be told apart; or the images differ in size.
+        UserError: there is no such column, or there are several; or the images differ in size.
     """
     features = getattr(dataset, "features", None)
     if features is None or not hasattr(features, "items"):
@@ -147,7 +147,7 @@ def from_hugging_face(dataset: Any, image: str | None = None, label: str | None 
 
 
 def _only_column(features: Any, kind: str, wanted: str | None) -> str:
-    """The column called `wanted`, or the only one of a kind."""
+    """Return the column called `wanted`, or the only one of a kind."""
     if wanted is not None:
         if wanted not in features:
             raise UserError(f"the data set has no column {wanted!r}; it has {', '.join(features)}")
@@ -159,7 +159,7 @@ def _only_column(features: Any, kind: str, wanted: str | None) -> str:
 
 
 def _item(dataset: Indexable, place: int) -> Any:
-    """An item by its number; what a data set raises is its own affair, but for those that are none."""
+    """Return an item by its number. Only errors of what is no data set get a message; others are passed on."""
     try:
         return dataset[place]
     except (KeyError, IndexError) as error:
@@ -167,6 +167,7 @@ def _item(dataset: Indexable, place: int) -> Any:
 
 
 def _pair(item: Any, place: int, bar: Bar) -> tuple[np.ndarray, int]:
+    """Return the image, (H, W) or (H, W, C), and the class number of an item."""
     try:
         image, label = item
         number = int(label)
@@ -181,16 +182,16 @@ def _pair(item: Any, place: int, bar: Bar) -> tuple[np.ndarray, int]:
     return _decoded(pixels, place) if isinstance(pixels, Image.Image) else pixels, number
 
 
-def _decoded(picture: Image.Image, place: int) -> np.ndarray:
-    """Look at a picture as at a file. Shape: -> (H, W) or (H, W, 3) uint8."""
+def _decoded(image: Image.Image, place: int) -> np.ndarray:
+    """Decode a PIL image as its file would be. Shape: -> (H, W) or (H, W, 3) uint8."""
     try:
-        return np.asarray(upright(picture))
+        return np.asarray(upright(image))
     except Exception as error:  # decoders raise whatever they like on broken input
         raise UserError(f"the image of item {place} cannot be read: {why_unreadable(error)}") from None
 
 
 def _pixels(image: Any) -> np.ndarray:
-    """An image as an array with channels last. Shape: -> (H, W) or (H, W, C)."""
+    """Return an image as an array with channels last. Shape: -> (H, W) or (H, W, C)."""
     pixels = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if pixels.ndim not in (2, 3) or pixels.dtype.kind not in "fiub":
         raise ValueError("the image is neither a picture nor numbers of shape (H, W) or (H, W, C)")
@@ -198,7 +199,7 @@ def _pixels(image: Any) -> np.ndarray:
 
 
 def _names(class_names: object) -> Iterable[str]:
-    """Names of classes as text; a data set may hold numbers."""
+    """Return names of classes as text; a data set may hold numbers."""
     if isinstance(class_names, str | bytes) or not isinstance(class_names, Iterable):
         raise UserError(f"class_names must be several names, not {in_short(class_names)}")
     return map(str, class_names)

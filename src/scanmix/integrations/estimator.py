@@ -36,35 +36,30 @@ class BadInput(UserError, ValueError):
 
 
 class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn carries no types
-    """A classifier that learns from labels of which many may be wrong, and says which.
+    """A classifier that learns from labels of which many may be wrong, and tells which.
 
-    X is one of four things. An array of images, uint8, float or integer, of shape (N, H, W) or (N, H, W, C) with
-    1 or 3 channels: pixels run from 0 to white, which is the smallest of 1, 16 and 255 that no pixel of the training
-    exceeds; others are an error. A list of N image files, scaled and cut to squares of one size. A list of N PIL
-    images of one size, looked at as files are. Or a table of numbers (N, D): feature vectors, such as the embeddings
-    of texts, which a multilayer perceptron learns from. Errors count rows from 0.
-    Images are never mirrored unless `settings={"views": {"flip": True}}` says that a mirrored image keeps its class.
+    X is one of four things:
 
-    Args:
-        method: a name in `scanmix.METHODS`.
-        recipe: name or path of a recipe; by default the shipped one for data of this kind.
-        network: "image" or "mlp" insists on that kind of X; "auto" takes what comes.
-        settings: what differs from the recipe, as `scanmix.train` takes it: {"epochs": 40, "pretrain.epochs": 100}.
-        random_state: decides every draw; None draws anew in each fit.
-        device: "auto", "cpu", "cuda" ...
-        threads: of PyTorch while training; its own choice when not given.
-        verbose: show progress, if there is a terminal.
+    - an array of images, uint8, float or integer, of shape (N, H, W) or (N, H, W, C) with 1 or 3 channels. Pixels run
+      from 0 to white, which is the smallest of 1, 16 and 255 that no pixel of the training exceeds; other values are an
+      error;
+    - a list of N image files, which are scaled and cut to squares of one size;
+    - a list of N PIL images of one size, which are decoded as files are;
+    - a table of numbers (N, D): feature vectors, such as embeddings of texts. A multilayer perceptron learns from them.
+
+    Errors count rows from 0. Images are never mirrored unless `settings={"views": {"flip": True}}` says that a
+    mirrored image keeps its class.
 
     Attributes:
-        classes_: (C,) the labels that occur in y.
+        classes_: (C,) the different labels in y.
         p_clean_: (N,) probability that each label of y is right.
         suggested_labels_: (N,) what each label should be, from `classes_`.
-        noise_rate_: estimated share of wrong labels.
+        noise_rate_: estimated share (0..1) of wrong labels.
         transition_: (C, C) estimated share of each true class (row) that was given each label (column).
-        audit_: all that is known of each label, the most doubtful first (`scanmix.audit.Audit`).
-        run_: the training itself (`scanmix.training.Run`).
-        white_: the value that stands for white; of images only.
-        n_features_in_: D; of feature vectors only, as is `feature_names_in_` of a data frame.
+        audit_: the audit of all labels, the most doubtful first (`scanmix.audit.Audit`).
+        run_: the training (`scanmix.training.Run`).
+        white_: the pixel value of white; for images only.
+        n_features_in_: D; for feature vectors only, as is `feature_names_in_` of a data frame.
     """
 
     classes_: np.ndarray
@@ -81,7 +76,18 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         settings: Mapping[str, Any] | None = None, random_state: Any = 0, device: str = "auto",
         threads: int | None = None, verbose: bool = False,
     ) -> None:  # fmt: skip
-        """Keep the parameters; `fit` looks at them."""
+        """Store the parameters; `fit` checks them.
+
+        Args:
+            method: a name in `scanmix.METHODS`.
+            recipe: name or path of a recipe; by default the shipped one for data of this kind.
+            network: "image" or "mlp" refuses the other kind of X; "auto" takes both.
+            settings: overrides of the recipe, as `scanmix.train` takes them: {"epochs": 40, "pretrain.epochs": 100}.
+            random_state: decides every draw; None gives other draws in each fit.
+            device: "auto", "cpu", "cuda" ...
+            threads: of PyTorch while training; its own choice when not given.
+            verbose: whether to show progress, if there is a terminal.
+        """
         self.method = method
         self.recipe = recipe
         self.network = network
@@ -92,12 +98,12 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> ScanMixClassifier:
-        """Learn from examples and their labels.
+        """Train on examples and their labels, and audit the labels.
 
         Shape: X (N, H, W), (N, H, W, C), N files or PIL images, or (N, D); y (N,) texts or whole numbers.
 
         Raises:
-            UserError: the data or a parameter cannot be used; says why. What is wrong with X or y is a ValueError.
+            UserError: the data or a parameter cannot be used; says why. For X and y it is a ValueError too.
         """
         with _as_value_errors():
             inputs, given, paths = self._training_inputs(X, y)
@@ -121,26 +127,29 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the likeliest class of each example. Shape: as in `fit` -> (N,), of `classes_`."""
-        likeliest = self.predict_proba(X).argmax(1)
-        found: np.ndarray = self.classes_[likeliest]
+        """Return the most probable class of each example. Shape: as in `fit` -> (N,), of `classes_`."""
+        best = self.predict_proba(X).argmax(1)
+        found: np.ndarray = self.classes_[best]
         return found
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return class probabilities, columns as in `classes_`. Shape: as in `fit` -> (N, C) float64.
 
         Raises:
-            UserError: X is not of the kind, size or channels that were learned from.
+            UserError: X is of another kind, size or number of channels than in training.
         """
         check_is_fitted(self)
         with _as_value_errors():
             inputs = self._inputs(X)
         probs: np.ndarray = self.run_.predict_proba(inputs).astype(np.float64)
-        probs /= probs.sum(1, keepdims=True)  # to the last digit, not only to those of float32
+        probs /= probs.sum(1, keepdims=True)  # they add up to 1 in float64 too
         return probs
 
     def _training_inputs(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray, tuple[str, ...] | None]:
-        """Check X and y; fix what white is, or the number of features. Returns inputs, labels and paths of files."""
+        """Check X and y, and store what white is or the number of features.
+
+        Return inputs (N, C, H, W), labels (N,), and the paths of files, if there are any.
+        """
         if y is None:
             raise BadInput("ScanMixClassifier requires y to be passed, but the target y is None")
         if self.network not in ("auto", "image", "mlp"):
@@ -169,7 +178,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return to_images(pixels, self.white_), given, None
 
     def _inputs(self, X: Any) -> Tensor:
-        """Look at new data as at that of training."""
+        """Return new data as the model takes it. Shape: -> (N, C, H, W), vectors (N, D, 1, 1)."""
         model = self.run_.model
         form = form_of(X)
         if (form == "vectors") != (model.kind == "vector"):
@@ -189,13 +198,13 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def _vectors(self, X: Any, **checks: Any) -> Tensor:
         """Check rows of numbers as scikit-learn does. Shape: (N, D) -> (N, D, 1, 1) float32."""
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named by its row
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which the next line reports by row
             vectors = validate_data(self, as_array(X), dtype=np.float32, ensure_all_finite=False, **checks)
         check_finite(vectors, "features")
         return torch.from_numpy(vectors)[:, :, None, None]
 
     def _adopt(self, audit: Audit) -> None:
-        """Keep an audit, and its main columns in the order of the training data."""
+        """Store an audit, and its main columns in the order of the training data."""
         self.audit_ = audit
         self.noise_rate_ = float(audit.noise_rate.value)
         self.transition_ = audit.transition
@@ -217,14 +226,14 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         return overrides
 
     def __getstate__(self) -> dict[str, Any]:
-        """Weights as the bytes of safetensors files, never as pickled modules; what it learned from stays behind."""
+        """Pickle weights as the bytes of safetensors files, never as modules; the training data is left out."""
         state = dict(super().__getstate__())
         if "run_" in state:
             state["run_"] = _packed(state["run_"])
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Come back on the CPU, wherever the training was."""
+        """Restore the model on the CPU, wherever the training was."""
         if "run_" in state:
             state = {**state, "run_": _unpacked(state["run_"])}
         super().__setstate__(state)
@@ -232,7 +241,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
 @contextmanager
 def _as_value_errors() -> Iterator[None]:
-    """What is wrong with X or y is a `ValueError` to scikit-learn."""
+    """Raise `UserError` as `BadInput`: scikit-learn expects a `ValueError` for a wrong X or y."""
     try:
         yield
     except BadInput:
@@ -242,13 +251,13 @@ def _as_value_errors() -> Iterator[None]:
 
 
 def _pixels(X: Any) -> np.ndarray:
-    """Check an array as scikit-learn does: numbers, at least one row. What is missing is named later, by its row."""
+    """Check an array as scikit-learn does: numbers, at least one row. NaN is reported later, by row."""
     pixels: np.ndarray = check_array(as_array(X), allow_nd=True, ensure_2d=False, ensure_all_finite=False)
     return pixels
 
 
 def _packed(run: Run) -> dict[str, Any]:
-    """A run as tables, numbers and the bytes of its model's files."""
+    """Return a run as tables, numbers and the bytes of its model's files."""
     with tempfile.TemporaryDirectory() as folder:
         save_model(run.model, Path(folder))
         files = {path.name: path.read_bytes() for path in (Path(folder) / "model").iterdir()}
@@ -256,9 +265,14 @@ def _packed(run: Run) -> dict[str, Any]:
 
 
 def _unpacked(packed: Mapping[str, Any]) -> Run:
-    lacking = [name for name in ("settings", "about", "metrics", "files") if name not in packed]
-    if lacking:
-        raise UserError(f"the pickled run lacks {', '.join(lacking)}: it is damaged, or of another program")
+    """Return the run that `_packed` was given, without its training data.
+
+    Raises:
+        UserError: parts are missing, or its model is damaged.
+    """
+    missing = [name for name in ("settings", "about", "metrics", "files") if name not in packed]
+    if missing:
+        raise UserError(f"the pickled run lacks {', '.join(missing)}: it is damaged, or of another program")
     with tempfile.TemporaryDirectory() as folder:
         for name, content in packed["files"].items():
             (Path(folder) / Path(name).name).write_bytes(content)

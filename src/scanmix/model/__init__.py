@@ -1,4 +1,4 @@
-"""What predicts: networks, views and class names, in memory and on disk; and how each label fared in training."""
+"""Trained models, in memory and on disk; and training dynamics: each network's losses and predictions by epoch."""
 
 from scanmix.model.model import Model, Outputs, Pixels, load_model, save_model, truth_of
 

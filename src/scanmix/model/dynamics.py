@@ -1,4 +1,4 @@
-"""How each training example fared while a run went on: what every network said of it, at about twenty points.
+"""Training dynamics: loss and prediction of every network for each training example, at about twenty epochs of a run.
 
 Legend: N examples, C classes, P networks, T snapshots.
 """
@@ -17,11 +17,12 @@ from scanmix.files import reading, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 
 SNAPSHOTS = 20
-"""About so many in a run: enough for a curve, and a sweep in every epoch would cost a fast method a third."""
+"""About so many in a run: enough for a curve. A pass over all examples in each epoch would take a fast method a third
+more time."""
 
 
 class Snapshot(NamedTuple):
-    """Every example after a number of whole epochs."""
+    """Losses and predictions of all examples after a number of whole epochs."""
 
     epoch: int
     losses: Tensor
@@ -29,7 +30,7 @@ class Snapshot(NamedTuple):
     predictions: Tensor
     """(P, N) likeliest class, int32."""
     p_clean: Tensor | None = None
-    """(P, N) what each network believed of each label, float16, where the method asks."""
+    """(P, N) what each network held of each label, float16; None if the method does not divide."""
 
 
 def is_due(epoch: int, epochs: int) -> bool:
@@ -38,18 +39,23 @@ def is_due(epoch: int, epochs: int) -> bool:
 
 
 def take_snapshot(logits: Tensor, labels: Tensor, epoch: int, p_clean: Tensor | None) -> Snapshot:
-    """Keep what every network said of every example, in plain view.
+    """Return losses and predictions from logits of the center views.
 
-    `p_clean` is what the method held of each label in that epoch, if it asks. Shape: (P, N, C), (N,), (P, N).
+    `p_clean` is what the method held of each label in that epoch, None if it does not divide.
+    Shape: logits (P, N, C), labels (N,), p_clean (P, N).
     """
     labels = labels.cpu().expand(len(logits), -1)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-    beliefs = None if p_clean is None else p_clean.cpu().half()
-    return Snapshot(epoch, losses.half(), logits.argmax(2).int(), beliefs)
+    stored = None if p_clean is None else p_clean.cpu().half()
+    return Snapshot(epoch, losses.half(), logits.argmax(2).int(), stored)
 
 
 def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
-    """Keep a snapshot in `folder`/trajectory, a file of its own."""
+    """Write a snapshot to a file of its own in `folder`/trajectory: 8 bytes of each network and example at most.
+
+    Raises:
+        CannotWrite: the disk is full, or may not be written to.
+    """
     with writing(folder / "trajectory"):
         (folder / "trajectory").mkdir(exist_ok=True)
     tensors = {"losses": snapshot.losses, "predictions": snapshot.predictions}
@@ -58,7 +64,7 @@ def save_snapshot(folder: Path, snapshot: Snapshot) -> None:
 
 
 def load_dynamics(folder: Path, epochs: int) -> list[Snapshot]:
-    """Read the snapshots of the first `epochs` epochs, in order; none where none were kept.
+    """Read the snapshots of the first `epochs` epochs, in order; an empty list if there are none.
 
     Raises:
         UserError: a file is damaged.
@@ -76,10 +82,10 @@ def load_dynamics(folder: Path, epochs: int) -> list[Snapshot]:
 
 
 def _check(snapshot: Snapshot, first: Snapshot) -> None:
-    """All snapshots of a run are of the same networks and examples.
+    """Refuse a snapshot that is not of the networks and examples of the first one.
 
     Raises:
-        ValueError: this one is not.
+        ValueError: its shape or its type is another.
     """
     for name in ("losses", "predictions", "p_clean"):
         tensor = getattr(snapshot, name)
@@ -92,13 +98,13 @@ def _check(snapshot: Snapshot, first: Snapshot) -> None:
 
 
 def clean_set_metrics(p_clean: Tensor, threshold: float, examples: Examples) -> dict[str, float]:
-    """Measure what the peers call clean: size (mean over peers), estimated noise, true purity where known.
+    """Measure the clean set: its size (mean over peers), estimated noise rate (0..1), and purity if truth is known.
 
-    What is no number was not asked about. Shape: p_clean (P, N).
+    Examples whose p_clean is NaN were not in the epoch, and are left out. Shape: p_clean (P, N).
     """
-    judged = p_clean[:, p_clean.isfinite().all(0)]
+    divided = p_clean[:, p_clean.isfinite().all(0)]
     clean = (p_clean > threshold).cpu()
-    line = {"estimated_noise": noise_rate(judged, threshold), "clean_size": clean.sum(1).double().mean().item()}
+    line = {"estimated_noise": noise_rate(divided, threshold), "clean_size": clean.sum(1).double().mean().item()}
     if examples.true_labels is not None and bool(clean.any()):
         right = (examples.true_labels == examples.labels).cpu()
         line["clean_purity"] = int((clean & right).sum()) / int(clean.sum())

@@ -1,4 +1,4 @@
-"""The model that is left when a training is over: what it predicts, and how it lies on the disk.
+"""The model that a training ends with: how it predicts, and how it is stored.
 
 Nothing here is ever unpickled: safetensors and JSON only.
 Legend: N examples, B batch, C classes, D features, P networks.
@@ -19,38 +19,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scanmix.blocks.clusters import match_clusters
-from scanmix.config import STRICT, Count, Table, UserError, build, check_type, dump, unknown_name
+from scanmix.config import STRICT, Count, Table, UserError, build, check_type, dump
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.distributed.engine import SINGLE_PROCESS, Engine
 from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
-from scanmix.methods import METHODS
-from scanmix.networks.encoders import NetworkSettings, build_encoder, settings_class
+from scanmix.networks.encoders import Encoder, NetworkSettings, build_encoder, settings_class
 from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
-from scanmix.networks.preact_resnet import PreActResNet
-from scanmix.networks.resnet import ResNet
 
 Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
 
 LAYERS = 3
-"""Places at which RoG looks at a network."""
+"""Layers of a network that RoG takes features from."""
 MOST_MEMBERS = 64
+"""More networks than any method has: a damaged file must not ask for millions."""
 NO_MODEL = "delete the folder of the model, then `scanmix resume RUN` makes it again from the checkpoint"
 
 
 class Outputs(NamedTuple):
-    """What the networks of a model make of N images; on the CPU."""
+    """Features and logits of N images, on the CPU."""
 
     features: Tensor
-    """(N, P x D): what each network's classifier stands on, L2-normalized and side by side."""
+    """(N, P x D): the features before each network's classifier, L2-normalized and side by side."""
     logits: Tensor
     """(P, N, C), of each network alone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A trained predictor with all it needs to look at new images."""
+    """A trained predictor with all it needs to predict new images."""
 
     predictor: Predictor
     views: AnyViews
@@ -59,21 +57,19 @@ class Model:
     class_names: tuple[str, ...]
     channels: int
     size: tuple[int, int]
+    """Height and width of an image in pixels."""
+    self_supervised: bool = False
+    """The method saw no label: accuracy is measured after matching its clusters with the classes."""
     engine: Engine = SINGLE_PROCESS
-    """While it is trained: the processes that share its sweeps."""
+    """During training, the processes that share a pass over the data; later a single one."""
 
     @property
     def kind(self) -> Kind:
         """What it was trained on: images or feature vectors."""
         return "vector" if self.views.dtype == torch.float32 else "image"
 
-    @property
-    def self_supervised(self) -> bool:
-        """Whether its accuracy is measured after matching clusters with classes."""
-        return METHODS[self.method].self_supervised
-
     def logits(self, images: Pixels) -> Tensor:
-        """Summed logits of the plain views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
+        """Summed logits of the center views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
 
         Raises:
             UserError: the images have another type, other channels or another size than in training.
@@ -85,7 +81,7 @@ class Model:
         return torch.stack([self._predict_all(member, images) for member in self.predictor.members])
 
     def look(self, images: Pixels) -> Outputs:
-        """Features and logits of each network from one sweep. Shape: (N, C, H, W) uint8, or (N, D) vectors.
+        """Features and logits of each network from one pass. Shape: (N, C, H, W) uint8, or (N, D) vectors.
 
         Raises:
             UserError: as `logits`.
@@ -94,22 +90,22 @@ class Model:
 
         def both(views: Tensor) -> Tensor:
             features = [encoder(views) for encoder, _ in members]
-            logits = [classifier(seen) for (_, classifier), seen in zip(members, features, strict=True)]
+            logits = [classifier(rows) for (_, classifier), rows in zip(members, features, strict=True)]
             return torch.cat([torch.stack(features, 1), torch.stack(logits, 1)], 2)
 
         features, logits = self._predict_all(both, images).tensor_split([-len(self.class_names)], 2)
         return Outputs(F.normalize(features, dim=2).flatten(1), logits.transpose(0, 1).contiguous())
 
     def layers(self, images: Pixels) -> list[Tensor]:
-        """Features of each network at its last blocks, means over places, and last what its classifier stands on.
+        """Features of each network: of its last blocks, averaged over positions, then those before its classifier.
 
-        A network without blocks has that alone. Shape: (N, C, H, W) uint8 -> P x `LAYERS` times (N, D_l).
+        A network without blocks has the last ones alone. Shape: (N, C, H, W) uint8 -> P x `LAYERS` times (N, D_l).
         """
         widths: list[int] = []
 
         def all_of(views: Tensor) -> Tensor:
-            found = [seen for encoder, _ in self._members() for seen in _at_blocks(encoder, views)]
-            widths[:] = [seen.shape[1] for seen in found]
+            found = [layer for encoder, _ in self._members() for layer in _at_blocks(encoder, views)]
+            widths[:] = [layer.shape[1] for layer in found]
             return torch.cat(found, 1)
 
         together = self._predict_all(all_of, images)
@@ -120,13 +116,13 @@ class Model:
         return self.logits(images).softmax(1).numpy()
 
     def predict(self, images: Pixels) -> np.ndarray:
-        """Likeliest class. Shape: (N, C, H, W) uint8 -> (N,) int64."""
+        """Most probable class. Shape: (N, C, H, W) uint8 -> (N,) int64."""
         return self.logits(images).argmax(1).numpy()
 
     def accuracy(self, examples: Examples) -> float:
         """Share of right predictions (0..1), against true labels where they are known, else the given ones.
 
-        The clusters of a label-free method are first matched one to one with the classes as suits them best.
+        The clusters of a self-supervised method are first matched one to one with the classes, in the best way.
         Images known to be of no class are left out.
         """
         examples = examples.without_open_set()
@@ -135,11 +131,13 @@ class Model:
             prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
         return (prediction == truth).double().mean().item()
 
-    def _members(self) -> list[nn.Sequential]:
+    def _members(self) -> list[tuple[Encoder, nn.Module]]:
         """Encoder and classifier of each network."""
-        return [cast(nn.Sequential, member) for member in self.predictor.members]
+        pairs = [cast(nn.Sequential, member) for member in self.predictor.members]
+        return [(cast(Encoder, encoder), classifier) for encoder, classifier in pairs]
 
     def _predict_all(self, network: Callable[[Tensor], Tensor], images: Pixels) -> Tensor:
+        """Apply a network to the center views in batches; the rows come back on the CPU. Shape: -> (N, ...)."""
         pixels, device = self._checked(images), self.views.mean.device
 
         def batch(part: slice) -> Tensor:
@@ -149,6 +147,7 @@ class Model:
             return torch.cat([rows.cpu() for rows in self.engine.sharded_map(len(pixels), INFERENCE_BATCH, batch)])
 
     def _checked(self, images: Pixels) -> Tensor:
+        """Return the pixels or vectors as the views take them. Shape: -> (N, C, H, W), vectors (N, D, 1, 1)."""
         if isinstance(images, Examples):
             images = images.images
         check_type("images", images, (Tensor, np.ndarray), "an array, a tensor or Examples")
@@ -168,10 +167,13 @@ class Model:
         return pixels
 
 
-def _at_blocks(encoder: nn.Module, views: Tensor) -> list[Tensor]:
-    """Means over places of what the last blocks give, and the features. Shape: (B, C, H, W) -> each (B, D_l)."""
+def _at_blocks(encoder: Encoder, views: Tensor) -> list[Tensor]:
+    """Return maps of the last blocks, averaged over positions, then the features.
+
+    Shape: (B, C, H, W) -> each (B, D_l).
+    """
     found: list[Tensor] = []
-    blocks = list(encoder.stages)[-LAYERS:-1] if isinstance(encoder, PreActResNet | ResNet) else []
+    blocks = encoder.blocks()[-LAYERS:-1]
     hooks = [block.register_forward_hook(lambda _, __, maps: found.append(maps.mean((2, 3)))) for block in blocks]
     features = encoder(views)
     for hook in hooks:
@@ -186,7 +188,7 @@ def truth_of(examples: Examples) -> Tensor:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class Description:
-    """What `model.json` says of the weights beside it."""
+    """The content of `model.json`: what the weights beside it need to predict."""
 
     method: str
     class_names: list[str]
@@ -198,14 +200,16 @@ class Description:
     members: Annotated[int, pydantic.Field(ge=1, le=MOST_MEMBERS)]
     """Networks whose logits are added up."""
     kind: Kind = "image"
-    """Models of before there were others do not say."""
+    """Absent from files that are older than models of vectors."""
+    self_supervised: bool | None = None
+    """As in `Model`; absent from files of version 0.1.0."""
 
 
 def save_model(model: Model, folder: Path) -> None:
-    """Write weights and description to `folder`/model; the description last, so that it vouches for both.
+    """Write weights and description to `folder`/model; the description last, so that a model with one is whole.
 
     Raises:
-        CannotWrite: as `atomic_write`.
+        CannotWrite: the disk is full, or may not be written to.
     """
     folder = folder / "model"
     with writing(folder):
@@ -217,6 +221,7 @@ def save_model(model: Model, folder: Path) -> None:
         class_names=list(model.class_names),
         channels=model.channels,
         size=model.size,
+        self_supervised=model.self_supervised,
         network=dump(model.network),
         views=dump(model.views.measured()),
     )
@@ -228,7 +233,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     """Read the model of a run folder (or a copy of its `model` folder); nothing else is needed to predict.
 
     Raises:
-        UserError: there is none, its files are damaged or do not fit together, or its weights are no numbers.
+        UserError: there is no model, its files are damaged or do not fit together, or weights are NaN or infinite.
     """
     folder = Path(folder)
     folder = folder / "model" if (folder / "model").is_dir() else folder
@@ -243,8 +248,6 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
     with reading(path, NO_MODEL):
         network = build(settings_class(about.kind, about.network), about.network, where=str(path))
         settings = build(VIEW_SETTINGS[about.kind], about.views, where=str(path))
-        if about.method not in METHODS:
-            raise unknown_name(f"method in {path}", about.method, METHODS)
         predictor = _empty_predictor(network, about.channels, len(about.class_names), about.members)
         predictor.load_state_dict(weights)
         blank = torch.zeros(1, about.channels, *about.size, dtype=torch.uint8, device=device)
@@ -257,11 +260,14 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
         class_names=tuple(about.class_names),
         channels=about.channels,
         size=about.size,
+        # Files of version 0.1.0 do not say; "scan" was then the only method that sees no label.
+        self_supervised=about.method == "scan" if about.self_supervised is None else about.self_supervised,
     )
 
 
 def _empty_predictor(network: NetworkSettings, channels: int, num_classes: int, members: int) -> Predictor:
-    """Networks shaped as `classify` leaves them; weights about to be replaced must not use up global draws."""
+    """Return networks shaped as `classify` returns them, with any weights: the caller replaces them."""
+    # Fresh weights draw from the global generator, which belongs to the user.
     with torch.random.fork_rng(devices=[]):
         encoders = [build_encoder(network, channels) for _ in range(members)]
         return Predictor([nn.Sequential(encoder, nn.Linear(encoder.num_features, num_classes)) for encoder in encoders])

@@ -28,6 +28,10 @@ class Encoder(nn.Module, ABC):
     def last_stage(self) -> list[nn.Module]:
         """Return the modules nearest to the heads, which PES trains anew with the heads."""
 
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """Return the residual blocks in their order, whose maps RoG reads; none where a network has no such blocks."""
+
 
 class EncoderSettings(ABC):
     """Settings of one kind of network: the subclasses are frozen pydantic dataclasses.

@@ -45,6 +45,10 @@ class Mlp(Encoder):
             inputs = width
         self.layers = nn.Sequential(*layers)
 
+    def blocks(self) -> list[nn.Module]:
+        """Return no blocks: only the features at the end are looked at."""
+        return []
+
     def last_stage(self) -> list[nn.Module]:
         """Return the last layer with its batch norm and ReLU."""
         return list(self.layers)[-3:]

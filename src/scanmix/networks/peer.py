@@ -10,7 +10,7 @@ import functools
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,20 @@ class Peer(nn.Module):
         for average, decay in self.averages:
             ema_update(average, self, decay)
 
+    def state(self) -> dict[str, Any]:
+        """Return what training goes on from: weights and the optimizer's state (momentum, decay, learning rate)."""
+        return {"weights": self.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> Peer:
+        """Take over what `state` returned, and return the peer itself.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: it is the state of another kind of network.
+        """
+        self.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        return self
+
 
 def reset(peer: Peer, fresh: Peer) -> None:
     """Reset a peer in place: to the weights of a fresh peer, without momentum."""
@@ -118,16 +132,14 @@ def training_turns(peers: list[Peer]) -> Iterator[int]:
     yield engine.rank
     for side, peer in enumerate(peers):
         peer.engine = engine
-        content = engine.broadcast_bytes(functools.partial(_packed, peer), by=side)
+        content = engine.broadcast_bytes(functools.partial(_serialized, peer), by=side)
         if engine.rank != side:
-            saved = torch.load(io.BytesIO(content), map_location=engine.device, weights_only=True)
-            peer.load_state_dict(saved["weights"])
-            peer.optimizer.load_state_dict(saved["optimizer"])
+            peer.load_state(torch.load(io.BytesIO(content), map_location=engine.device, weights_only=True))
 
 
-def _packed(peer: Peer) -> bytes:
+def _serialized(peer: Peer) -> bytes:
     buffer = io.BytesIO()
-    torch.save({"weights": peer.state_dict(), "optimizer": peer.optimizer.state_dict()}, buffer)
+    torch.save(peer.state(), buffer)
     return buffer.getvalue()
 
 

@@ -121,6 +121,10 @@ class ResNet(Encoder):
         # revisit: compare with contiguous weights (speed/) on each new kind of processor and version of PyTorch.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def blocks(self) -> list[nn.Module]:
+        """Return the residual blocks in order; each gives maps of shape (B, D_l, H_l, W_l)."""
+        return list(self.stages)
+
     def last_stage(self) -> list[nn.Module]:
         """Return the blocks of the last stage."""
         return list(self.stages)[-self.last_blocks :]

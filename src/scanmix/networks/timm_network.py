@@ -72,6 +72,10 @@ class TimmNetwork(Encoder):
         self.network = _created(settings.name, channels, pretrained=False)
         self.num_features = int(self.network.num_features)
 
+    def blocks(self) -> list[nn.Module]:
+        """Return no blocks: timm does not name them alike in all networks."""
+        return []
+
     def last_stage(self) -> list[nn.Module]:
         """Return the module that makes the last of the feature maps which timm lists for the network."""
         return [self.network.get_submodule(self.network.feature_info[-1]["module"])]

@@ -9,10 +9,8 @@ from typing import Any, NamedTuple
 
 from scanmix.config import Table, UserError, defaults, dump, flatten, load_recipe
 from scanmix.methods import METHODS
-from scanmix.training import Run, RunSettings, resolve
+from scanmix.training import OTHER_SECTIONS, Run, RunSettings, resolve
 
-SECTIONS = ("network", "views", "draw", "monitor")
-"""Settings that are not the method's."""
 SHOWN_ELSEWHERE = ("fingerprint", "test_fingerprint", "source", "oracle", "recipe", "threads", "device")
 """Settings that the report shows in another place than the comparison of two runs."""
 
@@ -36,7 +34,7 @@ class Difference(NamedTuple):
 
 def changed_settings(settings: RunSettings) -> list[Change]:
     """Return the settings that differ from the defaults, each with its origin: "recipe" or "given"."""
-    sections = {name: defaults(type(getattr(settings, name))) for name in SECTIONS}
+    sections = {name: defaults(type(getattr(settings, name))) for name in OTHER_SECTIONS}
     usual = {**flatten(dump(METHODS[settings.method]())), **flatten(sections)}
     recipe = _recipe_values(settings.recipe)
     return [
@@ -98,7 +96,7 @@ def _data_words(source: Mapping[str, Any], seed: int) -> list[str] | None:
 
 def _values(settings: RunSettings) -> Table:
     """Return the settings by dotted key, as `--set` names them."""
-    sections: Table = {name: dump(getattr(settings, name)) for name in SECTIONS}
+    sections: Table = {name: dump(getattr(settings, name)) for name in OTHER_SECTIONS}
     return {**flatten(settings.settings), **flatten(sections)}
 
 
@@ -118,5 +116,5 @@ def _recipe_values(recipe: str | None) -> Table:
         table = load_recipe(recipe)
     except UserError:
         return {}
-    sections: Table = {name: table[name] for name in SECTIONS if name in table}
+    sections: Table = {name: table[name] for name in OTHER_SECTIONS if name in table}
     return {**flatten(table.get("settings", {})), **flatten(sections)}

@@ -207,11 +207,7 @@ def seconds_rows(runs: Runs) -> list[ChartRow]:
 
 def seconds_of(run: Run) -> list[BarSeries]:
     """Return seconds by stage over the whole run; what an epoch took beyond its stages is "the rest of the epochs"."""
-    totals: dict[str, float] = {}
-    for line in run.metrics:
-        for key, value in line.items():
-            if key.startswith("seconds/"):
-                totals[key[8:]] = totals.get(key[8:], 0.0) + value
+    totals = {key.removeprefix("seconds/"): value for key, value in run.stage_seconds.items()}
     epochs, evaluate = totals.pop("epoch", 0.0), totals.pop("evaluate", 0.0)
     rest = epochs - sum(value for stage, value in totals.items() if stage != "start")
     order = sorted(totals, key=lambda stage: stage != "start")  # metrics have "start" after the first epoch

@@ -1,4 +1,4 @@
-"""Whole tables of results from one command: what is in them, how they are run, how they are written."""
+"""Tables of results from one command: their cells, how these are run, and how tables are written."""
 
 from scanmix.reproduce.running import run_table
 from scanmix.reproduce.tables import TABLES, Cell, ResultTable, chosen_cells, find_cell, find_table

@@ -1,4 +1,4 @@
-"""How good the audit is: wrong labels planted in the digits, looked for by us and by cleanlab on the same splits.
+"""How good the audit is: it and cleanlab look for wrong labels that were planted in the digits, on the same splits.
 
 Legend: N examples, C classes.
 """
@@ -56,17 +56,17 @@ REMARKS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How well one auditor found the planted errors; all but the seconds are shares (0..1)."""
+    """How well one auditor found the planted errors; all values but the seconds are shares (0..1)."""
 
     auditor: str
     rate: float
     seed: int
     average_precision: float
-    """Of the ranking: 1 when every wrong label comes before every right one."""
+    """Average precision of the ranking: 1 when every wrong label comes before every right one."""
     precision: float
-    """Share of wrong labels among those called wrong, ..."""
+    """Share of wrong labels among those that were called wrong."""
     recall: float
-    """... and of those called wrong among the wrong ones."""
+    """Share of the wrong labels that were called wrong."""
     suggested: float
     """Share of the wrong labels whose suggestion is the true class."""
     estimated: float
@@ -78,32 +78,41 @@ def run_audits(
     out: Path, seeds: int = 3, rates: Sequence[float] = RATES, *, folds: int = FOLDS, bar: Bar | None = None,
     overrides: Overrides | None = None,
 ) -> list[Score]:  # fmt: skip
-    """Measure every auditor at every rate with every seed, and keep `out/audit.md` and `.csv` up to date.
+    """Measure every auditor at every rate with every seed; write `out/audit.md` and `.csv` after each part.
 
     Args:
-        out: the folder of the tables; each finished part is kept in `out/runs/audit-digits` and not run again.
-        seeds: 0 to seeds - 1; each draws noise, folds and training anew.
-        rates: of symmetric noise.
+        out: the folder of the tables; each finished part is stored in `out/runs/audit-digits` and not run again.
+        seeds: number of seeds, from 0 on; each decides noise, folds and training.
+        rates: of symmetric noise, as shares (0..1).
         folds: of the cross-validation.
-        bar: told how many parts are finished.
+        bar: shows how many parts are finished.
         overrides: settings laid on the recipe of each method.
 
     Raises:
-        UserError: cleanlab is missing, a part that was kept is damaged, or another process measures here.
+        UserError: cleanlab is missing, the file of a finished part is damaged, or another process measures here.
     """
     _need_cleanlab()
-    kept = out / "runs" / NAME
-    with writing(kept):
-        kept.mkdir(parents=True, exist_ok=True)
+    folder = out / "runs" / NAME
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     cells = [(seed, rate) for seed in range(seeds) for rate in rates]
-    with locked(kept, "being reproduced", "table.lock"):
+    with locked(folder, "being reproduced", "table.lock"):
         return _run_cells(out, cells, seeds, folds, bar or Quiet(), overrides or {})
 
 
 def _run_cells(
     out: Path, cells: Sequence[tuple[int, float]], seeds: int, folds: int, bar: Bar, overrides: Overrides
 ) -> list[Score]:
-    """Measure what is not kept yet, and write the page after each part."""
+    """Measure the parts that are not stored yet, and write the page after each.
+
+    Args:
+        out: the folder of the tables.
+        cells: seed and rate of each part.
+        seeds: number of seeds.
+        folds: of the cross-validation.
+        bar: shows how many parts are finished.
+        overrides: settings laid on the recipe of each method.
+    """
     scores: list[Score] = []
     for done, (seed, rate) in enumerate(cells):
         bar.set(done, len(cells), f"{rate:.0%}, seed {seed}")
@@ -121,7 +130,7 @@ def _run_cells(
 
 
 def _score_all(rate: float, seed: int, folds: int, overrides: Overrides) -> Iterator[Score]:
-    """One draw of noise, judged by all."""
+    """Yield the scores of all auditors for one draw of noise."""
     noisy = add_noise(load("digits")[0], "symmetric", rate=rate, seed=seed)
     for method in ("scanmix", "cross_entropy"):
         began = time.monotonic()
@@ -137,30 +146,54 @@ def _score_all(rate: float, seed: int, folds: int, overrides: Overrides) -> Iter
 
 
 def _ours(auditor: str, found: Audit, noisy: Examples, rate: float, seed: int, seconds: float) -> Score:
+    """Score an audit of this library.
+
+    Args:
+        auditor: a key of `AUDITORS`.
+        found: its audit.
+        noisy: the examples, with their true labels.
+        rate: of the noise that was asked for.
+        seed: of the noise.
+        seconds: that training and audit took.
+    """
     names = np.array(noisy.class_names, dtype=object)
     suggested = np.empty(len(noisy), dtype=object)
-    doubt, flagged = np.empty(len(noisy)), np.empty(len(noisy), dtype=bool)
-    suggested[found.order], doubt[found.order] = found["suggested"], np.arange(len(noisy))[::-1]
+    suspicion, flagged = np.empty(len(noisy)), np.empty(len(noisy), dtype=bool)
+    suggested[found.order], suspicion[found.order] = found["suggested"], np.arange(len(noisy))[::-1]
     flagged[found.order] = found["p_clean"] < 0.5
     right = suggested == names[_truth(noisy)]
-    return _score(auditor, noisy, rate, seed, seconds, doubt, flagged, right, found.noise_rate.value)
+    return _score(auditor, noisy, rate, seed, seconds, suspicion, flagged, right, found.noise_rate.value)
 
 
 def _cleanlab(probs: np.ndarray, noisy: Examples, rate: float, seed: int, seconds: float) -> Score:
+    """Score cleanlab with the same probabilities. Shape: probs (N, C)."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     labels = noisy.labels.numpy()
     flagged = find_label_issues(labels, probs, n_jobs=1)
-    doubt = -get_label_quality_scores(labels, probs)
+    suspicion = -get_label_quality_scores(labels, probs)
     right = probs.argmax(1) == _truth(noisy)
-    return _score("cleanlab", noisy, rate, seed, seconds, doubt, flagged, right, float(flagged.mean()))
+    return _score("cleanlab", noisy, rate, seed, seconds, suspicion, flagged, right, float(flagged.mean()))
 
 
 def _score(
-    auditor: str, noisy: Examples, rate: float, seed: int, seconds: float, doubt: np.ndarray, flagged: np.ndarray,
+    auditor: str, noisy: Examples, rate: float, seed: int, seconds: float, suspicion: np.ndarray, flagged: np.ndarray,
     right: np.ndarray, estimated: float,
 ) -> Score:  # fmt: skip
+    """Compare what an auditor found with the truth.
+
+    Args:
+        auditor: a key of `AUDITORS`.
+        noisy: the examples, with their true labels.
+        rate: of the noise that was asked for.
+        seed: of the noise.
+        seconds: that the auditor took.
+        suspicion: (N,) larger for labels that are ranked as more likely wrong.
+        flagged: (N,) bool, labels that are called wrong.
+        right: (N,) bool, whether the suggested class is the true one.
+        estimated: share (0..1) of wrong labels that the auditor estimates.
+    """
     from sklearn.metrics import average_precision_score
 
     wrong = noisy.labels.numpy() != _truth(noisy)
@@ -168,7 +201,7 @@ def _score(
         auditor=auditor,
         rate=rate,
         seed=seed,
-        average_precision=float(average_precision_score(wrong, doubt)),
+        average_precision=float(average_precision_score(wrong, suspicion)),
         precision=float(wrong[flagged].mean()) if flagged.any() else 0.0,
         recall=float(flagged[wrong].mean()),
         suggested=float(right[wrong].mean()),
@@ -179,6 +212,7 @@ def _score(
 
 
 def _truth(noisy: Examples) -> np.ndarray:
+    """Return the true labels. Shape: (N,) int64."""
     if noisy.true_labels is None:
         raise UserError(f"the true labels of {noisy.name!r} are not known")
     return noisy.true_labels.numpy()
@@ -192,7 +226,7 @@ def _need_cleanlab() -> None:
 
 
 def _write(out: Path, scores: Sequence[Score], seeds: int) -> None:
-    """Write the page and, for programs, one line for each score."""
+    """Write the page, and a CSV with a row for each score."""
     names = [field.name for field in dataclasses.fields(Score)]
     lines = [",".join(names), *(",".join(str(getattr(score, name)) for name in names) for score in scores)]
     write_text(out / "audit.csv", "\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""One cell of a table in words: every setting and where it comes from."""
+"""Every setting of one cell of a table, and where it comes from."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ class Setting(NamedTuple):
     key: str
     value: object
     origin: str
-    """`default`, or the recipe and what it says of the value."""
+    """`default`, or the recipe and its comment on the value."""
 
 
 def settings_of(table: ResultTable, cell: Cell) -> RunSettings:
-    """Return what a cell is trained with."""
+    """Return the settings that a cell is trained with."""
     source = table.data(cell.noise)
     return resolve(cell.method, name_of(source), table.recipe(cell), kind=kind_of(source), seed=cell.seed)
 
 
 def explained(table: ResultTable, cell: Cell) -> list[Setting]:
-    """Return every setting of a cell with its value and where that was said."""
+    """Return every setting of a cell with its value and its origin."""
     settings = settings_of(table, cell)
-    said = origins(settings.recipe)
+    origin_of = origins(settings.recipe)
     sections = {name: dump(getattr(settings, name)) for name in ("network", "views", "draw")}
     found = [
-        Setting(key, value, said.get(key, f"default: {note_of(METHODS[settings.method], key, settings.settings)}"))
+        Setting(key, value, origin_of.get(key, f"default: {note_of(METHODS[settings.method], key, settings.settings)}"))
         for key, value in flatten(settings.settings).items()
     ]
     for name, table_of in sections.items():
         cls = type(getattr(settings, name))
         for key, value in flatten(table_of).items():
             full = f"{name}.{key}"
-            found.append(Setting(full, value, said.get(full, f"default: {note_of(cls, key)}")))
+            found.append(Setting(full, value, origin_of.get(full, f"default: {note_of(cls, key)}")))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The paper's Figures 3 and 4 and its theory from run folders: accuracy, losses of clean and noisy labels, ELBO.
+"""The paper's Figures 3 and 4, and its theory, from run folders: accuracy, losses of right and wrong labels, ELBO.
 
 Legend: N examples, P networks.
 """
@@ -29,7 +29,7 @@ text { font: 11px system-ui, sans-serif; fill: #1c1e21; } .heading { font-size: 
 .area { stroke: currentColor; stroke-width: 1.5; fill: currentColor; fill-opacity: .3; }
 .area.tone1 { fill: url(#hatch); fill-opacity: 1; }
 """
-"""What a page of the report says in its style sheet; a picture of its own has to say it itself."""
+"""The part of the report's style sheet that a figure needs when it is a file of its own."""
 
 
 HATCH = (
@@ -40,14 +40,14 @@ HATCH = (
 
 
 class Figure(NamedTuple):
-    """A picture and what it shows."""
+    """A figure and its caption."""
 
     svg: str
     caption: str
 
 
 def figure3(folders: Sequence[Path]) -> Figure:
-    """Draw the test accuracy of runs by epoch (Figure 3); the caption says how far each falls from its best.
+    """Draw the test accuracy of runs by epoch (Figure 3); the caption says how far each ends below its best.
 
     Raises:
         UserError: a run has no test accuracy.
@@ -65,13 +65,14 @@ def figure3(folders: Sequence[Path]) -> Figure:
 
 
 def figure4(folders: Sequence[Path]) -> Figure:
-    """Draw histograms of the losses of right and wrong labels after the first kept epoch that divided them (Figure 4).
+    """Draw histograms of the losses of right and wrong labels (Figure 4), after the first snapshot that divided them.
 
-    Losses are the means over the networks of each one's, spread over 0..1. The caption says how well they part: the
-    share that the two histograms have in common, and how likely a wrong label has the larger loss.
+    The losses of each network are scaled to 0..1, then averaged over networks. The caption says how well right and
+    wrong labels separate: the share that the two histograms have in common, and how likely a wrong label has the larger
+    loss.
 
     Raises:
-        UserError: a run keeps no losses, or the true labels are not known.
+        UserError: a run has no snapshots, or the true labels are not known.
     """
     runs = _named([open_run(folder) for folder in folders])
     drawn, words, edges = [], [], np.linspace(0, 1, BINS + 1)
@@ -97,7 +98,7 @@ def figure4(folders: Sequence[Path]) -> Figure:
 
 
 def elbo_figure(folders: Sequence[Path]) -> Figure:
-    """Draw log-likelihood, ELBO and KL of runs by epoch; the caption says how often Lemma 1 had nothing to say.
+    """Draw log-likelihood, ELBO and KL of runs by epoch; the caption says how often the assumption of Lemma 1 failed.
 
     Raises:
         UserError: a run did not measure them.
@@ -108,16 +109,19 @@ def elbo_figure(folders: Sequence[Path]) -> Figure:
         if not charts:
             raise UserError(f"{run.folder} measured no ELBO; train it with --set monitor.elbo=200")
         drawn += charts
-    said = "; ".join(broken_assumptions(name, run) for name, run in runs.items())
+    broken = "; ".join(broken_assumptions(name, run) for name, run in runs.items())
     return Figure(
         _alone(drawn, *SMALL, columns=len(drawn) // len(runs)),
         f"Log-likelihood of the given labels, ELBO and KL by epoch, {_noise(runs)}, a row each for "
-        f"{' and '.join(runs)}. Lemma 1 needs an epoch that does not lower E[log p(y,z|x)]: {said}.",
+        f"{' and '.join(runs)}. Lemma 1 needs an epoch that does not lower E[log p(y,z|x)]: {broken}.",
     )
 
 
 def rank_share(large: np.ndarray, small: np.ndarray) -> float:
-    """Return how likely a draw of the first is larger than one of the second, ties by half (the area under ROC)."""
+    """Return how likely a draw of the first exceeds one of the second, ties counting half (the area under ROC).
+
+    Shape: (A,), (B,) -> scalar in 0..1.
+    """
     below, upto = (np.searchsorted(np.sort(small), large, side=side) for side in ("left", "right"))
     return float((below + upto).mean() / 2 / max(1, len(small)))
 
@@ -144,9 +148,9 @@ def _named(runs: Sequence[Run]) -> dict[str, Run]:
 
 
 def _noise(runs: Mapping[str, Run]) -> str:
-    said = {f"{run.about['name']} with {run.about.get('noise', 'its own')} noise" for run in runs.values()}
+    data = {f"{run.about['name']} with {run.about.get('noise', 'its own')} noise" for run in runs.values()}
     rates = {f"{100 * run.noise.actual:.0f} % wrong labels" for run in runs.values() if run.noise.actual is not None}
-    return ", ".join([*sorted(said), *sorted(rates)])
+    return ", ".join([*sorted(data), *sorted(rates)])
 
 
 def _alone(drawings: Sequence[Markup], width: int, height: int, columns: int = 2) -> str:

@@ -1,4 +1,4 @@
-"""What the paper prints for a cell, how far ours is from it, and which printed figures are in doubt."""
+"""The paper's printed figures: for a cell, how far ours is from it, and which of them are doubtful."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def published() -> Mapping[str, Any]:
 
 
 def printed(table: ResultTable, method: str, noise: str) -> dict[str, float]:
-    """Return what the paper prints for a cell, in percent: {"best": 96.1, "last": 95.7}; empty where it has nothing."""
+    """Return what the paper prints for a cell, in percent: {"best": 96.1, "last": 95.7}; empty if there is none."""
     if table.paper is None:
         return {}
     name, data = table.paper
@@ -30,7 +30,7 @@ def printed(table: ResultTable, method: str, noise: str) -> dict[str, float]:
 
 
 def notes(table: ResultTable) -> list[str]:
-    """Return what has to be known of the printed figures of a table, a sentence or more each."""
+    """Return remarks on the printed figures of a table, a sentence or more each."""
     if table.paper is None:
         return []
     name, data = table.paper
@@ -45,12 +45,12 @@ def notes(table: ResultTable) -> list[str]:
 
 
 def on_same_data(table: ResultTable) -> bool:
-    """Whether a table is of the data of the paper's, so that its figures can be held against ours."""
+    """Whether a table is on the paper's data, so that its figures can be compared with ours."""
     return table.paper is not None and table.source.partition(":")[0] == table.paper[1]
 
 
 def paper_says(table: ResultTable, cell: Cell) -> str:
-    """Return the paper's accuracy for a cell, in words; empty where it has none."""
+    """Return the paper's accuracy for a cell, in words; empty if there is none."""
     found = printed(table, cell.method, cell.noise)
     if table.paper is None or not found:
         return ""

@@ -1,4 +1,4 @@
-"""A finished table on paper: one line of CSV per run, and Markdown for people."""
+"""A table as files: a CSV with a row for each run, and a page in Markdown."""
 
 from __future__ import annotations
 
@@ -21,13 +21,10 @@ from scanmix.reproduce.paper import notes, on_same_data, printed
 from scanmix.reproduce.tables import ResultTable
 from scanmix.training import Run
 
-PARTS = ("seconds/start", "seconds/epoch", "seconds/evaluate")
-"""What a run is made of; the other times are parts of these."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a table tells of one finished run. Accuracies and noise rates are shares (0..1)."""
+    """One finished run of a table. Accuracies and noise rates are shares (0..1), times are seconds."""
 
     method: str
     noise: str
@@ -49,17 +46,12 @@ class Result:
 
     @property
     def self_supervised(self) -> bool:
-        """Whether it did not depend on the noise, and was measured after matching."""
+        """Whether the method sees no label; its accuracy is measured after matching clusters with classes."""
         return METHODS[self.method].self_supervised
 
 
 def read_result(run: Run, noise: str) -> Result:
-    """Sum up a finished run; `noise` is the column it was trained for."""
-    stages: dict[str, float] = {}
-    for line in run.metrics:
-        for key, value in line.items():
-            if key.startswith("seconds/"):
-                stages[key] = stages.get(key, 0.0) + float(value)
+    """Return the results of a finished run; `noise` is the column it was trained for."""
     versions = read_toml(run.folder / "run.toml").get("versions", {}) if run.folder else {}
     return Result(
         method=run.settings.method,
@@ -71,8 +63,8 @@ def read_result(run: Run, noise: str) -> Result:
         best=run.best_accuracy,
         last=run.last_accuracy,
         last10=run.last10_accuracy,
-        seconds=sum(stages.get(part, 0.0) for part in PARTS),
-        stages=stages,
+        seconds=run.seconds,
+        stages=run.stage_seconds,
         recipe=run.settings.recipe or "",
         oracle=run.settings.oracle,
         version=str(versions.get("scanmix", "")),
@@ -82,19 +74,19 @@ def read_result(run: Run, noise: str) -> Result:
 
 
 def write_results(table: ResultTable, results: Sequence[Result], out: Path, jobs: int, seconds: float) -> None:
-    """Write `<table>.csv` and `<table>.md`, each whole or not at all; `seconds` is how long one waited for it."""
+    """Write `<table>.csv` and `<table>.md`, each whole or not at all; `seconds` is the wall time of the whole table."""
     seeds = f" --seeds {len(table.seeds)}" if len(table.seeds) > 1 else ""
     place = "" if out == Path("results") else f" --out {shlex.quote(str(out))}"
-    told = " --oracle" if table.oracle else ""
-    command = f"scanmix reproduce {table.name.removesuffix('-oracle')}{place} --jobs {jobs}{seeds}{told}"
+    oracle = " --oracle" if table.oracle else ""
+    command = f"scanmix reproduce {table.name.removesuffix('-oracle')}{place} --jobs {jobs}{seeds}{oracle}"
     machine = f"{os.cpu_count()} CPUs ({platform.machine()}, {platform.system()})"
     texts = {"csv": to_csv(table, results), "md": to_markdown(table, results, command, machine, seconds)}
     for ending, text in texts.items():
-        _write(out / f"{table.name}.{ending}", text)
+        write_text(out / f"{table.name}.{ending}", text)
 
 
 def to_csv(table: ResultTable, results: Sequence[Result]) -> str:
-    """Return one row per run; a stage that a run does not have is left empty. Shares are 0..1, the paper's too."""
+    """Return one row for each run; stages that a run does not have are empty. Shares are 0..1, the paper's too."""
     stages = sorted({stage for result in results for stage in result.stages})
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -111,7 +103,7 @@ def to_csv(table: ResultTable, results: Sequence[Result]) -> str:
 
 
 def to_markdown(table: ResultTable, results: Sequence[Result], command: str, machine: str, seconds: float) -> str:
-    """Return the page of a table: accuracies, seconds, noise rates, and what the marks mean."""
+    """Return the page of a table: accuracies, seconds, noise rates, and the meaning of the marks."""
     expected = sum(1 if METHODS[method].self_supervised else len(table.noises) for method in table.methods)
     expected *= len(table.seeds)
     several = len(table.seeds) > 1
@@ -168,7 +160,7 @@ def _about(results: Sequence[Result], data: str, expected: int, machine: str, se
 
 
 Show = Callable[[Sequence[Result], str], str]
-"""What stands in a field, given the runs (one per seed) and the noise."""
+"""Returns the text of a field, given its runs (one for each seed) and the noise."""
 
 
 def _grid(table: ResultTable, results: Sequence[Result], show: Show) -> str:
@@ -185,7 +177,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _find(results: Sequence[Result], method: str, noise: str) -> list[Result]:
-    """Return the runs that stand in a field: one per seed; label-free ones stand in every column."""
+    """Return the runs of a field, one for each seed; those of self-supervised methods are in every column."""
     return [
         result for result in results if result.method == method and (result.noise == noise or result.self_supervised)
     ]
@@ -205,7 +197,7 @@ def _accuracy(table: ResultTable, results: Sequence[Result], found: Sequence[Res
 
 
 def _beside_paper(table: ResultTable, results: Sequence[Result]) -> list[str]:
-    """What the paper reports for the same methods and noises, on the same data with ours minus it."""
+    """Return the paper's figures for the same methods and noises; on the same data also the difference to ours."""
     if table.paper is None:
         return []
     rows = []
@@ -225,7 +217,7 @@ def _beside_paper(table: ResultTable, results: Sequence[Result]) -> list[str]:
 
 
 def _printed(table: ResultTable, found: Sequence[Result], paper: Mapping[str, float]) -> str:
-    """Show a printed cell, with our distance from it where that is a fair thing to say."""
+    """Return a cell as the paper prints it, with the difference to ours if the data is the same."""
     shown = []
     for kind, ours in (("best", "best"), ("last", "last10")):
         if kind not in paper:
@@ -239,7 +231,7 @@ def _printed(table: ResultTable, found: Sequence[Result], paper: Mapping[str, fl
 
 
 def _tests(table: ResultTable, results: Sequence[Result]) -> list[str]:
-    """Whether ScanMix is another than each other method by more than its seeds vary, where there are several seeds."""
+    """Return Welch's t-tests of ScanMix against each other method, if there are several seeds."""
     rivals = [method for method in table.methods if method != "scanmix" and not METHODS[method].self_supervised]
     if len(table.seeds) < 2 or "scanmix" not in table.methods or not rivals:
         return []
@@ -301,10 +293,6 @@ def _all(values: Iterable[str]) -> str:
 
 
 def _short(commit: str) -> str:
-    """Ten digits tell a commit; "-dirty" stays."""
+    """Shorten a commit to ten digits; "-dirty" stays."""
     name, dash, state = commit.partition("-")
     return name[:10] + dash + state
-
-
-def _write(path: Path, text: str) -> None:
-    write_text(path, text)

@@ -1,6 +1,6 @@
-"""Run the cells of a table, a few at a time, each as one `scanmix train` of its own; write the table as it grows.
+"""Run the cells of a table, a few at a time, each as its own `scanmix train`, and write the table after each.
 
-All that is known of a cell is in its run folder, so a table that was stopped in any way goes on where it was.
+Everything about a cell is in its run folder, so a table that was stopped in any way goes on where it was.
 """
 
 from __future__ import annotations
@@ -31,19 +31,13 @@ POLL_SECONDS = 0.2
 Overrides = Mapping[str, Sequence[str]]
 """Method -> settings as `--set` takes them: {"scanmix": ("epochs=2", "pretrain.epochs=1")}."""
 
-# A child ends with its parent, however that ended: then nobody holds the other end of its standard input.
-# At once, as by kill -9, which a run survives.
 CHILD = """
-import os, threading
-
-def watch():
-    os.read(0, 1)
-    os._exit(1)
-
-threading.Thread(target=watch, daemon=True).start()
+from scanmix.distributed.watchdog import end_with_parent
+end_with_parent()
 from scanmix.cli import app
 app(prog_name="scanmix")
 """
+"""Program of a process that trains one cell. It ends when this one does, also by kill -9, which a run survives."""
 
 
 @dataclass
@@ -54,16 +48,16 @@ class TableRun:
     out: Path
     jobs: int = 2
     root: Path | None = None
-    """Where the data set lies, if it has to be told."""
+    """Folder of the data set, if it is not where it is usually looked for."""
     overrides: Overrides = field(default_factory=dict)
     earlier: float = 0.0
-    """Seconds spent on the table before this part of the work, ..."""
+    """Seconds spent on the table by earlier commands."""
     began: float = field(default_factory=time.monotonic)
-    """... and when this part began."""
+    """When this command began, on the monotonic clock (seconds)."""
 
     @property
     def folder(self) -> Path:
-        """Where the run folders lie."""
+        """The folder of the run folders."""
         return self.out / "runs" / self.table.name
 
     def arguments(self, cell: Cell) -> list[str]:
@@ -80,7 +74,7 @@ class TableRun:
         ]  # fmt: skip
 
     def wanted(self, cell: Cell) -> Table:
-        """Return all that decides what a cell computes, but for its data.
+        """Return everything that decides what a cell computes, except its data.
 
         Raises:
             UserError: a setting is unknown or out of range.
@@ -94,26 +88,26 @@ class TableRun:
         ).hashed_settings()
 
     def opened(self, cell: Cell) -> Run | None:
-        """Return the run of a cell if there is one that these settings would go on with."""
+        """Return the run of a cell if there is one with these settings, finished or not."""
         try:
             run = open_run(self.folder / cell.name)
         except UserError:
             return None
-        # A run of an earlier version lacks what has come since, and did what is now the default.
+        # A run of an earlier version lacks fields that are newer; it did what is their default now.
         settings = dataclasses.replace(run.settings, settings=dump(run.settings.build_method()))
         wanted, found = self.wanted(cell), settings.hashed_settings()
         same = all(found[key] == value for key, value in wanted.items() if "fingerprint" not in key)
         data = (run.settings.source or {}).get("train", {}).get("load", {})
-        wished = {"source": self.table.data(cell.noise), **self.table.load}
-        return run if same and wished.items() <= data.items() else None
+        wanted_data = {"source": self.table.data(cell.noise), **self.table.load}
+        return run if same and wanted_data.items() <= data.items() else None
 
     def finished(self, cells: Sequence[Cell]) -> list[tuple[Cell, Run]]:
-        """Return those of the cells that have a finished run, with it."""
+        """Return the cells that have a finished run, each with its run."""
         opened = ((cell, self.opened(cell)) for cell in cells)
         return [(cell, run) for cell, run in opened if run is not None and run.finished]
 
     def write(self) -> None:
-        """Write the table as far as it is finished, row by row, the store of all runs, and the time it took."""
+        """Write the finished rows of the table, the store of all runs, and the seconds spent on the table."""
         seconds = self.earlier + time.monotonic() - self.began
         write_text(self.folder / "seconds", f"{seconds:.1f}\n")
         order = sorted(chosen_cells(self.table), key=lambda cell: self.table.methods.index(cell.method))
@@ -127,19 +121,19 @@ def run_table(
     only: Sequence[str] = (), root: Path | None = None, bar: Bar | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, str]:  # fmt: skip
-    """Train the cells that are not finished, `jobs` at a time, and keep `out/<table>.csv` and `.md` up to date.
+    """Train the cells that are not finished, `jobs` at a time; write `out/<table>.csv` and `.md` after each.
 
     Args:
         table: what to run.
-        out: the folder of the tables; runs go to `out/runs/<table>/<cell>`, what each of them said to `<cell>.log`.
-        jobs: how many run at once, each on one thread.
+        out: the folder of the tables; runs go to `out/runs/<table>/<cell>`, and their output to `<cell>.log`.
+        jobs: number of runs at once, each on one thread.
         overrides: settings laid on the recipes, by method.
         only: methods and noises to run, instead of all of them.
-        root: where the data set lies.
-        bar: told how many cells are finished.
-        say: told a line for each cell that ends.
+        root: folder of the data set.
+        bar: shows how many cells are finished.
+        say: called with a line for each cell that ends.
 
-    Returns: what is wrong with each cell that failed, by name. The others were not held up by it.
+    Returns: the reason for each cell that failed, by name. The other cells run all the same.
 
     Raises:
         UserError: the data cannot be read, a setting or a name in `only` is wrong, or another process runs this table.
@@ -147,9 +141,9 @@ def run_table(
     work = TableRun(table, out, jobs, root, overrides or {})
     cells, bar = chosen_cells(table, only), bar or Quiet()
     for cell in cells:
-        work.wanted(cell)  # what is mistyped is told before anything runs
+        work.wanted(cell)  # raises if a setting is mistyped, before anything runs
     waiting = [cell for cell in cells if not is_finished(work, cell)]
-    if waiting:  # missing data are told once, and not by every cell
+    if waiting:  # raises once if data is missing, and not in every cell
         load_data(table, waiting[0].noise, root)
     with writing(work.folder):
         work.folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +154,7 @@ def run_table(
 def _run_cells(
     work: TableRun, cells: Sequence[Cell], waiting: list[Cell], bar: Bar, say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Train what is waiting; return what failed."""
+    """Train the waiting cells; return the reasons of those that failed."""
     work.earlier = _seconds_before(work.folder / "seconds")
     work.write()
     failures: dict[str, str] = {}
@@ -185,9 +179,10 @@ def _run_cells(
 
 
 def estimates(work: TableRun, cells: Sequence[Cell]) -> dict[Cell, tuple[float, float]]:
-    """Return seconds, from and to, of each cell, by what an image costs here: measured once for a method and its data.
+    """Return the least and the most seconds of each cell, from the cost of an image, which is measured here.
 
-    Label-free stages are counted for the first cell of a seed and data that has them: others find them in the cache.
+    It is measured once for each method and data set. Self-supervised stages count for the first cell of a seed and data
+    set that has them: the others find them in the cache.
 
     Raises:
         UserError: the data cannot be read.
@@ -213,7 +208,7 @@ def estimates(work: TableRun, cells: Sequence[Cell]) -> dict[Cell, tuple[float, 
 
 
 def load_data(table: ResultTable, noise: str, root: Path | None) -> tuple[Examples, Examples | None]:
-    """Load what a column of a table is trained and tested on.
+    """Load the training and test data of a column of a table.
 
     Raises:
         UserError: as `load`.
@@ -232,10 +227,10 @@ def is_finished(work: TableRun, cell: Cell) -> bool:
 
 
 def next_cell(work: TableRun, waiting: Sequence[Cell], running: Mapping[Cell, object]) -> Cell | None:
-    """Return the first cell that may begin.
+    """Return the first cell that may begin; None if all have to wait.
 
-    Label-free stages are computed once: of the cells of the same images that have them, the first begins alone, until
-    its first checkpoint tells that they are done and kept. Cells without such stages need not wait.
+    Self-supervised stages are computed once: of the cells with the same images that have them, the first begins alone.
+    Its first checkpoint means that they are in the cache. Cells without such stages need not wait.
     """
     for cell in waiting:
         if not pretrains(cell.method):
@@ -248,7 +243,7 @@ def next_cell(work: TableRun, waiting: Sequence[Cell], running: Mapping[Cell, ob
 
 
 def start_cell(work: TableRun, cell: Cell) -> subprocess.Popen[bytes]:
-    """Begin, or go on with, the training of one cell in a process of its own."""
+    """Begin or resume the training of one cell in a process of its own."""
     path = work.folder / f"{cell.name}.log"
     with writing(path), path.open("wb") as log:
         return subprocess.Popen(
@@ -262,7 +257,7 @@ def start_cell(work: TableRun, cell: Cell) -> subprocess.Popen[bytes]:
 
 
 def end_child(child: subprocess.Popen[bytes]) -> int:
-    """Wait for a process that ends, let go of its standard input, and return its code."""
+    """Wait for a process to end, close its standard input, and return its exit code."""
     code = child.wait()
     if child.stdin is not None:
         child.stdin.close()
@@ -270,7 +265,7 @@ def end_child(child: subprocess.Popen[bytes]) -> int:
 
 
 def _ended(work: TableRun, cell: Cell, code: int, say: Callable[[str], None]) -> str:
-    """Take down a cell whose process has ended; return what went wrong, if anything."""
+    """Report a cell whose process has ended; return what went wrong, or an empty text."""
     run = work.opened(cell)
     if code == 0 and run is not None and run.finished:
         result = read_result(run, cell.noise)
@@ -288,5 +283,5 @@ def _ended(work: TableRun, cell: Cell, code: int, say: Callable[[str], None]) ->
 def _seconds_before(path: Path) -> float:
     try:
         return float(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # the first time, or no number: then only the new part is counted
+    except (OSError, ValueError):  # no file yet, or a damaged one: then only this command is counted
         return 0.0

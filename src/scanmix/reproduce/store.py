@@ -1,4 +1,4 @@
-"""Every run that a table has counted, one line of JSON each: plain, and a difference shows which run is new."""
+"""The store of all runs that tables have counted: one line of JSON each, so that a diff shows which run is new."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE = 30.0
 
 
 def row_of(table: ResultTable, result: Result, run: Run) -> StoredRow:
-    """Say all that matters of a finished run: what it was, what came out, what computed it. Shares are 0..1."""
+    """Return the row of a finished run: settings, results and versions. Shares are 0..1, times are seconds."""
     return {
         "table": table.name, "data": table.data(result.noise), **table.load, "method": result.method,
         "noise": result.noise, "seed": result.seed, "settings": run.settings.identity()[:16], "recipe": result.recipe,
@@ -48,19 +48,20 @@ def read_store(path: Path) -> list[StoredRow]:
 
 
 def append(path: Path, rows: Iterable[StoredRow]) -> None:
-    """Add the rows that are not there yet: a run is known by its table, method, noise, seed and settings.
+    """Add the rows that are not in the store; a run is identified by table, method, noise, seed and settings.
 
     Several tables may write to one store: they wait for each other.
 
     Raises:
-        UserError: the store is damaged, or another process does not let go of it; CannotWrite: as `atomic_write`.
+        UserError: the store is damaged, or another process holds its lock for longer than `PATIENCE`. CannotWrite: it
+            cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.parent, "writing its store", "store.lock", patience=PATIENCE):
         known = read_store(path)
-        seen = {_key(row) for row in known}
-        new = [row for row in rows if _key(row) not in seen]
+        keys = {_key(row) for row in known}
+        new = [row for row in rows if _key(row) not in keys]
         if new:
             write_text(path, "".join(json.dumps(row) + "\n" for row in [*known, *new]))
 

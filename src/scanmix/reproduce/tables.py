@@ -1,4 +1,4 @@
-"""Which tables there are, and the runs (cells) each of them is made of."""
+"""The tables that can be reproduced, and the runs (cells) that each consists of."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RIVALS = (
     "cross_entropy", "mixup", "co_teaching_plus", "pencil", "m_correction", "m_correction_sh", "mentormix", "elr_plus",
     "pes_semi", "dividemix", "scanmix",
 )  # fmt: skip
-"""Rows of Table 1, but for Meta-Learning, MOIT+, FSR and DRPL, which are not in the house."""
+"""Rows of Table 1, without Meta-Learning, MOIT+, FSR and DRPL, which are not implemented."""
 RELABELED = ("cross_entropy", "bootstrap", "forward", "backward", "d2l", "dividemix", "scanmix")
-"""Rows of Table 2; the paper's figures for all but the last two are those after RoG."""
+"""Rows of Table 2; the paper's figures for all but the last two are with RoG."""
 ABLATION = ("scan", "dividemix", "scan_dividemix", "scanmix")
 SHORT = {"symmetric": "sym", "symmetric-exclusive": "symx", "asymmetric": "asym", "instance": "inst", "web": "web"}
-"""Words for the columns of the paper's tables: `sym90`, `web40`."""
+"""Kinds of noise -> how columns of the paper's tables are named: `sym90`, `web40`."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Cell:
 
     method: str
     noise: str
-    """As `--noise` takes it; `web:0.4` is a variant of the data that has such noise of its own."""
+    """As `--noise` takes it; or `web:0.4`, a variant of the data that comes with such noise."""
     seed: int
 
     @property
     def name(self) -> str:
-        """Name of its run folder, such as `scanmix-symmetric-0.8-seed0`."""
+        """The name of its run folder, such as `scanmix-symmetric-0.8-seed0`."""
         return f"{self.method}-{self.noise.replace(':', '-')}-seed{self.seed}"
 
 
@@ -48,29 +48,29 @@ class ResultTable:
     source: str
     """What `scanmix train` is given as DATA."""
     load: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """How much of it: `per_class`, `limit_test`, `size`."""
+    """How much of the data: `per_class`, `limit_test`, `size`."""
     methods: tuple[str, ...] = ROWS
-    """From cheap to dear: they are shown in this order, and run in the opposite one."""
+    """From cheap to expensive: they are shown in this order, and run in the opposite one."""
     noises: tuple[str, ...] = NOISES
     seeds: tuple[int, ...] = (0,)
-    """Each seed draws the images kept of each class, the noise and the training anew."""
+    """Each seed decides the images that are kept of each class, the noise and the training."""
     paper: tuple[str, str] | None = None
-    """Table and data set of the paper whose figures stand beside ours (`experiments/paper.py`)."""
+    """Table and data set of the paper whose figures stand beside ours (`reproduce/paper.py`)."""
     oracle: bool = False
-    """Where a recipe was chosen for one noise (`cifar10/sym90/dividemix`) it is taken."""
+    """Take a recipe that was chosen for one noise (`cifar10/sym90/dividemix`), if there is one."""
 
     def data(self, noise: str) -> str:
-        """Return what is trained on in a column."""
+        """Return the data of a column, as `scanmix train` takes it."""
         return f"{self.source}:{noise.partition(':')[2]}" if noise.startswith("web:") else self.source
 
     def recipe(self, cell: Cell) -> str | None:
-        """Return the recipe chosen for the noise of a cell, where that is wanted and there is one."""
+        """Return the recipe that was chosen for the noise of a cell, if that is wanted and there is one."""
         name = f"{name_of(self.source)}/{short(cell.noise)}/{cell.method}"
         return name if self.oracle and name in recipe_names() else None
 
 
 def short(noise: str) -> str:
-    """Return what a noise is called in a column of the paper: `sym90`, `densenet`; `given` of labels that came so."""
+    """Return the name of a noise in a column of the paper: `sym90`, `densenet`; `given` if the data is noisy itself."""
     kind, _, value = noise.partition(":")
     if kind == "semantic":
         return value.partition(":")[0]
@@ -144,7 +144,8 @@ def find_table(
 ) -> ResultTable:
     """Return the table of that name, with the seeds 0 .. seeds - 1.
 
-    `table6` with `data` is `table6-cifar10`, with `scale` "small" `table6-small`; without, the only one there is.
+    `table6` with `data` is `table6-cifar10`, and with `scale` "small" `table6-small`; without both it is the only one
+    that there is.
 
     Raises:
         UserError: there is no such table, or there are several.
@@ -164,10 +165,12 @@ def find_table(
 
 
 def find_cell(path: str, seeds: int = 1, *, oracle: bool = False) -> tuple[ResultTable, Cell]:
-    """Return the cell that `table1/cifar100/sym90/scanmix` names, of seed 0, and its table; `small` is a data set too.
+    """Return the table and the cell, of seed 0, that a path such as `table1/cifar100/sym90/scanmix` names.
+
+    In place of the data set there may be `small`.
 
     Raises:
-        UserError: it names none.
+        UserError: there is no such cell.
     """
     parts = path.split("/")
     if len(parts) != 4:
@@ -182,11 +185,12 @@ def find_cell(path: str, seeds: int = 1, *, oracle: bool = False) -> tuple[Resul
 
 
 def chosen_cells(table: ResultTable, only: Sequence[str] = ()) -> list[Cell]:
-    """Return the runs of a table in the order in which they had best begin.
+    """Return the runs of a table in the order in which they should begin.
 
-    Seed by seed: the label-free methods first, whose stages the others share, then the dearest: no long run is left
-    to the end. A label-free method runs for one noise alone, since the labels do but name its clusters.
-    `only` names methods, noises (as `symmetric:0.9` or `sym90`) or both; nothing named of a kind means all of it.
+    The order is seed by seed: first the self-supervised methods, whose stages the others share, then the most expensive
+    ones, so that no long run is left to the end. A self-supervised method runs for one noise alone, since labels only
+    name its clusters. `only` names methods, noises (as `symmetric:0.9` or `sym90`) or both; without a method it means
+    all methods, and without a noise all noises.
 
     Raises:
         UserError: `only` names what is not in the table.
@@ -209,10 +213,10 @@ def chosen_cells(table: ResultTable, only: Sequence[str] = ()) -> list[Cell]:
 
 
 def pretrains(method: str) -> bool:
-    """Whether a method has label-free stages, which runs on the same images share."""
+    """Whether a method has self-supervised stages, which runs on the same images share."""
     return any(field.name == "pretrain" for field in dataclasses.fields(METHODS[method]))  # type: ignore[arg-type]
 
 
 def images_of(table: ResultTable, cell: Cell) -> tuple[str, int]:
-    """Return what tells the images of a cell: runs with the same share their label-free stages."""
+    """Return what identifies the images of a cell: runs with equal ones share their self-supervised stages."""
     return table.data(cell.noise), cell.seed

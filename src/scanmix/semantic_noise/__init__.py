@@ -1,4 +1,4 @@
-"""Noise as the command line names it, put on examples; and semantic noise, which a network has to make."""
+"""Label noise by its name on the command line; and semantic noise, whose labels come from a network."""
 
 from scanmix.semantic_noise.apply import FORMS, NoiseSpec, apply_noise, parse_noise
 from scanmix.semantic_noise.labels import LABELLERS, Labeling, semantic_labels

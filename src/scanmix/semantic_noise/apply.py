@@ -1,4 +1,4 @@
-"""`symmetric:0.8`, `openset:fashion-mnist:0.4` and so on: taken apart, and put on examples."""
+"""Noise as written on the command line, such as `symmetric:0.8` or `openset:fashion-mnist:0.4`: parsed and applied."""
 
 from __future__ import annotations
 
@@ -30,18 +30,19 @@ FORMS = (
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class NoiseSpec:
-    """A noise as written on the command line, taken apart."""
+    """A noise as written on the command line, parsed."""
 
     kind: NoiseKind
     rate: float | None = None
+    """Share (0..1) of labels that the noise selects."""
     path: str | None = None
-    """Of a file; or where foreign images come from."""
+    """The noise file; or the data set that open-set images come from."""
     network: str | None = None
-    """Whose mistakes the labels are."""
+    """The network whose mistakes become labels."""
 
 
 def parse_noise(text: str) -> NoiseSpec:
-    """Take apart a noise in one of the `FORMS`.
+    """Parse a noise in one of the `FORMS`.
 
     Raises:
         UserError: if the text has none of these forms or the rate is not a number in 0..1.
@@ -51,46 +52,46 @@ def parse_noise(text: str) -> NoiseSpec:
         return NoiseSpec(kind="none")
     if kind == "file" and value:
         return NoiseSpec(kind="file", path=value)
-    between, colon, rate = value.rpartition(":")
+    middle, colon, rate = value.rpartition(":")
     if kind not in get_args(NoiseKind) or kind in ("none", "file") or bool(colon) != (kind in ("openset", "semantic")):
         raise UserError(f"noise {text!r} is not one of: {FORMS}.")
-    if kind == "semantic" and between not in LABELLERS:
+    if kind == "semantic" and middle not in LABELLERS:
         raise UserError(f"noise {text!r} names no network that labels; known: {', '.join(LABELLERS)}.")
     return NoiseSpec(
         kind=kind,  # type: ignore[arg-type]  # narrowed by the test above
         rate=_rate(text, rate),
-        path=between if kind == "openset" else None,
-        network=between if kind == "semantic" else None,
+        path=middle if kind == "openset" else None,
+        network=middle if kind == "semantic" else None,
     )
 
 
 def apply_noise(examples: Examples, spec: str, seed: int = 0, bar: Bar | None = None) -> Examples:
-    """Add the noise a command line names (see `parse_noise`); "none" returns the examples as they are.
+    """Add the noise that a command line names (see `parse_noise`); "none" returns the examples as they are.
 
-    Semantic noise is made once: its labels are kept in the cache, and the examples say that they came from that file.
+    Semantic noise is made once. Its labels are stored in the cache, and the source of the examples names that file.
 
     Raises:
-        UserError: as `parse_noise` and what adds the noise.
+        UserError: as `parse_noise`, or the noise does not fit the examples.
     """
-    asked = parse_noise(spec)
-    if asked.kind == "none":
+    noise = parse_noise(spec)
+    if noise.kind == "none":
         return examples
-    if asked.kind == "openset" and asked.path is not None and asked.rate is not None:
-        return with_open_set(examples, asked.path, asked.rate, seed)
-    if asked.kind == "semantic" and asked.network is not None and asked.rate is not None:
-        return _semantic(examples, asked.network, asked.rate, seed, bar or Quiet())
-    return add_noise(examples, asked.kind, asked.rate, seed, path=asked.path)
+    if noise.kind == "openset" and noise.path is not None and noise.rate is not None:
+        return with_open_set(examples, noise.path, noise.rate, seed)
+    if noise.kind == "semantic" and noise.network is not None and noise.rate is not None:
+        return _semantic(examples, noise.network, noise.rate, seed, bar or Quiet())
+    return add_noise(examples, noise.kind, noise.rate, seed, path=noise.path)
 
 
 def with_open_set(examples: Examples, source: str, rate: float, seed: int) -> Examples:
-    """Add open-set noise of the training images of a source that `scanmix.load` knows.
+    """Replace a share of the images by training images of another data set, which `scanmix.load` reads.
 
     Raises:
         UserError: as `load` and `add_open_set`.
     """
-    foreign, _ = load(source)
-    step: JSON = {"open_set": {"foreign": dict(foreign.source or {}), "rate": rate, "seed": seed}}
-    return add_open_set(examples, foreign, rate, seed, step)
+    outside, _ = load(source)
+    step: JSON = {"open_set": {"foreign": dict(outside.source or {}), "rate": rate, "seed": seed}}
+    return add_open_set(examples, outside, rate, seed, step)
 
 
 def _semantic(examples: Examples, network: str, rate: float, seed: int, bar: Bar) -> Examples:

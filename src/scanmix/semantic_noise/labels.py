@@ -1,6 +1,6 @@
 """Semantic noise (Lee et al. 2019, "Robust inference via generative classifiers"): the mistakes of a weak network.
 
-A network learns from few images with right labels; what it then says of all images are their labels. Which images
+A network learns from few images with right labels. Its predictions for all images become their labels. Which images
 it gets wrong depends on what they look like, as with people. Legend: N examples, C classes.
 """
 
@@ -25,9 +25,9 @@ from scanmix.progress import Bar
 from scanmix.semantic_noise.networks import DenseNet, Vgg
 
 STEPS, BATCH, RATE = 300, 64, 0.05
-"""Of each labeller: few enough to try several fractions, and it knows its few images by heart."""
+"""Steps, batch size and learning rate of each network: enough to fit few images, and quick enough for several tries."""
 TRIES, WITHIN = 9, 0.01
-"""Fractions tried at most, and how near to the rate asked for is near enough."""
+"""Fractions that are tried at most, and the distance from the wanted rate that is near enough."""
 
 LABELLERS: dict[str, Callable[[int], Vgg | DenseNet | ResNet]] = {
     "vgg": lambda channels: Vgg(channels, (16, 32, 64)),
@@ -45,13 +45,13 @@ LABELLERS: dict[str, Callable[[int], Vgg | DenseNet | ResNet]] = {
 
 @dataclass(frozen=True)
 class Labeling:
-    """What a network says of all images.
+    """The predictions of a network for all images, as labels.
 
     Attributes:
         labels: (N,) int64.
         network: which network, as `LABELLERS` names it.
-        asked: the share of wrong labels that was looked for; None where the fraction was given.
-        fraction: the share of images that it had learned from, with right labels.
+        asked: the share (0..1) of wrong labels that was wanted; None if the fraction was given.
+        fraction: the share (0..1) of images, with right labels, that the network was trained on.
         seed: of its draws.
     """
 
@@ -62,7 +62,7 @@ class Labeling:
     seed: int
 
     def put_on(self, examples: Examples) -> Examples:
-        """Return the examples with these labels, and a report on them."""
+        """Return the examples with these labels and a report on the noise."""
         truth = _truth(examples)
         report = NoiseReport(
             kind=f"semantic-{self.network}",
@@ -75,13 +75,13 @@ class Labeling:
 
 
 def semantic_labels(examples: Examples, network: str, rate: float, seed: int, bar: Bar) -> Labeling:
-    """Look for the number of right labels with which a network gets a share of about `rate` of all images wrong.
+    """Find the number of right labels with which a network gets a share (0..1) of about `rate` of all images wrong.
 
-    The numbers are tried by halving the interval of their logarithms, from one image of each class to all images; of
-    the tries the nearest is taken. What a larger number learns from contains what a smaller one does.
+    The search halves the interval of the logarithm, from one image of each class to all images, and returns the try
+    that came nearest. The images of a smaller number are among those of a larger one.
 
     Raises:
-        UserError: the examples are no images, or the rate cannot be had within 3 points.
+        UserError: the examples are no images, or no try came within 3 percentage points of the rate.
     """
     low, high = examples.num_classes, len(examples)
     found: list[tuple[float, Labeling]] = []
@@ -105,7 +105,7 @@ def semantic_labels(examples: Examples, network: str, rate: float, seed: int, ba
 
 
 def labels_of(examples: Examples, network: str, fraction: float, seed: int, asked: float | None = None) -> Labeling:
-    """Train a network on a share of the images with their right labels, and return what it says of all of them.
+    """Train a network on a share (0..1) of the images with their right labels; return its predictions for all.
 
     Raises:
         UserError: the examples are no images, or there is no such network.
@@ -124,7 +124,7 @@ def labels_of(examples: Examples, network: str, fraction: float, seed: int, aske
 
 
 def _trained(network: str, data: TrainingData, known: Tensor, engine: Engine) -> nn.Module:
-    """Cross-entropy on the known images, with weak views and a cosine learning rate."""
+    """Train with cross-entropy on the known images (M,), with weak views and a cosine learning rate."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(engine.generator("semantic", 0, network).initial_seed())
         encoder = LABELLERS[network](data.images.shape[1])
@@ -146,4 +146,5 @@ def _trained(network: str, data: TrainingData, known: Tensor, engine: Engine) ->
 
 
 def _truth(examples: Examples) -> Tensor:
+    """Return the true labels, or the given ones if those are not known. Shape: (N,)."""
     return examples.labels if examples.true_labels is None else examples.true_labels

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 
 class Vgg(nn.Module):
-    """VGG (Simonyan and Zisserman 2015) with batch norm: two 3x3 convolutions, then halving. (B, C, H, W) -> (B, D)."""
+    """VGG (Simonyan and Zisserman 2015) with batch norm: stages of two 3x3 convolutions and a max pool.
+
+    Shape: (B, C, H, W) -> (B, D).
+    """
 
     def __init__(self, channels: int, widths: Sequence[int]) -> None:
-        """Stack a stage for each width."""
+        """Stack the stages; `widths` are their numbers of maps."""
         super().__init__()
         self.num_features = widths[-1]
         layers: list[nn.Module] = []
@@ -25,22 +28,22 @@ class Vgg(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features, averaged over what is left of the image."""
+        """Return features, averaged over positions. Shape: (B, C, H, W) -> (B, D)."""
         maps: Tensor = self.layers(images)
         return maps.mean((2, 3))
 
 
 class DenseLayer(nn.Module):
-    """Batch norm, ReLU, 3x3 convolution, put beside what came in. Shape: (B, C, H, W) -> (B, C + growth, H, W)."""
+    """Batch norm, ReLU and a 3x3 convolution, whose maps are put beside those that came in."""
 
     def __init__(self, inputs: int, growth: int) -> None:
-        """Add `growth` maps."""
+        """Build the layer; it adds `growth` maps."""
         super().__init__()
         self.norm = nn.BatchNorm2d(inputs)
         self.conv = nn.Conv2d(inputs, growth, 3, padding=1, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Return old and new maps."""
+        """Return the maps that came in, and the new ones. Shape: (B, C, H, W) -> (B, C + growth, H, W)."""
         return torch.cat([maps, self.conv(F.relu(self.norm(maps)))], 1)
 
 
@@ -48,7 +51,7 @@ class DenseNet(nn.Module):
     """DenseNet (Huang et al. 2017): dense stages with halving transitions between. (B, C, H, W) -> (B, D)."""
 
     def __init__(self, channels: int, growth: int, stages: Sequence[int]) -> None:
-        """Stack so many dense layers in each stage."""
+        """Stack the stages; `stages` is the number of dense layers in each."""
         super().__init__()
         width = 2 * growth
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
@@ -64,6 +67,6 @@ class DenseNet(nn.Module):
         self.num_features = width
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features, averaged over what is left of the image."""
+        """Return features, averaged over positions. Shape: (B, C, H, W) -> (B, D)."""
         maps: Tensor = self.layers(images)
         return maps.mean((2, 3))

@@ -1,7 +1,7 @@
-"""The checkpoint that training continues from. Legend: P networks.
+"""The checkpoint that training goes on from.
 
-Nothing here is ever unpickled: `torch.load(weights_only=True)` only. A file is written aside and renamed, so the old
-one is there until the new one is whole, and the one before it stays.
+Nothing here is ever unpickled: `torch.load(weights_only=True)` only. A file is written under another name and renamed
+when it is whole, and the checkpoint before it is kept.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from scanmix.config import UserError
 from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Diverged
 from scanmix.files import reading, writing
 from scanmix.files.tensors import read_state, write_state
+from scanmix.methods import State
 from scanmix.networks.peer import Peer
 
 AnyState = TypeVar("AnyState")
@@ -28,6 +30,7 @@ Payload = dict[str, Any]
 CHECKPOINTS = ("last.pt", "before.pt")
 """The state after the last epoch, and that of one epoch before."""
 PLAIN = (Tensor, bool, int, float, type(None))
+"""Types of fields that are stored as they are."""
 
 
 def pack(state: Any) -> Payload:
@@ -42,7 +45,7 @@ def pack(state: Any) -> Payload:
     for field in dataclasses.fields(state):
         value = getattr(state, field.name)
         if isinstance(value, list) and all(isinstance(peer, Peer) for peer in value):
-            value = [{"weights": p.state_dict(), "optimizer": p.optimizer.state_dict()} for p in value]
+            value = [peer.state() for peer in value]
         elif not isinstance(value, PLAIN):
             raise TypeError(f"{type(state).__name__}.{field.name}: a {type(value).__name__} cannot be saved")
         payload[field.name] = value
@@ -55,13 +58,13 @@ def unpack(state_class: type[AnyState], payload: Payload, make_peer: Callable[[]
     Momentum, weight decay and learning rate come back with the optimizer's state.
 
     Raises:
-        UserError: it was packed by something else.
+        UserError: the payload is of another method or network.
     """
     fields = dict(payload)
     try:
         for name, value in payload.items():
             if isinstance(value, list):
-                fields[name] = [_loaded(make_peer(), saved) for saved in value]
+                fields[name] = [make_peer().load_state(saved) for saved in value]
         return state_class(**fields)
     except Exception as error:  # networks and optimizers raise whatever they like on what is not theirs
         raise UserError(
@@ -70,19 +73,13 @@ def unpack(state_class: type[AnyState], payload: Payload, make_peer: Callable[[]
         ) from error
 
 
-def _loaded(peer: Peer, saved: Payload) -> Peer:
-    peer.load_state_dict(saved["weights"])
-    peer.optimizer.load_state_dict(saved["optimizer"])
-    return peer
-
-
 def save_checkpoint(folder: Path, identity: str, epoch: int, state: Any) -> None:
-    """Keep the state after `epoch` whole epochs; the one before it stays, in case this one is damaged.
+    """Save the state after `epoch` whole epochs; the one before it stays, in case this one is damaged.
 
-    `identity` is a hash of the resolved settings and of the data.
+    `identity` is the config hash: of the resolved settings and of the data.
 
     Raises:
-        CannotWrite: as `atomic_write`; the last state that was kept is there still.
+        CannotWrite: the disk is full, or may not be written to; the last state that was saved is there still.
     """
     last, before = (folder / "checkpoint" / name for name in CHECKPOINTS)
     with writing(last):
@@ -100,10 +97,10 @@ def has_checkpoint(folder: Path) -> bool:
 def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[int, Payload] | None:
     """Return (whole epochs, packed state) on `device`, or None where there is no checkpoint yet.
 
-    Where the last one is damaged, the one before it is taken, with a warning.
+    If the last one is damaged, the one before it is taken, with a warning.
 
     Raises:
-        UserError: all there are, are damaged, or were written with other settings or other data.
+        UserError: every checkpoint is damaged, or one was written with other settings or other data.
     """
     damage: UserError | None = None
     for path in (folder / "checkpoint" / name for name in CHECKPOINTS):
@@ -131,7 +128,7 @@ def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[
 
 
 def share_checkpoint(saved: tuple[int, Payload] | None, engine: Engine) -> tuple[int, Payload] | None:
-    """Give every process the (whole epochs, packed state) that the first has loaded, if it has."""
+    """Return in every process the (whole epochs, packed state) that the first has loaded, or None."""
     if engine.world == 1:
         return saved
     buffer = io.BytesIO()
@@ -139,3 +136,18 @@ def share_checkpoint(saved: tuple[int, Payload] | None, engine: Engine) -> tuple
     content = io.BytesIO(engine.broadcast_bytes(buffer.getvalue))
     shared: tuple[int, Payload] | None = torch.load(content, map_location=engine.device, weights_only=True)
     return shared
+
+
+def check_weights(state: State, engine: Engine) -> None:
+    """Refuse to go on, and so to save, where weights are NaN or infinite, or differ between processes.
+
+    The last step of an epoch may leave such weights, which only the next loss would show.
+
+    Raises:
+        Diverged: some are no longer numbers.
+    """
+    for peer in state.peers:
+        engine.check_equal(peer)
+        for name, weight in peer.named_parameters():
+            if not bool(weight.isfinite().all()):  # one device synchronization for each tensor, once an epoch
+                raise Diverged(f"the weights {name} are no longer numbers; lower the learning rate")

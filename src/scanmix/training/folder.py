@@ -1,4 +1,4 @@
-"""The folder of a run: made, opened and locked."""
+"""The folder of a run: how it is made, opened and locked."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ WRITTEN = {
     "trajectory": (r"\d{5}\.safetensors",),
     "loggers": (r"\w+\.json",),
 }
-"""What is written in a run folder, by sub-folder: patterns of names."""
+"""Files of a run folder that are written, by sub-folder: patterns of their names."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class About:
-    """The `data` table of `run.toml`: what a reader of the run may want to know of its data."""
+    """The `data` table of `run.toml`: facts about the data for whoever reads the run."""
 
     name: str
     num_examples: int
     class_names: list[str]
     noise: str | None = None
     asked_noise: float | None = None
-    """Share of labels that the noise selected."""
+    """Share (0..1) of labels that the noise selected."""
     actual_noise: float | None = None
-    """Share of labels known to be wrong."""
+    """Share (0..1) of labels known to be wrong."""
 
 
 def describe(examples: Examples) -> Table:
@@ -73,10 +73,10 @@ def describe(examples: Examples) -> Table:
 
 
 def create_run(settings: RunSettings, examples: Examples, folder: Path | None) -> Run:
-    """Return a run without epochs; write its `run.toml`.
+    """Return a run without epochs, and write its `run.toml` where there is a folder.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder holds something else. CannotWrite: it cannot be written.
     """
     about = describe(examples)
     if folder is not None:
@@ -90,16 +90,17 @@ def create_run(settings: RunSettings, examples: Examples, folder: Path | None) -
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether nothing is in a folder but what a process that is just beginning, or was killed then, has there."""
+    """Whether a folder holds nothing but the lock and part files of a run that is just beginning."""
     ours = re.compile(rf"{re.escape(LOCK)}|run\.toml\.\d+(-[0-9a-f]{{8}})?\.part")
     return folder.is_dir() and all(ours.fullmatch(path.name) and path.is_file() for path in folder.iterdir())
 
 
 @contextmanager
 def writer(folder: Path | None, work: str) -> Iterator[None]:
-    """Be the one who writes in a run folder while the block runs; it is made where it is not there yet.
+    """Hold the lock of a run folder while the block runs; the folder is made if need be.
 
-    Part files that killed processes left there go; nothing else does.
+    Part files that killed processes left there are removed, and nothing else. `work` tells others what is done there:
+    "in training".
 
     Raises:
         UserError: another process writes there; says which. CannotWrite: the folder cannot be made.
@@ -119,7 +120,7 @@ def open_run(folder: str | Path) -> Run:
     """Open a run folder, finished or not.
 
     Raises:
-        UserError: it is no run folder, or its files cannot be read.
+        UserError: it is no run folder, its files cannot be read, or it names an unknown method.
     """
     folder = file_path("the run folder", folder)
     if not (folder / "run.toml").is_file():
@@ -149,7 +150,7 @@ def open_or_create(settings: RunSettings, examples: Examples, folder: Path | Non
     if run.settings.identity() != settings.identity():
         changed = "; ".join(_differences(run.settings.hashed_settings(), settings.hashed_settings()))
         raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
-    # Where it is computed may change.
+    # Device, threads and processes may change: they are not part of the config hash.
     run.settings = dataclasses.replace(
         run.settings, device=settings.device, threads=settings.threads, processes=settings.processes
     )
@@ -157,7 +158,7 @@ def open_or_create(settings: RunSettings, examples: Examples, folder: Path | Non
 
 
 def _differences(old: Table, new: Table) -> list[str]:
-    """Name what differs between two tables: "settings.epochs was 4, is 6"."""
+    """Name what differs between two tables, as in "settings.epochs was 4, is 6"."""
     found: list[str] = []
     before, after = flatten(old), flatten(new)
     for key in sorted(key for key in {*before, *after} if before.get(key) != after.get(key)):

@@ -25,49 +25,50 @@ from scanmix.distributed.process_group import ProcessLost, RankInfo, launched, p
 from scanmix.training import RunSettings
 
 WORKER = "scanmix.training.worker"
-"""What a worker runs; it stands above what trains, and is named here alone."""
+"""Module that a worker runs. It imports the loop, which imports this file; so it is named and not imported."""
 GRACE = 15.0
-"""Seconds in which a lost process should have been noticed by those that talked to it; then the rest is ended."""
+"""Seconds that the other processes have to notice a lost one; then they are ended."""
 
 Workers = dict[int, "subprocess.Popen[bytes]"]
-"""By rank."""
+"""The processes that were started, by rank."""
 
 
 @contextmanager
 def launch(
     settings: RunSettings, examples: Examples, test: Examples | None, explain: Callable[[str], str]
 ) -> Iterator[RankInfo]:
-    """Be one of the processes of a run while the block runs, and start those of this machine that nobody has.
+    """Join the processes of a run while the block runs; start those of this machine that nobody has started.
 
-    `explain` makes the sentence for a person out of what happened to a process.
+    `explain` turns what happened to a process into a sentence for the user. What is yielded is the rank of this
+    process, the number of all and the device.
 
     Raises:
         ProcessLost: another process ended; the others are ended as well.
         UserError: the processes cannot be started as asked.
     """
-    asked = settings.processes
-    if asked.world == 1 or launched() is not None:
-        with _noticed({}, explain), process_group(asked, settings.device) as place:
+    wanted = settings.processes
+    if wanted.world == 1 or launched() is not None:
+        with _noticed({}, explain), process_group(wanted, settings.device) as place:
             yield place
         return
-    if asked.nodes > 1 and not {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+    if wanted.nodes > 1 and not {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         raise UserError(
-            f"--nodes {asked.nodes} needs NODE_RANK, MASTER_ADDR and MASTER_PORT in the environment of each machine; "
+            f"--nodes {wanted.nodes} needs NODE_RANK, MASTER_ADDR and MASTER_PORT in the environment of each machine; "
             "or start it with torchrun or srun"
         )
     with tempfile.TemporaryDirectory(prefix="scanmix-", ignore_cleanup_errors=True) as folder:
         _write_job(Path(folder), settings, examples, test)
         where = {
             "NODE_RANK": os.environ.get("NODE_RANK", "0"),
-            "MASTER_ADDR": os.environ.get("MASTER_ADDR", "127.0.0.1") if asked.nodes > 1 else "127.0.0.1",
-            "MASTER_PORT": os.environ["MASTER_PORT"] if asked.nodes > 1 else str(_free_port()),
+            "MASTER_ADDR": os.environ.get("MASTER_ADDR", "127.0.0.1") if wanted.nodes > 1 else "127.0.0.1",
+            "MASTER_PORT": os.environ["MASTER_PORT"] if wanted.nodes > 1 else str(_free_port()),
         }
-        first = int(where["NODE_RANK"]) * asked.devices
+        first = int(where["NODE_RANK"]) * wanted.devices
         workers = {first + i: _start(Path(folder), first + i, {**where, "LOCAL_RANK": str(i)})
-                   for i in range(1, asked.devices)}  # fmt: skip
+                   for i in range(1, wanted.devices)}  # fmt: skip
         try:
             with _noticed(workers, explain):
-                with process_group(asked, settings.device, {**where, "LOCAL_RANK": "0"}) as place:
+                with process_group(wanted, settings.device, {**where, "LOCAL_RANK": "0"}) as place:
                     yield place
                 for worker in workers.values():
                     with suppress(subprocess.TimeoutExpired):
@@ -89,7 +90,7 @@ def _start(folder: Path, rank: int, environment: dict[str, str]) -> subprocess.P
 
 @contextmanager
 def _noticed(workers: Workers, explain: Callable[[str], str]) -> Iterator[None]:
-    """Say which process was lost, in place of what PyTorch says about sockets; never wait for one that is gone."""
+    """Turn PyTorch's errors about sockets into a `ProcessLost` that names the process; never wait for a lost one."""
     over = threading.Event()
     if workers:
         threading.Thread(target=_watch, args=(workers, over, explain), daemon=True).start()
@@ -107,7 +108,7 @@ def _noticed(workers: Workers, explain: Callable[[str], str]) -> Iterator[None]:
 
 
 def _watch(workers: Workers, over: threading.Event, explain: Callable[[str], str]) -> None:
-    """End this process where it would wait for a lost one: devices that talk among themselves do not notice."""
+    """End this process if a worker was lost and this one still waits: devices that exchange tensors do not notice."""
     while not over.wait(0.5):
         if (lost := _find_lost(workers, 0.0)) and not over.wait(GRACE):
             print(f"Error: {explain(lost)}", file=sys.stderr, flush=True)
@@ -116,7 +117,7 @@ def _watch(workers: Workers, over: threading.Event, explain: Callable[[str], str
 
 
 def _find_lost(workers: Workers, patience: float) -> str | None:
-    """Say which worker has failed, within so many seconds; None if none has."""
+    """Return a sentence on the worker that failed within so many seconds; None if none did."""
     until = time.monotonic() + patience
     while True:
         for rank, worker in workers.items():
@@ -153,7 +154,7 @@ def _free_port() -> int:
 
 
 def _write_job(folder: Path, settings: RunSettings, examples: Examples, test: Examples | None) -> None:
-    """Leave settings and, where they cannot be loaded again, examples for the workers to read."""
+    """Write what the workers read: the settings, and the examples if these cannot be loaded again."""
     (folder / "settings.json").write_text(json.dumps(dump(settings)), encoding="utf-8")
     if settings.source is None:
         _write_examples(folder / "train", examples)
@@ -162,7 +163,7 @@ def _write_job(folder: Path, settings: RunSettings, examples: Examples, test: Ex
 
 
 def _write_examples(path: Path, examples: Examples) -> None:
-    """Write what a worker needs of examples: no true labels, no names of images."""
+    """Write what a worker needs of examples: neither true labels nor names of images."""
     about = {"class_names": examples.class_names, "name": examples.name, "flip": examples.flip}
     tensors = {"images": examples.images.contiguous(), "labels": examples.labels.contiguous()}
     save_file(tensors, path, metadata={"about": json.dumps(about)})

@@ -1,6 +1,6 @@
-"""Where the numbers of a run go besides `metrics.jsonl`: TensorBoard, MLflow, Weights & Biases, or a caller's own.
+"""Loggers: they send the metrics of a run to TensorBoard, MLflow, Weights & Biases, or an object of the caller.
 
-A logger listens, and no more: nothing of a run depends on it, and one that fails is told once and left out.
+Nothing of a run depends on a logger. One that fails is reported once and left out.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from scanmix.training import EpochMetrics, Run
 
 @runtime_checkable
 class Logger(Protocol):
-    """What is asked of a logger: the part of Lightning Fabric's `Logger` that is used here."""
+    """The methods that a logger needs: those of Lightning Fabric's `Logger` that are called here."""
 
     def log_hyperparams(self, params: dict[str, Any], /) -> None:
         """Take the settings, once in each part of a run."""
 
     def log_metrics(self, metrics: dict[str, float], /, step: int) -> None:
-        """Take the numbers of an epoch; the first is step 1."""
+        """Take the metrics of an epoch; the first is step 1."""
 
     def finalize(self, status: str, /) -> None:
         """Close; `status` is "success" or "failed"."""
@@ -42,20 +42,21 @@ class TensorBoard:
     id = "tensorboard"
 
     def __init__(self, run: Run, id: str | None) -> None:
-        """Begin another file; TensorBoard reads them as one curve."""
+        """Begin a new event file; TensorBoard shows all files of the folder as one curve."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(f"{run.folder}/{self.id}")
 
     def log_hyperparams(self, params: dict[str, Any]) -> None:
-        """Write the record of a session only: without one of the experiment, TensorBoard offers every metric beside."""
+        """Write the session record alone: without an experiment record, TensorBoard offers every metric beside it."""
+        # revisit: hparams() and file_writer are internals of PyTorch's writer, and may change with its version.
         from torch.utils.tensorboard.summary import hparams
 
         records: Any = self.writer.file_writer
         records.add_summary(hparams(params, {})[1])
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Write a scalar each, and see that they reach the disk."""
+        """Write a scalar each, and flush the file."""
         for name, value in metrics.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
@@ -68,7 +69,7 @@ class TensorBoard:
 class MLflow:
     """A run of the experiment `MLFLOW_EXPERIMENT_NAME` ("scanmix") at `MLFLOW_TRACKING_URI`.
 
-    Through the client, so that a run which the caller has active stays what it is.
+    It uses the client, so that it leaves alone a run that the caller has active.
     """
 
     package = "mlflow"
@@ -122,7 +123,7 @@ class WandB:
             id=id,
             resume="allow",
             reinit="create_new",
-            settings=wandb.Settings(console="off"),  # bars are not for keeping
+            settings=wandb.Settings(console="off"),  # progress bars should not be stored
         )
         self.id: str = self.run.id
 
@@ -131,7 +132,7 @@ class WandB:
         self.run.config.update(params, allow_val_change=True)
 
     def log_metrics(self, metrics: dict[str, float], step: int) -> None:
-        """Send them at once, not with those of the next epoch."""
+        """Send them at once: by default they wait for those of the next epoch."""
         self.run.log(metrics, step=step, commit=True)
 
     def finalize(self, status: str) -> None:
@@ -147,11 +148,11 @@ LOGGERS: dict[str, type[TensorBoard] | type[MLflow] | type[WandB]] = {
 
 
 def check_loggers(loggers: Sequence[str | Logger], folder: Path | None) -> None:
-    """Refuse what cannot work, before any work is done.
+    """Refuse loggers that cannot work, before anything is trained.
 
     Args:
         loggers: names in `LOGGERS`, or objects with the methods of `Logger`.
-        folder: of the run; None where nothing is kept.
+        folder: of the run; None for a run in memory.
 
     Raises:
         UserError: an unknown name, an object that is no logger, a package that is missing, or no folder to write to.
@@ -177,21 +178,21 @@ def check_loggers(loggers: Sequence[str | Logger], folder: Path | None) -> None:
 def logged(run: Run, loggers: Sequence[str | Logger]) -> Iterator[Callable[[EpochMetrics], None]]:
     """Send the settings of a run to loggers, then each line of its metrics that the block hands over.
 
-    A named logger goes on where it was in an earlier part of the run, and is first sent the epochs it lacks; what
-    an object was sent before is its owner's affair.
+    A named logger goes on where it was in an earlier part of the run, and is first sent the epochs it lacks. An object
+    is sent only what is new.
 
     Raises:
-        Whatever the block does; nothing that a logger does: that becomes one warning.
+        Whatever the block raises. An error of a logger becomes one warning.
     """
     feeds = [_Feed(run, logger) for logger in loggers]
     status = "failed"
 
-    def tell(line: EpochMetrics) -> None:
+    def log(line: EpochMetrics) -> None:
         for feed in feeds:
-            feed.tell(line)
+            feed.log(line)
 
     try:
-        yield tell
+        yield log
         status = "success"
     finally:
         for feed in feeds:
@@ -218,7 +219,7 @@ class _Feed:
     def open(self, logger: str | Logger) -> None:
         if not isinstance(logger, str):
             self.logger = logger
-            with suppress(NotImplementedError):  # such is Fabric's CSVLogger
+            with suppress(NotImplementedError):  # Fabric's CSVLogger raises it
                 logger.log_hyperparams(hyperparameters(self.run))
             return
         known, self.sent = _read_note(self.run, logger)
@@ -228,9 +229,9 @@ class _Feed:
         self.logger, self.id = named, named.id
         named.log_hyperparams(hyperparameters(self.run))
         for line in self.run.metrics:
-            self.tell(line)
+            self.log(line)
 
-    def tell(self, line: EpochMetrics) -> None:
+    def log(self, line: EpochMetrics) -> None:
         if (logger := self.logger) is not None and line["epoch"] > self.sent:
             self.attempt(lambda: self.send(logger, line))
 
@@ -245,10 +246,10 @@ class _Feed:
             self.attempt(lambda: logger.finalize(status))
 
     def attempt(self, act: Callable[[], None]) -> None:
-        """Do something with the logger; if that fails, say so and leave it alone from then on."""
+        """Call the logger; if that fails, warn and use it no more."""
         try:
             act()
-        except Exception as error:  # whatever the packages of others raise: hours of training are worth more
+        except Exception as error:  # other packages raise anything, and hours of training must not be lost
             self.logger = None
             why = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
             kept = "run.metrics" if self.run.folder is None else self.run.folder / "metrics.jsonl"
@@ -261,7 +262,7 @@ class _Feed:
 
 
 def hyperparameters(run: Run) -> dict[str, bool | int | float | str]:
-    """Return all that decides a run under flat names (`settings.epochs`, `data.noise`), in values any logger takes."""
+    """Return all settings of a run under flat names (`settings.epochs`, `data.noise`), as values any logger takes."""
     data = {name: value for name, value in run.about.items() if name != "class_names"}
     flat = flatten({**run.settings.hashed_settings(), "data": data})
     return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in flat.items()}
@@ -275,7 +276,7 @@ def _title(run: Run) -> str:
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class _Note:
-    """What a run remembers of a logger: the logger's own id of the run, and the last epoch it was sent."""
+    """What is stored of a logger: its own id of the run, and the last epoch it was sent."""
 
     id: str | None
     epoch: int
@@ -286,7 +287,7 @@ def _note_of(folder: Path, name: str) -> Path:
 
 
 def _read_note(run: Run, name: str) -> tuple[str | None, int]:
-    """The logger's own id of a run, and the last epoch it was sent."""
+    """Return the logger's own id of a run, and the last epoch it was sent."""
     if run.folder is None or not (path := _note_of(run.folder, name)).is_file():
         return None, 0
     note = read_json(path, _Note, "delete it, and the logger is sent the whole run again")

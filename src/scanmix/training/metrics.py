@@ -1,4 +1,4 @@
-"""The history of a run: one line of JSON for each epoch, on the disk before the epoch counts."""
+"""The metrics of a run: one line of JSON for each epoch, written before the checkpoint counts the epoch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ EpochMetrics = dict[str, Any]
 FILE = "metrics.jsonl"
 
 
+WHOLE = ("seconds/start", "seconds/epoch", "seconds/evaluate")
+"""What the time of a run is made of; all other times are parts of an epoch."""
+
+
+def stage_seconds(lines: Iterable[EpochMetrics]) -> dict[str, float]:
+    """Add up the times of all epochs, in seconds, by their keys ("seconds/start", "seconds/epoch" ...)."""
+    totals: dict[str, float] = {}
+    for line in lines:
+        for key, value in line.items():
+            if key.startswith("seconds/"):
+                totals[key] = totals.get(key, 0.0) + float(value)
+    return totals
+
+
 def append_line(folder: Path, line: EpochMetrics) -> None:
     """Add an epoch; where that fails, the file is as it was.
 
@@ -25,19 +39,19 @@ def append_line(folder: Path, line: EpochMetrics) -> None:
 
 
 def write_lines(folder: Path, lines: Iterable[EpochMetrics]) -> None:
-    """Put these epochs in place of all.
+    """Replace all lines by these.
 
     Raises:
-        CannotWrite: as `atomic_write`.
+        CannotWrite: as `write_text`.
     """
     write_text(folder / FILE, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read_lines(folder: Path) -> list[EpochMetrics]:
-    """Return all whole lines; one cut short by a crash is none.
+    """Return all whole lines; a last line that a crash cut short is left out.
 
     Raises:
-        UserError: a line is none of ours, or its epoch is not the one after that of the line before.
+        UserError: a line is no JSON of numbers, has an infinite one, or is not of the epoch after the line before.
     """
     path = folder / FILE
     if not path.exists():

@@ -1,6 +1,6 @@
-"""Eq. 4 of ScanMix's paper by epoch, on a few examples of any run: what EM would say of its training.
+"""Eq. 4 of ScanMix's paper by epoch, on a few examples of any run: log-likelihood, ELBO and KL.
 
-Nothing is kept for it: the classifier that a run goes on from is the theta_old of its next epoch. Legend: M examples.
+A checkpoint keeps nothing for it: the classifier that an epoch begins with is its theta_old. Legend: M examples.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from scanmix.model import Model
 
 
 def bound_monitor(model: Model, examples: Examples, size: int | None, engine: Engine) -> Callable[[], dict[str, float]]:
-    """Return what measures, after each epoch from now on, how log p, ELBO and KL have moved in it.
+    """Return a function to call after each epoch: it measures how log p, ELBO and KL changed in that epoch.
 
-    It looks at M = `size` examples drawn by the seed, in plain view and with their given labels; at none where there is
-    no size. The weights of `model` are those that are trained. q is exact, by the predictor as it was before the epoch.
+    It takes M = `size` examples drawn by the seed, their center views and given labels; without a size it returns
+    nothing. `model` shares the weights that are trained. q is exact: it comes from the predictor as it was before the
+    epoch. The M images stay in memory, and each call predicts them once.
     """
     if size is None:
         return dict

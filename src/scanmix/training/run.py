@@ -1,4 +1,4 @@
-"""A run: what was asked for, what happened in each epoch, and the model that came out; in memory or on disk.
+"""A run: its settings, the metrics of each epoch, and the model that comes out; in memory or on disk.
 
 Legend: N examples, C classes.
 """
@@ -23,13 +23,13 @@ from scanmix.data.readers import reload
 from scanmix.files import locked
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
-from scanmix.model.dynamics import Snapshot, load_dynamics
-from scanmix.training.metrics import EpochMetrics, append_line, write_lines
+from scanmix.model.dynamics import Snapshot, load_dynamics, save_snapshot
+from scanmix.training.metrics import WHOLE, EpochMetrics, append_line, stage_seconds, write_lines
 from scanmix.training.settings import RunSettings
 
 
 class NoiseRates(NamedTuple):
-    """Shares of wrong labels; None where nobody knows."""
+    """Shares (0..1) of wrong labels: that the noise selected, known, and estimated; None where not known."""
 
     asked: float | None
     actual: float | None
@@ -37,25 +37,27 @@ class NoiseRates(NamedTuple):
 
 
 class Run:
-    """One training, finished or not. `folder` is None when nothing was to be kept."""
+    """One training, finished or not. `folder` is None for a run in memory alone."""
 
     def __init__(
         self, settings: RunSettings, about: Mapping[str, Any], metrics: list[EpochMetrics], *,
         folder: Path | None = None, model: Model | None = None,
     ) -> None:  # fmt: skip
-        """Take over what is known; `about` is the `data` table of `run.toml`."""
+        """Store what is known of a run; `about` is the `data` table of `run.toml`."""
         self.settings = settings
         self.about = dict(about)
         self.metrics = metrics
         self.folder = folder
         self.snapshots: list[Snapshot] = []
-        """Of a run in memory; where there is a folder, `load_trajectory` reads them."""
+        """Training dynamics of a run in memory; if there is a folder, `load_dynamics` reads them."""
         self.examples: Examples | None = None
-        """What it was trained on, right after the training."""
+        """The training data, in the process that trained; it stays in memory as long as the run."""
+        self.last_audit: Audit | None = None
+        """What `labels.csv` was written from in this process. Its memory grows with N x C."""
         self._model = model
 
     def __repr__(self) -> str:
-        """Say what it is and how well it went."""
+        """Name method, data, number of epochs and last accuracy."""
         last = self.last_accuracy
         result = "" if last is None else f", accuracy {last:.1%}"
         return f"<Run {self.settings.method} on {self.about['name']}: {len(self.metrics)} epochs{result}>"
@@ -67,12 +69,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the model is there."""
+        """Whether the training is over and its model is there."""
         return self._model is not None or (self.folder is not None and (self.folder / "model" / "model.json").is_file())
 
     @property
     def model(self) -> Model:
-        """The trained model, read from the folder when first asked for.
+        """The trained model, read from the folder at first use.
 
         Raises:
             UserError: the run is not finished.
@@ -91,22 +93,33 @@ class Run:
 
     @property
     def best_accuracy(self) -> float | None:
-        """Best test accuracy of any epoch: chosen by the test set, so an upper bound, not a promise."""
+        """Best test accuracy (0..1) of any epoch. It is chosen by the test set, so it is an upper bound."""
         return max(self.accuracies, default=None)
 
     @property
     def last_accuracy(self) -> float | None:
-        """Test accuracy after the last epoch."""
+        """Test accuracy (0..1) after the last epoch."""
         return self.accuracies[-1] if self.accuracies else None
 
     @property
     def last10_accuracy(self) -> float | None:
-        """Mean test accuracy of the last ten epochs."""
+        """Mean test accuracy (0..1) of the last ten epochs."""
         return statistics.fmean(self.accuracies[-10:]) if self.accuracies else None
 
     @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds of each stage, all epochs together, by the key in the metrics ("seconds/epoch" ...)."""
+        return stage_seconds(self.metrics)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run: start, epochs and evaluation."""
+        stages = self.stage_seconds
+        return sum(stages.get(key, 0.0) for key in WHOLE)
+
+    @property
     def noise(self) -> NoiseRates:
-        """Share of wrong labels: asked for, actual, and as the last epoch estimated it."""
+        """Shares (0..1) of wrong labels: selected by the noise, known, and as the last epoch estimated them."""
         estimates = [line["estimated_noise"] for line in self.metrics if "estimated_noise" in line]
         return NoiseRates(
             self.about.get("asked_noise"), self.about.get("actual_noise"), estimates[-1] if estimates else None
@@ -121,7 +134,7 @@ class Run:
         return self.model.predict(images)
 
     def audit(self, examples: Examples | None = None) -> Audit:
-        """Weigh every label it was trained on: columns by name, most doubtful label first.
+        """Score every label it was trained on: columns by name, most doubtful label first.
 
         Raises:
             UserError: as `evidence`.
@@ -131,22 +144,22 @@ class Run:
     def evidence(self, examples: Examples | None = None) -> Evidence:
         """Collect what the finished run of any method knows of its training labels.
 
-        What the folder keeps is taken as it is, without the images. A run in memory, or of an older version, looks at
-        its training data again.
+        Evidence in the folder is read; the images are not needed then. A run in memory, or of an older version,
+        predicts its training data again.
 
         Args:
-            examples: what it was trained on, to be looked at whatever is kept.
+            examples: what it was trained on; they are predicted again even if there is evidence in the folder.
 
         Raises:
-            UserError: the run is unfinished, what it kept is damaged, or it kept nothing and its training data cannot
-                be loaded again as it was (give the examples then).
+            UserError: the run is unfinished, its evidence is damaged, or it has none and its training data cannot be
+                loaded again as it was (give the examples then).
         """
         folder = self.folder
         if examples is None and folder is not None and self.finished and has_evidence(folder):
             found = load_evidence(folder)
             self._check_classes(found.class_names, folder, "evidence")
         else:
-            model = self.model  # an unfinished run is told before its data is read
+            model = self.model  # first, so that an unfinished run is refused before its data is read
             examples = self.training_data() if examples is None else examples
             found = collect(model.look(examples), examples)
         snapshots = self.snapshots if folder is None else load_dynamics(folder, len(self.metrics))
@@ -158,10 +171,10 @@ class Run:
         )
 
     def training_data(self) -> Examples:
-        """Return what the run was trained on, loaded again if need be.
+        """Return the training data, loaded again if need be.
 
         Raises:
-            UserError: it came from memory, or is not what it was.
+            UserError: it came from memory, or has changed since.
         """
         if self.examples is not None:
             return self.examples
@@ -176,23 +189,23 @@ class Run:
         return examples
 
     def pictures(self, evidence: Evidence) -> Sequence[str] | Tensor:
-        """Return where the picture of each example is to be seen: N files, or pixels where there never were files.
+        """Return the files of the N images, or their pixels if they did not come from files.
 
         Shape: pixels (N, channels, H, W) uint8.
 
         Raises:
-            UserError: there never were files, and the training data cannot be loaded again.
+            UserError: there are no files, and the training data cannot be loaded again.
         """
         return evidence.paths or self.training_data().images.cpu()
 
-    def remember_decisions(self, examples: Examples) -> bool:
-        """Keep with a finished run what a person has decided since; return whether there was anything new.
+    def store_decisions(self, examples: Examples) -> bool:
+        """Store with a finished run what a person has decided since; return whether there was anything new.
 
-        For a run that was asked for again with the same labels, of which more have been looked at: nothing is to be
-        trained, but the list of what to look at next is another.
+        This is for a training that is repeated with the same labels, more of which have been reviewed. Nothing has to
+        be trained then, but other labels are to be reviewed next.
 
         Raises:
-            UserError: what the run kept is damaged or cannot be written.
+            UserError: the evidence of the run is damaged. CannotWrite: it cannot be written.
         """
         folder = self.folder
         if folder is None or examples.decided is None or not has_evidence(folder):
@@ -203,14 +216,23 @@ class Run:
             if found.ids != examples.ids or known:
                 return False
             save_evidence(folder, dataclasses.replace(found, decided=examples.decided, excluded=examples.excluded))
-            self.audit().to_csv(folder / "labels.csv")
+            self.write_labels(folder)
         return True
 
-    def _check_classes(self, found: tuple[str, ...], folder: Path, part: str) -> None:
-        """Refuse a part of the run that is of other classes than `run.toml`.
+    def write_labels(self, folder: Path) -> None:
+        """Write `labels.csv` into the folder of the run, and keep what it was written from.
 
         Raises:
-            UserError: one of the two is not as it was written.
+            UserError: what the run kept is damaged. CannotWrite: the file cannot be written.
+        """
+        self.last_audit = self.audit()
+        self.last_audit.to_csv(folder / "labels.csv")
+
+    def _check_classes(self, found: tuple[str, ...], folder: Path, part: str) -> None:
+        """Refuse a part of the run whose classes are not those of `run.toml`.
+
+        Raises:
+            UserError: they differ, so one of the two has been changed.
         """
         if found != self.class_names:
             raise UserError(
@@ -219,18 +241,21 @@ class Run:
             )
 
     def _set_aside(self, snapshots: Sequence[Snapshot]) -> Tensor | None:
-        """Labels that every network was told not to believe in the last epoch; None where no method divides."""
+        """Return the labels that no network took for clean in the last epoch; None if the method does not divide.
+
+        Shape: -> (N,) bool.
+        """
         p_clean = snapshots[-1].p_clean if snapshots else None
         if p_clean is None:
             return None
         return (p_clean <= getattr(self.settings.build_method(), "clean_threshold", EVEN)).all(0)
 
     def adopt(self, model: Model, examples: Examples) -> None:
-        """Take the model of the training that has just ended, and what it was trained on."""
+        """Store the model of the training that has just ended, and its training data."""
         self._model, self.examples = model, examples
 
     def record(self, line: EpochMetrics) -> None:
-        """Add an epoch to the metrics and, where there is a folder, before that to the disk.
+        """Add an epoch to the metrics, and before that to the file if there is a folder.
 
         Raises:
             CannotWrite: the disk is full, or may not be written to.
@@ -239,8 +264,19 @@ class Run:
             append_line(self.folder, line)
         self.metrics.append(line)
 
-    def keep_epochs(self, epochs: int) -> None:
-        """Forget every line after the first `epochs` epochs: the checkpoint does not know of them."""
+    def record_snapshot(self, snapshot: Snapshot) -> None:
+        """Add a snapshot to the training dynamics: on the disk if there is a folder, else in memory.
+
+        Raises:
+            CannotWrite: the disk is full, or may not be written to.
+        """
+        if self.folder is None:
+            self.snapshots.append(snapshot)
+        else:
+            save_snapshot(self.folder, snapshot)
+
+    def truncate(self, epochs: int) -> None:
+        """Drop the metrics after the first `epochs` epochs: the checkpoint does not have those epochs."""
         self.metrics = self.metrics[:epochs]
         if self.folder is not None:
             write_lines(self.folder, self.metrics)

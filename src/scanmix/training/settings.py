@@ -1,10 +1,11 @@
-"""What was asked for: a method with its settings, and all else that decides what a run computes."""
+"""Settings of a run: a method with its hyper-parameters, and all else that decides what a run computes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
@@ -20,12 +21,14 @@ from scanmix.config import (
     check_type,
     dotted_keys,
     dump,
+    file_path,
     flatten,
     load_recipe,
     merge,
     overlay,
     recipe_names,
     unknown_name,
+    whole_number,
 )
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
@@ -34,23 +37,25 @@ from scanmix.distributed.process_group import Processes
 from scanmix.methods import METHODS, Method
 from scanmix.networks.encoders import NetworkSettings, settings_class
 
-SECTIONS = ("settings", "network", "views", "draw", "monitor")
+OTHER_SECTIONS = ("network", "views", "draw", "monitor")
+"""Tables of a recipe, and fields of `RunSettings`, that are not the method's."""
+SECTIONS = ("settings", *OTHER_SECTIONS)
+"""All tables that a recipe may hold."""
 OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
 """Folder of the recipes for data that has none of its own name."""
-
-
+MOST_THREADS = 4096
 CONTROL = "cross_entropy"
-"""Whose recipes serve the methods that have none of their own."""
+"""Method whose recipes serve the methods that have none of their own."""
 KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
-"""What a method must have where each epoch sees other examples: nothing of theirs outlives it."""
+"""Values that a method's settings must have where each epoch draws other examples: it may keep nothing of them."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class Draw:
-    """How much of the data an epoch sees."""
+    """How many of the examples an epoch sees."""
 
     per_epoch: Count | None = None
-    """Examples drawn for each epoch, as many of each given label (64,000 for Clothing1M); by default all."""
+    """Examples drawn for each epoch, the same number of each given label (64,000 for Clothing1M); by default all."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -63,7 +68,7 @@ class Monitor:
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunSettings:
-    """All that decides what a run computes: two runs with equal settings end with equal weights (CPU)."""
+    """All that decides what a run computes: on a CPU, two runs with equal settings end with equal weights."""
 
     method: str
     """A name in `METHODS`."""
@@ -73,7 +78,7 @@ class RunSettings:
     settings: Table
     """Every field of the method, defaults and recipe resolved."""
     oracle: bool = False
-    """The recipe holds a value chosen by someone who knew the noise."""
+    """Whether the recipe holds a value that was chosen by someone who knew the noise."""
     recipe: str | None = None
     device: str = "auto"
     threads: int | None = None
@@ -81,11 +86,11 @@ class RunSettings:
     draw: Draw = Draw()
     monitor: Monitor = Monitor()
     source: Table | None = None
-    """How "train" and "test" load again; None when one of them came from memory."""
+    """How "train" and "test" load again; None if one of them came from memory."""
     fingerprint: str = ""
-    """Of the training images and given labels."""
+    """Hash of the training images and given labels."""
     test_fingerprint: str = ""
-    """Of the test images and labels; empty without a test set."""
+    """Hash of the test images and labels; empty without a test set."""
 
     @property
     def kind(self) -> Kind:
@@ -93,44 +98,56 @@ class RunSettings:
         return "vector" if isinstance(self.views, FeatureViewSettings) else "image"
 
     def build_method(self) -> Method:
-        """Return the method with its hyper-parameters."""
+        """Return the method with its hyper-parameters.
+
+        Raises:
+            UserError: a setting is unknown or out of range.
+        """
         return build(METHODS[self.method], self.settings, where=f"settings of {self.method}")
 
     def hashed_settings(self) -> Table:
-        """Return what may not change between two parts of one run (where it is computed, may)."""
+        """Return what may not change between two parts of one run. Device, threads and processes may change."""
         return {
             key: value for key, value in dump(self).items()
             if key not in ("source", "recipe", "oracle", "device", "threads", "processes") and value != {}
         }  # fmt: skip
 
     def identity(self) -> str:
-        """Return a hash of `decisive`."""
+        """Return the config hash: of `hashed_settings`, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.hashed_settings(), sort_keys=True).encode()).hexdigest()
 
 
 def resolve(
-    method: str | None, data_name: str, recipe: str | None = None, overrides: Mapping[str, Any] | None = None,
+    method: str | None, data_name: str, recipe: str | Path | None = None, overrides: Mapping[str, Any] | None = None,
     *, kind: Kind = "image", seed: int = 0, device: str = "auto", threads: int | None = None,
+    processes: Processes | None = None,
 ) -> RunSettings:  # fmt: skip
-    """Lay overrides on a recipe on the defaults, and check every value.
+    """Lay overrides on a recipe on the defaults, and check every value. It reads the recipe: call it once in a run.
 
-    Overrides are nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand
-    at the top, and keys may be dotted (`pretrain.epochs`). Without a `recipe` the first that is shipped of
-    `<data_name>/any/<method>` and `folder/any/<method>` (`vectors/any/<method>`) is taken; then those of
-    "cross_entropy", as far as the method has such settings; else the defaults.
-    Without a `method` it is the recipe's, else "scanmix". The `kind` of the data decides which settings network
-    and views have.
+    Args:
+        method: a name in `METHODS`; when not given the recipe's, else "scanmix".
+        data_name: name of the data, by which shipped recipes are found (`Examples.name`, or `name_of` a source).
+        recipe: name or path. When not given, the first that is shipped of `<data_name>/any/<method>` and
+            `folder/any/<method>` (`vectors/any/<method>`); then those of "cross_entropy", as far as the method has
+            such settings; else the defaults.
+        overrides: nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand at the
+            top, and keys may be dotted (`pretrain.epochs`).
+        kind: of the data; it decides which settings network and views have.
+        seed: decides every draw of the training.
+        device: "auto", "cpu", "cuda" ...; not looked for here.
+        threads: of PyTorch while training; its own choice when not given.
+        processes: how many there are and how they share the work; by default there is one.
 
     Raises:
         UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
     """
     if method is not None:
         check_type("method", method, str, "the name of a method")
-    table: Table = {}
-    if recipe is not None:
-        table = load_recipe(recipe)
-        method = method or table.get("method")
-    method = method or "scanmix"
+    recipe = None if recipe is None else str(file_path("recipe", recipe))
+    seed = whole_number("seed", seed)
+    threads = None if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
+    table: Table = {} if recipe is None else load_recipe(recipe)
+    method = method or table.get("method") or "scanmix"
     if method not in METHODS:
         raise unknown_name("method", method, METHODS)
     if recipe is None:
@@ -156,13 +173,15 @@ def resolve(
         recipe=recipe,
         device=device,
         threads=threads,
+        processes=processes or Processes(),
     )
 
 
 def _shipped(method: str, data_name: str, kind: Kind) -> tuple[str | None, Table]:
-    """Return the recipe that is shipped for a method on this data, and what it says.
+    """Return the name and the content of the recipe that is shipped for a method on this data.
 
-    A method without one has network, views and budget of cross-entropy: it can be compared from its first day.
+    A method without one takes network, views and number of epochs of cross-entropy, so that a new method can be
+    compared at once.
     """
     shipped = recipe_names()
     for base in (data_name, OWN_DATA[kind]):
@@ -177,7 +196,7 @@ def _shipped(method: str, data_name: str, kind: Kind) -> tuple[str | None, Table
 
 
 def _check_draw(draw: Draw, method: str, settings: Table, where: str) -> None:
-    """What is kept of each example from epoch to epoch has no place where each epoch draws others."""
+    """Refuse a method that keeps something of each example where each epoch draws other examples."""
     if draw.per_epoch is None:
         return
     if METHODS[method].about.remembers:
@@ -189,14 +208,14 @@ def _check_draw(draw: Draw, method: str, settings: Table, where: str) -> None:
 
 
 def source_of(examples: Examples, test: Examples | None) -> Table | None:
-    """Return how training and test data load again; None unless all of it does."""
+    """Return how training and test data load again; None unless all of them do."""
     wanted = {"train": examples} | ({} if test is None else {"test": test})
     found = {split: dict(part.source) for split, part in wanted.items() if part.source is not None}
     return found if len(found) == len(wanted) else None
 
 
 def _in_sections(overrides: Mapping[str, Any]) -> Table:
-    """Nest dotted keys, then put what stands at the top and is no section under `settings`."""
+    """Nest dotted keys, then move top-level keys that are no section under `settings`."""
     nested: Table = {}
     for key, value in overrides.items():
         table: Any = value

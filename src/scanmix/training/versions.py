@@ -1,4 +1,4 @@
-"""Which software made a run: what `run.toml` keeps of it."""
+"""The versions of the software that made a run, as `run.toml` has them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scanmix.config import Table
 
 
 def versions() -> Table:
-    """Return versions by name, and the commit where it is a checkout."""
+    """Return versions by name, and the commit if scanmix is imported from a checkout."""
     found = {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__}
     try:
         found["scanmix"] = metadata.version("scanmix")

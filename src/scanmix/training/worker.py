@@ -1,11 +1,9 @@
-"""The whole life of a process that helps with a run: it reads its job, computes with the first, and ends with it."""
+"""The program of a worker process: it reads its job, computes with the first process, and ends with it."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import threading
 from pathlib import Path
 
 from safetensors import safe_open
@@ -14,13 +12,14 @@ from scanmix.config import UserError, build
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.distributed.process_group import process_group
+from scanmix.distributed.watchdog import end_with_parent
 from scanmix.training import RunSettings
 from scanmix.training.loop import run_worker
 
 
 def main() -> None:
-    """Do what the job folder, the only argument, asks for: the whole life of a worker."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Train as the job folder says, which is the only argument on the command line."""
+    end_with_parent()
     settings, examples, test = _read_job(Path(sys.argv[1]))
     try:
         run_worker(settings, examples, test, process_group(settings.processes, settings.device, {}))
@@ -28,13 +27,8 @@ def main() -> None:
         sys.exit(f"{error}")
 
 
-def _end_with_parent() -> None:
-    """The other end of standard input is closed when the first process is gone, however it went."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
 def _read_job(folder: Path) -> tuple[RunSettings, Examples, Examples | None]:
+    """Return settings, training data and test data; they are loaded again if they can be, else read from the job."""
     settings = build(RunSettings, json.loads((folder / "settings.json").read_text(encoding="utf-8")), where="job")
     if settings.source is None:
         examples = _read_examples(folder / "train")

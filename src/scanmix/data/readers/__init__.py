@@ -211,8 +211,11 @@ def _read(
 
 
 def name_of(source: str | Path) -> str:
-    """Return the name that the examples of a source will have; recipes are looked up by it."""
-    return source.partition(":")[0] if is_known(source) else Path(source).name
+    """Return `Examples.name` of what `load` will read, known before it is read: recipes are looked up by it."""
+    if is_known(source):
+        return source.partition(":")[0]
+    path = Path(source).expanduser().absolute()
+    return path.stem if path.is_file() else path.name
 
 
 def is_known(source: str | Path) -> TypeGuard[str]:

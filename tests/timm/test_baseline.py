@@ -1,4 +1,4 @@
-"""The views of the benchmarks' yardstick where torchvision is: as many, as large and as normalized as scanmix's."""
+"""The views of the benchmarks' baseline where torchvision is: as many, as large and as normalized as scanmix's."""
 
 import random
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from scanmix.data.views import Views, ViewSettings, make_views
 from speed.made import made_examples
-from speed.one_by_one import picture_views
+from speed.one_by_one import single_views
 from speed.pil_views import to_pixels
 
 pytest.importorskip("torchvision", reason="its own environment: make test-timm")
@@ -19,7 +19,7 @@ def test_torchvision_looks_as_the_batched_views_do(channels: int) -> None:
     images = made_examples(200, (channels, 16, 16)).images
     views = make_views(ViewSettings(), images, flip=True)
     assert isinstance(views, Views)
-    single, maker = picture_views(views, 16)
+    single, maker = single_views(views, 16)
     assert maker == "torchvision"
     pictures = [Image.fromarray(pixels) for pixels in to_pixels(images)]
     torch.testing.assert_close(torch.stack([single.plain(picture) for picture in pictures]), views.eval_view(images))

@@ -1,8 +1,8 @@
 """How near an epoch is to what its convolutions alone would take on this machine.
 
-Two floors. The first: all floating-point operations of the passes that the algorithm needs, at the best rate that any
-convolution of the network reached here, forward and backward. The second, which is higher: each convolution at its
-own rate. Neither counts batch norm, views, losses, mixtures, or anything else.
+There are two lower bounds. The first takes all floating-point operations of the passes that the algorithm needs, at
+the best rate that any convolution of the network reached here, forward and backward. The second, which is higher, takes
+each convolution at its own rate. Neither counts batch norm, views, losses, mixtures, or anything else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from scanmix.networks.inference import classify
 from scanmix.networks.peer import Peer
 from scanmix.networks.pointwise import PointwiseConv
 from scanmix.progress import Bar, progress
-from speed.epochs import Ground, ours, prepare, scanmix
+from speed.epochs import Setup, ours, prepare, scanmix
 from speed.made import LARGE, SMALL
 from speed.rows import Row
 from speed.stages import shares
@@ -38,7 +38,7 @@ CLOCKS = ("wall", "cpu")
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution as the network uses it, and how often it stands there."""
+    """One convolution as the network uses it."""
 
     inputs: int
     outputs: int
@@ -47,12 +47,12 @@ class Layer:
     padding: int
     side: int
     first: bool
-    """It stands at the images, which need no gradient."""
+    """It takes the images themselves, which need no gradient."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one image costs: operations, and the least seconds by the clock and of the processor."""
+    """What one image costs: floating-point operations, and the least seconds by the clock and of the processor."""
 
     operations: float
     wall: float
@@ -63,61 +63,61 @@ class Cost:
 
 
 class Spent(NamedTuple):
-    """By one convolution on one image."""
+    """The cost of one convolution on one image."""
 
     look: Cost
-    """A forward."""
+    """Forward only."""
     learn: Cost
     """Forward and backward."""
 
 
 def rows(bar: Bar) -> list[Row]:
-    """Compare a ScanMix epoch with its floors, and say where its time goes."""
-    return [row for case in (SMALL, LARGE) for row in _rows_of(prepare(case), bar)]
+    """Compare a ScanMix epoch with its lower bounds, and say where its time goes."""
+    return [row for workload in (SMALL, LARGE) for row in _rows_of(prepare(workload), bar)]
 
 
-def _rows_of(ground: Ground, bar: Bar) -> list[Row]:
-    case, method = ground.case, scanmix("strong")
-    start = dataclasses.replace(ground.state, severe=True)
-    images = ground.data.eval_view(slice(0, BATCH))
+def _rows_of(setup: Setup, bar: Bar) -> list[Row]:
+    workload, method = setup.workload, scanmix("strong")
+    start = dataclasses.replace(setup.state, severe=True)
+    images = setup.data.eval_view(slice(0, BATCH))
     layers = convolutions(start.peers[0].encoder, images)
-    with progress(f"floors: {case.name}", 3 + REPEATS, bar) as steps:
+    with progress(f"lower bounds: {workload.name}", 3 + REPEATS, bar) as steps:
         before = {layer: measure(layer) for layer in layers}
         steps.advance()
-        epoch = interleave({"epoch": ours(start, method, ground.data)}, REPEATS, steps)["epoch"]
+        epoch = interleave({"epoch": ours(start, method, setup.data)}, REPEATS, steps)["epoch"]
         state = copy.deepcopy(start)
-        spent = shares(lambda: method.epoch(state, ground.data, 0))
+        spent = shares(lambda: method.epoch(state, setup.data, 0))
         steps.advance()
         after = {layer: measure(layer) for layer in layers}
         steps.advance()
     costs = {layer: Spent(*map(Cost.least, before[layer], after[layer])) for layer in layers}
     assert state.p_clean is not None
     clean = float((state.p_clean > method.clean_threshold).double().mean())
-    work = stages(method, case.count, clean)["training"]
+    work = stages(method, workload.count, clean)["training"]
     look, learn = operations(start.peers[0], images)
     total = work.look * look + work.learn * learn
     rates = [max(cost.learn.operations / getattr(cost.learn, clock) for cost in costs.values()) for clock in CLOCKS]
-    what = f"ScanMix epoch, strong views: {case.name}"
+    what = f"ScanMix epoch, strong views: {workload.name}"
     note = (
-        f"{case.count:,} images, {clean:.0%} called clean; {work.look / case.count:.1f} forwards and "
-        f"{work.learn / case.count:.1f} with backward an image; {look / 1e6:,.1f} MFLOP a forward; "
+        f"{workload.count:,} images, {clean:.0%} called clean; {work.look / workload.count:.1f} forwards and "
+        f"{work.learn / workload.count:.1f} with backward an image; {look / 1e6:,.1f} MFLOP a forward; "
         f"{rates[0] / 1e9:.0f} GFLOP/s at best"
     )
     at_best = Timing((total / rates[0],), (total / rates[1],))
     return [
         _beside(what, epoch, "operations at the best rate", at_best, note),
-        _beside(what, epoch, "each convolution alone", alone(work, layers, costs), ""),
-        Row(f"where it goes: {case.name}", note=", ".join(f"{name} {share:.1%}" for name, share in spent.items())),
+        _beside(what, epoch, "each convolution alone", convolutions_alone(work, layers, costs), ""),
+        Row(f"where it goes: {workload.name}", note=", ".join(f"{name} {share:.1%}" for name, share in spent.items())),
     ]
 
 
-def _beside(what: str, epoch: Timing, name: str, floor: Timing, note: str) -> Row:
-    over = f"{epoch.best / floor.best:.2f} x the floor (cpu {min(epoch.cpu) / floor.cpu[0]:.2f})"
-    return Row(what, epoch, name, floor, f"{over}; {note}" if note else over)
+def _beside(what: str, epoch: Timing, name: str, bound: Timing, note: str) -> Row:
+    over = f"{epoch.best / bound.best:.2f} x the lower bound (cpu {min(epoch.cpu) / bound.cpu[0]:.2f})"
+    return Row(what, epoch, name, bound, f"{over}; {note}" if note else over)
 
 
 def convolutions(encoder: nn.Module, images: Tensor) -> Counter[Layer]:
-    """Return the convolutions that these images pass, with how often each kind stands in the network."""
+    """Return the convolutions that these images pass, with how often each is in the network. Shape: (B, C, H, W)."""
     found: Counter[Layer] = Counter()
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
@@ -134,7 +134,7 @@ def convolutions(encoder: nn.Module, images: Tensor) -> Counter[Layer]:
 
 
 def measure(layer: Layer, seconds: float = 0.3) -> Spent:
-    """Time one convolution for a while; the quickest pass counts."""
+    """Time one convolution for about so many seconds; the quickest pass counts."""
     part: nn.Conv2d
     if layer.kernel == 1:
         part = PointwiseConv(layer.inputs, layer.outputs, layer.stride)
@@ -157,7 +157,7 @@ def measure(layer: Layer, seconds: float = 0.3) -> Spent:
 
 
 def operations(peer: Peer, images: Tensor) -> tuple[float, float]:
-    """Floating-point operations of an image: of a forward, and of forward and backward."""
+    """Count floating-point operations for an image: forward only, and forward and backward. Shape: (B, C, H, W)."""
     network = copy.deepcopy(classify(peer))
 
     def look() -> None:
@@ -167,8 +167,8 @@ def operations(peer: Peer, images: Tensor) -> tuple[float, float]:
     return _counted(look) / len(images), _counted(lambda: network(images).sum().backward()) / len(images)
 
 
-def alone(work: Work, layers: Counter[Layer], costs: Mapping[Layer, Spent]) -> Timing:
-    """Seconds of the passes if there were nothing but convolutions, each at its own rate."""
+def convolutions_alone(work: Work, layers: Counter[Layer], costs: Mapping[Layer, Spent]) -> Timing:
+    """Return the seconds of the passes if there were nothing but convolutions, each at its own rate."""
     wall, cpu = (
         sum(
             times * (work.look * getattr(costs[layer].look, clock) + work.learn * getattr(costs[layer].learn, clock))
@@ -186,7 +186,7 @@ def _counted(act: Callable[[], object]) -> int:
 
 
 def _cost(act: Callable[[], object], seconds: float) -> Cost:
-    """Repeat for a while; the quickest pass of `BATCH` images counts."""
+    """Repeat for about so many seconds; the quickest pass of `BATCH` images counts."""
     found, began = Cost(_counted(act) / BATCH, float("inf"), float("inf")), time.perf_counter()
     passes = 0
     while passes < 3 or time.perf_counter() - began < seconds:

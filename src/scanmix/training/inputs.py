@@ -1,0 +1,70 @@
+"""What a run is trained and tested on: checked before it begins, and loaded again when it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from scanmix.config import UserError, check_type
+from scanmix.data.examples import Examples
+from scanmix.data.readers import reload
+from scanmix.training import Run
+
+WANTED = "Examples, as the parts of the pair that scanmix.load returns"
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a run computes from, besides its settings."""
+
+    examples: Examples
+    """Images or vectors with given labels."""
+    test: Examples | None = None
+    """What accuracy is measured on."""
+    cache: Path | None = None
+    """Folder of self-supervised results; by default `default_cache`."""
+
+
+def check_data(examples: Examples, test: Examples | None) -> None:
+    """Refuse what cannot be trained or tested on.
+
+    Raises:
+        UserError: says what is wrong with the examples or with the test data.
+    """
+    check_type("examples", examples, Examples, WANTED)
+    if test is not None:
+        check_type("test", test, Examples, WANTED)
+    if test is not None and len(test) == 0:
+        raise UserError(f"the test set {test.name!r} is empty; leave test out, or give some images")
+    if len(examples) < 2 or examples.num_classes < 2:
+        has = f"{len(examples)} images of {examples.num_classes} classes"
+        raise UserError(f"{examples.name!r} has {has}; it needs at least two of each")
+    if test is None:
+        return
+    for what, ours, theirs in (
+        ("kind", examples.kind, test.kind),
+        ("class names", examples.class_names, test.class_names),
+        ("channels", examples.channels, test.channels),
+        ("image size", examples.size, test.size),
+    ):
+        if ours != theirs:
+            raise UserError(f"training and test images differ in their {what}: {ours} and {theirs}")
+
+
+def reload_data(run: Run, folder: str | Path) -> tuple[Examples, Examples | None]:
+    """Load the training and test data of a run again; the test data is None where it had none.
+
+    Raises:
+        UserError: the data came from memory, or has changed since.
+    """
+    source = run.settings.source
+    if source is None:
+        raise UserError(
+            f"the data of {folder} came from memory and cannot be loaded again; "
+            f"call scanmix.train(examples, ..., out={str(folder)!r}) with the same data and settings"
+        )
+    examples, test = reload(source["train"]), reload(source["test"]) if "test" in source else None
+    found = (examples.fingerprint(), test.fingerprint() if test else "")
+    if found != (run.settings.fingerprint, run.settings.test_fingerprint):
+        raise UserError(f"the data of {folder} is not what it was when the run began; bring it back or train anew")
+    return examples, test
