@@ -11,15 +11,17 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.divide import clean_probabilities, noise_rate
-from scanmix.blocks.schedules import linear_ramp, step_decay
+from scanmix.blocks.schedules import linear_ramp
 from scanmix.blocks.selection import small_loss
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, per_sample_losses
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.inference import per_sample_losses
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -37,12 +39,18 @@ class CoTeaching:
 
     State: ClassVar[type[CoTeachingState]] = CoTeachingState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = 0.5
     about: ClassVar[About] = About(
         "each of two networks picks the small losses of a batch for the other",
         "Simple and steady up to a half of wrong labels. The paper is told the share of wrong labels; here it is\n"
         "estimated from the losses, which comes out too low under heavy noise.",
-        "Han et al., NeurIPS 2018", "those of small loss", nets=2, learn=2, look=2, rows=2, oracle="forget_rate",
+        "Han et al., NeurIPS 2018", "those of small loss", networks=2, forward_backward=2, forward_only=2, rows=2,
+        oracle="forget_rate",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -62,7 +70,7 @@ class CoTeaching:
         """One pass over all examples; both networks see the same views."""
         meter = Meter()
         rising = data.epochs_in(self.gradual, self.batch_size, self.epochs)
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         left_out = state.forget * linear_ramp(epoch, rising)
         order, draws = data.generators("learn", epoch, "order", "views")
         for peer in state.peers:
@@ -94,7 +102,3 @@ class CoTeaching:
     def choose(self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int) -> list[Tensor]:
         """Return what each learns from: the small losses of the other. Shape: two (B, C), two (B,) -> two (K,)."""
         return [small_loss(losses[1].detach(), share), small_loss(losses[0].detach(), share)]
-
-    def predictor(self, state: CoTeachingState) -> Predictor:
-        """Sum of the peers' logits."""
-        return Predictor([classify(peer) for peer in state.peers])

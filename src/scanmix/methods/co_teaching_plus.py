@@ -20,7 +20,8 @@ class CoTeachingPlus(CoTeaching):
         "Co-teaching where the two networks disagree",
         "The networks stay different for longer. With many classes and much noise the disagreement is mostly about\n"
         "wrong labels, and it falls behind `co_teaching`.",
-        "Yu et al., ICML 2019", "those of small loss", nets=2, learn=2, look=2, rows=2, oracle="forget_rate",
+        "Yu et al., ICML 2019", "those of small loss", networks=2, forward_backward=2, forward_only=2, rows=2,
+        oracle="forget_rate",
     )  # fmt: skip
 
     alike: Count = 20  # epochs of plain Co-teaching before (5 for CIFAR-100)

@@ -17,14 +17,16 @@ from torch import Tensor
 from scanmix.blocks.dimensionality import intrinsic_dimensionality, turns
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.robust import bootstrap_targets
-from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer, reset
+from scanmix.networks.inference import inference
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer, reset
 
 
 @dataclasses.dataclass
@@ -44,12 +46,16 @@ class D2L:
 
     State: ClassVar[type[D2LState]] = D2LState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "turns to its own answers when the dimensionality of its features begins to rise",
         "Where nothing turns it is `cross_entropy`; under heavy noise it can confirm its own mistakes. `lid` and\n"
         "`trust` in `metrics.jsonl` show which.",
-        "Ma et al., ICML 2018", passes="1",
+        "Ma et al., ICML 2018", cost_in_words="1",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 120  # E
     begin: Duration = "33%"  # no turning point before (epoch 40 of 120)
@@ -82,7 +88,7 @@ class D2L:
                 reset(peer, state.older[0])
         reset(state.older[0], peer)
         trust = math.exp(-(epoch / self.epochs) * lid / float(state.lids.min())) if state.turned else 1.0
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws = data.generators("learn", epoch, "order", "views")
         peer.train()
         with meter.timed("learn"):
@@ -94,9 +100,10 @@ class D2L:
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate, "lid": lid, "trust": trust}
 
-    def predictor(self, state: D2LState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count epochs of cross-entropy, and the batches of eval views in which dimensionality is measured."""
+        probed = self.probes * min(self.probe_size, count)
+        return {"training": Passes(forward_backward=count, weak=count, forward_only=probed) * self.epochs}
 
     def _measure(self, peer: Peer, data: TrainingData, epoch: int) -> float:
         """Mean LID of a few batches of plain views; the last one again where it is no number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -13,15 +13,18 @@ from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, labeled_views, paired
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
+from scanmix.methods.steps.division import divided_passes
 from scanmix.methods.steps.mixmatch import mixmatch
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, per_sample_losses
-from scanmix.networks.peer import Peer, make_peer, training_turns
+from scanmix.networks.inference import per_sample_losses
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer, training_turns
 
 
 @dataclasses.dataclass
@@ -39,15 +42,18 @@ class DivideMix:
 
     State: ClassVar[type[DivideMixState]] = DivideMixState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
         "two networks; each tells the other which labels look wrong",
         "After a warm-up on all labels, each network sorts the labels by their loss; the *other* learns from\n"
         "the ones that look right, and treats the rest as images without a label. Needs no pre-training. Take\n"
         "it where few labels are wrong (up to a half, roughly) or time is short. It needs a warm-up that ends\n"
         "before labels are learned by heart, and that is long enough to tell them apart.",
-        "Li et al., ICLR 2020", "the believed ones; the rest as unlabeled", nets=2, rows=4, passes="3 to 13",
+        "Li et al., ICLR 2020", "the believed ones; the rest as unlabeled", networks=2, rows=4, cost_in_words="3 to 13",
         oracle="clean_threshold, loss_memory, unlabeled_weight, confidence_weight",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E, warm-up included
     warmup: Duration = "10 epochs"  # cross-entropy on all given labels; 30 epochs for CIFAR-100
@@ -79,7 +85,7 @@ class DivideMix:
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """Warm up, or divide, then train each peer on the other's division."""
         meter = Meter()
-        if epoch < self.epochs_in(self.warmup, data):
+        if epoch < self.epochs_in(self.warmup, len(data)):
             with meter.timed("warmup"):
                 for side in training_turns(state.peers):
                     self._warm_up(side, state, data, epoch, meter)
@@ -89,19 +95,22 @@ class DivideMix:
             state.history = append_epoch(state.history, losses, self.loss_memory)
             groups = data.labels if self.mixture == "class" else None
             state.p_clean = state.peers[0].engine.broadcast(clean_probabilities(state.history.mean(0), groups))
-        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
+        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, len(data)),))
         with meter.timed("learn"):
             for side in training_turns(state.peers):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: DivideMixState) -> Predictor:
-        """Sum of the peers' logits."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def epochs_in(self, duration: int | str, count: int) -> int:
+        """Return a duration in epochs of `count` examples; a step is a batch of warm-up."""
+        return epochs_of(duration, -(-count // (2 * self.batch_size)), self.epochs)
 
-    def epochs_in(self, duration: int | str, data: TrainingData) -> int:
-        """Return a duration in epochs of this data; a step is a batch of warm-up."""
-        return data.epochs_in(duration, 2 * self.batch_size, self.epochs)
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count warm-up of both networks, then epochs in which both are trained on the other's division."""
+        warmup = min(self.epochs, self.epochs_in(self.warmup, count))
+        first = Passes(forward_backward=2 * count, weak=2 * count) * warmup
+        turn = divided_passes(count, clean, self.batch_size, self.minimum_steps, "weak", 2)
+        return {"training": first + turn * (self.epochs - warmup)}
 
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Cross-entropy of the whole network on all given labels."""
@@ -129,10 +138,28 @@ class DivideMix:
             views = data.sample_views(data.views.weak, (labeled, labeled, unlabeled, unlabeled), draws)
             x, u, y, p = views[:2], views[2:], data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
-            since = epoch + step / len(pairs) - self.epochs_in(self.warmup, data)
+            since = epoch + step / len(pairs) - self.epochs_in(self.warmup, len(data))
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
             peer.train()
             logits = peer.logits(mixed.inputs)
             losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
             meter.add("learn", **losses._asdict())
             peer.step(losses.total, rate)
+
+
+class WithDivideMix(Protocol):
+    """A method that trains by a DivideMix among its settings."""
+
+    @property
+    def dividemix(self) -> DivideMix:
+        """Settings of all that comes after its own start."""
+
+
+def inner_epochs(method: WithDivideMix) -> int:
+    """Return E of the inner DivideMix: `epochs = property(inner_epochs)`."""
+    return method.dividemix.epochs
+
+
+def inner_threshold(method: WithDivideMix) -> float:
+    """Return tau of the inner DivideMix: `clean_threshold = property(inner_threshold)`."""
+    return method.dividemix.clean_threshold

@@ -11,14 +11,14 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.robust import early_learning_term, running_targets
-from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -36,6 +36,8 @@ class ELR:
 
     State: ClassVar[type[ELRState]] = ELRState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "one network held to what it predicted before it memorized labels",
         "The best value at the cost of `cross_entropy`. It needs some epochs in which labels are learned and not\n"
@@ -43,6 +45,9 @@ class ELR:
         "all the time, too weak where accuracy falls in the end.",
         "Liu et al., NeurIPS 2020", remembers=True, oracle="memory, regularization",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -62,7 +67,7 @@ class ELR:
         """One pass over all examples; the target of each moves before it is used."""
         (peer,) = state.peers
         meter = Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws = data.generators("learn", epoch, "order", "views")
         peer.train()
         with meter.timed("learn"):
@@ -76,7 +81,3 @@ class ELR:
                 meter.add("learn", loss=loss, cross_entropy=fit, regularization=term)
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}
-
-    def predictor(self, state: ELRState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])

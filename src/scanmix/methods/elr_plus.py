@@ -16,15 +16,17 @@ from torch import Tensor
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.robust import early_learning_term, running_targets
-from scanmix.blocks.schedules import sigmoid_ramp, step_decay
+from scanmix.blocks.schedules import sigmoid_ramp
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.ema import ema_update
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.inference import inference
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -43,11 +45,17 @@ class ELRPlus:
 
     State: ClassVar[type[ELRPlusState]] = ELRPlusState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "ELR with two networks, each held to what the other's running average predicts, and MixUp",
         "Nearly DivideMix's accuracy in the literature for a third of its passes, and steadier.",
-        "Liu et al., NeurIPS 2020", nets=2, learn=2, look=2, views=2, remembers=True, oracle="memory, regularization",
+        "Liu et al., NeurIPS 2020", networks=2, forward_backward=2, forward_only=2, weak=2, remembers=True,
+        oracle="memory, regularization",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 200  # E
     batch_size: Batch = 128  # B
@@ -76,15 +84,11 @@ class ELRPlus:
     def epoch(self, state: ELRPlusState, data: TrainingData, epoch: int) -> dict[str, float]:
         """One pass over all examples by the first network, then one by the second."""
         meter = Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         with meter.timed("learn"):
             for side in range(2):
                 self._learn(side, state, data, epoch, rate, meter)
         return meter.results() | {"rate/learn": rate}
-
-    def predictor(self, state: ELRPlusState) -> Predictor:
-        """Sum of the peers' logits."""
-        return Predictor([classify(peer) for peer in state.peers])
 
     def _learn(self, side: int, state: ELRPlusState, data: TrainingData, epoch: int, rate: float, meter: Meter) -> None:
         peer, own, other = state.peers[side], state.averages[side], state.averages[1 - side]

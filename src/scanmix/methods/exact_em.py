@@ -27,9 +27,11 @@ from scanmix.config import STRICT, About, Count, Rate, UserError
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, make_peer
+from scanmix.networks.inference import classify
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -38,13 +40,16 @@ class ExactEM:
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "the EM of ScanMix's theory, all pairs of a few hundred images: to see it, not to use it",
         "The EM that the ScanMix paper starts from, before its approximations: every pair of up to 2,000\n"
         "images, gradients of all of them at once. It believes every label and learns the wrong ones by heart.\n"
         "Take it to see [what the theory says](theory.md), not to train a classifier.",
-        "Sachdeva et al., Pattern Recognition 2023, section 3.2", passes="14 and more",
+        "Sachdeva et al., Pattern Recognition 2023, section 3.2", cost_in_words="14 and more",
     )  # fmt: skip
+    predictor = sum_of_peers
 
     epochs: Count = 100  # E: turns of EM
     steps: Count = 10  # of gradient ascent in an M-step
@@ -95,6 +100,15 @@ class ExactEM:
         terms = in_metrics(em_terms(before, now, labels)) | {"elbo/moved": moved}
         return meter.results() | terms | {"rate/learn": step.rate}
 
-    def predictor(self, state: Networks) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count every image in every step, once more forward where steps are halved, and before and after an epoch.
+
+        Steps that are halved more than once are not counted.
+        """
+        forward = 2 + (self.steps if self.halvings else 0)
+        epoch = Passes(forward_backward=self.steps * count, forward_only=forward * count)
+        return {"training": epoch * self.epochs}
+
+    def largest_batch(self, count: int) -> int:
+        """Return all images: every gradient is of all of them."""
+        return count

@@ -17,9 +17,9 @@ from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, W
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, make_peer, reset
+from scanmix.networks.peer import Heads, Peer, make_peer, reset
 
 
 @dataclasses.dataclass
@@ -39,12 +39,17 @@ class Joint:
 
     State: ClassVar[type[JointState]] = JointState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "replaces all labels by averages of the network's predictions, then begins anew on them",
         "Good under moderate noise if the learning rate of the first phase is high enough that nothing is memorized.\n"
         "The uniform prior is wrong where classes differ much in size.",
         "Tanaka et al., CVPR 2018", remembers=True, oracle="learning_rate, prior_weight, entropy_weight",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 320  # E, both phases
     joint: Duration = "62%"  # end of the first phase (epoch 200 of 320)
@@ -92,7 +97,3 @@ class Joint:
             state.targets = state.said.mean(0)
         changed = (state.targets.argmax(1) != data.labels).float().mean()
         return meter.results() | {"rate/learn": rate, "changed": float(changed)}
-
-    def predictor(self, state: JointState) -> Predictor:
-        """Return the network that learns."""
-        return Predictor([classify(peer) for peer in state.peers])

@@ -15,15 +15,17 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from scanmix.blocks.robust import backward_loss, forward_loss
-from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.transition import estimate_transition
-from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, predict_all
-from scanmix.networks.peer import Peer, make_peer, reset
+from scanmix.networks.inference import classify, predict_all
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer, reset
 
 
 @dataclasses.dataclass
@@ -44,12 +46,16 @@ class Forward:
 
     State: ClassVar[type[CorrectionState]] = CorrectionState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "predicts the wrong label on purpose: its loss knows how classes are confused",
         "Take it where wrong labels follow the class (cats called dogs) and each class has images that are beyond\n"
         "doubt. Half of the epochs go into the estimate. Under heavy symmetric noise the estimate is poor.",
-        "Patrini et al., CVPR 2017", remembers=True, passes="1.2",
+        "Patrini et al., CVPR 2017", remembers=True, cost_in_words="1.2",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E, both stages
     estimation: Duration = "50%"  # first stage; the second has the rest
@@ -74,8 +80,7 @@ class Forward:
         meter = Meter()
         begin = data.epochs_in(self.estimation, self.batch_size, self.epochs)
         since = epoch if epoch < begin else epoch - begin
-        drop = data.epochs_in(self.lr_drop, self.batch_size, self.epochs)
-        rate = step_decay(self.learning_rate, 0.1, since, (drop,))
+        rate = decayed_rate(self, data, since, self.lr_drop)
         if epoch < begin:
             self._observe(state, data, epoch, rate, meter)
             return meter.results() | {"rate/learn": rate}
@@ -90,12 +95,15 @@ class Forward:
             self._learn(peer, data, data.everything, order, draws, rate, state.transition, meter)
         return meter.results() | {"rate/learn": rate, "transition/condition": condition}
 
-    def predictor(self, state: CorrectionState) -> Predictor:
-        """Return the network that learns."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count the first stage, on labels not held out and with a forward pass over all examples; then the second."""
+        first = epochs_of(self.estimation, -(-count // self.batch_size), self.epochs)
+        trained = count - round(self.held_out * count)
+        before = Passes(forward_backward=trained, weak=trained, forward_only=count) * first
+        return {"training": before + Passes(forward_backward=count, weak=count) * (self.epochs - first)}
 
     def correct(self, logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
-        """Return the corrected loss of a batch."""
+        """Return the corrected loss of a batch. Shape: (B, C), (B,), (C, C) -> scalar."""
         return forward_loss(logits, labels, transition.to(logits.dtype))
 
     def _observe(self, state: CorrectionState, data: TrainingData, epoch: int, rate: float, meter: Meter) -> None:
@@ -138,7 +146,7 @@ class Backward(Forward):
         "weighs the losses of all classes so that wrong labels cancel on average",
         "As `forward`, and less steady: the inverse of an estimated matrix makes large weights of both signs. Look at\n"
         "`transition/condition`; where it is above ten or so, raise `identity`.",
-        "Patrini et al., CVPR 2017", remembers=True, passes="1.2",
+        "Patrini et al., CVPR 2017", remembers=True, cost_in_words="1.2",
     )  # fmt: skip
 
     def correct(self, logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:

@@ -19,14 +19,17 @@ from scanmix.blocks.beta_mixture import NoisyAt, fit_beta_mixture
 from scanmix.blocks.losses import prior_penalty, soft_cross_entropy
 from scanmix.blocks.mixmatch import beta, mixup
 from scanmix.blocks.robust import NO_ZERO, bootstrap_targets
-from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.blocks.schedules import linear_ramp
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.inference import inference
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -46,12 +49,16 @@ class MCorrection:
 
     State: ClassVar[type[MCorrectionState]] = MCorrectionState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = 0.5
     about: ClassVar[About] = About(
         "MixUp whose labels give way to the network's answer as far as their loss says they are wrong",
         "One network for what DivideMix does with two. It needs a first phase in which MixUp keeps it from\n"
         "memorizing. `m_correction_sh` is its authors' variant for heavy noise.",
-        "Arazo et al., ICML 2019", rows=1, passes="1 to 1.7",
+        "Arazo et al., ICML 2019", rows=1, cost_in_words="1 to 1.7",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     begin: Duration = "35%"  # epochs of plain MixUp before (105 of 300)
@@ -74,8 +81,7 @@ class MCorrection:
         """One pass of MixUp over all examples, with labels corrected once there is a mixture; then fit it anew."""
         (peer,) = state.peers
         meter = Meter()
-        drops = [data.epochs_in(drop, self.batch_size, self.epochs) for drop in (self.lr_drop, self.lr_second_drop)]
-        rate = step_decay(self.learning_rate, 0.1, epoch, (drops[0], drops[1]))
+        rate = decayed_rate(self, data, epoch, self.lr_drop, self.lr_second_drop)
         begin = data.epochs_in(self.begin, self.batch_size, self.epochs)
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         with meter.timed("learn"):
@@ -98,9 +104,14 @@ class MCorrection:
                 self._fit_mixture(state, data, epoch)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: MCorrectionState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count MixUp; from `begin` on also a forward pass of each batch, and from the epoch before of all examples."""
+        begin = epochs_of(self.begin, -(-count // self.batch_size), self.epochs)
+        fitted = self.epochs - max(0, begin - 1)
+        corrected = self.epochs - max(1, begin)  # there is no mixture before the first epoch is over
+        plain = Passes(forward_backward=count, weak=count) * self.epochs
+        corrections = Passes(forward_only=count) * corrected
+        return {"training": plain + corrections + Passes(forward_only=count, weak=count) * fitted}
 
     def mix(
         self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator
@@ -141,7 +152,7 @@ class MCorrectionSH(MCorrection):
         "as m_correction, and of two mixed images the one counts more whose label is believed",
         "For heavy noise, if the mixture tells right labels from wrong ones at all; at 20 and 50 % its authors take\n"
         "`m_correction` on CIFAR-10.",
-        "Arazo et al., ICML 2019", rows=1, passes="1 to 1.7",
+        "Arazo et al., ICML 2019", rows=1, cost_in_words="1 to 1.7",
     )  # fmt: skip
 
     unsettled: ClassVar[int] = 5  # epochs 106 to 110 in the paper

@@ -11,16 +11,17 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from scanmix.blocks.mixmatch import betas
-from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.ema import ema_update
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -41,12 +42,16 @@ class MentorMix:
 
     State: ClassVar[type[MentorMixState]] = MentorMixState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "MixUp with partners that look right, in which the trusted side dominates",
         "Strong on labels from the web in the literature, if `quantile`, `mixup_alpha` and `second_weighting` fit the\n"
         "rate of the noise. The running average of the weights predicts.",
-        "Jiang et al., ICML 2020", look=1, oracle="quantile, mixup_alpha, second_weighting",
+        "Jiang et al., ICML 2020", forward_only=1, oracle="quantile, mixup_alpha, second_weighting",
     )  # fmt: skip
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     burn_in: Duration = "10%"  # epochs in which every example counts
@@ -73,7 +78,7 @@ class MentorMix:
     def epoch(self, state: MentorMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """One pass over all examples."""
         (peer,), meter = state.peers, Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         everything_counts = epoch < data.epochs_in(self.burn_in, self.batch_size, self.epochs)
         order, draws, partners, mix = data.generators("learn", epoch, "order", "views", "partners", "mixup")
         with meter.timed("learn"):

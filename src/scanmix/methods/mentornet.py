@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -40,12 +40,17 @@ class MentorNet:
 
     State: ClassVar[type[MentorNetState]] = MentorNetState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "weights each loss by whether it is small for its time",
         "Self-paced learning with a soft end. `quantile` is what the paper sets by the rate of noise: the share of\n"
         "a batch that counts as small.",
         "Jiang et al., ICML 2018", "those of small loss", oracle="quantile",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -68,7 +73,7 @@ class MentorNet:
         """One pass over all examples."""
         (peer,) = state.peers
         meter = Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws, drop = data.generators("learn", epoch, "order", "views", "dropout")
         steps = list(batches(data.everything, self.batch_size, order))
         peer.train()
@@ -86,7 +91,3 @@ class MentorNet:
                 peer.optimizer.param_groups[0]["weight_decay"] = self.weight_decay * float(weights.mean())
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate, "threshold": state.threshold or 0.0}
-
-    def predictor(self, state: MentorNetState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])

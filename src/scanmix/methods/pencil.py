@@ -16,9 +16,9 @@ from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -36,12 +36,17 @@ class Pencil:
 
     State: ClassVar[type[PencilState]] = PencilState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "moves the labels by gradients, as if they were weights",
         "It has many settings, and the right ones depend on the noise; `label_rate` decides how far labels move. Look\n"
         "at `changed`, the share of labels whose likeliest class is no longer the given one.",
         "Yi and Wu, CVPR 2019", remembers=True, oracle="learning_rate, label_rate",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 320  # E, all stages
     fixed: Duration = "22%"  # end of the first stage, cross-entropy on the given labels (epoch 70 of 320)
@@ -101,7 +106,3 @@ class Pencil:
             return divergence
         near_given = F.cross_entropy(soft.softmax(1) if self.fidelity == "released" else soft, labels)
         return divergence + self.compatibility * near_given - self.entropy * confidence_penalty(logits) / classes
-
-    def predictor(self, state: PencilState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])

@@ -13,17 +13,18 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import class_weights
-from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches, labeled_views
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
 from scanmix.methods.steps.early_stopping import agrees, last_layers, reinit_and_refit
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
@@ -41,11 +42,15 @@ class PES:
 
     State: ClassVar[type[PESState]] = PESState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = 0.5
     about: ClassVar[About] = About(
         "stops early, learns the last layers anew, and goes on with the labels that it agrees with",
         "The plain form: nothing is made of the other images. `pes_semi` does more with them, for more passes.",
-        "Bai et al., NeurIPS 2021", "those predicted", passes="1, then 0.9 to 1.7",
+        "Bai et al., NeurIPS 2021", "those predicted", cost_in_words="1, then 0.9 to 1.7",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 200  # E
     warmup: Duration = "25 epochs"  # T1, on all labels (30 for CIFAR-100)
@@ -68,8 +73,7 @@ class PES:
     def epoch(self, state: PESState, data: TrainingData, epoch: int) -> dict[str, float]:
         """Warm up; or, the last parts once renewed, learn the labels that are predicted, rare classes as much."""
         (peer,), (fresh,), meter = state.peers, state.fresh, Meter()
-        drops = [data.epochs_in(drop, self.batch_size, self.epochs) for drop in (self.lr_drop, self.lr_second_drop)]
-        rate = step_decay(self.learning_rate, 0.1, epoch, (drops[0], drops[1]))
+        rate = decayed_rate(self, data, epoch, self.lr_drop, self.lr_second_drop)
         begin = data.epochs_in(self.warmup, self.batch_size, self.epochs)
         if epoch < begin:
             seen = labeled_views(data, data.views.weak, data.labels, self.batch_size, "warmup", epoch, peer.shard)
@@ -100,6 +104,12 @@ class PES:
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: PESState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count warm-up, the refit, then two forward passes over all examples and a step for each label agreed with."""
+        first = min(self.epochs, epochs_of(self.warmup, -(-count // self.batch_size), self.epochs))
+        refit = Passes(forward_backward=count, weak=count) * self.refit_stage
+        refit += Passes(forward_only=count, weak=count) * self.refit_head
+        agreed = max(1, round(clean * count))
+        turn = Passes(forward_only=2 * count, forward_backward=agreed, weak=2 * count + agreed)
+        before = Passes(forward_backward=count, weak=count) * first + refit * (first < self.epochs)
+        return {"training": before + turn * (self.epochs - first)}

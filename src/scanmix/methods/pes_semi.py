@@ -18,16 +18,18 @@ from scanmix.blocks.losses import probability_mse
 from scanmix.blocks.mixmatch import mixup, sharpen
 from scanmix.blocks.schedules import cosine, linear_ramp
 from scanmix.blocks.selection import class_weights
-from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, forever, labeled_views
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
 from scanmix.methods.pes import PESState
 from scanmix.methods.steps.early_stopping import agrees, last_layers, reinit_and_refit
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.inference import inference
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,13 +38,17 @@ class PESSemi:
 
     State: ClassVar[type[PESState]] = PESState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = 0.5
     about: ClassVar[About] = About(
         "stops early, learns a new head, and goes on with the labels that it agrees with",
         "Simple and strong up to 80 % in the literature. Everything depends on `warmup` being over before labels are\n"
         "memorized.",
-        "Bai et al., NeurIPS 2021", "those predicted; the rest as unlabeled", rows=2, passes="1, then 3",
+        "Bai et al., NeurIPS 2021", "those predicted; the rest as unlabeled", rows=2, cost_in_words="1, then 3",
         oracle="unlabeled_weight",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     warmup: Duration = "20 epochs"  # T1, on all labels (35 for CIFAR-100)
@@ -87,9 +93,19 @@ class PESSemi:
             self._learn(peer, state.p_clean[0] > 0, data, epoch, epoch - begin, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: PESState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count warm-up, a new head, then two forward passes over all examples and steps with two views of each image.
+
+        Targets of the unlabeled images take forward passes too.
+        """
+        first = min(self.epochs, epochs_of(self.warmup, -(-count // self.batch_size), self.epochs))
+        head = Passes(forward_only=count, weak=count) * (self.refit if first < self.epochs else 0)
+        unlabeled = round(self.batch_size * min(0.5, 1 - clean))
+        steps = max(1, count // self.batch_size)
+        rows = 2 * self.batch_size * steps
+        turn = Passes(forward_only=2 * count + 2 * unlabeled * steps, forward_backward=rows, weak=2 * count + rows)
+        warmup = Passes(forward_backward=count, weak=count) * first
+        return {"training": warmup + head + turn * (self.epochs - first)}
 
     def _learn(
         self, peer: Peer, agree: Tensor, data: TrainingData, epoch: int, since: int, rate: float, meter: Meter

@@ -14,9 +14,10 @@ from pydantic.dataclasses import dataclass
 from scanmix.config import STRICT, About, Count
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
+from scanmix.methods.contract import largest_pretraining_batch, pretraining_passes, sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, make_peer
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Networks, make_peer
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, load_into, name_clusters, pretrain
@@ -28,14 +29,17 @@ class Scan:
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = True
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "clusters of images and their neighbors",
         "Clusters without labels: SimCLR, then neighbors that should fall into the same cluster. All training\n"
         "happens before the first epoch. The given labels only name the clusters, so that a prediction is a\n"
         "class. Its accuracy is measured after the best matching of clusters with *true* classes, which no\n"
         "other method is given; every table says so. Take it to see how far images alone go.",
-        "Van Gansbeke et al., ECCV 2020", "none, only to name the clusters", rows=0, passes="pre-training alone",
+        "Van Gansbeke et al., ECCV 2020", "none, only to name the clusters", rows=0, cost_in_words="pre-training alone",
     )  # fmt: skip
+    predictor = sum_of_peers
     epochs: ClassVar[int] = 1
 
     pretrain: Pretraining = SimCLR()  # first stage: features
@@ -56,6 +60,11 @@ class Scan:
         name_clusters(peer, data)
         return {}
 
-    def predictor(self, state: Networks) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count the label-free stages, then one forward pass that names the clusters."""
+        stages = pretraining_passes(self.pretrain, self.clustering, count)
+        return stages | {"training": Passes(forward_only=count)}
+
+    def largest_batch(self, count: int) -> int:
+        """Return the larger of the batches of both stages."""
+        return largest_pretraining_batch(self.pretrain, self.clustering, count)

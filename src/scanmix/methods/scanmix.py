@@ -16,15 +16,18 @@ from scanmix.blocks.losses import scan_loss, semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
 from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches, labeled_views, paired
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import largest_pretraining_batch, pretraining_passes, sum_of_peers
+from scanmix.methods.steps.division import divided_passes
 from scanmix.methods.steps.mixmatch import mixmatch
 from scanmix.methods.steps.warmup import TrainedPart, warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, per_sample_losses
-from scanmix.networks.peer import Peer, make_peer, turns_with_ema
+from scanmix.networks.inference import per_sample_losses
+from scanmix.networks.passes import Passes, Stages, whole_batches
+from scanmix.networks.peer import Heads, Peer, make_peer, turns_with_ema
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, candidate_neighbors, current_neighbors, load_into, pretrain
@@ -47,12 +50,14 @@ class ScanMix:
 
     State: ClassVar[type[ScanMixState]] = ScanMixState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
         "DivideMix and SCAN in turns: labels it believes, neighbors that agree",
         "As `scan_dividemix`, and every image, whatever its label, is drawn to a neighbor that seems to be of its\n"
         "class. Take it where many labels are wrong; where few are, its controls can be better.",
         "Sachdeva et al., Pattern Recognition 2023, Algorithm 1", "the believed ones; the rest as unlabeled", 2, rows=4,
-        passes="pre-training, 7 to 17", oracle="clean_threshold, loss_memory, confidence_weight")  # fmt: skip
+        cost_in_words="pre-training, 7 to 17", oracle="clean_threshold, loss_memory, confidence_weight")  # fmt: skip
+    predictor = sum_of_peers
     epochs: Count = 300  # E, section 4.2; warm-up included
     warmup: Duration = "10 epochs"  # WarmUp; 30 epochs for CIFAR-100 (code)
     pretrain: Pretraining = SimCLR()  # PreTrain, section 4.2
@@ -108,7 +113,7 @@ class ScanMix:
     def epoch(self, state: ScanMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """One turn of Algorithm 1's loop, or one epoch of its warm-up."""
         meter = Meter()
-        begin = data.epochs_in(self.warmup, 2 * self.batch_size, self.epochs)
+        begin = self.epochs_in(self.warmup, len(data))
         if epoch < begin:
             labels = voted_labels(state.candidates, data.labels, data.num_classes, self.vote_rounds)
             return self._warm_up(self.warmup_part, labels, self.warmup_rate, state, data, epoch, meter)
@@ -123,7 +128,7 @@ class ScanMix:
             state.p_clean = state.peers[0].engine.broadcast(p_clean)
         if state.severe is None:
             state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
-        begin += 0 if state.severe else data.epochs_in(self.mild_warmup, 2 * self.batch_size, self.epochs)
+        begin += 0 if state.severe else self.epochs_in(self.mild_warmup, len(data))
         if epoch < begin:
             return self._warm_up("network", data.labels, self.learning_rate, state, data, epoch, meter)
 
@@ -135,8 +140,7 @@ class ScanMix:
         agree = [agreeing(state.candidates, labels) for labels in compared]
 
         # M-step: minimize l_MLE, then l_CLU. No peer grades its own homework.
-        drop = data.epochs_in(self.lr_drop, 2 * self.batch_size, self.epochs)
-        rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
+        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, len(data)),))
         cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
             for side in turns_with_ema(state.peers, self.second_peer, self.average_decay):
@@ -146,9 +150,32 @@ class ScanMix:
                 self._cluster(side, agree[side], state, data, epoch, cluster_rate, meter)
         return meter.results() | {"rate/learn": rate, "rate/cluster": cluster_rate}
 
-    def predictor(self, state: ScanMixState) -> Predictor:
-        """Sum of the peers' logits (code; the paper has one network)."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count the label-free stages, WarmUp, mild warm-up where noise is not severe, and the turns of the loop."""
+        severe = 1 - clean > self.severe_noise
+        view = self.severe_view if severe else self.view
+        warmup = min(self.epochs, self.epochs_in(self.warmup, count))
+        mild = 0 if severe else min(self.epochs - warmup, self.epochs_in(self.mild_warmup, count))
+        trained = 2 if self.second_peer == "trained" else 1
+        rows = trained * count
+        views = Passes(**{self.warmup_view: rows})
+        first = views + (Passes(forward_only=rows) if self.warmup_part == "head" else Passes(forward_backward=rows))
+        second = views + Passes(forward_backward=rows, forward_only=2 * count)
+        turn = divided_passes(count, clean, self.batch_size, self.minimum_steps, view, trained)
+        if self.severe_cluster_rate if severe else self.cluster_rate:
+            pairs = 2 * trained * whole_batches(count, self.cluster_batch_size)
+            turn += Passes(forward_backward=pairs) + Passes(**{view: pairs})
+        naming = Passes(forward_only=2 * count if self.name_clusters else 0)
+        training = naming + first * warmup + second * mild + turn * (self.epochs - warmup - mild)
+        return pretraining_passes(self.pretrain, self.clustering, count) | {"training": training}
+
+    def largest_batch(self, count: int) -> int:
+        """Return the largest of the batches of the label-free stages and of l_MLE."""
+        return max(largest_pretraining_batch(self.pretrain, self.clustering, count), 4 * min(count, self.batch_size))
+
+    def epochs_in(self, duration: int | str, count: int) -> int:
+        """Return a duration in epochs of `count` examples; a step is a batch of warm-up."""
+        return epochs_of(duration, -(-count // (2 * self.batch_size)), self.epochs)
 
     def _warm_up(
         self,

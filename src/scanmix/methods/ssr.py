@@ -22,8 +22,10 @@ from scanmix.config import STRICT, About, Batch, Count, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, forever
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, predict_all
+from scanmix.networks.inference import predict_all
+from scanmix.networks.passes import Passes, Stages
 from scanmix.networks.peer import Heads, Networks, Peer, make_peer
 
 
@@ -33,14 +35,17 @@ class SSR:
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = False
+    clean_threshold: ClassVar[float | None] = 0.5
     heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
         "relabels what it is sure of, and learns from labels that a vote of their neighbors confirms",
         "The strongest rival for its cost in the literature: one network and no pre-training. Its first votes are\n"
         "those of random features, so it needs images that are alike where they are of one class.",
         "Feng et al., BMVC 2022", "those that neighbors confirm; sure predictions in place of others",
-        rows=2, passes="2.3", oracle="relabel_threshold",
+        rows=2, cost_in_words="2.3", oracle="relabel_threshold",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B; two views of each make 2B rows a step
@@ -95,9 +100,10 @@ class SSR:
         """Nothing: SSR+ has it."""
         return 0.0
 
-    def predictor(self, state: Networks) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count a forward pass over all examples, then steps on two strong views of each image of a batch."""
+        rows = self.batch_size * max(1, count // self.batch_size)
+        return {"training": Passes(forward_only=count, forward_backward=2 * rows, strong=2 * rows) * self.epochs}
 
     def _relabel(self, probabilities: Tensor, labels: Tensor) -> Tensor:
         """Return sure predictions, and the given label elsewhere. Shape: (N, C), (N,) -> (N,)."""
@@ -123,7 +129,7 @@ class SSRPlus(SSR):
         "SSR, and a consistency loss of strong and weak views of all images",
         "As `ssr`, for half as much again; the more labels are wrong, the more it can add.",
         "Feng et al., BMVC 2022", "those that neighbors confirm; sure predictions in place of others",
-        rows=3, passes="3.7", oracle="relabel_threshold",
+        rows=3, cost_in_words="3.7", oracle="relabel_threshold",
     )  # fmt: skip
 
     consistency_weight: Weight = 1.0  # of the consistency loss
@@ -138,3 +144,9 @@ class SSRPlus(SSR):
         with torch.no_grad():
             wanted = projector(peer.all_gather(peer.encoder(data.views.weak(images, draws))))
         return -self.consistency_weight * F.cosine_similarity(ahead, wanted).mean()
+
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count SSR, and in each step as many other images in a strong and a weak view."""
+        rows = self.batch_size * max(1, count // self.batch_size)
+        both = Passes(forward_only=rows, forward_backward=rows, strong=rows, weak=rows) * self.epochs
+        return {"training": super().passes(count, clean)["training"] + both}

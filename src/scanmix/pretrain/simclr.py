@@ -24,6 +24,7 @@ from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder
 from scanmix.networks.inference import predict_all
+from scanmix.networks.passes import Passes, whole_batches
 from scanmix.pretrain.cache import resumable
 
 TITLE = "Pre-training (SimCLR)"
@@ -52,6 +53,11 @@ class SimCLR:
     """Examples up to which the neighbors are exact; of more they are looked for in cells (ours, for time)."""
     symmetric: bool = False
     """Both views are anchors, as in SimCLR; only the first, as in ScanMix's code, when off."""
+
+    def passes(self, count: int) -> Passes:
+        """Count the images of the stage on `count` examples: it learns from both views of each."""
+        views = 2 * self.epochs * whole_batches(count, self.batch_size)
+        return Passes(forward_backward=views, contrastive=views)
 
 
 class Projector(nn.Module):
