@@ -20,34 +20,23 @@ from scanmix.methods import METHODS, Method
 from scanmix.networks.passes import Passes
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.training import resolve
+from tests.tiny import settings
 
 PUBLISHED = str(Path(__file__).parents[1] / "published.toml")
 
 COUNT = 50
 NETWORK = PreActResNetSettings(widths=(4,), blocks=(1,), stem_stride=2)
-SMALL: dict[str, dict[str, Any]] = {name: {"epochs": 3, "batch_size": 16} for name in METHODS} | {
-    "dividemix": {"epochs": 4, "warmup": "3 steps", "batch_size": 8},
-    "scan": {
-        "pretrain": {"epochs": 2, "batch_size": 16}, "clustering": {"epochs": 3, "batch_size": 12}, "num_neighbors": 4,
-    },
-    "c2d": {
-        "pretrain": {"epochs": 2, "batch_size": 16}, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8},
-    },
-    "forward": {"epochs": 4, "batch_size": 16},
-    "m_correction": {"epochs": 4, "batch_size": 16, "begin": 2},
-    "m_correction_sh": {"epochs": 4, "batch_size": 16, "begin": 2},
-    "pes": {"epochs": 4, "batch_size": 16, "warmup": 2, "refit_stage": 3, "refit_head": 2},
-    "pes_semi": {"epochs": 4, "batch_size": 16, "warmup": 2, "refit": 2},
-    "scan_dividemix": {
-        "pretrain": {"epochs": 2, "batch_size": 64}, "clustering": {"epochs": 1, "batch_size": 16}, "num_neighbors": 4,
-        "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8, "minimum_steps": 5},
-    },
-    "scanmix": {
-        "pretrain": {"epochs": 1, "batch_size": 16}, "clustering": {"epochs": 0}, "num_neighbors": 4, "epochs": 4,
-        "warmup": 1, "batch_size": 8, "cluster_batch_size": 16, "name_clusters": True,
-    },
-    "exact_em": {"epochs": 2, "steps": 3, "learning_rate": 1e-3},
-}  # fmt: skip
+MORE: dict[str, dict[str, Any]] = {
+    "dividemix": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
+    "scan": {"clustering": {"epochs": 3, "batch_size": 12}},
+    "m_correction": {"epochs": 4, "begin": 2},
+    "pes": {"epochs": 4, "warmup": 2, "refit_stage": 3, "refit_head": 2},
+    "pes_semi": {"epochs": 4, "warmup": 2, "refit": 2},
+    "scan_dividemix": {"pretrain": {"batch_size": 64}, "dividemix": {"batch_size": 8, "minimum_steps": 5}},
+    "scanmix": {"clustering": {"epochs": 0}, "batch_size": 8, "cluster_batch_size": 16, "name_clusters": True},
+    "exact_em": {"learning_rate": 1e-3},  # no step needs to be halved
+}
+"""Numbers of steps and epochs of which no two are the same."""
 
 
 @dataclasses.dataclass
@@ -91,7 +80,8 @@ def run(name: str, overrides: dict[str, Any]) -> Any:
     data = TrainingData(
         images, torch.arange(COUNT) % 5, 5, make_views(ViewSettings(), images, flip=False), engine.generator
     )
-    method = resolve(name, "data", PUBLISHED, merge(SMALL[name], overrides)).build_method()
+    asked = merge(settings(name, **MORE.get(name, {})), overrides)
+    method = resolve(name, "data", PUBLISHED, asked).build_method()
     state = method.start(data, NETWORK, engine)
     for epoch in range(method.epochs):
         method.epoch(state, data, epoch)
