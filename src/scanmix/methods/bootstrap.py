@@ -1,4 +1,4 @@
-"""Bootstrapping (Reed et al., ICLR workshop 2015): part of each label is what the network says. Legend: B batch."""
+"""Bootstrapping (Reed et al., ICLR workshop 2015): targets blend label and prediction. Legend: B batch."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Bootstrap:
     heads: ClassVar[Heads | None] = None
     clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
-        "cross-entropy to a blend of the label and the network's own answer",
-        "As cheap as `cross_entropy`, and seldom much better: what the network has memorized it then confirms.",
+        "cross-entropy to a blend of the label and the network's own prediction",
+        "As cheap as `cross_entropy` and seldom much better: a network that has memorized a label also predicts it.",
         "Reed et al., ICLR workshop 2015",
     )
     predictor = sum_of_peers
@@ -41,7 +41,7 @@ class Bootstrap:
     lr_drop: Duration = "50%"  # when the learning rate is divided by ten
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
-    answer: Literal["hard", "soft"] = "hard"  # the likeliest class, or all that is predicted
+    answer: Literal["hard", "soft"] = "hard"  # the likeliest class, or all predicted probabilities
     trust: Share = 0.8  # beta, share of the given label (0.95 in the paper with soft answers)
     detach: bool = False  # no gradient through soft answers (Arazo et al. 2019); with one, entropy falls too
 
@@ -50,7 +50,7 @@ class Bootstrap:
         return Networks([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples."""
+        """Train on all examples once."""
         (peer,) = state.peers
         meter = Meter()
         rate = decayed_rate(self, data, epoch, self.lr_drop)
@@ -59,9 +59,9 @@ class Bootstrap:
         with meter.timed("learn"):
             for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 logits = peer.logits(data.views.weak(data.images[index], draws))
-                said = logits.detach() if self.detach else logits
+                prediction = logits.detach() if self.detach else logits
                 given = peer.all_gather(data.one_hot(index))
-                targets = bootstrap_targets(said, given, self.trust, hard=self.answer == "hard")
+                targets = bootstrap_targets(prediction, given, self.trust, hard=self.answer == "hard")
                 loss = soft_cross_entropy(logits, targets)
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)

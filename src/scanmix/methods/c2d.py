@@ -28,9 +28,9 @@ class C2D:
     heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
         "DivideMix that starts from SimCLR's features, without clusters",
-        "What pre-training alone is worth: `scan_dividemix` adds SCAN to it, `scanmix` the clustering loss. The\n"
+        "It shows what pre-training alone adds: `scan_dividemix` adds SCAN to it, `scanmix` the clustering loss. The\n"
         "settings of DivideMix stand under `dividemix.`.",
-        "Zheltonozhskii et al., WACV 2022", "the believed ones; the rest as unlabeled", networks=2, rows=4,
+        "Zheltonozhskii et al., WACV 2022", "those that look right; the rest as unlabeled", networks=2, rows=4,
         cost_in_words="pre-training, then 3 to 13", oracle=DivideMix.about.oracle,
     )  # fmt: skip
     epochs = property(inner_epochs)
@@ -38,17 +38,17 @@ class C2D:
     predictor = sum_of_peers
 
     pretrain: Pretraining = SimCLR()  # features
-    dividemix: DivideMix = DivideMix(epochs=360, warmup="5 epochs")  # all the rest
+    dividemix: DivideMix = DivideMix(epochs=360, warmup="5 epochs")  # all further settings
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> DivideMixState:
-        """Run or recall SimCLR; both peers begin from its features, each with a head of its own."""
+        """Run SimCLR, or take it from the cache; both peers start from its features, each with its own head."""
         found = pretrain(self.pretrain, Clustering(epochs=0), 1, True, data, network, engine)
         state = self.dividemix.start(data, network, engine)
         load_into(state.peers, found)
         return state
 
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """DivideMix's epoch."""
+        """Run DivideMix's epoch."""
         return self.dividemix.epoch(state, data, epoch)
 
     def passes(self, count: int, clean: float) -> Stages:

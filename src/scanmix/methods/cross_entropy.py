@@ -1,4 +1,4 @@
-"""Cross-entropy on the given labels: the control that every other method has to beat. Legend: B batch."""
+"""Cross-entropy on the given labels: the baseline that every other method has to beat. Legend: B batch."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class CrossEntropy:
     heads: ClassVar[Heads | None] = None
     clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
-        "believes every label: the control",
-        "Run it once, to know what the others are worth. With many wrong labels its accuracy rises, then falls\n"
-        "as it learns them by heart: compare best and last.",
+        "learns every label as it is: the baseline",
+        "Run it once, to know what the other methods gain. With many wrong labels its accuracy rises, then falls\n"
+        "as it memorizes them: compare best and last.",
     )
     predictor = sum_of_peers
     passes = same_every_epoch
@@ -47,7 +47,7 @@ class CrossEntropy:
         return Networks([peer])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples with their given labels."""
+        """Train on all examples once, with their given labels."""
         (peer,) = state.peers
         meter = Meter()
         rate = decayed_rate(self, data, epoch, self.lr_drop)

@@ -27,7 +27,7 @@ class Decoupling:
     clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "two networks that learn only where their predictions differ",
-        "It learns less as the networks come to agree, and so memorizes later; it removes no wrong label.",
+        "As the networks come to agree it learns less, and so memorizes later. It removes no wrong label.",
         "Malach and Shalev-Shwartz, NeurIPS 2017", networks=2, forward_backward=2, rows=2,
     )  # fmt: skip
     predictor = sum_of_peers
@@ -35,13 +35,13 @@ class Decoupling:
     largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
-    warmup: Duration = "3 epochs"  # in which both learn from every example
+    warmup: Duration = "3 epochs"  # in which both learn every example
     batch_size: Batch = 128  # B
     learning_rate: Rate = 0.02  # of SGD
     lr_drop: Duration = "50%"  # when the learning rate is divided by ten
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
-    least_share: Share = 0.1  # of the batch over which the loss is at least averaged: few rows make a small step
+    least_share: Share = 0.1  # of the batch, over which the loss is averaged at least: few rows make a small step
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
         """Return two networks that differ by their initial weights."""
@@ -50,7 +50,7 @@ class Decoupling:
         )
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples; both networks see the same views."""
+        """Train both networks on all examples once; they see the same views."""
         meter = Meter()
         everywhere = epoch < data.epochs_in(self.warmup, self.batch_size, self.epochs)
         rate = decayed_rate(self, data, epoch, self.lr_drop)

@@ -29,11 +29,11 @@ from scanmix.networks.peer import Heads, Peer, make_peer, training_turns
 
 @dataclasses.dataclass
 class DivideMixState:
-    """All that one epoch hands to the next."""
+    """What one epoch hands to the next."""
 
     peers: list[Peer]
     history: Tensor  # (H, P, N) normalized losses of the last epochs
-    p_clean: Tensor | None = None  # (P, N) what each peer believes of each label
+    p_clean: Tensor | None = None  # (P, N) probability that each given label is right, by each peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -44,13 +44,13 @@ class DivideMix:
     self_supervised: ClassVar[bool] = False
     heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
-        "two networks; each tells the other which labels look wrong",
-        "After a warm-up on all labels, each network sorts the labels by their loss; the *other* learns from\n"
-        "the ones that look right, and treats the rest as images without a label. Needs no pre-training. Take\n"
-        "it where few labels are wrong (up to a half, roughly) or time is short. It needs a warm-up that ends\n"
-        "before labels are learned by heart, and that is long enough to tell them apart.",
-        "Li et al., ICLR 2020", "the believed ones; the rest as unlabeled", networks=2, rows=4, cost_in_words="3 to 13",
-        oracle="clean_threshold, loss_memory, unlabeled_weight, confidence_weight",
+        "two networks; each selects by loss the labels that the other learns",
+        "After a warm-up on all labels, each network divides the labels by their loss. The *other* learns the labels\n"
+        "that look right, and uses the rest as images without a label. It needs no pre-training. Take it where few\n"
+        "labels are wrong (up to a half, roughly) or time is short. The warm-up must be long enough to separate\n"
+        "right labels from wrong ones, and must end before the wrong ones are memorized.",
+        "Li et al., ICLR 2020", "those that look right; the rest as unlabeled", networks=2, rows=4,
+        cost_in_words="3 to 13", oracle="clean_threshold, loss_memory, unlabeled_weight, confidence_weight",
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step
@@ -66,16 +66,16 @@ class DivideMix:
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
 
-    clean_threshold: Share = 0.5  # tau (0.6 at 90 % in the paper, which is told the rate)
+    clean_threshold: Share = 0.5  # tau (0.6 at 90 % in the paper, which knows the rate)
     mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label (ours)
-    loss_memory: Count = 1  # epochs of losses averaged (5 at 90 % in the code, which is told the rate)
+    loss_memory: Count = 1  # epochs of losses averaged (5 at 90 % in the code, which knows the rate)
     sharpen_temperature: Rate = 0.5  # T
     mixup_alpha: Weight = 4.0  # alpha
-    unlabeled_weight: Weight = 25.0  # lambda_u (0 to 150 in the paper's Table 7, by the rate it is told)
+    unlabeled_weight: Weight = 25.0  # lambda_u (0 to 150 in the paper's Table 7, by the known rate)
     unlabeled_ramp: Weight = 16.0  # epochs over which lambda_u grows from 0
     prior_weight: Weight = 1.0  # lambda_r
-    confidence_weight: Weight = 0.0  # penalty in warm-up (1 for asymmetric noise, if told the type)
-    guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
+    confidence_weight: Weight = 0.0  # penalty in warm-up (1 in the paper for asymmetric noise, whose type it knows)
+    guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the trained peer while it predicts targets
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> DivideMixState:
         """Return two networks that differ by their initial weights."""
@@ -83,7 +83,7 @@ class DivideMix:
         return DivideMixState(peers, torch.zeros(0, 2, len(data), device=engine.device))
 
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """Warm up, or divide, then train each peer on the other's division."""
+        """Warm up; or divide the labels, then train each peer on the other's division."""
         meter = Meter()
         if epoch < self.epochs_in(self.warmup, len(data)):
             with meter.timed("warmup"):
@@ -113,10 +113,10 @@ class DivideMix:
         return {"training": first + turn * (self.epochs - warmup)}
 
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
-        """Cross-entropy of the whole network on all given labels."""
+        """Train the whole network by cross-entropy on all given labels."""
         peer, stage = state.peers[side], f"warmup {side}"
-        seen = labeled_views(data, data.views.weak, data.labels, 2 * self.batch_size, stage, epoch, peer.shard)
-        warm_up(peer, "network", seen, self.warmup_rate, self.confidence_weight, meter)
+        steps = labeled_views(data, data.views.weak, data.labels, 2 * self.batch_size, stage, epoch, peer.shard)
+        warm_up(peer, "network", steps, self.warmup_rate, self.confidence_weight, meter)
 
     def _learn(
         self,
@@ -128,7 +128,7 @@ class DivideMix:
         rate: float,
         meter: Meter,
     ) -> None:
-        """MixMatch over one pass of the set that the other peer calls clean."""
+        """Train by MixMatch on one pass over the clean set of the other peer."""
         peer, other = state.peers[side], state.peers[1 - side]
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"

@@ -23,7 +23,7 @@ from scanmix.networks.peer import Heads, Peer, make_peer
 
 @dataclasses.dataclass
 class ELRState:
-    """One network and what it used to say."""
+    """One network, and the running average of its predictions."""
 
     peers: list[Peer]
     targets: Tensor  # (N, C) running average of the predictions of each example
@@ -40,9 +40,9 @@ class ELR:
     clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "one network held to what it predicted before it memorized labels",
-        "The best value at the cost of `cross_entropy`. It needs some epochs in which labels are learned and not\n"
-        "yet memorized; `regularization` is too strong where accuracy stays low and `learn/loss` falls below zero\n"
-        "all the time, too weak where accuracy falls in the end.",
+        "A strong method at the cost of `cross_entropy`. It needs some epochs in which labels are learned and not\n"
+        "yet memorized. `regularization` is too strong if accuracy stays low and `learn/loss` is always below zero,\n"
+        "and too weak if accuracy falls at the end.",
         "Liu et al., NeurIPS 2020", remembers=True, oracle="memory, regularization",
     )  # fmt: skip
     predictor = sum_of_peers
@@ -55,16 +55,16 @@ class ELR:
     lr_drop: Duration = "50%"  # when the learning rate is divided by ten
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 1e-3  # on all parameters
-    memory: Share = 0.7  # beta: share of itself that a target keeps (0.9 for asymmetric noise and CIFAR-100)
+    memory: Share = 0.7  # beta: decay of a target's running average (0.9 for asymmetric noise and CIFAR-100)
     regularization: Weight = 3.0  # lambda (1 for asymmetric noise, 7 for CIFAR-100)
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ELRState:
-        """Return one fresh network, and targets that say nothing yet."""
+        """Return one fresh network, and targets of zero."""
         peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
         return ELRState([peer], torch.zeros(len(data), data.num_classes, device=engine.device))
 
     def epoch(self, state: ELRState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples; the target of each moves before it is used."""
+        """Train on all examples once; the target of each is updated before it is used."""
         (peer,) = state.peers
         meter = Meter()
         rate = decayed_rate(self, data, epoch, self.lr_drop)
@@ -73,11 +73,11 @@ class ELR:
         with meter.timed("learn"):
             for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 logits = peer.logits(data.views.weak(data.images[index], draws))
-                seen = peer.all_gather(index)
-                state.targets[seen] = running_targets(state.targets[seen], logits, self.memory)
-                fit = F.cross_entropy(logits, data.labels[seen])
-                term = early_learning_term(logits, state.targets[seen])
-                loss = fit + self.regularization * term  # below zero is as it should be
+                rows = peer.all_gather(index)
+                state.targets[rows] = running_targets(state.targets[rows], logits, self.memory)
+                fit = F.cross_entropy(logits, data.labels[rows])
+                term = early_learning_term(logits, state.targets[rows])
+                loss = fit + self.regularization * term  # may fall below zero
                 meter.add("learn", loss=loss, cross_entropy=fit, regularization=term)
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}

@@ -2,7 +2,8 @@
 
 Legend: N examples, B batch, C classes.
 
-A Beta mixture on the losses says of each example how far its label is believed; the rest is what the network says.
+A mixture of two Beta distributions, fitted to the losses, gives the weight of each given label; the rest of the target
+is the prediction.
 """
 
 from __future__ import annotations
@@ -34,27 +35,27 @@ from scanmix.networks.peer import Heads, Peer, make_peer
 
 @dataclasses.dataclass
 class MCorrectionState:
-    """One network and the mixture of the last epoch."""
+    """One network, and the mixture of the last epoch."""
 
     peers: list[Peer]
     noisy_at: Tensor | None = None  # P(wrong | loss) in steps of a hundredth of ...
     low: float = 0.0  # ... the losses from here ...
     high: float = 1.0  # ... to here
-    p_clean: Tensor | None = None  # (1, N) what the mixture says of each label
+    p_clean: Tensor | None = None  # (1, N) probability that each given label is right, by the mixture
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MCorrection:
-    """M-DYR-H, the paper's main variant: what the network says is one class."""
+    """M-DYR-H, the paper's main variant: the prediction is one class."""
 
     State: ClassVar[type[MCorrectionState]] = MCorrectionState
     self_supervised: ClassVar[bool] = False
     heads: ClassVar[Heads | None] = None
     clean_threshold: ClassVar[float | None] = 0.5
     about: ClassVar[About] = About(
-        "MixUp whose labels give way to the network's answer as far as their loss says they are wrong",
-        "One network for what DivideMix does with two. It needs a first phase in which MixUp keeps it from\n"
-        "memorizing. `m_correction_sh` is its authors' variant for heavy noise.",
+        "MixUp whose targets move from the label to the prediction where the loss says that the label is wrong",
+        "It does with one network what DivideMix does with two. It needs a first phase in which MixUp prevents\n"
+        "memorization. `m_correction_sh` is the authors' variant for heavy noise.",
         "Arazo et al., ICML 2019", rows=1, cost_in_words="1 to 1.7",
     )  # fmt: skip
     predictor = sum_of_peers
@@ -78,7 +79,7 @@ class MCorrection:
         return MCorrectionState([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
 
     def epoch(self, state: MCorrectionState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass of MixUp over all examples, with labels corrected once there is a mixture; then fit it anew."""
+        """Train by MixUp on all examples once, with corrected labels once there is a mixture; then fit the mixture."""
         (peer,) = state.peers
         meter = Meter()
         rate = decayed_rate(self, data, epoch, self.lr_drop, self.lr_second_drop)
@@ -116,20 +117,32 @@ class MCorrection:
     def mix(
         self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Labels (1 - w) y + w z, then MixUp. Shape: (B, ...), (B, C) -> the same."""
-        logits, trust = self.believe(peer, views, targets, noisy_at)
+        """Return mixed views and targets: labels are corrected to (1 - w) y + w z, then MixUp.
+
+        Args:
+            peer: the network, which predicts z.
+            views: weak views of a batch. Shape: (B, C, H, W).
+            targets: one-hot given labels y. Shape: (B, classes).
+            noisy_at: w, the probability that a label is wrong, by its loss.
+            since: epochs since `begin`.
+            mix: generator of the draws.
+        """
+        logits, trust = self.label_weights(peer, views, targets, noisy_at)
         corrected = bootstrap_targets(logits, targets, trust, hard=True)
         return mixup(views, corrected, self.mixup_alpha, mix, dominant=False)
 
-    def believe(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> tuple[Tensor, Tensor]:
-        """One look serves what the network says and 1 - w, how far each label is believed. Shape: (B, C), (B, 1)."""
+    def label_weights(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> tuple[Tensor, Tensor]:
+        """Return predictions and 1 - w, the weight of each given label, from one forward pass.
+
+        Shape: (B, ...), (B, C) -> logits (B, C), (B, 1).
+        """
         with inference(peer, batch_statistics=False):
             logits = peer.classifier(peer.encoder(views))
         losses = -(targets * F.log_softmax(logits, 1)).sum(1)
         return logits, 1 - noisy_at(losses).clamp(NO_ZERO, 1 - NO_ZERO).unsqueeze(1)
 
     def _fit_mixture(self, state: MCorrectionState, data: TrainingData, epoch: int) -> None:
-        """Fit the mixture to the loss of every example in a random view, as they are seen when learned from."""
+        """Fit the mixture to the loss of every example in a random view, as in training."""
         (peer,) = state.peers
         draws = data.generator("examine", epoch, "views")
         losses = torch.empty(len(data), device=data.labels.device)
@@ -146,25 +159,34 @@ class MCorrection:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MCorrectionSH(MCorrection):
-    """MD-DYR-SH: the mixture shares out the images too, and what the network says is soft first, then one class."""
+    """MD-DYR-SH: the mixture weights the images as well; predictions are soft at first, then one class."""
 
     about: ClassVar[About] = About(
-        "as m_correction, and of two mixed images the one counts more whose label is believed",
-        "For heavy noise, if the mixture tells right labels from wrong ones at all; at 20 and 50 % its authors take\n"
+        "as m_correction; of two mixed images the one with the more trusted label counts more",
+        "For heavy noise, if the mixture separates right labels from wrong ones. At 20 and 50 % its authors use\n"
         "`m_correction` on CIFAR-10.",
         "Arazo et al., ICML 2019", rows=1, cost_in_words="1 to 1.7",
     )  # fmt: skip
 
     unsettled: ClassVar[int] = 5  # epochs 106 to 110 in the paper
 
-    cooling: Share = 0.3  # share of all epochs over which the temperature of what is said falls from 1 (89 of 300) ...
+    cooling: Share = 0.3  # share of all epochs over which the temperature of predictions falls from 1 (89 of 300) ...
     coldest: Rate = 1e-3  # ... to this
 
     def mix(
         self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Images by how far their labels are believed; labels as given and by chance, later corrected and halved."""
-        logits, trust = self.believe(peer, views, targets, noisy_at)
+        """Return views mixed by the weights of their labels; targets are mixed at random, and corrected later.
+
+        Args:
+            peer: the network, which predicts z.
+            views: weak views of a batch. Shape: (B, C, H, W).
+            targets: one-hot given labels y. Shape: (B, classes).
+            noisy_at: w, the probability that a label is wrong, by its loss.
+            since: epochs since `begin`.
+            mix: generator of the draws.
+        """
+        logits, trust = self.label_weights(peer, views, targets, noisy_at)
         partner = torch.randperm(len(views), generator=mix, device=mix.device)
         share = trust / (trust + trust[partner])
         mixed = torch.lerp(views[partner], views, share.view(-1, *[1] * (views.ndim - 1)))

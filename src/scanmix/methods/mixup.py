@@ -28,7 +28,7 @@ class MixUp:
     clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "cross-entropy on mixed pairs of images",
-        "Memorizes later than `cross_entropy`, for the same cost; does not say which labels are wrong.",
+        "Memorizes later than `cross_entropy`, at the same cost. It does not say which labels are wrong.",
         "Zhang et al., ICLR 2018",
     )
     predictor = sum_of_peers
@@ -49,7 +49,7 @@ class MixUp:
         return Networks([peer])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples, each mixed with a random partner of its batch."""
+        """Train on all examples once, each mixed with a random partner of its batch."""
         (peer,) = state.peers
         meter = Meter()
         rate = decayed_rate(self, data, epoch, self.lr_drop)

@@ -1,7 +1,7 @@
 """SCAN (Van Gansbeke et al., ECCV 2020) as in the paper's Table 6: SimCLR, neighbors and clustering, without labels.
 
-Accuracy is measured after the best one-to-one matching of clusters with true classes, which no other method is
-allowed; tables say so. The given labels only name the clusters, so that a prediction is a class.
+Accuracy is measured after the best one-to-one matching of clusters with true classes, which no other method gets;
+tables say so. The given labels only name the clusters, so that a prediction is a class.
 Legend: N examples, K neighbors, C classes.
 """
 
@@ -36,7 +36,7 @@ class Scan:
         "Clusters without labels: SimCLR, then neighbors that should fall into the same cluster. All training\n"
         "happens before the first epoch. The given labels only name the clusters, so that a prediction is a\n"
         "class. Its accuracy is measured after the best matching of clusters with *true* classes, which no\n"
-        "other method is given; every table says so. Take it to see how far images alone go.",
+        "other method gets; every table says so. Use it to see how far images alone go.",
         "Van Gansbeke et al., ECCV 2020", "none, only to name the clusters", rows=0, cost_in_words="pre-training alone",
     )  # fmt: skip
     predictor = sum_of_peers
@@ -48,14 +48,14 @@ class Scan:
     include_self: bool = True  # the example counts among its neighbors (published code)
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
-        """Run or recall the label-free stages."""
+        """Run the label-free stages, or take them from the cache."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         peer = make_peer(network, data, engine, "a")
         load_into([peer], found)
         return Networks([peer])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """Put the rows of the head in the order of the classes that the given labels name."""
+        """Reorder the rows of the head to the classes that the given labels name."""
         (peer,) = state.peers
         name_clusters(peer, data)
         return {}

@@ -1,4 +1,4 @@
-"""DivideMix from SCAN weights: the control of the paper's Table 6 (ScanMix without its clustering loss)."""
+"""DivideMix from SCAN weights: the baseline of the paper's Table 6 (ScanMix without its clustering loss)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ScanDivideMix:
     about: ClassVar[About] = About(
         "DivideMix that starts from SCAN's weights",
         "DivideMix after SCAN, with a warm-up of the classifier alone. It is ScanMix without its clustering\n"
-        "loss: the control that says whether that loss earns its cost. The settings of DivideMix stand under\n"
+        "loss: the baseline that shows what that loss adds. The settings of DivideMix stand under\n"
         "`dividemix.`.",
-        "Sachdeva et al., Pattern Recognition 2023, Table 6", "the believed ones; the rest as unlabeled",
+        "Sachdeva et al., Pattern Recognition 2023, Table 6", "those that look right; the rest as unlabeled",
         networks=2, rows=4, cost_in_words="pre-training, then 3 to 13", oracle=DivideMix.about.oracle,
     )  # fmt: skip
     epochs = property(inner_epochs)
@@ -46,17 +46,17 @@ class ScanDivideMix:
     name_clusters: bool = False  # count which cluster is which class before WarmUp (ours, for small data)
     num_neighbors: Count = 20  # K of the clustering stage
     include_self: bool = True  # the example counts among its neighbors (published code)
-    dividemix: DivideMix = DivideMix()  # all the rest; `dividemix.warmup` trains the head alone
+    dividemix: DivideMix = DivideMix()  # all further settings; `dividemix.warmup` trains the head alone
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> DivideMixState:
-        """Run or recall the label-free stages; both peers begin from them."""
+        """Run the label-free stages, or take them from the cache; both peers start from them."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         state = self.dividemix.start(data, network, engine)
         load_into(state.peers, found, named_by=data if self.name_clusters else None)
         return state
 
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """Warm the heads up, then DivideMix's epoch."""
+        """Warm up the heads, or run DivideMix's epoch."""
         if epoch >= self.dividemix.epochs_in(self.dividemix.warmup, len(data)):
             return self.dividemix.epoch(state, data, epoch)
         meter = Meter()
@@ -81,7 +81,7 @@ class ScanDivideMix:
         return max(first, self.dividemix.largest_batch(count))
 
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
-        """Cross-entropy of the head alone on features that no label has touched, as ScanMix's code does."""
+        """Train the head alone, on features that were learned without labels, as ScanMix's code does."""
         settings, peer, stage = self.dividemix, state.peers[side], f"warmup {side}"
-        seen = labeled_views(data, data.views.strong, data.labels, 2 * settings.batch_size, stage, epoch, peer.shard)
-        warm_up(peer, "head", seen, settings.warmup_rate, settings.confidence_weight, meter)
+        steps = labeled_views(data, data.views.strong, data.labels, 2 * settings.batch_size, stage, epoch, peer.shard)
+        warm_up(peer, "head", steps, settings.warmup_rate, settings.confidence_weight, meter)
