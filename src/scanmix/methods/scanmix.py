@@ -102,7 +102,7 @@ class ScanMix:
     warmup_part: TrainedPart = "head"  # what WarmUp trains (the paper does not say)
     guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the trained peer while it predicts targets
 
-    # The semantic clustering loss l_CLU, which no label enters.
+    # The semantic clustering loss l_CLU; it has batches and a learning rate of its own.
     entropy_weight: Weight = 5.0  # lambda_e, Eq. 9: 5 in every published configuration, 2 in section 4.2
     cluster_batch_size: Batch = 128  # section 4.2
     cluster_rate: Weight = 1e-5  # learning rate of l_CLU, section 4.2 (0 leaves it out), ...
