@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import textwrap
 from typing import Annotated
 
 import typer
@@ -11,8 +10,6 @@ import typer
 from scanmix.cli.shell import print_table, say
 from scanmix.config import recipe_names, unknown_name
 
-WIDTH = 120
-"""Letters in a line of the page."""
 PAGE = """# Methods
 
 `scanmix methods` lists them; `scanmix methods scanmix` lists every setting of one with its default. All go through the
@@ -60,11 +57,7 @@ def _section(name: str) -> str:
 
     about = METHODS[name].about
     idea = about.idea[0].upper() + about.idea[1:]
-    text, *facts = (
-        textwrap.fill(part, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-        for indent, part in (("", f"{idea}. {about.advice}"), *(("  ", fact) for fact in _facts(name)))
-    )
-    return f"## {name}\n\n{text}\n\n" + "\n".join(facts) + "\n"
+    return f"## {name}\n\n{idea}. {about.advice}\n\n" + "\n".join(_facts(name)) + "\n"
 
 
 def _facts(name: str) -> list[str]:
