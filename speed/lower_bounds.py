@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from scanmix.doctor.passes import Work, stages
+from scanmix.doctor.passes import stages
 from scanmix.networks.inference import classify
+from scanmix.networks.passes import Passes
 from scanmix.networks.peer import Peer
 from scanmix.networks.pointwise import PointwiseConv
 from scanmix.progress import Bar, progress
@@ -95,12 +96,12 @@ def _rows_of(setup: Setup, bar: Bar) -> list[Row]:
     clean = float((state.p_clean > method.clean_threshold).double().mean())
     work = stages(method, workload.count, clean)["training"]
     look, learn = operations(start.peers[0], images)
-    total = work.look * look + work.learn * learn
+    total = work.forward_only * look + work.forward_backward * learn
     rates = [max(cost.learn.operations / getattr(cost.learn, clock) for cost in costs.values()) for clock in CLOCKS]
     what = f"ScanMix epoch, strong views: {workload.name}"
     note = (
-        f"{workload.count:,} images, {clean:.0%} called clean; {work.look / workload.count:.1f} forwards and "
-        f"{work.learn / workload.count:.1f} with backward an image; {look / 1e6:,.1f} MFLOP a forward; "
+        f"{workload.count:,} images, {clean:.0%} called clean; {work.forward_only / workload.count:.1f} forwards and "
+        f"{work.forward_backward / workload.count:.1f} with backward an image; {look / 1e6:,.1f} MFLOP a forward; "
         f"{rates[0] / 1e9:.0f} GFLOP/s at best"
     )
     at_best = Timing((total / rates[0],), (total / rates[1],))
@@ -167,11 +168,15 @@ def operations(peer: Peer, images: Tensor) -> tuple[float, float]:
     return _counted(look) / len(images), _counted(lambda: network(images).sum().backward()) / len(images)
 
 
-def convolutions_alone(work: Work, layers: Counter[Layer], costs: Mapping[Layer, Spent]) -> Timing:
+def convolutions_alone(work: Passes, layers: Counter[Layer], costs: Mapping[Layer, Spent]) -> Timing:
     """Return the seconds of the passes if there were nothing but convolutions, each at its own rate."""
     wall, cpu = (
         sum(
-            times * (work.look * getattr(costs[layer].look, clock) + work.learn * getattr(costs[layer].learn, clock))
+            times
+            * (
+                work.forward_only * getattr(costs[layer].look, clock)
+                + work.forward_backward * getattr(costs[layer].learn, clock)
+            )
             for layer, times in layers.items()
         )
         for clock in CLOCKS

@@ -251,7 +251,7 @@ def test_the_page_that_adds_a_method_adds_one(tmp_path: Path) -> None:
     dictionary = package / "methods" / "__init__.py"
     (line,) = re.findall(r'`("gce": GCE,)`', text)
     source = dictionary.read_text(encoding="utf-8").replace('"mixup": MixUp,', f'"mixup": MixUp,\n    {line}')
-    dictionary.write_text(source.replace("class State", "from scanmix.methods.gce import GCE\n\n\nclass State", 1))
+    dictionary.write_text(source.replace("\n__all__", "\nfrom scanmix.methods.gce import GCE\n\n__all__", 1))
 
     def say(*words: str) -> str:
         done = subprocess.run(

@@ -111,7 +111,7 @@ def test_every_kind_of_epoch_is_counted(setup: epochs.Setup) -> None:
 @pytest.mark.usefixtures("halved")
 def test_the_lower_bound_counts_the_same_passes() -> None:
     work = passes.stages(epochs.scanmix("strong"), COUNT, 0.5)["training"]
-    assert (work.look, work.learn) == TABLE["ScanMix epoch, strong views"][:2]
+    assert (work.forward_only, work.forward_backward) == TABLE["ScanMix epoch, strong views"][:2]
 
 
 def test_an_epoch_begins_from_the_same_weights_each_time(setup: epochs.Setup) -> None:

@@ -24,19 +24,9 @@ from scanmix.files import parse_json
 from scanmix.model import Model
 from scanmix.training import Run, open_run
 from scanmix.training.loop import train
+from tests import tiny
 
-NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2, "final_norm": True}
-STAGES = {"pretrain": {"epochs": 1}, "clustering": {"epochs": 1}, "num_neighbors": 3}
-METHODS: dict[str, dict[str, Any]] = {name: {"epochs": 3} for name in scanmix.METHODS} | {
-    "dividemix": {"epochs": 4, "warmup": 2, "batch_size": 8},
-    "scan": STAGES,
-    "c2d": {"pretrain": {"epochs": 1}, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8}},
-    "pes": {"epochs": 3, "warmup": 1},
-    "pes_semi": {"epochs": 3, "warmup": 1},
-    "scan_dividemix": {**STAGES, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8}},
-    "scanmix": {**STAGES, "epochs": 4, "warmup": 1, "mild_warmup": 0, "batch_size": 8},
-    "exact_em": {"epochs": 2, "steps": 2},
-}
+NETWORK = {**tiny.NETWORK, "final_norm": True}
 Edit = Callable[[Path], object]
 
 
@@ -60,7 +50,7 @@ def photos(tmp_path: Path) -> Path:
 
 def trained(photos: Path, method: str, folder: Path | None) -> Run:
     examples, _ = scanmix.load(photos)
-    settings = {**METHODS[method], "network": NETWORK, "progress": False, "threads": 1}
+    settings = {**tiny.settings(method), "network": NETWORK, "progress": False, "threads": 1}
     return train(scanmix.add_noise(examples, "symmetric", rate=0.3), method=method, out=folder, **settings)
 
 
@@ -78,7 +68,7 @@ def assert_same(one: Any, other: Any) -> None:
             assert here == there, field.name
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", scanmix.METHODS)
 def test_opened_again_without_its_pictures_a_run_is_audited_alike(
     method: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

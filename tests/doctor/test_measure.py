@@ -11,7 +11,8 @@ import torch
 from scanmix.data.examples import Examples
 from scanmix.doctor import measure as module
 from scanmix.doctor.measure import Cost, Estimate, estimate, free_memory, measure, seconds
-from scanmix.doctor.passes import Work, evaluating, stages
+from scanmix.doctor.passes import evaluating, stages
+from scanmix.networks.passes import Passes
 from scanmix.training import RunSettings, resolve
 
 PUBLISHED = str(Path(__file__).parents[1] / "published.toml")
@@ -47,24 +48,25 @@ def test_every_kind_of_work_takes_some_time(count: int) -> None:
 
 def test_larger_images_keep_more() -> None:
     small, large = measure(settings(), made(side=8)), measure(settings(), made(side=64))
-    assert large.kept == pytest.approx(64 * small.kept, rel=0.2)
+    assert large.activations == pytest.approx(64 * small.activations, rel=0.2)
     # A block keeps at least the inputs of its convolutions, 4 channels of 4 bytes for each pixel.
-    assert small.kept > 2 * 4 * 4 * 64
+    assert small.activations > 2 * 4 * 4 * 64
 
 
 def test_seconds_are_counts_times_costs() -> None:
-    cost = Cost(Work(learn=2.0, look=3.0, weak=5.0, strong=7.0, contrastive=11.0), 0.0, 0)
-    assert seconds(Work(learn=1, look=10, weak=100, strong=1000, contrastive=10_000), cost) == 117_532
-    assert seconds(Work(), cost) == 0
+    cost = Cost(Passes(forward_backward=2.0, forward_only=3.0, weak=5.0, strong=7.0, contrastive=11.0), 0.0, 0)
+    passes = Passes(forward_backward=1, forward_only=10, weak=100, strong=1000, contrastive=10_000)
+    assert seconds(passes, cost) == 117_532
+    assert seconds(Passes(), cost) == 0
 
 
 def test_the_stages_of_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = Cost(Work(learn=1.0), kept=1000.0, parameters=500)
+    cost = Cost(Passes(forward_backward=1.0), activations=1000.0, parameters=500)
     monkeypatch.setattr(module, "measure", lambda *_: cost)
     found = estimate(settings(), made(), 0)
     assert list(found.stages) == ["pre-training", "clustering", "training"]
     method = settings().build_method()
-    spent = [stages(method, 100, clean)["training"].learn for clean in module.CLEAN_SHARES]
+    spent = [stages(method, 100, clean)["training"].forward_backward for clean in module.CLEAN_SHARES]
     assert found.stages["training"] == (min(spent), max(spent)) and min(spent) < max(spent)
     assert found.stages["pre-training"] == (100_000.0, 100_000.0)
     assert found.seconds == tuple(sum(pair[side] for pair in found.stages.values()) for side in (0, 1))
@@ -74,17 +76,17 @@ def test_the_stages_of_an_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pixels_on_the_disk_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "measure", lambda *_: Cost(Work(), 0.0, 0))
+    monkeypatch.setattr(module, "measure", lambda *_: Cost(Passes(), 0.0, 0))
     in_memory = estimate(settings(), made(), 10).memory
     monkeypatch.setenv("SCANMIX_IN_MEMORY", str(110 * 64 - 1))
     assert in_memory - estimate(settings(), made(), 10).memory == 110 * 64
 
 
 def test_test_images_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "measure", lambda *_: Cost(Work(look=1.0), 0.0, 0))
+    monkeypatch.setattr(module, "measure", lambda *_: Cost(Passes(forward_only=1.0), 0.0, 0))
     without, with_some = (estimate(settings("mixup"), made(), count) for count in (0, 10))
     method = settings("mixup").build_method()
-    assert without == Estimate({"training": (evaluating(method, 100, 0).look,) * 2}, without.memory)
+    assert without == Estimate({"training": (evaluating(method, 100, 0).forward_only,) * 2}, without.memory)
     assert with_some.seconds[0] - without.seconds[0] == 300 * 10 and with_some.memory - without.memory == 10 * 64
 
 

@@ -15,38 +15,28 @@ from scanmix.config import merge
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import Views, ViewSettings, make_views
 from scanmix.distributed.engine import Engine
-from scanmix.doctor.passes import COUNTS, Work, evaluating, largest_batch, stages
-from scanmix.methods import METHODS
+from scanmix.doctor.passes import evaluating, stages
+from scanmix.methods import METHODS, Method
+from scanmix.networks.passes import Passes
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.training import resolve
+from tests.tiny import settings
 
 PUBLISHED = str(Path(__file__).parents[1] / "published.toml")
 
 COUNT = 50
 NETWORK = PreActResNetSettings(widths=(4,), blocks=(1,), stem_stride=2)
-SMALL: dict[str, dict[str, Any]] = {name: {"epochs": 3, "batch_size": 16} for name in METHODS} | {
-    "dividemix": {"epochs": 4, "warmup": "3 steps", "batch_size": 8},
-    "scan": {
-        "pretrain": {"epochs": 2, "batch_size": 16}, "clustering": {"epochs": 3, "batch_size": 12}, "num_neighbors": 4,
-    },
-    "c2d": {
-        "pretrain": {"epochs": 2, "batch_size": 16}, "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8},
-    },
-    "forward": {"epochs": 4, "batch_size": 16},
-    "m_correction": {"epochs": 4, "batch_size": 16, "begin": 2},
-    "m_correction_sh": {"epochs": 4, "batch_size": 16, "begin": 2},
-    "pes": {"epochs": 4, "batch_size": 16, "warmup": 2, "refit_stage": 3, "refit_head": 2},
-    "pes_semi": {"epochs": 4, "batch_size": 16, "warmup": 2, "refit": 2},
-    "scan_dividemix": {
-        "pretrain": {"epochs": 2, "batch_size": 64}, "clustering": {"epochs": 1, "batch_size": 16}, "num_neighbors": 4,
-        "dividemix": {"epochs": 3, "warmup": 1, "batch_size": 8, "minimum_steps": 5},
-    },
-    "scanmix": {
-        "pretrain": {"epochs": 1, "batch_size": 16}, "clustering": {"epochs": 0}, "num_neighbors": 4, "epochs": 4,
-        "warmup": 1, "batch_size": 8, "cluster_batch_size": 16, "name_clusters": True,
-    },
-    "exact_em": {"epochs": 2, "steps": 3, "learning_rate": 1e-3},
-}  # fmt: skip
+MORE: dict[str, dict[str, Any]] = {
+    "dividemix": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
+    "scan": {"clustering": {"epochs": 3, "batch_size": 12}},
+    "m_correction": {"epochs": 4, "begin": 2},
+    "pes": {"epochs": 4, "warmup": 2, "refit_stage": 3, "refit_head": 2},
+    "pes_semi": {"epochs": 4, "warmup": 2, "refit": 2},
+    "scan_dividemix": {"pretrain": {"batch_size": 64}, "dividemix": {"batch_size": 8, "minimum_steps": 5}},
+    "scanmix": {"clustering": {"epochs": 0}, "batch_size": 8, "cluster_batch_size": 16, "name_clusters": True},
+    "exact_em": {"learning_rate": 1e-3},  # no step needs to be halved
+}
+"""Numbers of steps and epochs of which no two are the same."""
 
 
 @dataclasses.dataclass
@@ -56,17 +46,17 @@ class Outputs:
     counts: dict[str, int]
 
     @property
-    def work(self) -> Work:
-        return Work(**self.counts)
+    def work(self) -> Passes:
+        return Passes(**self.counts)
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[Outputs]:
-    counts = {field.name: 0 for field in dataclasses.fields(Work)}
+    counts = {field.name: 0 for field in dataclasses.fields(Passes)}
     forward = PreActResNet.forward
 
     def counted(self: PreActResNet, images: Tensor) -> Tensor:
-        counts["learn" if torch.is_grad_enabled() else "look"] += len(images)
+        counts["forward_backward" if torch.is_grad_enabled() else "forward_only"] += len(images)
         return forward(self, images)
 
     monkeypatch.setattr(PreActResNet, "forward", counted)
@@ -90,18 +80,19 @@ def run(name: str, overrides: dict[str, Any]) -> Any:
     data = TrainingData(
         images, torch.arange(COUNT) % 5, 5, make_views(ViewSettings(), images, flip=False), engine.generator
     )
-    method = resolve(name, "data", PUBLISHED, merge(SMALL[name], overrides)).build_method()
+    asked = merge(settings(name, **MORE.get(name, {})), overrides)
+    method = resolve(name, "data", PUBLISHED, asked).build_method()
     state = method.start(data, NETWORK, engine)
     for epoch in range(method.epochs):
         method.epoch(state, data, epoch)
     return method
 
 
-def total(method: Any, clean: float) -> Work:
-    return sum(stages(method, COUNT, clean).values(), Work())
+def total(method: Method, clean: float) -> Passes:
+    return sum(stages(method, COUNT, clean).values(), Passes())
 
 
-STEADY = [name for name in METHODS if METHODS[name] not in COUNTS]
+STEADY = [name for name in METHODS if not METHODS[name].about.cost_in_words]
 
 
 @pytest.mark.parametrize("name", [*STEADY, "scan", "forward", "backward", "d2l", "m_correction", "ssr", "ssr_plus"])
@@ -141,19 +132,20 @@ def test_more_clean_labels_cost_more_and_nothing_is_negative() -> None:
     for name in ("dividemix", "scan_dividemix", "scanmix"):
         method = resolve(name, "data", PUBLISHED).build_method()
         few, many = stages(method, 5000, 0.2)["training"], stages(method, 5000, 0.9)["training"]
-        assert many.learn > few.learn > 0
+        assert many.forward_backward > few.forward_backward > 0
         assert min(dataclasses.astuple(stages(method, 3, 1.0)["training"])) >= 0
 
 
 def test_accuracy_and_snapshots() -> None:
     method = resolve("scanmix", "data", PUBLISHED, {"epochs": 40}).build_method()
-    assert evaluating(method, 100, 7) == Work(look=2 * (40 * 7 + 20 * 100))
-    assert evaluating(resolve("mixup", "data", PUBLISHED, {"epochs": 3}).build_method(), 100, 0) == Work(look=300)
+    assert evaluating(method, 100, 7) == Passes(forward_only=2 * (40 * 7 + 20 * 100))
+    few = resolve("mixup", "data", PUBLISHED, {"epochs": 3}).build_method()
+    assert evaluating(few, 100, 0) == Passes(forward_only=300)
 
 
 def test_the_largest_batch() -> None:
-    assert largest_batch(resolve("exact_em", "data", PUBLISHED).build_method(), 300) == 300
-    assert largest_batch(resolve("cross_entropy", "data", PUBLISHED).build_method(), 50_000) == 128
-    assert largest_batch(resolve("dividemix", "data", PUBLISHED).build_method(), 50_000) == 256
-    assert largest_batch(resolve("scanmix", "data", PUBLISHED).build_method(), 50_000) == 1024
-    assert largest_batch(resolve("scanmix", "data", PUBLISHED).build_method(), 100) == 256
+    assert resolve("exact_em", "data", PUBLISHED).build_method().largest_batch(300) == 300
+    assert resolve("cross_entropy", "data", PUBLISHED).build_method().largest_batch(50_000) == 128
+    assert resolve("dividemix", "data", PUBLISHED).build_method().largest_batch(50_000) == 256
+    assert resolve("scanmix", "data", PUBLISHED).build_method().largest_batch(50_000) == 1024
+    assert resolve("scanmix", "data", PUBLISHED).build_method().largest_batch(100) == 256

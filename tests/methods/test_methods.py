@@ -66,7 +66,12 @@ def test_two_epochs_train_and_predict(
     stand = state.averages if name == "mentormix" else state.peers
     members = [peer.classifier(predict_all(peer.encoder, data)) for peer in stand]
     assert torch.allclose(logits, torch.stack(members).sum(0), atol=1e-5), "summed logits of the classifiers"
+    heads = METHODS[name].heads
+    assert len(state.peers) == method.about.networks
+    for peer in state.peers:
+        assert set(peer.heads) == set(heads(peer.classifier.in_features) if heads else ())
     if state.p_clean is not None:
+        assert method.clean_threshold is not None
         assert state.p_clean.shape == (len(state.peers), 64)
         assert bool(((state.p_clean >= 0) & (state.p_clean <= 1)).all())
 

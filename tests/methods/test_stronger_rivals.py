@@ -68,7 +68,7 @@ def test_images_of_m_correction_sh_count_as_their_labels_are_believed(data: Trai
     method = MCorrectionSH(epochs=100, batch_size=16, cooling=0.1, coldest=0.2)
     peer, images = method.start(data, network, Engine()).peers[0], data.eval_view(slice(0, 8))
     given, noisy = data.one_hot(torch.arange(8)), NoisyAt(torch.linspace(0.1, 0.9, 100), 0.5, 2.5)
-    logits, trust = method.believe(peer, images, given, noisy)
+    logits, trust = method.label_weights(peer, images, given, noisy)
     assert float(trust.max() - trust.min()) > 0.05
     for since, temperature in ((0, None), (5, 1.0), (10, 0.6), (15, 0.2), (40, 0.2)):
         mixed, targets = method.mix(peer, images, given, noisy, since, *_generators(1))

@@ -11,21 +11,16 @@ from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.training import Run, resolve
 from scanmix.training.loop import resume
+from tests.tiny import NETWORK, settings
 
-STAGES: dict[str, Any] = {
-    "pretrain": {"epochs": 1, "batch_size": 40},
-    "clustering": {"epochs": 1, "batch_size": 40},
-    "num_neighbors": 4,
+MORE: dict[str, dict[str, Any]] = {
+    "cross_entropy": {},
+    "mixup": {},
+    "dividemix": {"loss_memory": 1},
+    "scan_dividemix": {"dividemix": {"loss_memory": 1}},
+    "scanmix": {"loss_memory": 1, "neighbor_refresh": 1},
 }
-TURNS = {"epochs": 4, "batch_size": 8}
-METHODS: dict[str, dict[str, Any]] = {
-    "cross_entropy": TURNS,
-    "mixup": TURNS,
-    "dividemix": {**TURNS, "warmup": 2},
-    "scan_dividemix": {**STAGES, "dividemix": {**TURNS, "warmup": 2}},
-    "scanmix": {**STAGES, **TURNS, "warmup": 1, "cluster_batch_size": 16, "neighbor_refresh": 1},
-}
-NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
+"""Methods that take a draw: what is kept of each example, for one epoch alone."""
 
 
 @pytest.fixture
@@ -38,11 +33,12 @@ def trained(examples: Examples, method: str, folder: Path, out: str, **more: Any
     (folder / "bare.toml").touch()
     return scanmix.train(
         examples, method=method, out=folder / out, cache=folder / "cache", network=NETWORK, threads=1,
-        recipe=str(folder / "bare.toml"), progress=False, draw={"per_epoch": 50}, **METHODS[method] | more,
+        recipe=str(folder / "bare.toml"), progress=False, draw={"per_epoch": 50},
+        **settings(method, epochs=4, **MORE[method]) | more,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MORE)
 def test_every_method_takes_a_draw(method: str, examples: Examples, tmp_path: Path) -> None:
     run = trained(examples, method, tmp_path, "run")
     assert run.settings.draw.per_epoch == 50

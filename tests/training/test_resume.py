@@ -31,26 +31,12 @@ from scanmix.pretrain import cache as artifacts
 from scanmix.pretrain import simclr
 from scanmix.training import Run, open_run
 from scanmix.training.loop import resume, train
+from tests.tiny import NETWORK, settings
 
-STAGES: dict[str, Any] = {
-    "pretrain": {"epochs": 12, "batch_size": 40},
-    "clustering": {"epochs": 12, "batch_size": 40},
-    "num_neighbors": 4,
+MORE: dict[str, dict[str, Any]] = {
+    "backward": {"identity": 0.5},  # the matrix of two epochs on 80 images is nearly singular
+    "scanmix": {"severe_noise": 0.1},
 }
-SMALL = {"epochs": 4, "batch_size": 16}
-METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
-    "dividemix": {**SMALL, "warmup": 2, "loss_memory": 2},
-    "scan": STAGES,
-    "backward": {**SMALL, "identity": 0.5},  # the matrix of two epochs on 80 images is nearly singular
-    "c2d": {"pretrain": STAGES["pretrain"], "dividemix": {**SMALL, "warmup": 2}},
-    "d2l": {**SMALL, "begin": 0, "window": 1, "num_neighbors": 5},
-    "pes": {**SMALL, "warmup": 1, "refit_stage": 1, "refit_head": 1},
-    "pes_semi": {**SMALL, "warmup": 1, "refit": 1},
-    "scan_dividemix": {**STAGES, "dividemix": {**SMALL, "warmup": 2}},
-    "scanmix": {**STAGES, **SMALL, "warmup": 2, "cluster_batch_size": 40, "severe_noise": 0.1},
-    "exact_em": {"epochs": 4, "steps": 2},
-}
-NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
 CUTS = 4
 QUICK = ("cross_entropy", "dividemix", "scanmix", "ssr")
 """What `make test` kills: each keeps something else from epoch to epoch. `make test-long` kills every method."""
@@ -61,9 +47,10 @@ def train_tiny(method: str, name: str, folder: Path) -> None:
     noisy = scanmix.add_noise(train_set, "symmetric", rate=0.5, seed=0)
     artifacts.MOST_LOST = 0.0  # every epoch of a stage is saved
     (folder / "bare.toml").touch()  # a recipe that says nothing, in place of the one shipped for digits
+    asked = settings(method, epochs=4, warmup=2, stage_epochs=12, **MORE.get(method, {}))
     train(
         noisy, test=test_set, method=method, out=folder / name, cache=folder / f"cache-{name}", network=NETWORK,
-        recipe=str(folder / "bare.toml"), threads=1, progress=False, monitor={"elbo": 30}, **METHODS[method],
+        recipe=str(folder / "bare.toml"), threads=1, progress=False, monitor={"elbo": 30}, **asked,
     )  # fmt: skip
 
 
@@ -164,13 +151,17 @@ def without_seconds(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def victim() -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join(map(str, (root / "src", root)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, __file__], env=environment, stdin=pipe, stdout=pipe, text=True) as process:
         yield process
 
 
-@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.long) for m in METHODS])
+@pytest.mark.parametrize(
+    "method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.long) for m in scanmix.METHODS]
+)
 def test_a_killed_run_ends_with_the_bits_of_a_whole_one(
     method: str, victim: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -206,7 +197,7 @@ def quick(examples: Examples, out: Path, **more: Any) -> Run:
 
 
 def mixed(examples: Examples, folder: Path, **more: Any) -> Run:
-    short = {**STAGES, "pretrain.epochs": 1, "clustering.epochs": 1, "warmup": 1}
+    short = settings("scanmix", stage_epochs=1)
     return quick(examples, folder / "run", method="scanmix", cache=folder / "cache", **short, **more)
 
 

@@ -41,7 +41,7 @@ def methods(
         say("\n".join([PAGE, *(_section(key) for key in METHODS)]).strip())
         return
     if name is None:
-        rows = [[key, it.about.idea, it.about.paper, str(it.about.nets), it.about.labels, it.about.cost]
+        rows = [[key, it.about.idea, it.about.paper, str(it.about.networks), it.about.labels, it.about.cost]
                 for key, it in METHODS.items()]  # fmt: skip
         columns = ["method", "idea", "paper", "nets", "labels used", "cost"]
         print_table("Methods", columns, rows, text_columns=len(columns))
@@ -72,7 +72,7 @@ def _facts(name: str) -> list[str]:
     state = ", ".join(f"`{field.name}`" for field in dataclasses.fields(METHODS[name].State))
     oracle = [f"- Told: `{about.oracle}`".replace(", ", "`, `")] if about.oracle else []
     return [
-        f"- Networks: {about.nets}; state: {state}",
+        f"- Networks: {about.networks}; state: {state}",
         f"- Cost: {about.cost}",
         f"- Labels: {about.labels}",
         *oracle,

@@ -1,4 +1,4 @@
-"""What a method says of itself: a line of `scanmix methods`, a section of docs/methods.md, a share of a forecast."""
+"""What a method says of itself: a line of `scanmix methods`, a section of docs/methods.md, a part of the estimate."""
 
 from __future__ import annotations
 
@@ -6,34 +6,38 @@ from typing import NamedTuple
 
 
 class About(NamedTuple):
-    """One of these stands in the class of every method, and nothing else has to be told of a new one."""
+    """Facts of a method that do not depend on its settings; every method class has one as `about`."""
 
     idea: str
-    """What it does, in a line."""
+    """What the method does, in a line."""
     advice: str
     """When to take it and when not; Markdown."""
     paper: str = "none"
     """Authors, venue and year."""
     labels: str = "all, as given"
-    """Which of them it uses."""
-    nets: int = 1
+    """Which of the given labels it uses."""
+    networks: int = 1
     """Networks that are trained."""
-    learn: float = 1.0
-    """Images that go forward and backward in an epoch, for each training example, all networks together."""
-    look: float = 0.0
-    """Images that go forward only."""
-    views: float = 1.0
-    """Weak views that are made."""
+    forward_backward: float = 1.0
+    """Images that go forward and backward in an epoch, for each training example, all networks together.
+
+    This and the next two are read by `cost` and by `same_every_epoch`. They mean nothing where the method counts its
+    own passes and `cost_in_words` says what an epoch costs.
+    """
+    forward_only: float = 0.0
+    """Images that go forward alone in an epoch, for each training example."""
+    weak: float = 1.0
+    """Weak views that are made in an epoch, for each training example."""
     rows: int = 1
-    """Images in the largest step, for each of `batch_size`."""
-    passes: str = ""
-    """The cost in words, where the four numbers above do not hold; `doctor/passes.py` then counts it."""
+    """Images in the largest step with gradients, for each example of a batch."""
+    cost_in_words: str = ""
+    """The passes of an epoch as text, where the epochs are not all alike."""
     remembers: bool = False
     """Something is kept of each example from epoch to epoch, so every epoch must see all of them."""
     oracle: str = ""
-    """Fields for which the paper's authors used what they knew of the noise."""
+    """Settings for which the paper's authors used what they knew of the noise, separated by commas."""
 
     @property
     def cost(self) -> str:
-        """Passes in an epoch; that of cross-entropy is 1, and a backward pass counts as two forward ones."""
-        return self.passes or f"{(3 * self.learn + self.look) / 3:.2g}"
+        """Passes of an epoch; cross-entropy has 1, and a backward pass counts as two forward passes."""
+        return self.cost_in_words or f"{(3 * self.forward_backward + self.forward_only) / 3:.2g}"

@@ -1,4 +1,4 @@
-"""What one image costs on this machine, measured on a few batches, and what a whole run costs then.
+"""Measures what one image costs on this machine, and estimates from it what a whole run takes.
 
 Legend: N training examples, B batch.
 """
@@ -20,22 +20,23 @@ from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.views import make_views
 from scanmix.distributed.engine import Engine, find_device
-from scanmix.doctor.passes import Work, evaluating, largest_batch, members, stages
+from scanmix.doctor.passes import evaluating, stages
 from scanmix.files.npy import stays_on_disk
 from scanmix.networks.inference import classify, inference
+from scanmix.networks.passes import Passes
 from scanmix.networks.peer import Peer, make_peer
 from scanmix.training import RunSettings
 
 SAMPLE = 64
-"""Most images of a measured batch, as in a step of most methods; fewer where one image takes long."""
+"""Images of a measured batch, at most; fewer where one image takes long."""
 SECONDS = 0.5
-"""How long each measurement goes on, at least."""
+"""Least duration of each measurement, in seconds."""
 CLEAN_SHARES = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
-"""How many labels look right is not known before; a method that learns from these takes a time among these."""
+"""Shares of labels that a method may keep. It is not known before a run, so the estimate is a range over these."""
 PROGRAM = 450_000_000
-"""Bytes of Python, PyTorch and the libraries around it."""
+"""Bytes of a process that has loaded Python, PyTorch and the other libraries."""
 EXAMPLE = 1500
-"""Bytes that a run holds of each example besides its pixels: neighbors, names, the table of the audit."""
+"""Bytes that a run holds for each example besides its pixels: neighbors, names, the table of the audit."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Cost:
     """What one image costs.
 
     Attributes:
-        seconds: for each kind of work, per image.
-        kept: bytes that a forward keeps for the backward, per image.
-        parameters: of one network, heads included.
+        seconds: seconds per image, for each kind of pass and view.
+        activations: bytes per image that a forward pass keeps for the backward pass.
+        parameters: weights of one network, heads included.
     """
 
-    seconds: Work
-    kept: float
+    seconds: Passes
+    activations: float
     parameters: int
 
 
@@ -58,7 +59,7 @@ class Estimate:
     """What a run will take.
 
     Attributes:
-        stages: seconds of each stage, from and to, in order; by how many labels look right.
+        stages: least and most seconds of each stage, in order; they differ by how many labels the method keeps.
         memory: bytes at the peak, on the device that trains.
     """
 
@@ -67,53 +68,55 @@ class Estimate:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """Of all stages, from and to."""
+        """Least and most seconds of the whole run."""
         low, high = zip(*self.stages.values(), strict=True)
         return sum(low), sum(high)
 
 
 def estimate(settings: RunSettings, examples: Examples, num_test: int) -> Estimate:
-    """Measure what an image costs here with these settings, and multiply by what the method does.
+    """Measure what an image costs with these settings, and multiply by the passes that the method counts.
 
-    Takes a few seconds. Pre-training that another run has left in the cache is counted all the same.
+    Takes a few seconds. Pre-training is counted even if the cache has it from another run.
+    `num_test` is the number of test images, on which accuracy is measured after every epoch.
 
     Raises:
         UserError: the device of the settings does not exist on this machine.
     """
     cost, method, count = measure(settings, examples), settings.build_method(), len(examples)
     drawn = min(count, settings.draw.per_epoch or count)
-    guesses = [
+    possible = [
         stages(method, count, clean) | {"training": stages(method, drawn, clean)["training"]} for clean in CLEAN_SHARES
     ]
     extra = {"training": evaluating(method, count, num_test)}
     found: dict[str, tuple[float, float]] = {}
-    for name in guesses[0]:
-        spent = [seconds(guess[name] + extra.get(name, Work()), cost) for guess in guesses]
+    for name in possible[0]:
+        spent = [seconds(counts[name] + extra.get(name, Passes()), cost) for counts in possible]
         found[name] = (min(spent), max(spent))
-    weights = 4 * 4 * cost.parameters * members(method)  # weight, gradient and Adam's or SGD's moments
+    # Four float32 values for each parameter: weight, gradient, and up to two moments of the optimizer.
+    weights = 4 * 4 * cost.parameters * method.about.networks
     pixels = examples.images.nbytes // count * (count + num_test)
     images = 0 if stays_on_disk(pixels) else pixels
     neighbors = 4 * min(CHUNK * count, COMPARED) if "pre-training" in found else 0
-    batch = round(largest_batch(method, count) * cost.kept)
-    tables = count * (EXAMPLE + 4 * examples.num_classes * members(method))
+    batch = round(method.largest_batch(count) * cost.activations)
+    tables = count * (EXAMPLE + 4 * examples.num_classes * method.about.networks)
     on_cpu = find_device(settings.device).type == "cpu"
     program = PROGRAM if on_cpu else 0
     return Estimate(found, program + weights + images + tables + max(neighbors, batch))
 
 
-def seconds(work: Work, cost: Cost) -> float:
-    """Return how long some work takes at this cost."""
+def seconds(passes: Passes, cost: Cost) -> float:
+    """Return the seconds that these passes take at this cost."""
     return (
-        work.learn * cost.seconds.learn
-        + work.look * cost.seconds.look
-        + work.weak * cost.seconds.weak
-        + work.strong * cost.seconds.strong
-        + work.contrastive * cost.seconds.contrastive
+        passes.forward_backward * cost.seconds.forward_backward
+        + passes.forward_only * cost.seconds.forward_only
+        + passes.weak * cost.seconds.weak
+        + passes.strong * cost.seconds.strong
+        + passes.contrastive * cost.seconds.contrastive
     )
 
 
 def measure(settings: RunSettings, examples: Examples) -> Cost:
-    """Time forward and backward, forward alone and the views of a few batches of the real images.
+    """Time forward and backward passes, forward passes alone and views, on a few batches of the real images.
 
     Raises:
         UserError: the device of the settings does not exist on this machine.
@@ -124,40 +127,40 @@ def measure(settings: RunSettings, examples: Examples) -> Cost:
     views = make_views(settings.views, images, flip=examples.flip)
     data = TrainingData(images, labels, examples.num_classes, views, engine.generator)
     peer = make_peer(settings.network, data, engine, "measured", 0.9, 5e-4)
-    plain = data.eval_view(data.everything)
+    eval_views = data.eval_view(data.everything)
 
-    def learn(batch: Tensor) -> None:
+    def train_step(batch: Tensor) -> None:
         peer.train()
         peer.step(F.cross_entropy(peer.classifier(peer.encoder(batch)), labels[: len(batch)]), 1e-3)
 
-    def look(batch: Tensor) -> None:
+    def predict(batch: Tensor) -> None:
         with inference(peer, batch_statistics=False):
             classify(peer)(batch)
 
-    few = plain[:8]
-    learn(few)  # the first step of all allocates
+    few = eval_views[:8]
+    train_step(few)  # the first step of all allocates memory, and is not timed
     clock = time.perf_counter()
-    learn(few)
+    train_step(few)
     _wait(engine.device)
     affordable = int(SECONDS * len(few) / (time.perf_counter() - clock))
-    batch, pictures = plain[: max(2, affordable)], images[: max(2, affordable)]
+    batch, pixels = eval_views[: max(2, affordable)], images[: max(2, affordable)]
     draws = data.generator("measure", 0, "views")
 
     def timed(act: Callable[[], object]) -> float:
         return _seconds(act, engine.device) / len(batch)
 
-    seconds = Work(
-        learn=timed(lambda: learn(batch)),
-        look=timed(lambda: look(batch)),
-        weak=timed(lambda: views.weak(pictures, draws)),
-        strong=timed(lambda: views.strong(pictures, draws)),
-        contrastive=timed(lambda: views.contrastive(pictures, draws)),
+    seconds = Passes(
+        forward_backward=timed(lambda: train_step(batch)),
+        forward_only=timed(lambda: predict(batch)),
+        weak=timed(lambda: views.weak(pixels, draws)),
+        strong=timed(lambda: views.strong(pixels, draws)),
+        contrastive=timed(lambda: views.contrastive(pixels, draws)),
     )
-    return Cost(seconds, _kept(peer, few), sum(weights.numel() for weights in peer.parameters()))
+    return Cost(seconds, _activations(peer, few), sum(weights.numel() for weights in peer.parameters()))
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return the bytes that are free on a device, or None where nobody says."""
+    """Return the bytes that are free on a device, or None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -172,7 +175,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _seconds(act: Callable[[], object], device: torch.device) -> float:
-    """Repeat for a while, after once for nothing; return the mean."""
+    """Return the mean seconds of a call, repeated for `SECONDS` after one call that is not timed."""
     act()
     _wait(device)
     clock, times = time.perf_counter(), 0
@@ -184,13 +187,13 @@ def _seconds(act: Callable[[], object], device: torch.device) -> float:
 
 
 def _wait(device: torch.device) -> None:
-    """Accelerators work on their own: wait until they have done what they were told."""
+    """Wait until the device has finished: accelerators run asynchronously."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
-def _kept(peer: Peer, batch: Tensor) -> float:
-    """Bytes that a forward keeps for the backward, per image."""
+def _activations(peer: Peer, batch: Tensor) -> float:
+    """Return the bytes per image that a forward pass keeps for the backward pass."""
     weights = {tensor.data_ptr() for tensor in peer.parameters()}
     kept: dict[int, int] = {}
 

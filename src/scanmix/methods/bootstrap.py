@@ -1,4 +1,4 @@
-"""Bootstrapping (Reed et al., ICLR workshop 2015): part of each label is what the network says. Legend: B batch."""
+"""Bootstrapping (Reed et al., ICLR workshop 2015): targets blend label and prediction. Legend: B batch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pydantic.dataclasses import dataclass
 
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.robust import bootstrap_targets
-from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, make_peer
+from scanmix.networks.peer import Heads, Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -24,11 +24,16 @@ class Bootstrap:
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
-        "cross-entropy to a blend of the label and the network's own answer",
-        "As cheap as `cross_entropy`, and seldom much better: what the network has memorized it then confirms.",
+        "cross-entropy to a blend of the label and the network's own prediction",
+        "As cheap as `cross_entropy` and seldom much better: a network that has memorized a label also predicts it.",
         "Reed et al., ICLR workshop 2015",
     )
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -36,7 +41,7 @@ class Bootstrap:
     lr_drop: Duration = "50%"  # when the learning rate is divided by ten
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
-    answer: Literal["hard", "soft"] = "hard"  # the likeliest class, or all that is predicted
+    answer: Literal["hard", "soft"] = "hard"  # the likeliest class, or all predicted probabilities
     trust: Share = 0.8  # beta, share of the given label (0.95 in the paper with soft answers)
     detach: bool = False  # no gradient through soft answers (Arazo et al. 2019); with one, entropy falls too
 
@@ -45,23 +50,19 @@ class Bootstrap:
         return Networks([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples."""
+        """Train on all examples once."""
         (peer,) = state.peers
         meter = Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws = data.generators("learn", epoch, "order", "views")
         peer.train()
         with meter.timed("learn"):
             for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 logits = peer.logits(data.views.weak(data.images[index], draws))
-                said = logits.detach() if self.detach else logits
+                prediction = logits.detach() if self.detach else logits
                 given = peer.all_gather(data.one_hot(index))
-                targets = bootstrap_targets(said, given, self.trust, hard=self.answer == "hard")
+                targets = bootstrap_targets(prediction, given, self.trust, hard=self.answer == "hard")
                 loss = soft_cross_entropy(logits, targets)
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}
-
-    def predictor(self, state: Networks) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])

@@ -9,9 +9,11 @@ from pydantic.dataclasses import dataclass
 from scanmix.config import STRICT, About
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
-from scanmix.methods.dividemix import DivideMix, DivideMixState
+from scanmix.methods.contract import largest_pretraining_batch, pretraining_passes, sum_of_peers
+from scanmix.methods.dividemix import DivideMix, DivideMixState, inner_epochs, inner_threshold
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor
+from scanmix.networks.passes import Stages
+from scanmix.networks.peer import Heads
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, load_into, pretrain
@@ -23,38 +25,36 @@ class C2D:
 
     State: ClassVar[type[DivideMixState]] = DivideMixState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
         "DivideMix that starts from SimCLR's features, without clusters",
-        "What pre-training alone is worth: `scan_dividemix` adds SCAN to it, `scanmix` the clustering loss. The\n"
+        "It shows what pre-training alone adds: `scan_dividemix` adds SCAN to it, `scanmix` the clustering loss. The\n"
         "settings of DivideMix stand under `dividemix.`.",
-        "Zheltonozhskii et al., WACV 2022", "the believed ones; the rest as unlabeled", nets=2, rows=4,
-        passes="pre-training, then 3 to 13", oracle=DivideMix.about.oracle,
+        "Zheltonozhskii et al., WACV 2022", "those that look right; the rest as unlabeled", networks=2, rows=4,
+        cost_in_words="pre-training, then 3 to 13", oracle=DivideMix.about.oracle,
     )  # fmt: skip
+    epochs = property(inner_epochs)
+    clean_threshold = property(inner_threshold)
+    predictor = sum_of_peers
 
     pretrain: Pretraining = SimCLR()  # features
-    dividemix: DivideMix = DivideMix(epochs=360, warmup="5 epochs")  # all the rest
-
-    @property
-    def epochs(self) -> int:
-        """E of DivideMix."""
-        return self.dividemix.epochs
-
-    @property
-    def clean_threshold(self) -> float:
-        """Return tau of DivideMix."""
-        return self.dividemix.clean_threshold
+    dividemix: DivideMix = DivideMix(epochs=360, warmup="5 epochs")  # all further settings
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> DivideMixState:
-        """Run or recall SimCLR; both peers begin from its features, each with a head of its own."""
+        """Run SimCLR, or take it from the cache; both peers start from its features, each with its own head."""
         found = pretrain(self.pretrain, Clustering(epochs=0), 1, True, data, network, engine)
         state = self.dividemix.start(data, network, engine)
         load_into(state.peers, found)
         return state
 
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """DivideMix's epoch."""
+        """Run DivideMix's epoch."""
         return self.dividemix.epoch(state, data, epoch)
 
-    def predictor(self, state: DivideMixState) -> Predictor:
-        """Sum of the peers' logits."""
-        return self.dividemix.predictor(state)
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count SimCLR, then DivideMix."""
+        return pretraining_passes(self.pretrain, None, count) | self.dividemix.passes(count, clean)
+
+    def largest_batch(self, count: int) -> int:
+        """Return the larger of the batches of SimCLR and DivideMix."""
+        return max(largest_pretraining_batch(self.pretrain, None, count), self.dividemix.largest_batch(count))

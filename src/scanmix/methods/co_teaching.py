@@ -11,38 +11,46 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.divide import clean_probabilities, noise_rate
-from scanmix.blocks.schedules import linear_ramp, step_decay
+from scanmix.blocks.schedules import linear_ramp
 from scanmix.blocks.selection import small_loss
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, per_sample_losses
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.inference import per_sample_losses
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
 class CoTeachingState:
-    """Two networks, and the share of the labels that they take for wrong."""
+    """Two networks, and the share of the labels that count as wrong."""
 
     peers: list[Peer]
-    forget: float = 0.0  # tau, as estimated or as told
-    p_clean: Tensor | None = None  # (P, N) what each peer believes of each label; None if tau is told
+    forget: float = 0.0  # tau: the estimate, or `forget_rate`
+    p_clean: Tensor | None = None  # (P, N) probability that each label is right, by each peer; None with `forget_rate`
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CoTeaching:
-    """Each network learns what the other finds easy; optimizer as for cross-entropy (the paper's is Adam)."""
+    """Each network learns the examples of small loss of the other; optimizer as for cross-entropy (paper: Adam)."""
 
     State: ClassVar[type[CoTeachingState]] = CoTeachingState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = 0.5
     about: ClassVar[About] = About(
         "each of two networks picks the small losses of a batch for the other",
-        "Simple and steady up to a half of wrong labels. The paper is told the share of wrong labels; here it is\n"
-        "estimated from the losses, which comes out too low under heavy noise.",
-        "Han et al., NeurIPS 2018", "those of small loss", nets=2, learn=2, look=2, rows=2, oracle="forget_rate",
+        "Simple and steady up to a half of wrong labels. The paper knows the share of wrong labels; here it is\n"
+        "estimated from the losses. The estimate is too low under heavy noise.",
+        "Han et al., NeurIPS 2018", "those of small loss", networks=2, forward_backward=2, forward_only=2, rows=2,
+        oracle="forget_rate",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -50,8 +58,8 @@ class CoTeaching:
     lr_drop: Duration = "50%"  # when the learning rate is divided by ten
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
-    forget_rate: Share | None = None  # tau; estimated while it rises unless told (the paper: the rate of the noise)
-    gradual: Duration = "10 epochs"  # T_k: epochs over which the share left out rises from 0 to tau
+    forget_rate: Share | None = None  # tau; None: estimated while it rises (the paper sets the rate of the noise)
+    gradual: Duration = "10 epochs"  # T_k: over which the share left out rises from 0 to tau
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> CoTeachingState:
         """Return two networks that differ by their initial weights."""
@@ -59,10 +67,10 @@ class CoTeaching:
         return CoTeachingState(peers, self.forget_rate or 0.0)
 
     def epoch(self, state: CoTeachingState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples; both networks see the same views."""
+        """Train both networks on all examples once; they see the same views."""
         meter = Meter()
         rising = data.epochs_in(self.gradual, self.batch_size, self.epochs)
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         left_out = state.forget * linear_ramp(epoch, rising)
         order, draws = data.generators("learn", epoch, "order", "views")
         for peer in state.peers:
@@ -81,20 +89,19 @@ class CoTeaching:
                     state.peers[side].step(loss, rate)
         if self.forget_rate is None:
             with meter.timed("examine"):
-                beliefs = torch.stack([per_sample_losses(peer, data).losses for peer in state.peers])
-                state.p_clean = state.peers[0].engine.broadcast(clean_probabilities(beliefs))
-                if epoch < rising:  # later the networks have begun to memorize, and see less noise than there is
+                losses_of = torch.stack([per_sample_losses(peer, data).losses for peer in state.peers])
+                state.p_clean = state.peers[0].engine.broadcast(clean_probabilities(losses_of))
+                if epoch < rising:  # later the networks memorize, and the estimate gets too low
                     state.forget = noise_rate(state.p_clean, 0.5)
         return meter.results() | {"rate/learn": rate, "left_out": left_out}
 
     def losses(self, logits: Tensor, labels: Tensor, epoch: int) -> Tensor:
-        """Return what examples are chosen by and learned from. Shape: (B, C), (B,) -> (B,)."""
+        """Return the losses by which examples are chosen, and which are minimized. Shape: (B, C), (B,) -> (B,)."""
         return F.cross_entropy(logits, labels, reduction="none")
 
     def choose(self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int) -> list[Tensor]:
-        """Return what each learns from: the small losses of the other. Shape: two (B, C), two (B,) -> two (K,)."""
-        return [small_loss(losses[1].detach(), share), small_loss(losses[0].detach(), share)]
+        """Return the rows that each network learns: the small losses of the other.
 
-    def predictor(self, state: CoTeachingState) -> Predictor:
-        """Sum of the peers' logits."""
-        return Predictor([classify(peer) for peer in state.peers])
+        Shape: two (B, C), two (B,) -> two (K,) int64.
+        """
+        return [small_loss(losses[1].detach(), share), small_loss(losses[0].detach(), share)]

@@ -14,17 +14,18 @@ from scanmix.methods.co_teaching import CoTeaching
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CoTeachingPlus(CoTeaching):
-    """Where the networks agree on a whole batch nothing is learned."""
+    """A batch on which the networks agree everywhere is skipped."""
 
     about: ClassVar[About] = About(
         "Co-teaching where the two networks disagree",
-        "The networks stay different for longer. With many classes and much noise the disagreement is mostly about\n"
+        "The networks stay different for longer. With many classes and much noise they disagree mostly about\n"
         "wrong labels, and it falls behind `co_teaching`.",
-        "Yu et al., ICML 2019", "those of small loss", nets=2, learn=2, look=2, rows=2, oracle="forget_rate",
+        "Yu et al., ICML 2019", "those of small loss", networks=2, forward_backward=2, forward_only=2, rows=2,
+        oracle="forget_rate",
     )  # fmt: skip
 
     alike: Count = 20  # epochs of plain Co-teaching before (5 for CIFAR-100)
-    fidelity: Fidelity = "paper"  # "released": then cross-entropy is of probabilities, a softmax after the softmax
+    fidelity: Fidelity = "paper"  # "released": a second softmax, of the probabilities, in the loss after that
 
     def losses(self, logits: Tensor, labels: Tensor, epoch: int) -> Tensor:
         """Return cross-entropies. Shape: (B, C), (B,) -> (B,)."""
@@ -32,7 +33,10 @@ class CoTeachingPlus(CoTeaching):
         return super().losses(logits.softmax(1) if twice else logits, labels, epoch)
 
     def choose(self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int) -> list[Tensor]:
-        """Return the small losses of the other among the rows on which predictions differ."""
+        """Return the small losses of the other among the rows on which predictions differ.
+
+        Shape: two (B, C), two (B,) -> two (K,) int64.
+        """
         if epoch < self.alike:
             return super().choose(logits, losses, share, epoch)
         differ = (logits[0].argmax(1) != logits[1].argmax(1)).nonzero().squeeze(1)

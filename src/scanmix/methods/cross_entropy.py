@@ -1,4 +1,4 @@
-"""Cross-entropy on the given labels: the control that every other method has to beat. Legend: B batch."""
+"""Cross-entropy on the given labels: the baseline that every other method has to beat. Legend: B batch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 
-from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, make_peer
+from scanmix.networks.peer import Heads, Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -23,11 +23,16 @@ class CrossEntropy:
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
-        "believes every label: the control",
-        "Run it once, to know what the others are worth. With many wrong labels its accuracy rises, then falls\n"
-        "as it learns them by heart: compare best and last.",
+        "learns every label as it is: the baseline",
+        "Run it once, to know what the other methods gain. With many wrong labels its accuracy rises, then falls\n"
+        "as it memorizes them: compare best and last.",
     )
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -42,11 +47,10 @@ class CrossEntropy:
         return Networks([peer])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples with their given labels."""
+        """Train on all examples once, with their given labels."""
         (peer,) = state.peers
         meter = Meter()
-        drop = data.epochs_in(self.lr_drop, self.batch_size, self.epochs)
-        rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws = data.generators("learn", epoch, "order", "views")
         peer.train()
         with meter.timed("learn"):
@@ -56,7 +60,3 @@ class CrossEntropy:
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}
-
-    def predictor(self, state: Networks) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])

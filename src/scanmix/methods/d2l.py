@@ -1,7 +1,7 @@
 """D2L, dimensionality-driven learning (Ma et al., ICML 2018). Legend: N examples, B batch.
 
-The local intrinsic dimensionality (LID) of features falls while classes are learned, and rises when wrong labels are.
-There the last epoch is taken back, and from then on part of each label is what the network says.
+The local intrinsic dimensionality (LID) of features falls while classes are learned, and rises when wrong labels are
+memorized. At that point the last epoch is undone, and from then on each target is a blend of label and prediction.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from torch import Tensor
 from scanmix.blocks.dimensionality import intrinsic_dimensionality, turns
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.robust import bootstrap_targets
-from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer, reset
+from scanmix.networks.inference import inference
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer, reset
 
 
 @dataclasses.dataclass
 class D2LState:
-    """One network, itself an epoch ago, and the dimensionality so far."""
+    """One network, its weights an epoch ago, and the dimensionality of each epoch."""
 
     peers: list[Peer]
-    older: list[Peer]  # before the last epoch: where the turning point leads back to
-    lids: Tensor  # (epochs so far,) LID at the begin of each
+    older: list[Peer]  # the network before the last epoch, to which the turning point goes back
+    lids: Tensor  # (epochs so far,) LID at the start of each
     turned: bool = False
-    p_clean: Tensor | None = None  # always None: labels are blended, not judged
+    p_clean: Tensor | None = None  # always None: labels are blended, not divided
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -44,25 +46,29 @@ class D2L:
 
     State: ClassVar[type[D2LState]] = D2LState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
-        "turns to its own answers when the dimensionality of its features begins to rise",
-        "Where nothing turns it is `cross_entropy`; under heavy noise it can confirm its own mistakes. `lid` and\n"
-        "`trust` in `metrics.jsonl` show which.",
-        "Ma et al., ICML 2018", passes="1",
+        "uses its own predictions once the dimensionality of its features begins to rise",
+        "Where there is no turning point it equals `cross_entropy`; under heavy noise it can confirm its own\n"
+        "mistakes. `lid` and `trust` in `metrics.jsonl` show which.",
+        "Ma et al., ICML 2018", cost_in_words="1",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 120  # E
-    begin: Duration = "33%"  # no turning point before (epoch 40 of 120)
+    begin: Duration = "33%"  # earliest turning point (epoch 40 of 120)
     batch_size: Batch = 128  # B
     learning_rate: Rate = 0.02  # of SGD
     lr_drop: Duration = "50%"  # when the learning rate is divided by ten
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
-    window: Count = 5  # epochs whose mean and deviation tell a turn (two deviations above the mean)
+    window: Count = 5  # epochs before; a turning point is two deviations above their mean
     num_neighbors: Count = 20  # k of the estimate
-    probe_size: Batch = 128  # images in each of its batches: the estimate depends on it
-    probes: Count = 10  # batches
-    fidelity: Fidelity = "paper"  # "released": nothing is taken back, for the epoch before was overwritten by the last
+    probe_size: Batch = 128  # images in each batch of the estimate, which depends on it
+    probes: Count = 10  # batches of the estimate
+    fidelity: Fidelity = "paper"  # "released": nothing is undone, because the older weights were overwritten
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> D2LState:
         """Return one fresh network, twice."""
@@ -70,7 +76,7 @@ class D2L:
         return D2LState(peers[:1], peers[1:], torch.zeros(0, device=engine.device))
 
     def epoch(self, state: D2LState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """Look where dimensionality stands, go back an epoch if it has just turned, then one pass over all examples."""
+        """Measure dimensionality, go back an epoch if it has just turned, then train on all examples once."""
         (peer,), meter = state.peers, Meter()
         with meter.timed("examine"):
             lid = self._measure(peer, data, epoch)
@@ -82,7 +88,7 @@ class D2L:
                 reset(peer, state.older[0])
         reset(state.older[0], peer)
         trust = math.exp(-(epoch / self.epochs) * lid / float(state.lids.min())) if state.turned else 1.0
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws = data.generators("learn", epoch, "order", "views")
         peer.train()
         with meter.timed("learn"):
@@ -94,12 +100,13 @@ class D2L:
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate, "lid": lid, "trust": trust}
 
-    def predictor(self, state: D2LState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count epochs of cross-entropy, and the batches of eval views in which dimensionality is measured."""
+        probed = self.probes * min(self.probe_size, count)
+        return {"training": Passes(forward_backward=count, weak=count, forward_only=probed) * self.epochs}
 
     def _measure(self, peer: Peer, data: TrainingData, epoch: int) -> float:
-        """Mean LID of a few batches of plain views; the last one again where it is no number."""
+        """Return the mean LID of a few batches of eval views."""
         draw = data.generator("examine", epoch, "order")
         found = []
         with inference(peer, batch_statistics=False):

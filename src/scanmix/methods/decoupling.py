@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 
-from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, make_peer
+from scanmix.networks.peer import Heads, Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -23,20 +23,25 @@ class Decoupling:
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "two networks that learn only where their predictions differ",
-        "It learns less as the networks come to agree, and so memorizes later; it removes no wrong label.",
-        "Malach and Shalev-Shwartz, NeurIPS 2017", nets=2, learn=2, rows=2,
+        "As the networks come to agree it learns less, and so memorizes later. It removes no wrong label.",
+        "Malach and Shalev-Shwartz, NeurIPS 2017", networks=2, forward_backward=2, rows=2,
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
-    warmup: Duration = "3 epochs"  # in which both learn from every example
+    warmup: Duration = "3 epochs"  # in which both learn every example
     batch_size: Batch = 128  # B
     learning_rate: Rate = 0.02  # of SGD
     lr_drop: Duration = "50%"  # when the learning rate is divided by ten
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
-    least_share: Share = 0.1  # of the batch over which the loss is at least averaged: few rows make a small step
+    least_share: Share = 0.1  # of the batch, over which the loss is averaged at least: few rows make a small step
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
         """Return two networks that differ by their initial weights."""
@@ -45,10 +50,10 @@ class Decoupling:
         )
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples; both networks see the same views."""
+        """Train both networks on all examples once; they see the same views."""
         meter = Meter()
         everywhere = epoch < data.epochs_in(self.warmup, self.batch_size, self.epochs)
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws = data.generators("learn", epoch, "order", "views")
         for peer in state.peers:
             peer.train()
@@ -64,7 +69,3 @@ class Decoupling:
                     meter.add("learn", loss=loss, differ=differ.float().mean())
                     peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}
-
-    def predictor(self, state: Networks) -> Predictor:
-        """Sum of the peers' logits."""
-        return Predictor([classify(peer) for peer in state.peers])

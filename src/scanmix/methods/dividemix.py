@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -13,24 +13,27 @@ from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, labeled_views, paired
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
+from scanmix.methods.steps.division import divided_passes
 from scanmix.methods.steps.mixmatch import mixmatch
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, per_sample_losses
-from scanmix.networks.peer import Peer, make_peer, training_turns
+from scanmix.networks.inference import per_sample_losses
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer, training_turns
 
 
 @dataclasses.dataclass
 class DivideMixState:
-    """All that one epoch hands to the next."""
+    """What one epoch hands to the next."""
 
     peers: list[Peer]
     history: Tensor  # (H, P, N) normalized losses of the last epochs
-    p_clean: Tensor | None = None  # (P, N) what each peer believes of each label
+    p_clean: Tensor | None = None  # (P, N) probability that each given label is right, by each peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -39,15 +42,18 @@ class DivideMix:
 
     State: ClassVar[type[DivideMixState]] = DivideMixState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
-        "two networks; each tells the other which labels look wrong",
-        "After a warm-up on all labels, each network sorts the labels by their loss; the *other* learns from\n"
-        "the ones that look right, and treats the rest as images without a label. Needs no pre-training. Take\n"
-        "it where few labels are wrong (up to a half, roughly) or time is short. It needs a warm-up that ends\n"
-        "before labels are learned by heart, and that is long enough to tell them apart.",
-        "Li et al., ICLR 2020", "the believed ones; the rest as unlabeled", nets=2, rows=4, passes="3 to 13",
-        oracle="clean_threshold, loss_memory, unlabeled_weight, confidence_weight",
+        "two networks; each selects by loss the labels that the other learns",
+        "After a warm-up on all labels, each network divides the labels by their loss. The *other* learns the labels\n"
+        "that look right, and uses the rest as images without a label. It needs no pre-training. Take it where few\n"
+        "labels are wrong (up to a half, roughly) or time is short. The warm-up must be long enough to separate\n"
+        "right labels from wrong ones, and must end before the wrong ones are memorized.",
+        "Li et al., ICLR 2020", "those that look right; the rest as unlabeled", networks=2, rows=4,
+        cost_in_words="3 to 13", oracle="clean_threshold, loss_memory, unlabeled_weight, confidence_weight",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E, warm-up included
     warmup: Duration = "10 epochs"  # cross-entropy on all given labels; 30 epochs for CIFAR-100
@@ -60,16 +66,16 @@ class DivideMix:
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
 
-    clean_threshold: Share = 0.5  # tau (0.6 at 90 % in the paper, which is told the rate)
+    clean_threshold: Share = 0.5  # tau (0.6 at 90 % in the paper, which knows the rate)
     mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label (ours)
-    loss_memory: Count = 1  # epochs of losses averaged (5 at 90 % in the code, which is told the rate)
+    loss_memory: Count = 1  # epochs of losses averaged (5 at 90 % in the code, which knows the rate)
     sharpen_temperature: Rate = 0.5  # T
     mixup_alpha: Weight = 4.0  # alpha
-    unlabeled_weight: Weight = 25.0  # lambda_u (0 to 150 in the paper's Table 7, by the rate it is told)
+    unlabeled_weight: Weight = 25.0  # lambda_u (0 to 150 in the paper's Table 7, by the known rate)
     unlabeled_ramp: Weight = 16.0  # epochs over which lambda_u grows from 0
     prior_weight: Weight = 1.0  # lambda_r
-    confidence_weight: Weight = 0.0  # penalty in warm-up (1 for asymmetric noise, if told the type)
-    guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the learning peer while it guesses
+    confidence_weight: Weight = 0.0  # penalty in warm-up (1 in the paper for asymmetric noise, whose type it knows)
+    guess_statistics: Literal["batch", "running"] = "batch"  # batch norm of the trained peer while it predicts targets
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> DivideMixState:
         """Return two networks that differ by their initial weights."""
@@ -77,9 +83,9 @@ class DivideMix:
         return DivideMixState(peers, torch.zeros(0, 2, len(data), device=engine.device))
 
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """Warm up, or divide, then train each peer on the other's division."""
+        """Warm up; or divide the labels, then train each peer on the other's division."""
         meter = Meter()
-        if epoch < self.epochs_in(self.warmup, data):
+        if epoch < self.epochs_in(self.warmup, len(data)):
             with meter.timed("warmup"):
                 for side in training_turns(state.peers):
                     self._warm_up(side, state, data, epoch, meter)
@@ -89,25 +95,28 @@ class DivideMix:
             state.history = append_epoch(state.history, losses, self.loss_memory)
             groups = data.labels if self.mixture == "class" else None
             state.p_clean = state.peers[0].engine.broadcast(clean_probabilities(state.history.mean(0), groups))
-        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, data),))
+        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, len(data)),))
         with meter.timed("learn"):
             for side in training_turns(state.peers):
                 self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: DivideMixState) -> Predictor:
-        """Sum of the peers' logits."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def epochs_in(self, duration: int | str, count: int) -> int:
+        """Return a duration in epochs of `count` examples; a step is a batch of warm-up."""
+        return epochs_of(duration, -(-count // (2 * self.batch_size)), self.epochs)
 
-    def epochs_in(self, duration: int | str, data: TrainingData) -> int:
-        """Return a duration in epochs of this data; a step is a batch of warm-up."""
-        return data.epochs_in(duration, 2 * self.batch_size, self.epochs)
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count warm-up of both networks, then epochs in which both are trained on the other's division."""
+        warmup = min(self.epochs, self.epochs_in(self.warmup, count))
+        first = Passes(forward_backward=2 * count, weak=2 * count) * warmup
+        turn = divided_passes(count, clean, self.batch_size, self.minimum_steps, "weak", 2)
+        return {"training": first + turn * (self.epochs - warmup)}
 
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
-        """Cross-entropy of the whole network on all given labels."""
+        """Train the whole network by cross-entropy on all given labels."""
         peer, stage = state.peers[side], f"warmup {side}"
-        seen = labeled_views(data, data.views.weak, data.labels, 2 * self.batch_size, stage, epoch, peer.shard)
-        warm_up(peer, "network", seen, self.warmup_rate, self.confidence_weight, meter)
+        steps = labeled_views(data, data.views.weak, data.labels, 2 * self.batch_size, stage, epoch, peer.shard)
+        warm_up(peer, "network", steps, self.warmup_rate, self.confidence_weight, meter)
 
     def _learn(
         self,
@@ -119,7 +128,7 @@ class DivideMix:
         rate: float,
         meter: Meter,
     ) -> None:
-        """MixMatch over one pass of the set that the other peer calls clean."""
+        """Train by MixMatch on one pass over the clean set of the other peer."""
         peer, other = state.peers[side], state.peers[1 - side]
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
@@ -129,10 +138,28 @@ class DivideMix:
             views = data.sample_views(data.views.weak, (labeled, labeled, unlabeled, unlabeled), draws)
             x, u, y, p = views[:2], views[2:], data.one_hot(labeled), p_clean[labeled]
             mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
-            since = epoch + step / len(pairs) - self.epochs_in(self.warmup, data)
+            since = epoch + step / len(pairs) - self.epochs_in(self.warmup, len(data))
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
             peer.train()
             logits = peer.logits(mixed.inputs)
             losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
             meter.add("learn", **losses._asdict())
             peer.step(losses.total, rate)
+
+
+class WithDivideMix(Protocol):
+    """A method that trains by a DivideMix among its settings."""
+
+    @property
+    def dividemix(self) -> DivideMix:
+        """Settings of all that comes after its own start."""
+
+
+def inner_epochs(method: WithDivideMix) -> int:
+    """Return E of the inner DivideMix: `epochs = property(inner_epochs)`."""
+    return method.dividemix.epochs
+
+
+def inner_threshold(method: WithDivideMix) -> float:
+    """Return tau of the inner DivideMix: `clean_threshold = property(inner_threshold)`."""
+    return method.dividemix.clean_threshold

@@ -1,4 +1,4 @@
-"""ELR+ (Liu et al., NeurIPS 2020): ELR with two networks, running averages that teach, and MixUp.
+"""ELR+ (Liu et al., NeurIPS 2020): ELR with two networks, running averages as targets, and MixUp.
 
 Legend: N examples, B batch, C classes, P = 2 peers.
 """
@@ -16,24 +16,26 @@ from torch import Tensor
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.robust import early_learning_term, running_targets
-from scanmix.blocks.schedules import sigmoid_ramp, step_decay
+from scanmix.blocks.schedules import sigmoid_ramp
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.ema import ema_update
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.inference import inference
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
 class ELRPlusState:
-    """Two networks, their running averages, and what each was taught."""
+    """Two networks, the running averages of their weights, and the targets of each."""
 
     peers: list[Peer]
     averages: list[Peer]
-    targets: Tensor  # (P, N, C) running average of what the other's average predicts
+    targets: Tensor  # (P, N, C) running average of the predictions of the other's average
     p_clean: Tensor | None = None  # always None: ELR+ does not divide
 
 
@@ -43,11 +45,17 @@ class ELRPlus:
 
     State: ClassVar[type[ELRPlusState]] = ELRPlusState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "ELR with two networks, each held to what the other's running average predicts, and MixUp",
-        "Nearly DivideMix's accuracy in the literature for a third of its passes, and steadier.",
-        "Liu et al., NeurIPS 2020", nets=2, learn=2, look=2, views=2, remembers=True, oracle="memory, regularization",
+        "Nearly DivideMix's accuracy in the literature for a third of its passes, and less variance.",
+        "Liu et al., NeurIPS 2020", networks=2, forward_backward=2, forward_only=2, weak=2, remembers=True,
+        oracle="memory, regularization",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 200  # E
     batch_size: Batch = 128  # B
@@ -55,17 +63,17 @@ class ELRPlus:
     lr_drop: Duration = "75%"  # when the learning rate is divided by ten (epoch 150 of 200)
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
-    memory: Share = 0.7  # beta: share of itself that a target keeps (0.9 for asymmetric noise and CIFAR-100)
+    memory: Share = 0.7  # beta: decay of a target's running average (0.9 for asymmetric noise and CIFAR-100)
     regularization: Weight = 3.0  # lambda (1 for asymmetric noise, 7 for CIFAR-100)
     regularization_ramp: Duration = 0  # over which it rises ("40000 steps" for CIFAR-100)
     refine: bool = False  # labels times targets, normalized, in place of labels (CIFAR-100)
     mixup_alpha: Weight = 1.0  # alpha of MixUp's Beta(alpha, alpha)
-    average_decay: Share = 0.997  # gamma: share of itself that an average keeps in each step, in the end
+    average_decay: Share = 0.997  # gamma: decay of the averages of weights in each step, at the end
     average_ramp: Duration = "50%"  # over which that rises from nearly 0 (40,000 steps)
-    fidelity: Fidelity = "paper"  # "released": averages begin elsewhere, and look with statistics of the batch
+    fidelity: Fidelity = "paper"  # "released": averages start from other weights and predict with batch statistics
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> ELRPlusState:
-        """Return two networks that differ by their initial weights, and averages that begin as they are."""
+        """Return two networks that differ by their initial weights, and averages that start as their copies."""
         peers, averages = (
             [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in names]
             for names in ("ab", "ab" if self.fidelity == "paper" else "cd")
@@ -74,38 +82,34 @@ class ELRPlus:
         return ELRPlusState(peers, averages, targets)
 
     def epoch(self, state: ELRPlusState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples by the first network, then one by the second."""
+        """Train the first network on all examples once, then the second."""
         meter = Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         with meter.timed("learn"):
             for side in range(2):
                 self._learn(side, state, data, epoch, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: ELRPlusState) -> Predictor:
-        """Sum of the peers' logits."""
-        return Predictor([classify(peer) for peer in state.peers])
-
     def _learn(self, side: int, state: ELRPlusState, data: TrainingData, epoch: int, rate: float, meter: Meter) -> None:
-        peer, own, other = state.peers[side], state.averages[side], state.averages[1 - side]
+        peer, average, other = state.peers[side], state.averages[side], state.averages[1 - side]
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         ramps = [data.epochs_in(r, self.batch_size, self.epochs) for r in (self.average_ramp, self.regularization_ramp)]
         steps = list(batches(data.everything, self.batch_size, order))
         for step, index in enumerate(map(peer.shard, steps)):
             views, targets = data.views.weak(data.images[index], draws), state.targets[side]
             with inference(other, batch_statistics=self.fidelity == "released"):
-                said = other.classifier(other.encoder(views))
-            seen = peer.all_gather(index)
-            targets[seen] = running_targets(targets[seen], peer.all_gather(said), self.memory)
+                prediction = other.classifier(other.encoder(views))
+            rows = peer.all_gather(index)
+            targets[rows] = running_targets(targets[rows], peer.all_gather(prediction), self.memory)
             mixed, both = mixup(views, torch.cat([data.one_hot(index), targets[index]], 1), self.mixup_alpha, mix)
-            labels, taught = peer.all_gather(both).split(data.num_classes, 1)
+            labels, soft = peer.all_gather(both).split(data.num_classes, 1)
             if self.refine:
-                labels = F.normalize(labels * taught, p=1, dim=1)
+                labels = F.normalize(labels * soft, p=1, dim=1)
             peer.train()
             logits = peer.logits(mixed)
-            fit, term = soft_cross_entropy(logits, labels), early_learning_term(logits, taught)
+            fit, term = soft_cross_entropy(logits, labels), early_learning_term(logits, soft)
             now = epoch + step / len(steps)
             loss = fit + self.regularization * sigmoid_ramp(now, ramps[1]) * term
             meter.add("learn", loss=loss, cross_entropy=fit, regularization=term)
             peer.step(loss, rate)
-            ema_update(own, peer, self.average_decay * sigmoid_ramp(now, ramps[0]))
+            ema_update(average, peer, self.average_decay * sigmoid_ramp(now, ramps[0]))

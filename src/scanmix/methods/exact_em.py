@@ -1,7 +1,7 @@
 """The EM of ScanMix (Sachdeva et al., Pattern Recognition 2023, section 3.2) before its approximations.
 
-All pairs of a few hundred images: to see what Eq. 5 and 6 and Lemmas 1 and 2 say, not to train a good classifier.
-`docs/theory.md` says what is seen. Legend: N examples, C classes.
+It takes all pairs of a few hundred images. It shows what Eq. 5 and 6 and Lemmas 1 and 2 mean, and does not train a good
+classifier. `docs/theory.md` reports what it shows. Legend: N examples, C classes.
 """
 
 from __future__ import annotations
@@ -27,24 +27,29 @@ from scanmix.config import STRICT, About, Count, Rate, UserError
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, make_peer
+from scanmix.networks.inference import classify
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ExactEM:
-    """An epoch is one E-step and one M-step; every gradient is that of all images, in plain view."""
+    """An epoch is one E-step and one M-step; every gradient is of the eval views of all images."""
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
-        "the EM of ScanMix's theory, all pairs of a few hundred images: to see it, not to use it",
+        "the EM of ScanMix's theory on all pairs of a few hundred images: for study, not for use",
         "The EM that the ScanMix paper starts from, before its approximations: every pair of up to 2,000\n"
-        "images, gradients of all of them at once. It believes every label and learns the wrong ones by heart.\n"
-        "Take it to see [what the theory says](theory.md), not to train a classifier.",
-        "Sachdeva et al., Pattern Recognition 2023, section 3.2", passes="14 and more",
+        "images, gradients of all of them at once. It trusts every label and memorizes the wrong ones.\n"
+        "Use it to study [the theory](theory.md), not to train a classifier.",
+        "Sachdeva et al., Pattern Recognition 2023, section 3.2", cost_in_words="14 and more",
     )  # fmt: skip
+    predictor = sum_of_peers
 
     epochs: Count = 100  # E: turns of EM
     steps: Count = 10  # of gradient ascent in an M-step
@@ -65,9 +70,9 @@ class ExactEM:
         return Networks([make_peer(network, data, engine, "a")])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One turn of EM."""
+        """Take one E-step and one M-step."""
         (peer,) = state.peers
-        network = classify(peer).eval()  # batch norm as it started, and it stays so: p is one function of theta
+        network = classify(peer).eval()  # batch norm keeps its initial statistics, so that p is one function of theta
         weights = list(network.parameters())
         theta_old = [weight.detach().clone() for weight in weights]
         images, labels = data.eval_view(data.everything), data.labels.cpu()
@@ -95,6 +100,15 @@ class ExactEM:
         terms = in_metrics(em_terms(before, now, labels)) | {"elbo/moved": moved}
         return meter.results() | terms | {"rate/learn": step.rate}
 
-    def predictor(self, state: Networks) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count every image in every step, once more forward where steps are halved, and before and after an epoch.
+
+        Steps that are halved more than once are not counted.
+        """
+        forward = 2 + (self.steps if self.halvings else 0)
+        epoch = Passes(forward_backward=self.steps * count, forward_only=forward * count)
+        return {"training": epoch * self.epochs}
+
+    def largest_batch(self, count: int) -> int:
+        """Return all images: every gradient is of all of them."""
+        return count

@@ -1,4 +1,4 @@
-"""Joint optimization (Tanaka et al., CVPR 2018): labels become what the network has lately said of them.
+"""Joint optimization (Tanaka et al., CVPR 2018): labels are replaced by averages of the predictions.
 
 Legend: N examples, B batch, C classes, R epochs remembered.
 """
@@ -17,34 +17,39 @@ from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, W
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, make_peer, reset
+from scanmix.networks.peer import Heads, Peer, make_peer, reset
 
 
 @dataclasses.dataclass
 class JointState:
-    """The network that learns, the one it begins anew from, and labels as they are now."""
+    """The trained network, the weights it restarts from, and the current labels."""
 
     peers: list[Peer]
     fresh: list[Peer]  # initial weights of the second phase
     targets: Tensor  # (N, C) soft labels
     said: Tensor  # (R, N, C) predictions of the last epochs, epoch e in row e mod R
-    p_clean: Tensor | None = None  # always None: labels are replaced, not judged
+    p_clean: Tensor | None = None  # always None: labels are replaced, not divided
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Joint:
-    """First phase with a high learning rate and labels that follow; then a new network on the labels that came out."""
+    """A first phase with a high learning rate and moving labels; then a new network on the labels it found."""
 
     State: ClassVar[type[JointState]] = JointState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
-        "replaces all labels by averages of the network's predictions, then begins anew on them",
-        "Good under moderate noise if the learning rate of the first phase is high enough that nothing is memorized.\n"
-        "The uniform prior is wrong where classes differ much in size.",
+        "replaces all labels by averages of the network's predictions, then trains a new network on them",
+        "Good under moderate noise, if the learning rate of the first phase is high enough to prevent memorization.\n"
+        "The uniform prior does not suit classes that differ much in size.",
         "Tanaka et al., CVPR 2018", remembers=True, oracle="learning_rate, prior_weight, entropy_weight",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 320  # E, both phases
     joint: Duration = "62%"  # end of the first phase (epoch 200 of 320)
@@ -59,13 +64,13 @@ class Joint:
     entropy_weight: Weight = 0.8  # beta, of the entropy of each prediction (0.4 for asymmetric noise)
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> JointState:
-        """Return two fresh networks, the second waits, and labels as given."""
+        """Return a fresh network, the weights of the second phase, and the given labels."""
         peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
         given = data.one_hot(data.everything)
         return JointState(peers[:1], peers[1:], given, given.new_zeros(self.remembered, *given.shape))
 
     def epoch(self, state: JointState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples; in the first phase predictions are written down as they are made."""
+        """Train on all examples once; in the first phase the predictions are stored as they are made."""
         (peer,) = state.peers
         meter = Meter()
         second = data.epochs_in(self.joint, self.batch_size, self.epochs)
@@ -79,10 +84,10 @@ class Joint:
         with meter.timed("learn"):
             for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 logits = peer.logits(data.views.weak(data.images[index], draws))
-                seen = peer.all_gather(index)
-                loss = fit = soft_cross_entropy(logits, state.targets[seen])
+                rows = peer.all_gather(index)
+                loss = fit = soft_cross_entropy(logits, state.targets[rows])
                 if epoch < second:
-                    state.said[epoch % self.remembered, seen] = logits.detach().softmax(1)
+                    state.said[epoch % self.remembered, rows] = logits.detach().softmax(1)
                     entropy = -confidence_penalty(logits)
                     loss = fit + self.prior_weight * prior_penalty(logits) + self.entropy_weight * entropy
                 meter.add("learn", loss=loss, fit=fit)
@@ -92,7 +97,3 @@ class Joint:
             state.targets = state.said.mean(0)
         changed = (state.targets.argmax(1) != data.labels).float().mean()
         return meter.results() | {"rate/learn": rate, "changed": float(changed)}
-
-    def predictor(self, state: JointState) -> Predictor:
-        """Return the network that learns."""
-        return Predictor([classify(peer) for peer in state.peers])

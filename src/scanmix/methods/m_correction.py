@@ -2,7 +2,8 @@
 
 Legend: N examples, B batch, C classes.
 
-A Beta mixture on the losses says of each example how far its label is believed; the rest is what the network says.
+A mixture of two Beta distributions, fitted to the losses, gives the weight of each given label; the rest of the target
+is the prediction.
 """
 
 from __future__ import annotations
@@ -19,39 +20,46 @@ from scanmix.blocks.beta_mixture import NoisyAt, fit_beta_mixture
 from scanmix.blocks.losses import prior_penalty, soft_cross_entropy
 from scanmix.blocks.mixmatch import beta, mixup
 from scanmix.blocks.robust import NO_ZERO, bootstrap_targets
-from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
+from scanmix.blocks.schedules import linear_ramp
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_of
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.inference import inference
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
 class MCorrectionState:
-    """One network and the mixture of the last epoch."""
+    """One network, and the mixture of the last epoch."""
 
     peers: list[Peer]
     noisy_at: Tensor | None = None  # P(wrong | loss) in steps of a hundredth of ...
     low: float = 0.0  # ... the losses from here ...
     high: float = 1.0  # ... to here
-    p_clean: Tensor | None = None  # (1, N) what the mixture says of each label
+    p_clean: Tensor | None = None  # (1, N) probability that each given label is right, by the mixture
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MCorrection:
-    """M-DYR-H, the paper's main variant: what the network says is one class."""
+    """M-DYR-H, the paper's main variant: the prediction is one class."""
 
     State: ClassVar[type[MCorrectionState]] = MCorrectionState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = 0.5
     about: ClassVar[About] = About(
-        "MixUp whose labels give way to the network's answer as far as their loss says they are wrong",
-        "One network for what DivideMix does with two. It needs a first phase in which MixUp keeps it from\n"
-        "memorizing. `m_correction_sh` is its authors' variant for heavy noise.",
-        "Arazo et al., ICML 2019", rows=1, passes="1 to 1.7",
+        "MixUp whose targets move from the label to the prediction where the loss says that the label is wrong",
+        "It does with one network what DivideMix does with two. It needs a first phase in which MixUp prevents\n"
+        "memorization. `m_correction_sh` is the authors' variant for heavy noise.",
+        "Arazo et al., ICML 2019", rows=1, cost_in_words="1 to 1.7",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     begin: Duration = "35%"  # epochs of plain MixUp before (105 of 300)
@@ -71,11 +79,10 @@ class MCorrection:
         return MCorrectionState([make_peer(network, data, engine, "a", self.momentum, self.weight_decay)])
 
     def epoch(self, state: MCorrectionState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass of MixUp over all examples, with labels corrected once there is a mixture; then fit it anew."""
+        """Train by MixUp on all examples once, with corrected labels once there is a mixture; then fit the mixture."""
         (peer,) = state.peers
         meter = Meter()
-        drops = [data.epochs_in(drop, self.batch_size, self.epochs) for drop in (self.lr_drop, self.lr_second_drop)]
-        rate = step_decay(self.learning_rate, 0.1, epoch, (drops[0], drops[1]))
+        rate = decayed_rate(self, data, epoch, self.lr_drop, self.lr_second_drop)
         begin = data.epochs_in(self.begin, self.batch_size, self.epochs)
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         with meter.timed("learn"):
@@ -98,27 +105,44 @@ class MCorrection:
                 self._fit_mixture(state, data, epoch)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: MCorrectionState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count MixUp; from `begin` on also a forward pass of each batch, and from the epoch before of all examples."""
+        begin = epochs_of(self.begin, -(-count // self.batch_size), self.epochs)
+        fitted = self.epochs - max(0, begin - 1)
+        corrected = self.epochs - max(1, begin)  # there is no mixture before the first epoch is over
+        plain = Passes(forward_backward=count, weak=count) * self.epochs
+        corrections = Passes(forward_only=count) * corrected
+        return {"training": plain + corrections + Passes(forward_only=count, weak=count) * fitted}
 
     def mix(
         self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Labels (1 - w) y + w z, then MixUp. Shape: (B, ...), (B, C) -> the same."""
-        logits, trust = self.believe(peer, views, targets, noisy_at)
+        """Return mixed views and targets: labels are corrected to (1 - w) y + w z, then MixUp.
+
+        Args:
+            peer: the network, which predicts z.
+            views: weak views of a batch. Shape: (B, C, H, W).
+            targets: one-hot given labels y. Shape: (B, classes).
+            noisy_at: w, the probability that a label is wrong, by its loss.
+            since: epochs since `begin`.
+            mix: generator of the draws.
+        """
+        logits, trust = self.label_weights(peer, views, targets, noisy_at)
         corrected = bootstrap_targets(logits, targets, trust, hard=True)
         return mixup(views, corrected, self.mixup_alpha, mix, dominant=False)
 
-    def believe(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> tuple[Tensor, Tensor]:
-        """One look serves what the network says and 1 - w, how far each label is believed. Shape: (B, C), (B, 1)."""
+    def label_weights(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> tuple[Tensor, Tensor]:
+        """Return predictions and 1 - w, the weight of each given label, from one forward pass.
+
+        Shape: (B, ...), (B, C) -> logits (B, C), (B, 1).
+        """
         with inference(peer, batch_statistics=False):
             logits = peer.classifier(peer.encoder(views))
         losses = -(targets * F.log_softmax(logits, 1)).sum(1)
         return logits, 1 - noisy_at(losses).clamp(NO_ZERO, 1 - NO_ZERO).unsqueeze(1)
 
     def _fit_mixture(self, state: MCorrectionState, data: TrainingData, epoch: int) -> None:
-        """Fit the mixture to the loss of every example in a random view, as they are seen when learned from."""
+        """Fit the mixture to the loss of every example in a random view, as in training."""
         (peer,) = state.peers
         draws = data.generator("examine", epoch, "views")
         losses = torch.empty(len(data), device=data.labels.device)
@@ -135,25 +159,34 @@ class MCorrection:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MCorrectionSH(MCorrection):
-    """MD-DYR-SH: the mixture shares out the images too, and what the network says is soft first, then one class."""
+    """MD-DYR-SH: the mixture weights the images as well; predictions are soft at first, then one class."""
 
     about: ClassVar[About] = About(
-        "as m_correction, and of two mixed images the one counts more whose label is believed",
-        "For heavy noise, if the mixture tells right labels from wrong ones at all; at 20 and 50 % its authors take\n"
+        "as m_correction; of two mixed images the one with the more trusted label counts more",
+        "For heavy noise, if the mixture separates right labels from wrong ones. At 20 and 50 % its authors use\n"
         "`m_correction` on CIFAR-10.",
-        "Arazo et al., ICML 2019", rows=1, passes="1 to 1.7",
+        "Arazo et al., ICML 2019", rows=1, cost_in_words="1 to 1.7",
     )  # fmt: skip
 
     unsettled: ClassVar[int] = 5  # epochs 106 to 110 in the paper
 
-    cooling: Share = 0.3  # share of all epochs over which the temperature of what is said falls from 1 (89 of 300) ...
+    cooling: Share = 0.3  # share of all epochs over which the temperature of predictions falls from 1 (89 of 300) ...
     coldest: Rate = 1e-3  # ... to this
 
     def mix(
         self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Images by how far their labels are believed; labels as given and by chance, later corrected and halved."""
-        logits, trust = self.believe(peer, views, targets, noisy_at)
+        """Return views mixed by the weights of their labels; targets are mixed at random, and corrected later.
+
+        Args:
+            peer: the network, which predicts z.
+            views: weak views of a batch. Shape: (B, C, H, W).
+            targets: one-hot given labels y. Shape: (B, classes).
+            noisy_at: w, the probability that a label is wrong, by its loss.
+            since: epochs since `begin`.
+            mix: generator of the draws.
+        """
+        logits, trust = self.label_weights(peer, views, targets, noisy_at)
         partner = torch.randperm(len(views), generator=mix, device=mix.device)
         share = trust / (trust + trust[partner])
         mixed = torch.lerp(views[partner], views, share.view(-1, *[1] * (views.ndim - 1)))

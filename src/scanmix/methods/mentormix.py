@@ -11,42 +11,47 @@ from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from scanmix.blocks.mixmatch import betas
-from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.ema import ema_update
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
 class MentorMixState:
-    """The network that learns, its running average, and the losses that count as small."""
+    """The trained network, its running average, and the thresholds of small losses."""
 
     peers: list[Peer]
-    averages: list[Peer]  # one, which predicts
+    averages: list[Peer]  # one: the running average, which predicts
     steps: int = 0  # so far
     threshold: float | None = None  # of plain losses; None before the first batch
     mixed_threshold: float | None = None  # of losses after MixUp
-    p_clean: Tensor | None = None  # always None: weights are of a batch
+    p_clean: Tensor | None = None  # always None: weights belong to a batch, not to an example
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class MentorMix:
-    """Weigh, draw partners by weight, mix, and weigh again if asked to."""
+    """Weight the losses, draw partners by weight, mix, and weight again where `second_weighting` is set."""
 
     State: ClassVar[type[MentorMixState]] = MentorMixState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
-        "MixUp with partners that look right, in which the trusted side dominates",
+        "MixUp with partners whose labels look right; the trusted image dominates",
         "Strong on labels from the web in the literature, if `quantile`, `mixup_alpha` and `second_weighting` fit the\n"
         "rate of the noise. The running average of the weights predicts.",
-        "Jiang et al., ICML 2020", look=1, oracle="quantile, mixup_alpha, second_weighting",
+        "Jiang et al., ICML 2020", forward_only=1, oracle="quantile, mixup_alpha, second_weighting",
     )  # fmt: skip
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     burn_in: Duration = "10%"  # epochs in which every example counts
@@ -56,14 +61,14 @@ class MentorMix:
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 2e-4  # on all parameters
     quantile: Share = 0.7  # p: share of a batch whose losses are small
-    loss_decay: Share = 0.5  # share of itself that a threshold keeps with each batch
+    loss_decay: Share = 0.5  # decay of a threshold's moving average, for each batch
     mixup_alpha: Weight = 2.0  # alpha of Beta(alpha, alpha)
-    second_weighting: bool = False  # weigh the mixed losses as well (for 60 % noise and more)
-    average_decay: Share = 0.9999  # share of itself that the average keeps in each step, in the end
-    fidelity: Fidelity = "paper"  # "released": thresholds begin at 0; no weight decay with a second weighting
+    second_weighting: bool = False  # weight the mixed losses as well (for 60 % noise and more)
+    average_decay: Share = 0.9999  # decay of the average in each step, at the end
+    fidelity: Fidelity = "paper"  # "released": thresholds start at 0; no weight decay with a second weighting
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MentorMixState:
-        """Return one fresh network, and an average that begins as it is."""
+        """Return one fresh network, and an average that starts as its copy."""
         decay, threshold = self.weight_decay, None
         if self.fidelity == "released":
             decay, threshold = 0.0 if self.second_weighting else decay, 0.0
@@ -71,9 +76,9 @@ class MentorMix:
         return MentorMixState([peer], [average], 0, threshold, threshold)
 
     def epoch(self, state: MentorMixState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples."""
+        """Train on all examples once."""
         (peer,), meter = state.peers, Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         everything_counts = epoch < data.epochs_in(self.burn_in, self.batch_size, self.epochs)
         order, draws, partners, mix = data.generators("learn", epoch, "order", "views", "partners", "mixup")
         with meter.timed("learn"):
@@ -84,7 +89,7 @@ class MentorMix:
                 state.threshold = moving_percentile(
                     state.threshold, peer.all_gather(losses), self.quantile, self.loss_decay
                 )
-                weights = torch.ones_like(losses) if everything_counts else self._weigh(losses, state.threshold)
+                weights = torch.ones_like(losses) if everything_counts else self._weights(losses, state.threshold)
                 mixed, targets = self._mix(views, labels, weights, partners, mix)
                 peer.train()
                 after = _cross_entropies(peer.logits(mixed), peer.all_gather(targets))
@@ -93,7 +98,7 @@ class MentorMix:
                     state.mixed_threshold = moving_percentile(
                         state.mixed_threshold, after, self.quantile, self.loss_decay
                     )
-                    loss = (self._weigh(after.detach(), state.mixed_threshold) * after).mean()
+                    loss = (self._weights(after.detach(), state.mixed_threshold) * after).mean()
                 meter.add("learn", loss=loss, weight=weights.mean())
                 peer.step(loss, rate)
                 state.steps += 1
@@ -104,14 +109,14 @@ class MentorMix:
         """Return the running average."""
         return Predictor([classify(peer) for peer in state.averages])
 
-    def _weigh(self, losses: Tensor, threshold: float) -> Tensor:
-        """Weigh by a threshold alone, as the authors allow: the middle of MentorNet's curriculum."""
+    def _weights(self, losses: Tensor, threshold: float) -> Tensor:
+        """Return weights by a threshold alone, which the authors allow: the middle of MentorNet's curriculum."""
         return weight_of_small_losses(losses, threshold, 0.5)
 
     def _mix(
         self, views: Tensor, labels: Tensor, weights: Tensor, partners: Generator, mix: Generator
     ) -> tuple[Tensor, Tensor]:
-        """Draw a partner and a share for each row, the larger share for the side that is trusted (Algorithm 1)."""
+        """Draw a partner and a share for each row; the trusted one of both gets the larger share (Algorithm 1)."""
         partner = torch.multinomial(weights.softmax(0), len(weights), replacement=True, generator=partners)
         share = betas(self.mixup_alpha, len(weights), mix)
         share = torch.maximum(share, 1 - share)

@@ -1,7 +1,7 @@
 """MentorNet PD (Jiang et al., ICML 2018): a predefined curriculum in closed form. Legend: B batch.
 
-The paper fits a small network to this curriculum (PD), or to clean labels (DD); the first is the function it was fitted
-to, the second needs what nobody here has.
+The paper fits a small network to this curriculum (PD) or to clean labels (DD). This file is the function that PD is
+fitted to. DD needs clean labels, which are not available.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
 class MentorNetState:
-    """One network, and the loss that counts as small."""
+    """One network, and the threshold of small losses."""
 
     peers: list[Peer]
     threshold: float | None = None  # running average of a percentile of the batch; None before the first
-    p_clean: Tensor | None = None  # always None: weights are of a batch
+    p_clean: Tensor | None = None  # always None: weights belong to a batch, not to an example
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -40,12 +40,17 @@ class MentorNet:
 
     State: ClassVar[type[MentorNetState]] = MentorNetState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "weights each loss by whether it is small for its time",
-        "Self-paced learning with a soft end. `quantile` is what the paper sets by the rate of noise: the share of\n"
-        "a batch that counts as small.",
+        "Self-paced learning with a soft threshold. The paper sets `quantile`, the share of a batch whose losses\n"
+        "count as small, by the rate of the noise.",
         "Jiang et al., ICML 2018", "those of small loss", oracle="quantile",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -53,11 +58,11 @@ class MentorNet:
     lr_drop: Duration = "50%"  # when the learning rate is divided by ten
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters, times the mean weight of the batch
-    quantile: Share = 0.75  # p: share of a batch whose losses are small (0.5 at 80 % noise, which the paper is told)
-    loss_decay: Share = 0.5  # share of itself that the threshold keeps with each batch
-    early_dropout: Share = 0.5  # share of examples that count nothing in the first 17 % of training, ...
+    quantile: Share = 0.75  # p: share of a batch whose losses are small (0.5 at 80 % noise, which the paper knows)
+    loss_decay: Share = 0.5  # decay of the threshold's moving average, for each batch
+    early_dropout: Share = 0.5  # share of examples with weight 0 in the first 17 % of training, ...
     dropout: Share = 0.05  # ... and later
-    fidelity: Fidelity = "paper"  # "released": the average begins at 0, where no loss is small, not at the first batch
+    fidelity: Fidelity = "paper"  # "released": the average starts at 0, below every loss, not at the first batch
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MentorNetState:
         """Return one fresh network."""
@@ -65,10 +70,10 @@ class MentorNet:
         return MentorNetState([peer], None if self.fidelity == "paper" else 0.0)
 
     def epoch(self, state: MentorNetState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples."""
+        """Train on all examples once."""
         (peer,) = state.peers
         meter = Meter()
-        rate = step_decay(self.learning_rate, 0.1, epoch, (data.epochs_in(self.lr_drop, self.batch_size, self.epochs),))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws, drop = data.generators("learn", epoch, "order", "views", "dropout")
         steps = list(batches(data.everything, self.batch_size, order))
         peer.train()
@@ -86,7 +91,3 @@ class MentorNet:
                 peer.optimizer.param_groups[0]["weight_decay"] = self.weight_decay * float(weights.mean())
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate, "threshold": state.threshold or 0.0}
-
-    def predictor(self, state: MentorNetState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])

@@ -8,14 +8,14 @@ from pydantic.dataclasses import dataclass
 
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
-from scanmix.blocks.schedules import step_decay
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
+from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, make_peer
+from scanmix.networks.peer import Heads, Networks, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -24,11 +24,16 @@ class MixUp:
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "cross-entropy on mixed pairs of images",
-        "Memorizes later than `cross_entropy`, for the same cost; does not say which labels are wrong.",
+        "Memorizes later than `cross_entropy`, at the same cost. It does not say which labels are wrong.",
         "Zhang et al., ICLR 2018",
     )
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B
@@ -44,11 +49,10 @@ class MixUp:
         return Networks([peer])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples, each mixed with a random partner of its batch."""
+        """Train on all examples once, each mixed with a random partner of its batch."""
         (peer,) = state.peers
         meter = Meter()
-        drop = data.epochs_in(self.lr_drop, self.batch_size, self.epochs)
-        rate = step_decay(self.learning_rate, 0.1, epoch, (drop,))
+        rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         peer.train()
         with meter.timed("learn"):
@@ -60,7 +64,3 @@ class MixUp:
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
         return meter.results() | {"rate/learn": rate}
-
-    def predictor(self, state: Networks) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])

@@ -16,18 +16,18 @@ from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, same_every_epoch, sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclasses.dataclass
 class PencilState:
-    """One network, and the labels as it has changed them."""
+    """One network, and the labels, which are trained as well."""
 
     peers: list[Peer]
     label_logits: Tensor  # (N, C): y~; the label distribution is its softmax
-    p_clean: Tensor | None = None  # always None: labels are moved, not judged
+    p_clean: Tensor | None = None  # always None: labels are moved, not divided
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,24 +36,29 @@ class Pencil:
 
     State: ClassVar[type[PencilState]] = PencilState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "moves the labels by gradients, as if they were weights",
-        "It has many settings, and the right ones depend on the noise; `label_rate` decides how far labels move. Look\n"
+        "It has many settings, and the right ones depend on the noise. `label_rate` decides how far labels move. Look\n"
         "at `changed`, the share of labels whose likeliest class is no longer the given one.",
         "Yi and Wu, CVPR 2019", remembers=True, oracle="learning_rate, label_rate",
     )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+    largest_batch = rows_of_a_step
 
     epochs: Count = 320  # E, all stages
     fixed: Duration = "22%"  # end of the first stage, cross-entropy on the given labels (epoch 70 of 320)
     moving: Duration = "62%"  # end of the second stage, in which labels move (epoch 200 of 320)
     batch_size: Batch = 128  # B
-    learning_rate: Rate = 0.06  # of SGD in the first two stages; high, so that nothing is memorized
+    learning_rate: Rate = 0.06  # of SGD in the first two stages; a high rate prevents memorization
     final_rate: Rate = 0.2  # in the third, divided by ten after each third of it
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 1e-4  # on all parameters
-    label_scale: Weight = 10.0  # K: given labels begin as K times one-hot
+    label_scale: Weight = 10.0  # K: labels start as K times one-hot
     label_rate: Weight = 600.0  # lambda, learning rate of the labels
-    compatibility: Weight = 0.1  # alpha, of -log of what the distribution holds for the given label
+    compatibility: Weight = 0.1  # alpha, of -log of the probability of the given label
     entropy: Weight = 0.4  # beta, of the entropy of the prediction (the released code has alpha 0.4 and beta 0.1)
     fidelity: Fidelity = "paper"  # "released": compatibility has a second softmax; the third stage stops a third in
 
@@ -63,7 +68,7 @@ class Pencil:
         return PencilState([peer], self.label_scale * data.one_hot(data.everything))
 
     def epoch(self, state: PencilState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """One pass over all examples in one of the three stages."""
+        """Train on all examples once, in one of the three stages."""
         meter = Meter()
         first, second = (data.epochs_in(end, self.batch_size, self.epochs) for end in (self.fixed, self.moving))
         third = max(1, (self.epochs - second) // 3)
@@ -77,8 +82,8 @@ class Pencil:
         with meter.timed("learn"):
             for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 logits = peer.logits(data.views.weak(data.images[index], draws))
-                seen = peer.all_gather(index)
-                labels, soft = data.labels[seen], state.label_logits[seen].requires_grad_()
+                rows = peer.all_gather(index)
+                labels, soft = data.labels[rows], state.label_logits[rows].requires_grad_()
                 if epoch < first:
                     loss = F.cross_entropy(logits, labels)
                 else:
@@ -86,7 +91,7 @@ class Pencil:
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
                 if first <= epoch < second and soft.grad is not None:
-                    state.label_logits[seen] -= self.label_rate * soft.grad
+                    state.label_logits[rows] -= self.label_rate * soft.grad
         changed = (state.label_logits.argmax(1) != data.labels).float().mean()
         return meter.results() | {"rate/learn": rate, "changed": float(changed)}
 
@@ -101,7 +106,3 @@ class Pencil:
             return divergence
         near_given = F.cross_entropy(soft.softmax(1) if self.fidelity == "released" else soft, labels)
         return divergence + self.compatibility * near_given - self.entropy * confidence_penalty(logits) / classes
-
-    def predictor(self, state: PencilState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])

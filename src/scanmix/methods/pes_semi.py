@@ -1,7 +1,7 @@
 """PES-semi (Bai et al., NeurIPS 2021): progressive early stopping, then MixMatch. Legend: N examples, B batch.
 
-The head, which is last and memorizes first, is learned anew on features that are stopped early; from then on labels
-that the network agrees with are labels, and the rest are images without one.
+The head, which is last and memorizes first, is trained again from fresh weights on features that were stopped early.
+After that, labels that the network predicts are used, and all other images are used without a label.
 """
 
 from __future__ import annotations
@@ -18,35 +18,39 @@ from scanmix.blocks.losses import probability_mse
 from scanmix.blocks.mixmatch import mixup, sharpen
 from scanmix.blocks.schedules import cosine, linear_ramp
 from scanmix.blocks.selection import class_weights
-from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
-from scanmix.data.batches import TrainingData, forever, labeled_views
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_of
+from scanmix.data.batches import TrainingData, forever
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
 from scanmix.methods.pes import PESState
-from scanmix.methods.steps.early_stopping import agrees, last_layers, reinit_and_refit
-from scanmix.methods.steps.warmup import warm_up
+from scanmix.methods.steps.early_stopping import agrees, early_epoch, last_layers, reinit_and_refit
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, inference
-from scanmix.networks.peer import Peer, make_peer
+from scanmix.networks.inference import inference
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Peer, make_peer
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PESSemi:
-    """The head is the only part that is renewed, as for CIFAR-10."""
+    """Only the head is trained again, as for CIFAR-10."""
 
     State: ClassVar[type[PESState]] = PESState
     self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = 0.5
     about: ClassVar[About] = About(
-        "stops early, learns a new head, and goes on with the labels that it agrees with",
-        "Simple and strong up to 80 % in the literature. Everything depends on `warmup` being over before labels are\n"
-        "memorized.",
-        "Bai et al., NeurIPS 2021", "those predicted; the rest as unlabeled", rows=2, passes="1, then 3",
+        "stops early, trains a new head, and goes on with the labels that it predicts",
+        "Simple and strong up to 80 % in the literature. `warmup` must end before labels are memorized.",
+        "Bai et al., NeurIPS 2021", "those predicted; the rest as unlabeled", rows=2, cost_in_words="1, then 3",
         oracle="unlabeled_weight",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     warmup: Duration = "20 epochs"  # T1, on all labels (35 for CIFAR-100)
-    refit: Count = 5  # T2: passes in which the new head alone is learned, at the begin of the epoch after
+    refit: Count = 5  # T2: passes that train the new head alone, after warm-up
     refit_rate: Rate = 1e-4  # of Adam in them
     batch_size: Batch = 128  # B, labeled and unlabeled images together; two views of each make 2B rows a step
     learning_rate: Rate = 0.02  # of SGD, ...
@@ -56,9 +60,9 @@ class PESSemi:
     sharpen_temperature: Rate = 0.5  # T
     mixup_alpha: Weight = 4.0  # alpha of Beta(alpha, alpha), ...
     late_alpha: Weight = 0.75  # ... and in the second half of training
-    unlabeled_weight: Weight = 15.0  # lambda_u (5, 15, 25 at 20, 50, 80 %, which the paper is told)
+    unlabeled_weight: Weight = 15.0  # lambda_u (5, 15, 25 at 20, 50, 80 %, which the paper knows)
     unlabeled_ramp: Weight = 16.0  # epochs over which it grows from 0
-    fidelity: Fidelity = "paper"  # "released": SGD was built before the head was renewed, and never moves the new one
+    fidelity: Fidelity = "paper"  # "released": SGD never moves the new head, because it was built before
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> PESState:
         """Return one fresh network, and another whose head will be used."""
@@ -66,15 +70,12 @@ class PESSemi:
         return PESState(peers[:1], peers[1:])
 
     def epoch(self, state: PESState, data: TrainingData, epoch: int) -> dict[str, float]:
-        """Warm up; or, the head once renewed, divide by agreement and learn from both parts."""
+        """Warm up; or, after the refit of the head, divide the labels by the predictions and learn from both parts."""
         (peer,), meter = state.peers, Meter()
         rate = cosine(self.learning_rate, self.final_rate, epoch / self.epochs)
         begin = data.epochs_in(self.warmup, self.batch_size, self.epochs)
         if epoch < begin:
-            seen = labeled_views(data, data.views.weak, data.labels, self.batch_size, "warmup", epoch, peer.shard)
-            with meter.timed("warmup"):
-                warm_up(peer, "network", seen, rate, 0.0, meter)
-            return meter.results() | {"rate/warmup": rate}
+            return early_epoch(peer, data, epoch, self.batch_size, rate)
         if epoch == begin:
             with meter.timed("refit"):
                 reinit_and_refit(
@@ -87,17 +88,27 @@ class PESSemi:
             self._learn(peer, state.p_clean[0] > 0, data, epoch, epoch - begin, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
-    def predictor(self, state: PESState) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count warm-up, a new head, then two forward passes over all examples and steps with two views of each image.
+
+        Targets of the unlabeled images take forward passes too.
+        """
+        first = min(self.epochs, epochs_of(self.warmup, -(-count // self.batch_size), self.epochs))
+        head = Passes(forward_only=count, weak=count) * (self.refit if first < self.epochs else 0)
+        unlabeled = round(self.batch_size * min(0.5, 1 - clean))
+        steps = max(1, count // self.batch_size)
+        rows = 2 * self.batch_size * steps
+        turn = Passes(forward_only=2 * count + 2 * unlabeled * steps, forward_backward=rows, weak=2 * count + rows)
+        warmup = Passes(forward_backward=count, weak=count) * first
+        return {"training": warmup + head + turn * (self.epochs - first)}
 
     def _learn(
         self, peer: Peer, agree: Tensor, data: TrainingData, epoch: int, since: int, rate: float, meter: Meter
     ) -> None:
-        """MixMatch on N / B batches, of which the unlabeled have their share, at most a half."""
+        """Take N / B steps of MixMatch; each batch has the same share of unlabeled images, at most a half."""
         order, draws, mix = data.generators("learn", epoch, "order", "views", "mixup")
         labeled, unlabeled = agree.nonzero().squeeze(1), (~agree).nonzero().squeeze(1)
-        if not len(labeled):  # nothing is agreed on: all labels are taken as they are
+        if not len(labeled):  # no label is predicted: take all labels as they are
             labeled, unlabeled = unlabeled, labeled
         few = round(self.batch_size * min(0.5, len(unlabeled) / len(data)))
         weights = class_weights(data.labels[labeled], data.num_classes)
@@ -126,5 +137,5 @@ class PESSemi:
         if not len(views[0]):
             return views[0].new_zeros(0, peer.classifier.out_features)
         with inference(peer, batch_statistics=False):
-            said = torch.stack([peer.classifier(peer.encoder(view)).softmax(1) for view in views]).mean(0)
-        return sharpen(said, self.sharpen_temperature)
+            prediction = torch.stack([peer.classifier(peer.encoder(view)).softmax(1) for view in views]).mean(0)
+        return sharpen(prediction, self.sharpen_temperature)

@@ -1,7 +1,7 @@
 """SCAN (Van Gansbeke et al., ECCV 2020) as in the paper's Table 6: SimCLR, neighbors and clustering, without labels.
 
-Accuracy is measured after the best one-to-one matching of clusters with true classes, which no other method is
-allowed; tables say so. The given labels only name the clusters, so that a prediction is a class.
+Accuracy is measured after the best one-to-one matching of clusters with true classes, which no other method gets;
+tables say so. The given labels only name the clusters, so that a prediction is a class.
 Legend: N examples, K neighbors, C classes.
 """
 
@@ -14,9 +14,10 @@ from pydantic.dataclasses import dataclass
 from scanmix.config import STRICT, About, Count
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
+from scanmix.methods.contract import largest_pretraining_batch, pretraining_passes, sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify
-from scanmix.networks.peer import Networks, make_peer
+from scanmix.networks.passes import Passes, Stages
+from scanmix.networks.peer import Heads, Networks, make_peer
 from scanmix.pretrain.scan import Clustering
 from scanmix.pretrain.simclr import SimCLR
 from scanmix.pretrain.stages import Pretraining, load_into, name_clusters, pretrain
@@ -28,14 +29,17 @@ class Scan:
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = True
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = None
     about: ClassVar[About] = About(
         "clusters of images and their neighbors",
         "Clusters without labels: SimCLR, then neighbors that should fall into the same cluster. All training\n"
         "happens before the first epoch. The given labels only name the clusters, so that a prediction is a\n"
         "class. Its accuracy is measured after the best matching of clusters with *true* classes, which no\n"
-        "other method is given; every table says so. Take it to see how far images alone go.",
-        "Van Gansbeke et al., ECCV 2020", "none, only to name the clusters", rows=0, passes="pre-training alone",
+        "other method gets; every table says so. Use it to see how far images alone go.",
+        "Van Gansbeke et al., ECCV 2020", "none, only to name the clusters", rows=0, cost_in_words="pre-training alone",
     )  # fmt: skip
+    predictor = sum_of_peers
     epochs: ClassVar[int] = 1
 
     pretrain: Pretraining = SimCLR()  # first stage: features
@@ -44,18 +48,23 @@ class Scan:
     include_self: bool = True  # the example counts among its neighbors (published code)
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
-        """Run or recall the label-free stages."""
+        """Run the label-free stages, or take them from the cache."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         peer = make_peer(network, data, engine, "a")
         load_into([peer], found)
         return Networks([peer])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """Put the rows of the head in the order of the classes that the given labels name."""
+        """Reorder the rows of the head to the classes that the given labels name."""
         (peer,) = state.peers
         name_clusters(peer, data)
         return {}
 
-    def predictor(self, state: Networks) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count the label-free stages, then one forward pass that names the clusters."""
+        stages = pretraining_passes(self.pretrain, self.clustering, count)
+        return stages | {"training": Passes(forward_only=count)}
+
+    def largest_batch(self, count: int) -> int:
+        """Return the larger of the batches of both stages."""
+        return largest_pretraining_batch(self.pretrain, self.clustering, count)

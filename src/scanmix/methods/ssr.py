@@ -1,6 +1,6 @@
 """SSR, sample selection and relabeling (Feng, Tzimiropoulos and Patras, BMVC 2022). Legend: N examples, B batch.
 
-One network, no warm-up, no pre-training. SSR+ adds a consistency loss, of all images and without labels.
+One network, no warm-up, no pre-training. SSR+ adds a consistency loss on all images, without labels.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from scanmix.config import STRICT, About, Batch, Count, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, forever
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import rows_of_a_step, sum_of_peers
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, predict_all
+from scanmix.networks.inference import predict_all
+from scanmix.networks.passes import Passes, Stages
 from scanmix.networks.peer import Heads, Networks, Peer, make_peer
 
 
@@ -33,14 +35,17 @@ class SSR:
 
     State: ClassVar[type[Networks]] = Networks
     self_supervised: ClassVar[bool] = False
+    clean_threshold: ClassVar[float | None] = 0.5
     heads: ClassVar[Heads | None] = None
     about: ClassVar[About] = About(
-        "relabels what it is sure of, and learns from labels that a vote of their neighbors confirms",
-        "The strongest rival for its cost in the literature: one network and no pre-training. Its first votes are\n"
-        "those of random features, so it needs images that are alike where they are of one class.",
-        "Feng et al., BMVC 2022", "those that neighbors confirm; sure predictions in place of others",
-        rows=2, passes="2.3", oracle="relabel_threshold",
+        "relabels where it is confident, and learns labels that a vote of their neighbors confirms",
+        "The most accurate for its cost in the literature: one network and no pre-training. Its first votes use\n"
+        "random features, so images of one class must look alike.",
+        "Feng et al., BMVC 2022", "those that neighbors confirm; confident predictions in place of others",
+        rows=2, cost_in_words="2.3", oracle="relabel_threshold",
     )  # fmt: skip
+    predictor = sum_of_peers
+    largest_batch = rows_of_a_step
 
     epochs: Count = 300  # E
     batch_size: Batch = 128  # B; two views of each make 2B rows a step
@@ -58,7 +63,7 @@ class SSR:
         return Networks([make_peer(network, data, engine, "a", self.momentum, self.weight_decay, type(self).heads)])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
-        """Relabel, let neighbors vote, then N / B steps on what is left, each class equally often."""
+        """Relabel, select labels by the vote of neighbors, then take N / B steps on them, each class equally often."""
         (peer,) = state.peers
         meter = Meter()
         with meter.timed("examine"):
@@ -66,7 +71,7 @@ class SSR:
             labels = self._relabel(peer.classifier(features).detach().softmax(1), data.labels)
             neighbors = nearest_neighbors(features, min(self.num_neighbors, len(data) - 1))
             chosen = wins_vote(labels, neighbors, data.num_classes, self.select_threshold)
-            chosen |= ~chosen.any()  # nothing is confirmed: all labels are taken as they are
+            chosen |= ~chosen.any()  # no label is confirmed: take all labels as they are
             state.p_clean = peer.engine.broadcast((chosen & (labels == data.labels)).float().unsqueeze(0))
             labels, chosen = peer.engine.broadcast(labels), peer.engine.broadcast(chosen)
         steps = max(1, len(data) // self.batch_size)
@@ -92,21 +97,22 @@ class SSR:
     def consistency(
         self, peer: Peer, data: TrainingData, anything: Iterator[Tensor], draws: Generator
     ) -> Tensor | float:
-        """Nothing: SSR+ has it."""
+        """Return 0: only SSR+ has a consistency loss. Shape: scalar."""
         return 0.0
 
-    def predictor(self, state: Networks) -> Predictor:
-        """Return the network itself."""
-        return Predictor([classify(peer) for peer in state.peers])
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count a forward pass over all examples, then steps on two strong views of each image of a batch."""
+        rows = self.batch_size * max(1, count // self.batch_size)
+        return {"training": Passes(forward_only=count, forward_backward=2 * rows, strong=2 * rows) * self.epochs}
 
     def _relabel(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        """Return sure predictions, and the given label elsewhere. Shape: (N, C), (N,) -> (N,)."""
-        sure, predicted = probabilities.max(1)
-        return torch.where(sure > self.relabel_threshold, predicted, labels)
+        """Return confident predictions, and the given label elsewhere. Shape: (N, C), (N,) -> (N,)."""
+        confidence, predicted = probabilities.max(1)
+        return torch.where(confidence > self.relabel_threshold, predicted, labels)
 
 
 def _two_heads(num_features: int) -> dict[str, nn.Module]:
-    """SimSiam's: one projects, the other predicts the projection of another view from it."""
+    """Return SimSiam's heads: a projector, and a predictor of the projection of another view."""
 
     def perceptron(inputs: int) -> nn.Module:
         return nn.Sequential(nn.Linear(inputs, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 128))
@@ -116,14 +122,14 @@ def _two_heads(num_features: int) -> dict[str, nn.Module]:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SSRPlus(SSR):
-    """SSR, and every image, whatever its label, is to look alike in a strong and in a weak view."""
+    """SSR, and a loss that pulls the projections of a strong and a weak view of every image together."""
 
     heads: ClassVar[Heads | None] = staticmethod(_two_heads)
     about: ClassVar[About] = About(
         "SSR, and a consistency loss of strong and weak views of all images",
-        "As `ssr`, for half as much again; the more labels are wrong, the more it can add.",
-        "Feng et al., BMVC 2022", "those that neighbors confirm; sure predictions in place of others",
-        rows=3, passes="3.7", oracle="relabel_threshold",
+        "As `ssr`, for 1.6 times its passes; the more labels are wrong, the more it can add.",
+        "Feng et al., BMVC 2022", "those that neighbors confirm; confident predictions in place of others",
+        rows=3, cost_in_words="3.7", oracle="relabel_threshold",
     )  # fmt: skip
 
     consistency_weight: Weight = 1.0  # of the consistency loss
@@ -131,10 +137,19 @@ class SSRPlus(SSR):
     def consistency(
         self, peer: Peer, data: TrainingData, anything: Iterator[Tensor], draws: Generator
     ) -> Tensor | float:
-        """-cos(predictor(projector(strong view)), projector(weak view)), without a gradient through the second."""
+        """-cos(predictor(projector(strong view)), projector(weak view)), without a gradient through the second.
+
+        Shape: scalar.
+        """
         images = data.images[peer.shard(next(anything))]
         projector, predictor = peer.heads["projector"], peer.heads["predictor"]
-        ahead = predictor(projector(peer.all_gather(peer.encoder(data.views.strong(images, draws)))))
+        predicted = predictor(projector(peer.all_gather(peer.encoder(data.views.strong(images, draws)))))
         with torch.no_grad():
-            wanted = projector(peer.all_gather(peer.encoder(data.views.weak(images, draws))))
-        return -self.consistency_weight * F.cosine_similarity(ahead, wanted).mean()
+            target = projector(peer.all_gather(peer.encoder(data.views.weak(images, draws))))
+        return -self.consistency_weight * F.cosine_similarity(predicted, target).mean()
+
+    def passes(self, count: int, clean: float) -> Stages:
+        """Count SSR, and in each step as many other images in a strong and a weak view."""
+        rows = self.batch_size * max(1, count // self.batch_size)
+        both = Passes(forward_only=rows, forward_backward=rows, strong=rows, weak=rows) * self.epochs
+        return {"training": super().passes(count, clean)["training"] + both}

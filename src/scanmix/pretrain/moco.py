@@ -25,6 +25,7 @@ from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder
 from scanmix.networks.inference import predict_all
+from scanmix.networks.passes import Passes, whole_batches
 from scanmix.pretrain.cache import resumable
 from scanmix.pretrain.simclr import make_projector
 
@@ -65,6 +66,11 @@ class MoCo:
     """Rows that neighbors are mined of: projections of D dimensions (paper), or the encoder's features (code)."""
     exact_neighbors: Annotated[int, Field(ge=0)] = EXACT_UP_TO
     """Most examples for which neighbors are exact; for more they are searched in cells (ours, for time)."""
+
+    def passes(self, count: int) -> Passes:
+        """Count the images of the stage on `count` examples: of two views of each, one is learned from."""
+        rows = self.epochs * whole_batches(min(count, self.images or count), self.batch_size)
+        return Passes(forward_backward=rows, forward_only=rows, contrastive=2 * rows)
 
 
 class KeyQueue(nn.Module):

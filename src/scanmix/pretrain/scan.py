@@ -21,6 +21,7 @@ from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
+from scanmix.networks.passes import Passes, whole_batches
 from scanmix.networks.peer import Peer
 from scanmix.pretrain.cache import resumable
 
@@ -42,6 +43,11 @@ class Clustering:
     """Of Adam, as an L2 term."""
     entropy_weight: Annotated[float, Field(ge=0)] = 5.0
     """lambda_e (SCAN's code)."""
+
+    def passes(self, count: int) -> Passes:
+        """Count the images of the stage on `count` examples: it learns from each and from one of its neighbors."""
+        pairs = 2 * self.epochs * whole_batches(count, self.batch_size)
+        return Passes(forward_backward=pairs, strong=pairs)
 
 
 def cluster(

@@ -24,6 +24,7 @@ from scanmix.distributed.meter import Meter
 from scanmix.files.tensors import Tensors
 from scanmix.networks.encoders import Encoder
 from scanmix.networks.inference import predict_all
+from scanmix.networks.passes import Passes, whole_batches
 from scanmix.pretrain.cache import resumable
 
 TITLE = "Pre-training (SimCLR)"
@@ -52,6 +53,11 @@ class SimCLR:
     """Most examples for which neighbors are exact; for more they are searched in cells (ours, for time)."""
     symmetric: bool = False
     """With true both views are anchors, as in SimCLR; else the first alone, as in ScanMix's code."""
+
+    def passes(self, count: int) -> Passes:
+        """Count the images of the stage on `count` examples: it learns from both views of each."""
+        views = 2 * self.epochs * whole_batches(count, self.batch_size)
+        return Passes(forward_backward=views, contrastive=views)
 
 
 class Projector(nn.Module):

@@ -273,8 +273,8 @@ def _run_epochs(
         line: EpochMetrics = {"epoch": epoch + 1, **method.epoch(state, pool.data, epoch)}
         check_weights(state, engine)
         p_clean = _current_p_clean(run, state, data, epoch)
-        if p_clean is not None:
-            line |= clean_set_metrics(p_clean, getattr(method, "clean_threshold", 0.5), examples)
+        if p_clean is not None and method.clean_threshold is not None:
+            line |= clean_set_metrics(p_clean, method.clean_threshold, examples)
         measured = time.perf_counter()
         if test is not None:
             line["accuracy"] = model.accuracy(test)
@@ -318,7 +318,7 @@ def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tupl
     if run.folder is not None and len(run.metrics) < done:
         raise UserError(f"{run.folder}/metrics.jsonl lacks epochs before {done}; delete it all and train again")
     run.truncate(done)
-    heads = getattr(method, "heads", None)
+    heads = type(method).heads
     return unpack(method.State, payload, lambda: make_peer(untrained(network), data, engine, "", heads=heads)), done
 
 

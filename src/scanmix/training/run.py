@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from scanmix.audit import Audit, Evidence, collect, has_evidence, load_evidence, save_evidence, score_labels
-from scanmix.blocks.label_quality import EVEN
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
@@ -246,9 +245,8 @@ class Run:
         Shape: -> (N,) bool.
         """
         p_clean = snapshots[-1].p_clean if snapshots else None
-        if p_clean is None:
-            return None
-        return (p_clean <= getattr(self.settings.build_method(), "clean_threshold", EVEN)).all(0)
+        threshold = self.settings.build_method().clean_threshold
+        return None if p_clean is None or threshold is None else (p_clean <= threshold).all(0)
 
     def adopt(self, model: Model, examples: Examples) -> None:
         """Store the model of the training that has just ended, and its training data."""

@@ -1,4 +1,4 @@
-"""Progressive early stopping (Bai et al., NeurIPS 2021): later parts of a network, which memorize first, begin anew.
+"""Progressive early stopping (Bai et al., NeurIPS 2021): late layers, which memorize first, are trained again.
 
 Legend: N examples, B batch, C classes.
 """
@@ -13,18 +13,31 @@ from torch import Tensor, nn
 
 from scanmix.data.batches import TrainingData, labeled_views
 from scanmix.distributed.meter import Meter
+from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import Encoder
 from scanmix.networks.inference import classify, inference
 from scanmix.networks.peer import Peer
 
 RefitPart: TypeAlias = Literal["head", "last stage"]
-"""The classifier alone, or the last stage of the encoder with it."""
+"""The classifier alone, or the last stage of the encoder and the classifier."""
 
 
 def last_layers(peer: Peer, part: RefitPart) -> nn.ModuleList:
-    """Return that part of a peer, sharing weights."""
+    """Return that part of a peer; it shares the weights."""
     stage = cast(Encoder, peer.encoder).last_stage() if part == "last stage" else []
     return nn.ModuleList([*stage, peer.classifier])
+
+
+def early_epoch(peer: Peer, data: TrainingData, epoch: int, batch_size: int, rate: float) -> dict[str, float]:
+    """Train by cross-entropy on all given labels for an epoch before the stop; return its numbers.
+
+    `rate` is the learning rate of SGD.
+    """
+    meter = Meter()
+    steps = labeled_views(data, data.views.weak, data.labels, batch_size, "warmup", epoch, peer.shard)
+    with meter.timed("warmup"):
+        warm_up(peer, "network", steps, rate, 0.0, meter)
+    return meter.results() | {"rate/warmup": rate}
 
 
 def reinit_and_refit(
@@ -37,25 +50,25 @@ def reinit_and_refit(
     data: TrainingData,
     meter: Meter,
 ) -> None:
-    """Give the part its fresh weights and teach it alone, by Adam, on all labels; the momentum of SGD is gone then.
+    """Reset a part of a network to fresh weights, and train it alone, by Adam, on all given labels.
 
-    Statistics of batch norm follow the views everywhere.
+    The momentum of SGD is dropped. Batch norm is updated in the whole network.
 
     Args:
-        peer: whose part it is.
-        fresh: where the weights come from.
-        part: which.
+        peer: the network.
+        fresh: another network, whose weights the part gets.
+        part: which part.
         passes: over all examples.
         rate: learning rate of Adam.
-        batch_size: images in a step.
-        data: what is learned from.
+        batch_size: images of a step.
+        data: examples with their given labels.
         meter: takes each loss as `refit/loss`.
     """
-    own = last_layers(peer, part)
-    own.load_state_dict(last_layers(fresh, part).state_dict())
+    layers = last_layers(peer, part)
+    layers.load_state_dict(last_layers(fresh, part).state_dict())
     peer.optimizer.state.clear()
     peer.requires_grad_(requires_grad=False)
-    adam = torch.optim.Adam(own.requires_grad_(requires_grad=True).parameters(), lr=rate)
+    adam = torch.optim.Adam(layers.requires_grad_(requires_grad=True).parameters(), lr=rate)
     stage = "refit" if part == "head" else "refit last stage"
     for number in range(passes):
         for views, labels in labeled_views(data, data.views.weak, data.labels, batch_size, stage, number, peer.shard):
@@ -70,7 +83,7 @@ def reinit_and_refit(
 
 
 def agrees(peer: Peer, data: TrainingData, epoch: int) -> Tensor:
-    """Whether each label is the one predicted, by the mean of two random views. Shape: -> (N,) bool."""
+    """Return whether each given label is the prediction, which is the mean of two random views. Shape: (N,) bool."""
     draws, network = data.generator("examine", epoch, "views"), classify(peer)
 
     def mean_of_two(index: Tensor) -> Tensor:
@@ -78,5 +91,5 @@ def agrees(peer: Peer, data: TrainingData, epoch: int) -> Tensor:
         return torch.stack([network(view).softmax(1) for view in views]).mean(0)
 
     with inference(peer, batch_statistics=False):
-        said = torch.cat([mean_of_two(index) for index in data.everything.split(512)])
-    return said.argmax(1) == data.labels
+        prediction = torch.cat([mean_of_two(index) for index in data.everything.split(512)])
+    return prediction.argmax(1) == data.labels

@@ -1,4 +1,4 @@
-"""Warm-up: a peer learns labels as they are, before anything is divided (ScanMix Algorithm 1; DivideMix).
+"""Warm-up: a network learns all given labels, before they are divided (ScanMix Algorithm 1; DivideMix).
 
 Legend: B batch.
 """
@@ -17,28 +17,29 @@ from scanmix.networks.inference import inference
 from scanmix.networks.peer import Peer
 
 TrainedPart: TypeAlias = Literal["head", "network"]
+"""The classifier alone, or encoder and classifier."""
 
 
 def warm_up(
     peer: Peer,
     part: TrainedPart,
-    seen: Iterable[tuple[Tensor, Tensor]],
+    steps: Iterable[tuple[Tensor, Tensor]],
     rate: float,
     confidence_weight: float,
     meter: Meter,
 ) -> None:
-    """Step through cross-entropy and, weighed, the confidence penalty (Pereyra et al. 2017), once for each batch.
+    """Take a step for each batch: cross-entropy, and the weighted confidence penalty (Pereyra et al. 2017).
 
     Args:
-        peer: who learns.
-        part: `head` trains the classifier alone, on features that no label touches (batch statistics still
-            follow the views); `network` trains encoder and classifier.
-        seen: batches of views and their labels, of each process its own rows. Shape: (B, C, H, W), (B,) int64.
-        rate: learning rate.
-        confidence_weight: of the penalty; 0 leaves cross-entropy alone.
+        peer: the network.
+        part: `head` trains the classifier alone and leaves the features free of labels (batch norm is still
+            updated by the views); `network` trains encoder and classifier.
+        steps: batches of views and their labels, of each process its own rows. Shape: (B, C, H, W), (B,) int64.
+        rate: learning rate of SGD.
+        confidence_weight: weight of the penalty; 0 leaves cross-entropy alone.
         meter: takes each loss as `warmup/loss`.
     """
-    for views, labels in seen:
+    for views, labels in steps:
         if part == "head":
             with inference(peer, batch_statistics=True):
                 features = peer.encoder(views)

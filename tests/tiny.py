@@ -1,0 +1,65 @@
+"""The settings with which tests train every method in seconds, on 40 to 80 images of 8x8 pixels.
+
+A method whose settings are called `epochs`, `batch_size` and `learning_rate`, and whose other defaults fit so few
+images, needs no entry here.
+"""
+
+from typing import Any
+
+from scanmix.config import Table, build, merge
+from scanmix.methods import METHODS, Method
+
+NETWORK: Table = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
+"""For tests that train through `scanmix.train`."""
+
+
+def settings(name: str, epochs: int = 3, warmup: int = 1, stage_epochs: int = 2, **more: Any) -> Table:
+    """Settings of a method, as overrides of `scanmix.train`.
+
+    `warmup` is in epochs, and `stage_epochs` those of each label-free stage; `more` is laid over the rest.
+    """
+    plain: Table = {"epochs": epochs, "batch_size": 32, "learning_rate": 0.05}
+    divide: Table = {
+        "epochs": epochs, "warmup": warmup, "batch_size": 16, "learning_rate": 0.05, "warmup_rate": 0.05,
+        "unlabeled_weight": 5.0, "unlabeled_ramp": 4.0, "loss_memory": 2,
+    }  # fmt: skip
+    features: Table = {
+        "epochs": stage_epochs, "batch_size": 32, "learning_rate": 0.1, "contrast_temperature": 0.2,
+        "projection_size": 8,
+    }  # fmt: skip
+    stages: Table = {
+        "pretrain": features,
+        "clustering": {"epochs": stage_epochs, "batch_size": 32, "learning_rate": 1e-3},
+        "num_neighbors": 5,
+    }
+    entries: dict[str, Table] = {
+        "forward": {**plain, "estimation": 1},
+        "backward": {**plain, "estimation": 1},
+        "decoupling": {**plain, "warmup": 1},
+        "co_teaching": {**plain, "gradual": 2},
+        "co_teaching_plus": {**plain, "gradual": 2, "alike": 1},
+        "d2l": {**plain, "begin": 0, "window": 1},
+        "m_correction": {**plain, "begin": 1},
+        "m_correction_sh": {**plain, "begin": 1},
+        "pencil": {"epochs": epochs, "batch_size": 32, "fixed": 1, "moving": 2},
+        "joint": {"epochs": epochs, "batch_size": 32, "joint": 2, "begin": 0, "remembered": 1},
+        "mentormix": {**plain, "burn_in": 1},
+        "pes": {**plain, "warmup": 1, "refit_stage": 1, "refit_head": 1},
+        "pes_semi": {**plain, "warmup": 1, "refit": 1},
+        "ssr": {**plain, "num_neighbors": 5},
+        "ssr_plus": {**plain, "num_neighbors": 5},
+        "dividemix": divide,
+        "c2d": {"pretrain": features, "dividemix": divide},
+        "scan": stages,
+        "scan_dividemix": {**stages, "dividemix": divide},
+        "scanmix": {
+            **divide, **stages, "cluster_batch_size": 32, "cluster_rate": 1e-3, "severe_cluster_rate": 1e-2,
+        },
+        "exact_em": {"epochs": epochs, "steps": 3, "learning_rate": 0.5, "halvings": 10},
+    }  # fmt: skip
+    return merge(entries.get(name, plain), more)
+
+
+def tiny_method(name: str, epochs: int = 3, warmup: int = 1) -> Method:
+    """A method with the settings above."""
+    return build(METHODS[name], settings(name, epochs, warmup), where=name)
