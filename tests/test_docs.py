@@ -22,8 +22,8 @@ import scanmix
 from scanmix.cli import app
 from scanmix.cli.shell import settings_from
 from scanmix.config import UserError, dotted_keys, dump, merge, parse_assignment, recipe_names
+from scanmix.data.noise import parse_noise
 from scanmix.methods import METHODS
-from scanmix.semantic_noise import parse_noise
 from scanmix.training import Run, RunSettings, resolve
 
 ROOT = Path(__file__).parents[1]

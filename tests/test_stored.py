@@ -171,8 +171,13 @@ def test_a_model_is_made_again_from_the_checkpoint_to_the_bit(name: str, place: 
     shutil.copytree(run, kept)
     shutil.rmtree(run / "model")
     said("resume", run)
-    for part in ("model/model.json", "model/model.safetensors", "metrics.jsonl", "checkpoint/last.pt"):
+    for part in ("model/model.safetensors", "metrics.jsonl", "checkpoint/last.pt"):
         assert (run / part).read_bytes() == (kept / part).read_bytes(), part
+    now, before = (json.loads((top / "model/model.json").read_text(encoding="utf-8")) for top in (run, kept))
+    assert now.keys() - before.keys() <= {"self_supervised"}, "since 0.2.0"
+    assert {key: now[key] for key in before if key != "sha256"} == {
+        key: before[key] for key in before if key != "sha256"
+    }
     same_results(place, run, kept)
 
 

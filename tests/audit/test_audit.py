@@ -76,7 +76,7 @@ def test_every_column_belongs_to_its_row() -> None:
         alike = sum(int(evidence.labels[j] == evidence.labels[place]) for j in nearest) / 10
         assert found["neighbor_agreement"][row] == pytest.approx(alike)
         vote = torch.stack([evidence.probs[j] for j in nearest]).mean(0)
-        assert found.belief[row] == pytest.approx(((vote + evidence.probs[place]) / 2).numpy(), abs=1e-6)
+        assert found.class_probs[row] == pytest.approx(((vote + evidence.probs[place]) / 2).numpy(), abs=1e-6)
 
 
 def test_the_way_there_counts_more_than_the_end() -> None:

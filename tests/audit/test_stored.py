@@ -207,7 +207,7 @@ def test_a_flipped_bit_is_noticed(name: str, tmp_path: Path) -> None:
 def test_one_look_gives_what_two_gave(photos: Path) -> None:
     run = trained(photos, "dividemix", None)
     examples, _ = scanmix.load(photos)
-    seen = run.model.look(examples)
+    seen = run.model.outputs(examples)
     assert torch.equal(seen.logits, run.model.member_logits(examples))
     assert torch.allclose(seen.logits.sum(0), run.model.logits(examples))
     for side, member in enumerate(run.model.predictor.members):

@@ -320,7 +320,7 @@ def test_the_line_of_a_report_makes_the_same_run_again(run: Path) -> None:
     command = train_command(open_run(run))
     assert command is not None
     say(*shlex.split(command)[1:], "--out", "again")
-    assert open_run("again").settings.identity() == open_run(run).settings.identity()
+    assert open_run("again").settings.config_hash() == open_run(run).settings.config_hash()
 
 
 def test_review_says_that_there_is_nothing_to_look_at(run: Path) -> None:

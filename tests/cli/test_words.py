@@ -83,7 +83,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_what_a_terminal_would_obey_is_spelled_out(text: str, shown: str) -> None:
     assert visible(text) == shown
-    assert visible("a\nb\tc", keep="") == r"a\nb\tc"
+    assert visible("a\nb\tc", allowed="") == r"a\nb\tc"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "cp1252"])

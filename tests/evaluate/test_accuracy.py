@@ -89,7 +89,7 @@ def test_layers_are_the_last_blocks_and_the_features(tmp_path: Path) -> None:
     run = scanmix.train(train_set, method="co_teaching", epochs=1, network=network, threads=1, progress=False)
     layers = run.model.layers(train_set)
     assert [tuple(seen.shape) for seen in layers] == [(60, 4), (60, 8), (60, 8)] * 2
-    features = run.model.look(train_set).features
+    features = run.model.outputs(train_set).features
     both = torch.cat([torch.nn.functional.normalize(layers[i], dim=1) for i in (2, 5)], 1)
     assert torch.allclose(features, both, atol=1e-5)
 

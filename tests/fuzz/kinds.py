@@ -150,7 +150,7 @@ def trajectory(top: Path) -> Any:
 def checkpoint(top: Path) -> Any:
     """The state that training would go on from, as a whole state of its method."""
     run = open_run(top / "run")
-    saved = load_checkpoint(top / "run", run.settings.identity(), CPU)
+    saved = load_checkpoint(top / "run", run.settings.config_hash(), CPU)
     assert saved is not None
     epoch, payload = saved
     data = _training_data()
@@ -183,7 +183,7 @@ def noise(name: str) -> Callable[[Path], Any]:
 
 def recipe(top: Path) -> Any:
     """Settings from a recipe."""
-    return resolve(None, "digits", str(top / "recipe.toml")).identity()
+    return resolve(None, "digits", str(top / "recipe.toml")).config_hash()
 
 
 def artifact(top: Path) -> Any:

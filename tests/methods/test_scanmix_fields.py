@@ -80,7 +80,7 @@ def test_the_view_of_warm_up_is_a_field(
 ) -> None:
     state, data = started
     asked: list[str] = []
-    drawn = Views.drawn
+    drawn = Views.random_view
 
     def spy(views: Views, kind: Literal["weak", "strong"]) -> View:
         asked.append(kind)

@@ -38,7 +38,7 @@ def test_the_line_makes_the_same_run_again(line: list[str], tmp_path: Path, monk
     words = shlex.split(command)
     assert words[:2] == ["scanmix", "train"]
     second = train(words[2:], tmp_path / "second")
-    assert second.settings.identity() == first.settings.identity()
+    assert second.settings.config_hash() == first.settings.config_hash()
     assert dataclasses.replace(second.settings, threads=None) == dataclasses.replace(first.settings, threads=None)
 
 
@@ -52,7 +52,7 @@ def test_a_recipe_that_is_gone_is_spelled_out(tmp_path: Path, monkeypatch: pytes
     command = train_command(first)
     assert command is not None and "mine.toml" not in command
     second = train(shlex.split(command)[2:], tmp_path / "second")
-    assert second.settings.identity() == first.settings.identity()
+    assert second.settings.config_hash() == first.settings.config_hash()
 
 
 def test_test_images_of_their_own_are_named(tmp_path: Path) -> None:

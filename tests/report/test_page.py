@@ -79,7 +79,7 @@ def test_a_page_of_scanmix_has_every_part(trained: Trained) -> None:
     page = page_of(trained("scanmix"))
     figures = "\n".join(page.figures())
     for wanted in (
-        "Test accuracy by epoch", "Warm-up", "Learning from labels", "Labels believed", "Right ones among",
+        "Test accuracy by epoch", "Warm-up", "Learning from labels", "Labels trusted", "Right ones among",
         "After epoch 1", "After epoch 4", "Estimated share of wrong labels", "Estimated by scanmix", "In truth",
         "Wrong labels among", "seconds by stage",
     ):  # fmt: skip

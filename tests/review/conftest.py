@@ -31,8 +31,8 @@ def made_up(
     wrong, hard = count // 3, count // 6
     suggested = np.where(np.arange(count) < wrong, (given + 1) % len(names), given)
     rng = np.random.default_rng(0)
-    belief = rng.dirichlet(np.ones(len(names)), count).astype(np.float32) * 0.2
-    belief[np.arange(count), suggested] += 0.8
+    class_probs = rng.dirichlet(np.ones(len(names)), count).astype(np.float32) * 0.2
+    class_probs[np.arange(count), suggested] += 0.8
     kind = np.array(["wrong"] * wrong + ["hard"] * hard + ["fine"] * (count - wrong - hard), dtype=object)
     p_clean = np.linspace(0, 1, count).astype(np.float32)
     columns = {
@@ -42,7 +42,7 @@ def made_up(
         "suggested": names[suggested],
         "p_clean": p_clean,
         "score": p_clean,
-        "confidence": belief.max(1),
+        "confidence": class_probs.max(1),
         "kind": kind,
         "against": np.array(["a b"] * wrong + [""] * (count - wrong), dtype=object),
         "suggestion": np.array(["set_aside"] * count, dtype=object),
@@ -55,7 +55,7 @@ def made_up(
         excluded=excluded,
         order=np.arange(count)[::-1],
         class_names=tuple(classes),
-        belief=belief,
+        class_probs=class_probs,
         neighbors=(np.arange(count)[:, None] + np.arange(1, 9)) % count,
         epochs=(1, 2, 3),
         losses=rng.random((3, 2, count)).astype(np.float32),

@@ -9,9 +9,10 @@ import torch
 import scanmix
 from scanmix.config import UserError
 from scanmix.data.examples import OPEN_SET, Examples, changed_share
+from scanmix.data.noise import SEMANTIC_NETWORKS, NoiseSpec, parse_noise
 from scanmix.data.readers import reload
 from scanmix.progress import Quiet
-from scanmix.semantic_noise import LABELLERS, NoiseSpec, apply_noise, parse_noise, semantic_labels
+from scanmix.semantic_noise import LABELLERS, apply_noise, semantic_labels
 from scanmix.semantic_noise import labels as semantic
 
 
@@ -51,6 +52,10 @@ def test_forms(text: str, spec: NoiseSpec) -> None:
 def test_what_is_none_of_them_is_told(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         parse_noise(text)
+
+
+def test_the_command_line_names_the_networks_that_label() -> None:
+    assert set(SEMANTIC_NETWORKS) == set(LABELLERS)
 
 
 @pytest.mark.parametrize("network", LABELLERS)

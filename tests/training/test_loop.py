@@ -171,7 +171,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_the_checkpoint(
     with pytest.raises(UserError, match=expected):
         quick(data[0], folder)
     run = open_run(folder)
-    saved = load_checkpoint(folder, run.settings.identity(), torch.device("cpu"))
+    saved = load_checkpoint(folder, run.settings.config_hash(), torch.device("cpu"))
     assert saved is not None and saved[0] == 1 == len(run.metrics)
     weights = saved[1]["peers"][0]["weights"]
     assert all(bool(weight.isfinite().all()) for weight in weights.values())

@@ -133,7 +133,7 @@ def test_identity_is_what_decides_the_weights(
 ) -> None:
     without_recipes(monkeypatch)
     first, second = resolve("scanmix", "digits"), resolve("scanmix", "digits", **changed)
-    assert (first.identity() == second.identity()) is same
+    assert (first.config_hash() == second.config_hash()) is same
 
 
 def settings_of(**more: Any) -> RunSettings:
@@ -153,7 +153,7 @@ def test_run_toml_brings_the_same_settings_back(tmp_path: Path) -> None:
     settings = settings_of(source=source, fingerprint="f00", test_fingerprint="ba4")
     create_run(settings, examples_of(), tmp_path / "new" / "run")
     run = open_run(tmp_path / "new" / "run")
-    assert run.settings == settings and run.settings.identity() == settings.identity()
+    assert run.settings == settings and run.settings.config_hash() == settings.config_hash()
     assert run.class_names == ("a", "b", "c")
     table = read_toml(tmp_path / "new" / "run" / "run.toml")
     assert table["versions"].keys() >= {"python", "torch", "numpy", "scanmix"}

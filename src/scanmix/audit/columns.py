@@ -31,7 +31,7 @@ COLUMNS = (
     Column("id", str, "Name of the example, unique in the data set."),
     Column("path", str, "Its file; empty if it does not come from a file."),
     Column("given", str, "Its given label."),
-    Column("suggested", str, "The class that networks and neighbors together believe most."),
+    Column("suggested", str, "The class that networks and neighbors together find likeliest."),
     Column("p_clean", float, "Probability (0 to 1) that the given label is right."),
     Column("score", float, "Mean of the signals for the label (0 to 1); gives `p_clean` and the order."),
     Column("confidence", float, "Belief in the suggested class (0 to 1)."),

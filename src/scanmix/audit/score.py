@@ -52,10 +52,10 @@ def score_labels(evidence: Evidence) -> Audit:
     labels, probs, neighbors = evidence.labels, evidence.probs.float(), evidence.neighbors
     losses = _losses(evidence)
     scores = [mean_likelihood(losses) if evidence.snapshots else self_confidence(probs, labels)]
-    belief = probs
+    class_probs = probs
     if neighbors is not None:
         vote = neighbor_vote(neighbors, probs)
-        belief = (probs + vote) / 2
+        class_probs = (probs + vote) / 2
         scores.append(self_confidence(vote, labels))
     signals = torch.stack(scores)
     score = signals.mean(0)
@@ -63,8 +63,8 @@ def score_labels(evidence: Evidence) -> Audit:
     decided = torch.zeros(len(labels), dtype=torch.bool) if evidence.decided is None else evidence.decided > 0
     order = torch.from_numpy(np.lexsort((score.numpy(), p_clean.numpy(), decided.numpy())))
     trusted = p_clean.masked_fill(decided, 1.0)
-    posterior = truth_posterior(trusted, belief, labels)
-    columns = _columns(evidence, p_clean, score, belief, losses)
+    posterior = truth_posterior(trusted, class_probs, labels)
+    columns = _columns(evidence, p_clean, score, class_probs, losses)
     columns = {name: column[order.numpy()] for name, column in columns.items()}
     columns["expected_wrong"] = (1 - trusted[order].double()).cumsum(0).numpy().round(2)
     row_of = order.argsort()
@@ -72,7 +72,7 @@ def score_labels(evidence: Evidence) -> Audit:
         columns=in_order(columns),
         order=order.numpy(),
         class_names=evidence.class_names,
-        belief=belief[order].numpy(),
+        class_probs=class_probs[order].numpy(),
         neighbors=None if neighbors is None else row_of[neighbors[order]].numpy(),
         epochs=tuple(snapshot.epoch for snapshot in evidence.snapshots),
         losses=losses[:, :, order].numpy(),
@@ -96,12 +96,12 @@ def _noise_rate(signals: Tensor, p_clean: Tensor, decided: Tensor) -> RateInterv
 
 
 def _columns(
-    evidence: Evidence, p_clean: Tensor, score: Tensor, belief: Tensor, losses: Tensor
+    evidence: Evidence, p_clean: Tensor, score: Tensor, class_probs: Tensor, losses: Tensor
 ) -> dict[str, np.ndarray]:
     """Every column but `expected_wrong`, rows in the order of the training data."""
     labels, names = evidence.labels, np.array(evidence.class_names, dtype=object)
     count, copies = len(labels), _copies(evidence)
-    confidence, suggested = belief.max(1)
+    confidence, suggested = class_probs.max(1)
     against = evidence.predictions != labels
     is_duplicate = torch.zeros(count, dtype=torch.bool)
     is_duplicate[list(copies)] = True
@@ -114,8 +114,8 @@ def _columns(
         "p_clean": p_clean.numpy(),
         "score": score.numpy(),
         "confidence": confidence.numpy(),
-        "margin": margin(belief, labels).numpy(),
-        "kind": np.array(issue_types(p_clean, belief, labels, is_duplicate, _outliers(evidence)), dtype=object),
+        "margin": margin(class_probs, labels).numpy(),
+        "kind": np.array(issue_types(p_clean, class_probs, labels, is_duplicate, _outliers(evidence)), dtype=object),
     }
     if evidence.neighbors is not None:
         shown = F.one_hot(labels, len(names)).float()

@@ -35,8 +35,8 @@ class Audit(Mapping[str, np.ndarray]):
     order: np.ndarray
     """(N,) position of each row in the training data."""
     class_names: tuple[str, ...]
-    belief: np.ndarray
-    """(N, C) belief of networks and neighbors together in each class; rows sum to 1."""
+    class_probs: np.ndarray
+    """(N, C) probability of each class by networks and neighbors together; rows sum to 1."""
     neighbors: np.ndarray | None
     """(N, K) row numbers of the nearest neighbors, nearest first."""
     epochs: tuple[int, ...]

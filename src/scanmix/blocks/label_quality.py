@@ -13,14 +13,14 @@ from torch import Tensor
 from scanmix.blocks.divide import clean_probability
 
 MARGIN = 0.2
-"""An example is hard if belief in its given label exceeds that in every other class by less than this."""
+"""An example is hard if the probability of its given label exceeds every other by less than this."""
 EVEN = 0.5
-"""A class with less belief than this, or a label with a lower p_clean, counts as not believed."""
+"""A class with a lower probability than this, or a label with a lower p_clean, is not trusted."""
 
 ISSUE_TYPES = {
     "duplicate": "The same image (or vector) also stands under another label.",
-    "out_of_scope": "`p_clean` and the belief in every class are below a half, and even its neighbors are unlike it.",
-    "wrong": "`p_clean` is below a half, and another class is believed most.",
+    "out_of_scope": "`p_clean` and every class's probability are below a half, and even its neighbors are unlike it.",
+    "wrong": "`p_clean` is below a half, and another class is likelier.",
     "hard": "The label has no clear lead: its margin is below a fifth, or `p_clean` is below a half.",
     "fine": "None of these.",
 }
@@ -62,10 +62,10 @@ def forgetting_events(right: Tensor) -> Tensor:
     return (right[:-1] & ~right[1:]).sum((0, 1))
 
 
-def margin(belief: Tensor, labels: Tensor) -> Tensor:
-    """Return belief in the given label minus that in the best other class. Shape: (N, C), (N,) -> (N,) in -1..1."""
-    others = belief.scatter(1, labels.unsqueeze(1), -1.0)
-    return self_confidence(belief, labels) - others.amax(1)
+def margin(probs: Tensor, labels: Tensor) -> Tensor:
+    """Return the probability of the given label minus the best other. Shape: (N, C), (N,) -> (N,) in -1..1."""
+    others = probs.scatter(1, labels.unsqueeze(1), -1.0)
+    return self_confidence(probs, labels) - others.amax(1)
 
 
 def estimate_noise(scores: Tensor, p_clean: Tensor) -> RateInterval:
@@ -82,14 +82,14 @@ def estimate_noise(scores: Tensor, p_clean: Tensor) -> RateInterval:
     return RateInterval(value, max(low, 0.0), min(high, 1.0))
 
 
-def truth_posterior(p_clean: Tensor, belief: Tensor, labels: Tensor) -> Tensor:
+def truth_posterior(p_clean: Tensor, probs: Tensor, labels: Tensor) -> Tensor:
     """Return the probability that each class is the true one: p_clean for the given label, the rest for the others.
 
-    The others share 1 - p_clean in proportion to `belief`, or evenly where belief in all of them is 0.
+    The others share 1 - p_clean in proportion to `probs`, or evenly where all of theirs are 0.
     Shape: (N,), (N, C), (N,) -> (N, C), rows sum to 1.
     """
-    others = belief.scatter(1, labels.unsqueeze(1), 0.0)
-    even = torch.ones_like(belief).scatter(1, labels.unsqueeze(1), 0.0)
+    others = probs.scatter(1, labels.unsqueeze(1), 0.0)
+    even = torch.ones_like(probs).scatter(1, labels.unsqueeze(1), 0.0)
     total = others.sum(1, keepdim=True)
     others = torch.where(total > 0, others, even)
     others = others / others.sum(1, keepdim=True).clamp(min=torch.finfo(others.dtype).tiny)
@@ -106,12 +106,12 @@ def is_outlier(similarity: Tensor) -> Tensor:
     return similarity < fence
 
 
-def issue_types(p_clean: Tensor, belief: Tensor, labels: Tensor, duplicate: Tensor, outlier: Tensor) -> list[str]:
+def issue_types(p_clean: Tensor, probs: Tensor, labels: Tensor, duplicate: Tensor, outlier: Tensor) -> list[str]:
     """Return for each label the first of `ISSUE_TYPES` whose rule fits.
 
     Args:
         p_clean: probability that the given label is right.
-        belief: belief in each class; rows sum to 1.
+        probs: (N, C), probability of each class; rows sum to 1.
         labels: given labels.
         duplicate: where the same image also stands under another label.
         outlier: where an example is unlike even its neighbors, see `is_outlier`.
@@ -120,9 +120,9 @@ def issue_types(p_clean: Tensor, belief: Tensor, labels: Tensor, duplicate: Tens
     """
     rules = {
         DUPLICATE: duplicate,
-        OUT_OF_SCOPE: (p_clean < EVEN) & (belief.amax(1) < EVEN) & outlier,
-        WRONG: (p_clean < EVEN) & (belief.argmax(1) != labels),
-        HARD: (margin(belief, labels) < MARGIN) | (p_clean < EVEN),
+        OUT_OF_SCOPE: (p_clean < EVEN) & (probs.amax(1) < EVEN) & outlier,
+        WRONG: (p_clean < EVEN) & (probs.argmax(1) != labels),
+        HARD: (margin(probs, labels) < MARGIN) | (p_clean < EVEN),
     }
     names = [FINE] * len(labels)
     for name, mask in reversed(rules.items()):

@@ -91,14 +91,14 @@ def doctor(
 def _show_data(checkup: Checkup, train: Examples) -> None:
     """Print a summary in a line or two, then the number of examples of each class."""
     from scanmix.doctor.checks import class_counts
-    from scanmix.doctor.checkup import sides
+    from scanmix.doctor.checkup import side_lengths
 
     many = f"{train.kind}s"
     tested = f"no test {many}" if checkup.test is None else f"{len(checkup.test)} test {many}"
     say(f"{train.name}: {len(train)} {many} of {train.num_classes} classes ({shape_of(train)}), {tested}.")
     if checkup.headers:
         modes = Counter(header.mode for header in checkup.headers).most_common()
-        shorter = sides(checkup.headers)
+        shorter = side_lengths(checkup.headers)
         say(
             f"Files: {', '.join(f'{count} {mode}' for mode, count in modes)}; shorter side {shorter['least']} to "
             f"{shorter['greatest']} pixels, {shorter['middle']} in the middle."

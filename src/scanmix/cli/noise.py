@@ -33,12 +33,12 @@ def noise(
 
     Prints the rate asked for and the rate that came out: a symmetric draw gives some labels back.
     """
-    from scanmix.data.noise import DRAWN, save_noise
+    from scanmix.data.noise import DRAWN, SEMANTIC_NETWORKS, save_noise
     from scanmix.data.readers import load
     from scanmix.progress import progress
-    from scanmix.semantic_noise import LABELLERS, apply_noise
+    from scanmix.semantic_noise import apply_noise
 
-    kinds = (*DRAWN, *(f"semantic:{network}" for network in LABELLERS))
+    kinds = (*DRAWN, *(f"semantic:{network}" for network in SEMANTIC_NETWORKS))
     if kind not in kinds:
         raise unknown_name("noise", kind, kinds)
     if not 0 <= rate <= 1:

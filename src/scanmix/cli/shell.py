@@ -192,7 +192,7 @@ def check_run(folder: Path) -> None:
 def show_skipped(lines: Sequence[str]) -> None:
     """List on stderr what was skipped, each line as "path: reason"."""
     for line in lines[:MOST_LISTED]:
-        say(f"skipped {visible(line, keep='')}", err=True)
+        say(f"skipped {visible(line, allowed='')}", err=True)
     if len(lines) > MOST_LISTED:
         say(f"... and {len(lines) - MOST_LISTED} more", err=True)
 
@@ -209,7 +209,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_column(Text(column), justify="left" if place < text_columns else "right")
     for row in rows:
         # As Text, since brackets in a class name are no markup.
-        table.add_row(*(Text(_fitting(visible(cell, keep=""), sys.stdout)) for cell in row))
+        table.add_row(*(Text(_fitting(visible(cell, allowed=""), sys.stdout)) for cell in row))
     # In a pipe or a file, tables are not squeezed to 80 columns.
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table)
 

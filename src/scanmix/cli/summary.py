@@ -61,7 +61,7 @@ def read_labels(folder: Path) -> list[Label]:
     """Return the rows of a run's `labels.csv`, the most doubtful first.
 
     Raises:
-        UserError: it is missing or damaged, or a p_clean in it is no number.
+        UserError: it is missing or damaged, or a p_clean in it is not a number.
     """
     from scanmix.files.tables import read_records
 
@@ -70,7 +70,9 @@ def read_labels(folder: Path) -> list[Label]:
         try:
             p_clean = float(row["p_clean"])
         except ValueError:
-            raise UserError(f"row {number} of {path} has the p_clean {row['p_clean']!r}, which is no number") from None
+            raise UserError(
+                f"row {number} of {path} has the p_clean {row['p_clean']!r}, which is not a number"
+            ) from None
         decided = row.get("decided") or ""
         doubtful = p_clean < 0.5 and not decided
         found.append(Label(row["id"], row["path"], row["given"], row["suggested"], row["p_clean"], doubtful, decided))

@@ -132,8 +132,8 @@ def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None 
 
 def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
     """Refuse what is mistyped before a million images are read, and before anything is written."""
+    from scanmix.data.noise import parse_noise
     from scanmix.distributed.engine import find_device
-    from scanmix.semantic_noise import parse_noise
     from scanmix.training.loggers import check_loggers
 
     parse_noise(noise)
@@ -144,12 +144,21 @@ def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
 def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
     """Add the noise of `--noise`, then what a person has corrected."""
     from scanmix.data.corrections import apply_corrections
+
+    examples = _with_noise(examples, noise, seed)
+    return examples if corrections is None else apply_corrections(examples, corrections)
+
+
+def _with_noise(examples: Examples, noise: str, seed: int) -> Examples:
+    """Add the noise of `--noise`, if there is any; that of a network takes a while."""
+    from scanmix.data.noise import parse_noise
     from scanmix.progress import progress
     from scanmix.semantic_noise import apply_noise
 
+    if parse_noise(noise).kind == "none":
+        return examples
     with progress("noise", None) as bar:
-        examples = apply_noise(examples, noise, seed, bar)
-    return examples if corrections is None else apply_corrections(examples, corrections)
+        return apply_noise(examples, noise, seed, bar)
 
 
 def _load_both(

@@ -78,7 +78,7 @@ def near_groups(images: Tensor, tick: Tick | None = None) -> list[list[int]]:
         for part in columns.split(4096):
             alike = rows @ _thumbnails(images[first[part]]).flatten(1).T >= ALIKE
             left, right = alike.nonzero().unbind(1)
-            group = _joined(group, start + left, part[right])
+            group = _merged(group, start + left, part[right])
         if tick is not None:
             tick(stop, len(first), "")
     members: dict[int, list[int]] = {}
@@ -115,7 +115,7 @@ def _within_reach(rows: Tensor, others: Tensor) -> Tensor:
     return nearness >= enough
 
 
-def _joined(group: Tensor, left: Tensor, right: Tensor) -> Tensor:
+def _merged(group: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Merge the groups of the two images of each pair: both get one number. Shape: (N,), (P,), (P,) -> (N,)."""
     edges = (np.ones(len(left), dtype=bool), (group[left].numpy(), group[right].numpy()))
     _, joined = connected_components(coo_matrix(edges, shape=(len(group),) * 2), directed=False)

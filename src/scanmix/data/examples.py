@@ -238,21 +238,21 @@ class Examples:
         )
 
     def corrected(
-        self, labels: Tensor, keep: Tensor, *, step: JSON, decided: Tensor | None = None,
+        self, labels: Tensor, selected: Tensor, *, step: JSON, decided: Tensor | None = None,
         excluded: Sequence[Excluded] = (),
     ) -> Examples:  # fmt: skip
-        """Return the kept examples with labels that a person corrected; old labels do not become true ones.
+        """Return the selected examples with labels that a person corrected; old labels do not become true ones.
 
         Args:
             labels: (N,) int64, the corrected labels.
-            keep: (N,) bool, which examples stay.
+            selected: (N,) bool, which examples stay.
             step: as in `with_labels`.
             decided: (N,) int8, as the field `decided`.
             excluded: records of the examples that are left out now, or were missing already.
         """
         left_out = tuple(dict.fromkeys((*self.excluded, *excluded)))
         relabeled = dataclasses.replace(self, labels=labels, noise=None, decided=decided, excluded=left_out)
-        kept = relabeled if bool(keep.all()) else relabeled.select(keep)  # `select` copies the pixels
+        kept = relabeled if bool(selected.all()) else relabeled.select(selected)  # `select` copies the pixels
         return dataclasses.replace(kept, source=self.source_after(step))
 
     def without_open_set(self) -> Examples:

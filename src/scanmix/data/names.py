@@ -10,7 +10,7 @@ HIDDEN = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's categories of control characters, surrogates, and separators of lines and paragraphs."""
 
 
-def visible(text: str, keep: str = "\n\t") -> str:
+def visible(text: str, allowed: str = "\n\t") -> str:
     r"""Return a text that is safe to show: an escape character becomes the letters `\x1b`.
 
     Names of classes and files may come from strangers. Control characters other than those in `keep`, characters that
@@ -19,7 +19,7 @@ def visible(text: str, keep: str = "\n\t") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(letter if letter in keep or not _is_unsafe(letter) else _spelled(letter) for letter in text)
+    return "".join(letter if letter in allowed or not _is_unsafe(letter) else _spelled(letter) for letter in text)
 
 
 def _is_unsafe(letter: str) -> bool:

@@ -201,7 +201,10 @@ def as_json(checkup: Checkup) -> Table:
             else {"size": list(train.size), "channels": train.channels}
         )
     if checkup.headers:
-        table["files"] = {"modes": Counter(header.mode for header in checkup.headers), "sides": sides(checkup.headers)}
+        table["files"] = {
+            "modes": Counter(header.mode for header in checkup.headers),
+            "sides": side_lengths(checkup.headers),
+        }
     if checkup.others:
         table["other_files"] = dict(checkup.others)
     if plan is not None:
@@ -215,7 +218,7 @@ def as_json(checkup: Checkup) -> Table:
     return table
 
 
-def sides(headers: Sequence[Header]) -> dict[str, int]:
+def side_lengths(headers: Sequence[Header]) -> dict[str, int]:
     """Return the smallest, median and largest shorter side of the files, in pixels."""
     shorter = [min(header.width, header.height) for header in headers]
     return {"least": min(shorter), "middle": int(statistics.median(shorter)), "greatest": max(shorter)}

@@ -106,7 +106,7 @@ def from_dataset(dataset: Indexable, class_names: Sequence[str] | None = None, n
         name: a short name of the data set.
 
     Raises:
-        UserError: an item is no such pair, the images differ in size or scale, or a label is no number of a class.
+        UserError: an item is no such pair, the images differ in size or scale, or a label is not the number of a class.
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise UserError(f"that is no data set: it needs a length and items by number, and {in_short(dataset)} has none")

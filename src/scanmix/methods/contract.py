@@ -105,12 +105,12 @@ def rows_of_a_step(method: _Batched, count: int) -> int:
 
 
 def pretraining_passes(pretrain: Pretraining, clustering: Clustering | None, count: int) -> Stages:
-    """Count the label-free stages: features, one forward pass over all examples, then SCAN where there is one."""
+    """Count the self-supervised stages: features, one forward pass over all examples, then SCAN where there is one."""
     first = {"pre-training": pretrain.passes(count) + Passes(forward_only=count)}
     return first if clustering is None else first | {"clustering": clustering.passes(count)}
 
 
 def largest_pretraining_batch(pretrain: Pretraining, clustering: Clustering | None, count: int) -> int:
-    """Return how many images the largest step of the label-free stages holds: two for each example of a batch."""
+    """Return how many images the largest step of the self-supervised stages holds: two for each example of a batch."""
     sizes = [pretrain.batch_size] + ([] if clustering is None else [clustering.batch_size])
     return max(2 * min(count, size) for size in sizes)

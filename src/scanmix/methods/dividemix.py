@@ -98,7 +98,7 @@ class DivideMix:
         rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, len(data)),))
         with meter.timed("learn"):
             for side in training_turns(state.peers):
-                self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
+                self._train_pass(side, state.p_clean[1 - side], state, data, epoch, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
     def epochs_in(self, duration: int | str, count: int) -> int:
@@ -118,7 +118,7 @@ class DivideMix:
         steps = labeled_views(data, data.views.weak, data.labels, 2 * self.batch_size, stage, epoch, peer.shard)
         warm_up(peer, "network", steps, self.warmup_rate, self.confidence_weight, meter)
 
-    def _learn(
+    def _train_pass(
         self,
         side: int,
         p_clean: Tensor,

@@ -87,10 +87,12 @@ class ELRPlus:
         rate = decayed_rate(self, data, epoch, self.lr_drop)
         with meter.timed("learn"):
             for side in range(2):
-                self._learn(side, state, data, epoch, rate, meter)
+                self._train_pass(side, state, data, epoch, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
-    def _learn(self, side: int, state: ELRPlusState, data: TrainingData, epoch: int, rate: float, meter: Meter) -> None:
+    def _train_pass(
+        self, side: int, state: ELRPlusState, data: TrainingData, epoch: int, rate: float, meter: Meter
+    ) -> None:
         peer, average, other = state.peers[side], state.averages[side], state.averages[1 - side]
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         ramps = [data.epochs_in(r, self.batch_size, self.epochs) for r in (self.average_ramp, self.regularization_ramp)]

@@ -92,7 +92,7 @@ class Forward:
         condition = float(torch.linalg.cond(state.transition))
         order, draws = data.generators("learn", epoch, "order", "views")
         with meter.timed("learn"):
-            self._learn(peer, data, data.everything, order, draws, rate, state.transition, meter)
+            self._train_pass(peer, data, data.everything, order, draws, rate, state.transition, meter)
         return meter.results() | {"rate/learn": rate, "transition/condition": condition}
 
     def passes(self, count: int, clean: float) -> Stages:
@@ -114,7 +114,7 @@ class Forward:
         shuffled = torch.randperm(len(data), generator=split, device=split.device)
         held, rest = shuffled.tensor_split([round(self.held_out * len(data))])
         with meter.timed("learn"):
-            self._learn(peer, data, rest, order, draws, rate, None, meter)
+            self._train_pass(peer, data, rest, order, draws, rate, None, meter)
         with meter.timed("examine"):
             logits = predict_all(classify(peer), data, peer.engine)
             validation = held if len(held) else rest
@@ -122,7 +122,7 @@ class Forward:
             if loss < state.lowest:
                 state.lowest, state.best = loss, logits.softmax(1)
 
-    def _learn(
+    def _train_pass(
         self, peer: Peer, data: TrainingData, among: Tensor, order: Generator, draws: Generator, rate: float,
         transition: Tensor | None, meter: Meter,
     ) -> None:  # fmt: skip

@@ -85,7 +85,7 @@ class PESSemi:
         with meter.timed("examine"):
             state.p_clean = peer.engine.broadcast(agrees(peer, data, epoch).float().unsqueeze(0))
         with meter.timed("learn"):
-            self._learn(peer, state.p_clean[0] > 0, data, epoch, epoch - begin, rate, meter)
+            self._train_pass(peer, state.p_clean[0] > 0, data, epoch, epoch - begin, rate, meter)
         return meter.results() | {"rate/learn": rate}
 
     def passes(self, count: int, clean: float) -> Stages:
@@ -102,7 +102,7 @@ class PESSemi:
         warmup = Passes(forward_backward=count, weak=count) * first
         return {"training": warmup + head + turn * (self.epochs - first)}
 
-    def _learn(
+    def _train_pass(
         self, peer: Peer, agree: Tensor, data: TrainingData, epoch: int, since: int, rate: float, meter: Meter
     ) -> None:
         """Take N / B steps of MixMatch; each batch has the same share of unlabeled images, at most a half."""

@@ -48,7 +48,7 @@ class Scan:
     include_self: bool = True  # the example counts among its neighbors (published code)
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
-        """Run the label-free stages, or take them from the cache."""
+        """Run the self-supervised stages, or take them from the cache."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         peer = make_peer(network, data, engine, "a")
         load_into([peer], found)
@@ -61,7 +61,7 @@ class Scan:
         return {}
 
     def passes(self, count: int, clean: float) -> Stages:
-        """Count the label-free stages, then one forward pass that names the clusters."""
+        """Count the self-supervised stages, then one forward pass that names the clusters."""
         stages = pretraining_passes(self.pretrain, self.clustering, count)
         return stages | {"training": Passes(forward_only=count)}
 

@@ -49,7 +49,7 @@ class ScanDivideMix:
     dividemix: DivideMix = DivideMix()  # all further settings; `dividemix.warmup` trains the head alone
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> DivideMixState:
-        """Run the label-free stages, or take them from the cache; both peers start from them."""
+        """Run the self-supervised stages, or take them from the cache; both peers start from them."""
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         state = self.dividemix.start(data, network, engine)
         load_into(state.peers, found, named_by=data if self.name_clusters else None)
@@ -66,7 +66,7 @@ class ScanDivideMix:
         return meter.results() | {"rate/warmup": self.dividemix.warmup_rate}
 
     def passes(self, count: int, clean: float) -> Stages:
-        """Count the label-free stages, a warm-up of the heads on forward passes, then DivideMix's other epochs."""
+        """Count the self-supervised stages, a warm-up of the heads on forward passes, then DivideMix's other epochs."""
         inner = self.dividemix
         warmup = min(inner.epochs, inner.epochs_in(inner.warmup, count))
         naming = Passes(forward_only=2 * count if self.name_clusters else 0)
@@ -76,7 +76,7 @@ class ScanDivideMix:
         return pretraining_passes(self.pretrain, self.clustering, count) | {"training": training}
 
     def largest_batch(self, count: int) -> int:
-        """Return the largest of the batches of the label-free stages and of DivideMix."""
+        """Return the largest of the batches of the self-supervised stages and of DivideMix."""
         first = largest_pretraining_batch(self.pretrain, self.clustering, count)
         return max(first, self.dividemix.largest_batch(count))
 

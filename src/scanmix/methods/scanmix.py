@@ -162,14 +162,14 @@ class ScanMix:
         cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
             for side in turns_with_ema(state.peers, self.second_peer, self.average_decay):
-                self._learn(side, state.p_clean[1 - side], state, data, epoch, rate, epoch - begin, meter)
+                self._train_pass(side, state.p_clean[1 - side], state, data, epoch, rate, epoch - begin, meter)
         with meter.timed("cluster"):
             for side in turns_with_ema(state.peers, self.second_peer, self.average_decay) if cluster_rate else ():
                 self._cluster(side, agree[side], state, data, epoch, cluster_rate, meter)
         return meter.results() | {"rate/learn": rate, "rate/cluster": cluster_rate}
 
     def passes(self, count: int, clean: float) -> Stages:
-        """Count the label-free stages, WarmUp, mild warm-up where noise is not severe, and the turns of the loop."""
+        """Count the self-supervised stages, WarmUp, mild warm-up under mild noise, and the turns of the loop."""
         severe = 1 - clean > self.severe_noise
         view = self.severe_view if severe else self.view
         warmup = min(self.epochs, self.epochs_in(self.warmup, count))
@@ -188,7 +188,7 @@ class ScanMix:
         return pretraining_passes(self.pretrain, self.clustering, count) | {"training": training}
 
     def largest_batch(self, count: int) -> int:
-        """Return the largest of the batches of the label-free stages and of l_MLE."""
+        """Return the largest of the batches of the self-supervised stages and of l_MLE."""
         return max(largest_pretraining_batch(self.pretrain, self.clustering, count), 4 * min(count, self.batch_size))
 
     def epochs_in(self, duration: int | str, count: int) -> int:
@@ -200,7 +200,7 @@ class ScanMix:
         meter: Meter,
     ) -> dict[str, float]:  # fmt: skip
         """Run WarmUp(D, f): the classifier learns the labels, alone on fixed features, or the whole network does."""
-        view = data.views.drawn(self.warmup_view)
+        view = data.views.random_view(self.warmup_view)
         with meter.timed("warmup"):
             for side in turns_with_ema(state.peers, self.second_peer, self.average_decay):
                 peer = state.peers[side].begin(self.share_momentum)
@@ -208,13 +208,13 @@ class ScanMix:
                 warm_up(peer, part, steps, rate, self.confidence_weight, meter)
         return meter.results() | {"rate/warmup": rate}
 
-    def _learn(
+    def _train_pass(
         self, side: int, p_clean: Tensor, state: ScanMixState, data: TrainingData, epoch: int, rate: float, since: int,
         meter: Meter,
     ) -> None:  # fmt: skip
         """Minimize l_MLE (Eq. 7) in one pass over the clean set of the other peer (Eq. 8)."""
         peer, other = state.peers[side].begin(self.share_momentum), state.peers[1 - side]
-        view = data.views.drawn(self.severe_view if state.severe else self.view)
+        view = data.views.random_view(self.severe_view if state.severe else self.view)
         order, draws, mix = data.generators(f"learn {side}", epoch, "order", "views", "mixup")
         in_batch = self.guess_statistics == "batch"
         divided = divide(p_clean, self.clean_threshold, self.minimum_clean)
@@ -236,7 +236,7 @@ class ScanMix:
         """Minimize l_CLU (Eq. 9) over every example, each with one neighbor for which q = 1."""
         peer = state.peers[side].begin(self.share_momentum)
         head = peer.classifier if self.shared_head else peer.clusterer
-        view = data.views.drawn(self.severe_view if state.severe else self.view)
+        view = data.views.random_view(self.severe_view if state.severe else self.view)
         order, draws, pick = data.generators(f"cluster {side}", epoch, "order", "views", "neighbors")
         partner = draw_neighbor(state.candidates, agree, pick)
         for index in map(peer.shard, batches(data.everything, self.cluster_batch_size, order, drop_last=True)):

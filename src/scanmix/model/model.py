@@ -80,7 +80,7 @@ class Model:
         """Logits of each network alone, on the CPU. Shape: (N, C, H, W) uint8 -> (P, N, C)."""
         return torch.stack([self._predict_all(member, images) for member in self.predictor.members])
 
-    def look(self, images: Pixels) -> Outputs:
+    def outputs(self, images: Pixels) -> Outputs:
         """Features and logits of each network from one pass. Shape: (N, C, H, W) uint8, or (N, D) vectors.
 
         Raises:

@@ -127,7 +127,7 @@ def broken_assumptions(name: str, run: Run) -> str:
     return f"{name} lowered it in {sum(gain < 0 for gain in gains)} of {len(gains)} epochs" if gains else ""
 
 
-def belief_charts(runs: Runs) -> list[Markup]:
+def p_clean_charts(runs: Runs) -> list[Markup]:
     """Return by epoch the share of labels that the method took as right, and the share of those that are."""
     sizes, purities, known = [], [], {}
     for tone, (name, found) in enumerate(runs.items()):
@@ -144,7 +144,7 @@ def belief_charts(runs: Runs) -> list[Markup]:
         LineSeries("right in truth", ends, [share, share], len(runs) + place)
         for place, (share, ends) in enumerate(known.items())
     ]
-    named = (("Labels believed, of all", sizes), ("Right ones among those believed", purities))
+    named = (("Labels trusted, of all", sizes), ("Right ones among those trusted", purities))
     return [line_chart(title, title, lines, "epoch", percent=True, size=SMALL) for title, lines in named if lines]
 
 

@@ -78,7 +78,7 @@ def _context(found: Sequence[RunFindings], epochs: Sequence[int]) -> Mapping[str
         "losses": curves.loss_rows(runs),
         "bounds": curves.bound_rows(runs),
         "broken": [text for name, each in runs.items() if (text := curves.broken_assumptions(name, each.run))],
-        "beliefs": curves.belief_charts(runs),
+        "p_clean": curves.p_clean_charts(runs),
         "histograms": curves.loss_histograms(runs, epochs),
         "seconds_rows": curves.seconds_rows(runs),
         "noise": labels.noise_chart(runs),

@@ -61,7 +61,7 @@ def figure3(folders: Sequence[Path]) -> Figure:
         lines.append(LineSeries(name, list(range(1, len(run.accuracies) + 1)), run.accuracies, tone))
         words.append(f"{name} has {100 * last:.1f} % in its last ten epochs, {100 * (best - last):.1f} below its best")
     drawn = line_chart("Accuracy by epoch", "Test accuracy", lines, "epoch", percent=True, size=(560, 280))
-    return Figure(_alone([drawn], 560, 280), f"Test accuracy by epoch, {_noise(runs)}: {'; '.join(words)}.")
+    return Figure(_file_of([drawn], 560, 280), f"Test accuracy by epoch, {_noise(runs)}: {'; '.join(words)}.")
 
 
 def figure4(folders: Sequence[Path]) -> Figure:
@@ -92,7 +92,7 @@ def figure4(folders: Sequence[Path]) -> Figure:
             f"{name}: {100 * common:.0f} % in common, a wrong label has the larger loss in {100 * larger:.1f} %"
         )
     return Figure(
-        _alone(drawn, 420, 220),
+        _file_of(drawn, 420, 220),
         f"Losses of right and wrong training labels early on, {_noise(runs)}: {'; '.join(words)}.",
     )
 
@@ -111,7 +111,7 @@ def elbo_figure(folders: Sequence[Path]) -> Figure:
         drawn += charts
     broken = "; ".join(broken_assumptions(name, run) for name, run in runs.items())
     return Figure(
-        _alone(drawn, *SMALL, columns=len(drawn) // len(runs)),
+        _file_of(drawn, *SMALL, columns=len(drawn) // len(runs)),
         f"Log-likelihood of the given labels, ELBO and KL by epoch, {_noise(runs)}, a row each for "
         f"{' and '.join(runs)}. Lemma 1 needs an epoch that does not lower E[log p(y,z|x)]: {broken}.",
     )
@@ -153,7 +153,7 @@ def _noise(runs: Mapping[str, Run]) -> str:
     return ", ".join([*sorted(data), *sorted(rates)])
 
 
-def _alone(drawings: Sequence[Markup], width: int, height: int, columns: int = 2) -> str:
+def _file_of(drawings: Sequence[Markup], width: int, height: int, columns: int = 2) -> str:
     """Put drawings side by side, in rows, into one SVG file with its own style."""
     places = [
         f'<svg x="{place % columns * width}" y="{place // columns * height}" width="{width}" height="{height}"'

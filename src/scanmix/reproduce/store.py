@@ -22,7 +22,8 @@ def row_of(table: ResultTable, result: Result, run: Run) -> StoredRow:
     """Return the row of a finished run: settings, results and versions. Shares are 0..1, times are seconds."""
     return {
         "table": table.name, "data": table.data(result.noise), **table.load, "method": result.method,
-        "noise": result.noise, "seed": result.seed, "settings": run.settings.identity()[:16], "recipe": result.recipe,
+        "noise": result.noise, "seed": result.seed,
+        "settings": run.settings.config_hash()[:16], "recipe": result.recipe,
         "oracle": result.oracle, "actual_noise": result.actual, "best": result.best, "last": result.last,
         "last10": result.last10, "seconds": round(result.seconds, 1), "version": result.version, "git": result.git,
         "torch": result.torch, "accuracies": [round(value, 6) for value in run.accuracies],

@@ -100,9 +100,9 @@ def table(audit: Audit, queue: Queue) -> dict[str, Any]:
 
 
 def detail(audit: Audit, row: int) -> dict[str, Any]:
-    """Return everything about one row: the reason, its neighbors, its losses, and all classes by belief."""
-    belief = audit.belief[row]
-    classes = np.argsort(-belief, kind="stable")
+    """Return everything about one row: the reason, its neighbors, its losses, and all classes by probability."""
+    class_probs = audit.class_probs[row]
+    classes = np.argsort(-class_probs, kind="stable")
     near = [] if audit.neighbors is None else audit.neighbors[row, :SHOWN_NEIGHBORS].tolist()
     losses = audit.losses[:, :, row]
     return {
@@ -110,7 +110,7 @@ def detail(audit: Audit, row: int) -> dict[str, Any]:
         "p_clean": round(float(audit["p_clean"][row]), 4),
         "origin": ORIGINS[audit["suggestion"][row]],
         "against": str(audit["against"][row]).split(),
-        "classes": [[int(place), round(float(belief[place]), 4)] for place in classes],
+        "classes": [[int(place), round(float(class_probs[place]), 4)] for place in classes],
         "neighbors": near,
         "epochs": list(audit.epochs),
         "losses": [_short(losses[:, network]) for network in range(losses.shape[1])] if len(losses) else [],

@@ -73,7 +73,7 @@ def unpack(state_class: type[AnyState], payload: Payload, make_peer: Callable[[]
         ) from error
 
 
-def save_checkpoint(folder: Path, identity: str, epoch: int, state: Any) -> None:
+def save_checkpoint(folder: Path, config_hash: str, epoch: int, state: Any) -> None:
     """Save the state after `epoch` whole epochs; the one before it stays, in case this one is damaged.
 
     `identity` is the config hash: of the resolved settings and of the data.
@@ -86,7 +86,7 @@ def save_checkpoint(folder: Path, identity: str, epoch: int, state: Any) -> None
         last.parent.mkdir(exist_ok=True)
         if last.exists():
             last.replace(before)
-    write_state(last, {"identity": identity, "epoch": epoch, "state": pack(state)})
+    write_state(last, {"identity": config_hash, "epoch": epoch, "state": pack(state)})
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -94,7 +94,7 @@ def has_checkpoint(folder: Path) -> bool:
     return any((folder / "checkpoint" / name).exists() for name in CHECKPOINTS)
 
 
-def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[int, Payload] | None:
+def load_checkpoint(folder: Path, config_hash: str, device: torch.device) -> tuple[int, Payload] | None:
     """Return (whole epochs, packed state) on `device`, or None where there is no checkpoint yet.
 
     If the last one is damaged, the one before it is taken, with a warning.
@@ -115,7 +115,7 @@ def load_checkpoint(folder: Path, identity: str, device: torch.device) -> tuple[
         except UserError as error:
             damage = damage or error
             continue
-        if found != identity:
+        if found != config_hash:
             raise UserError(
                 f"{path} belongs to other settings or other data than {folder}/run.toml; choose another folder"
             )

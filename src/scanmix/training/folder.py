@@ -147,7 +147,7 @@ def open_or_create(settings: RunSettings, examples: Examples, folder: Path | Non
     if folder is None or not (folder / "run.toml").is_file():
         return create_run(settings, examples, folder)
     run = open_run(folder)
-    if run.settings.identity() != settings.identity():
+    if run.settings.config_hash() != settings.config_hash():
         changed = "; ".join(_differences(run.settings.hashed_settings(), settings.hashed_settings()))
         raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
     # Device, threads and processes may change: they are not part of the config hash.

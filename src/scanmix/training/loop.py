@@ -175,13 +175,13 @@ def resume(
 
 
 def run_worker(
-    settings: RunSettings, examples: Examples, test: Examples | None, place: AbstractContextManager[RankInfo]
+    settings: RunSettings, examples: Examples, test: Examples | None, group: AbstractContextManager[RankInfo]
 ) -> None:
     """Run in one of the other processes of a training: compute, and leave files and messages to the first.
 
     `place` is the process group that this process joins; no test data is None.
     """
-    _finish(Run(settings, describe(examples), []), Inputs(examples, test), place)
+    _finish(Run(settings, describe(examples), []), Inputs(examples, test), group)
 
 
 def _start(run: Run, inputs: Inputs, progress: bool | Bar, loggers: Sequence[str | Logger]) -> Run:
@@ -191,12 +191,12 @@ def _start(run: Run, inputs: Inputs, progress: bool | Bar, loggers: Sequence[str
         return run  # not if others were launched: they wait for this news, which `_finish` sends
     explain = functools.partial(lost, run)
     first = is_first(run.settings.processes.nodes)
-    place = launch(run.settings, inputs.examples, inputs.test, explain)
-    return _finish(run, inputs, place, progress if first else False, loggers if first else ())
+    group = launch(run.settings, inputs.examples, inputs.test, explain)
+    return _finish(run, inputs, group, progress if first else False, loggers if first else ())
 
 
 def _finish(
-    run: Run, inputs: Inputs, place: AbstractContextManager[RankInfo], progress: bool | Bar = False,
+    run: Run, inputs: Inputs, group: AbstractContextManager[RankInfo], progress: bool | Bar = False,
     loggers: Sequence[str | Logger] = (),
 ) -> Run:  # fmt: skip
     """Run the epochs that are missing and write the model."""
@@ -205,7 +205,7 @@ def _finish(
         limited_threads(settings.threads, settings.processes),
         explained(run),
         watched_stages(settings.method, method.epochs, progress) as (bar, tick),
-        place as (rank, world, device),
+        group as (rank, world, device),
     ):
         engine = Engine(
             seed=settings.seed,
@@ -221,7 +221,7 @@ def _finish(
         if bool(engine.broadcast(torch.tensor(run.finished, device=device))):
             catch_up(run, loggers)
             return run
-        if engine.broadcast_bytes(settings.identity().encode) != settings.identity().encode():
+        if engine.broadcast_bytes(settings.config_hash().encode) != settings.config_hash().encode():
             raise UserError(f"process {rank} has other settings or other data than process 0; give all the same")
         data = TrainingData(
             images=on_device(examples.images, engine.device),
@@ -287,9 +287,9 @@ def _run_epochs(
         if epoch + 1 < method.epochs and is_due(epoch + 1, method.epochs):
             run.record_snapshot(take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, p_clean))
         if run.folder is not None:
-            save_checkpoint(run.folder, run.settings.identity(), epoch + 1, state)
+            save_checkpoint(run.folder, run.settings.config_hash(), epoch + 1, state)
     bar.set(method.epochs, method.epochs, _note(run))
-    outputs = model.look(examples)
+    outputs = model.outputs(examples)
     p_clean = _current_p_clean(run, state, data, method.epochs - 1)
     run.record_snapshot(take_snapshot(outputs.logits, examples.labels, method.epochs, p_clean))
     return model, outputs
@@ -304,7 +304,7 @@ def _current_p_clean(run: Run, state: State, data: TrainingData, epoch: int) -> 
 
 def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tuple[State, int]:
     """Return the last saved state and its number of epochs. A new state is saved at once: its start may take hours."""
-    saved = load_checkpoint(run.folder, run.settings.identity(), engine.device) if run.folder else None
+    saved = load_checkpoint(run.folder, run.settings.config_hash(), engine.device) if run.folder else None
     saved = share_checkpoint(saved, engine)
     network = run.settings.network
     if not saved:
@@ -312,7 +312,7 @@ def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tupl
         state: State = method.start(data, network, engine)
         check_weights(state, engine)
         if run.folder is not None:
-            save_checkpoint(run.folder, run.settings.identity(), 0, state)
+            save_checkpoint(run.folder, run.settings.config_hash(), 0, state)
         return state, 0
     done, payload = saved
     if run.folder is not None and len(run.metrics) < done:

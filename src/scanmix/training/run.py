@@ -160,7 +160,7 @@ class Run:
         else:
             model = self.model  # first, so that an unfinished run is refused before its data is read
             examples = self.training_data() if examples is None else examples
-            found = collect(model.look(examples), examples)
+            found = collect(model.outputs(examples), examples)
         snapshots = self.snapshots if folder is None else load_dynamics(folder, len(self.metrics))
         return dataclasses.replace(
             found,

@@ -112,7 +112,7 @@ class RunSettings:
             if key not in ("source", "recipe", "oracle", "device", "threads", "processes") and value != {}
         }  # fmt: skip
 
-    def identity(self) -> str:
+    def config_hash(self) -> str:
         """Return the config hash: of `hashed_settings`, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.hashed_settings(), sort_keys=True).encode()).hexdigest()
 

@@ -13,9 +13,19 @@ from torch import Tensor
 
 from scanmix.config import UserError
 from scanmix.data.examples import OPEN_SET, Examples
-from scanmix.data.noise import add_noise, asymmetric, from_file, load_noise, mappings, save_noise, symmetric
+from scanmix.data.noise import (
+    NoiseSpec,
+    add_noise,
+    asymmetric,
+    from_file,
+    load_noise,
+    mappings,
+    parse_noise,
+    save_noise,
+    symmetric,
+)
 from scanmix.data.readers import load, reload
-from scanmix.semantic_noise import NoiseSpec, apply_noise, parse_noise
+from scanmix.semantic_noise import apply_noise
 
 
 def balanced(count: int = 20_000, classes: int = 10) -> Tensor:

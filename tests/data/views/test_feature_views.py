@@ -81,13 +81,13 @@ def test_each_view_takes_its_own_settings() -> None:
     assert torch.equal(strong_only.weak(vectors(), draw()), expected)
     assert not torch.equal(strong_only.strong(vectors(), draw()), expected)
     views = make()
-    assert torch.equal(views.drawn("weak")(vectors(), draw()), views.weak(vectors(), draw()))
-    assert torch.equal(views.drawn("strong")(vectors(), draw()), views.strong(vectors(), draw()))
+    assert torch.equal(views.random_view("weak")(vectors(), draw()), views.weak(vectors(), draw()))
+    assert torch.equal(views.random_view("strong")(vectors(), draw()), views.strong(vectors(), draw()))
 
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
 def test_several_looks_at_once_are_those_taken_in_turn(kind: Literal["weak", "strong"]) -> None:
-    view, rows = make().drawn(kind), vectors()
+    view, rows = make().random_view(kind), vectors()
     parts, draws, again = [rows[:5], rows[:5], rows[:0], rows[3:]], draw(1), draw(1)
     at_once = view(torch.cat(parts), draws, [len(part) for part in parts])
     assert torch.equal(at_once, torch.cat([view(part, again) for part in parts]))

@@ -167,7 +167,7 @@ def test_several_looks_at_once_are_those_taken_in_turn(
     kind: Literal["weak", "strong"], size: tuple[int, int], settings: ViewSettings
 ) -> None:
     images = random_images(3, *size)
-    view = make(images, settings).drawn(kind)
+    view = make(images, settings).random_view(kind)
     parts, draws, again = [images[:5], images[:5], images[:0], images[3:]], seeded(), seeded()
     at_once = view(torch.cat(parts), draws, [len(part) for part in parts])
     assert torch.equal(at_once, torch.cat([view(part, again) for part in parts]))

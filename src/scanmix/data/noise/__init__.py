@@ -1,4 +1,4 @@
-"""Label noise: symmetric, asymmetric, instance-dependent, or from a file."""
+"""Noise added to labels: symmetric, asymmetric, instance-dependent, or from a file."""
 
 from scanmix.data.noise.label_noise import (
     DRAWN,
@@ -10,5 +10,9 @@ from scanmix.data.noise.label_noise import (
     select,
     symmetric,
 )  # fmt: skip
+from scanmix.data.noise.spec import FORMS, SEMANTIC_NETWORKS, NoiseSpec, parse_noise
 
-__all__ = ["DRAWN", "add_noise", "asymmetric", "from_file", "load_noise", "save_noise", "select", "symmetric"]
+__all__ = [
+    "DRAWN", "FORMS", "SEMANTIC_NETWORKS", "NoiseSpec", "add_noise", "asymmetric", "from_file", "load_noise",
+    "parse_noise", "save_noise", "select", "symmetric",
+]  # fmt: skip

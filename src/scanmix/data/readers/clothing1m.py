@@ -47,9 +47,9 @@ def _entries(top: Path, lists: Path, keys: str, labels: str) -> list[Entry]:
     missing = next((name for name in names if name not in label_of), None)
     if missing is not None:
         raise UserError(f"{lists / keys} names {missing}, which has no label in {labels}")
-    return [Entry(name, _place(top, name), label_of[name]) for name in names]
+    return [Entry(name, _path_of(top, name), label_of[name]) for name in names]
 
 
-def _place(top: Path, name: str) -> Path:
+def _path_of(top: Path, name: str) -> Path:
     """Return the path of a listed image: below `images`, or without that folder, as DivideMix's code expects."""
     return top / name if (top / "images").is_dir() else top / name.removeprefix("images/")

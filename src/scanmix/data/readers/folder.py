@@ -39,7 +39,7 @@ class Parts(NamedTuple):
 
     train: Path
     test: Path | None
-    doubt: str = ""
+    unclear: str = ""
     """A sentence that says why these folders are not certain; empty if they are."""
 
 
@@ -57,8 +57,8 @@ def read_folder(folder: Path, size: int | None = None, least_classes: int = 2) -
     """
     folder = folder.absolute()
     parts = find_parts(folder)
-    if parts.doubt:
-        raise DataError(parts.doubt)
+    if parts.unclear:
+        raise DataError(parts.unclear)
     train_rows, unread = _rows(folder, parts.train)
     test_rows, unread_tests = _rows(folder, parts.test) if parts.test else ([], {})
     found = {name for _, _, name in train_rows}
@@ -91,14 +91,14 @@ def find_parts(folder: Path) -> Parts:
         return Parts(train[0], test[0] if test else None)
     if test:
         whole = f"give {test[0]} if it is the whole" if len(test) == 1 else "give one of them if it is the whole"
-        doubt = f"{folder} has {_listed(test)} with class folders inside, but no train with class folders; {LAYOUT}, "
-        return Parts(folder, None, f"{doubt}or {whole}.")
+        unclear = f"{folder} has {_listed(test)} with class folders inside, but no train with class folders; {LAYOUT}, "
+        return Parts(folder, None, f"{unclear}or {whole}.")
     filled = [path for path in named if any(True for _ in images_in(path))]
     if not filled or _is_class(filled, class_folders(folder)):
         return Parts(folder, None)
     what = "is a class or a part" if len(filled) == 1 else "are classes or parts"
-    doubt = f"it cannot be told whether {_listed(filled)} in {folder} {what} of the data; {LAYOUT}, "
-    return Parts(folder, None, f"{doubt}or rename what is a class, for example to {filled[0].name}_class.")
+    unclear = f"it cannot be told whether {_listed(filled)} in {folder} {what} of the data; {LAYOUT}, "
+    return Parts(folder, None, f"{unclear}or rename what is a class, for example to {filled[0].name}_class.")
 
 
 def part_of(name: str) -> str | None:

@@ -70,7 +70,7 @@ class FeatureViews:
         """Return the strong view. Shape: (B, D, 1, 1) -> (B, D)."""
         return self.strong(vectors, generator)
 
-    def drawn(self, kind: Literal["weak", "strong"]) -> View:
+    def random_view(self, kind: Literal["weak", "strong"]) -> View:
         """Return the weak or the strong view, for settings that choose one."""
         return self.weak if kind == "weak" else self.strong
 

@@ -123,7 +123,7 @@ class Views:
             view = _some_blurred(view, s.blur_probability, generator)
         return view.sub_(self.mean).div_(self.std)
 
-    def drawn(self, kind: Literal["weak", "strong"]) -> View:
+    def random_view(self, kind: Literal["weak", "strong"]) -> View:
         """Return the weak or the strong view, for settings that choose one."""
         return self.weak if kind == "weak" else self.strong
 
