@@ -46,9 +46,9 @@ class DivideMix:
     about: ClassVar[About] = About(
         "two networks; each selects by loss the labels that the other learns",
         "After a warm-up on all labels, each network divides the labels by their loss. The *other* learns the labels\n"
-        "that look right, and uses the rest as images without a label. It needs no pre-training. Take it where few\n"
-        "labels are wrong (up to a half, roughly) or time is short. The warm-up must be long enough to separate\n"
-        "right labels from wrong ones, and must end before the wrong ones are memorized.",
+        "that look right, and uses the rest as images without a label. It needs no pre-training. Under heavy noise\n"
+        "much depends on the warm-up: it must be long enough to separate right labels from wrong ones, and must end\n"
+        "before the wrong ones are memorized.",
         "Li et al., ICLR 2020", "those that look right; the rest as unlabeled", networks=2, rows=4,
         cost_in_words="3 to 13", oracle="clean_threshold, loss_memory, unlabeled_weight, confidence_weight",
     )  # fmt: skip
