@@ -42,7 +42,7 @@ from scanmix.training import (
     resolve,
     source_of,
     writer,
-)
+)  # fmt: skip
 from scanmix.training.checkpoint import check_weights, load_checkpoint, save_checkpoint, share_checkpoint, unpack
 from scanmix.training.inputs import WANTED, Inputs, check_data, reload_data
 from scanmix.training.launch import launch
@@ -179,7 +179,7 @@ def run_worker(
 ) -> None:
     """Run in one of the other processes of a training: compute, and leave files and messages to the first.
 
-    `place` is the process group that this process joins; no test data is None.
+    `group` is the process group that this process joins; `test` is None where there is no test data.
     """
     _finish(Run(settings, describe(examples), []), Inputs(examples, test), group)
 
