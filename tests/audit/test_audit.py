@@ -160,7 +160,7 @@ def trained(method: str, folder: Path | None, **more: Any) -> Any:
 
 def same_audit(one: Audit, other: Audit) -> bool:
     """Whether nothing at all differs."""
-    arrays = ("order", "belief", "neighbors", "losses", "confusion")
+    arrays = ("order", "class_probs", "neighbors", "losses", "confusion")
     return (
         list(one) == list(other)
         and all(one[name].tolist() == other[name].tolist() for name in one)

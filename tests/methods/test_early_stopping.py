@@ -93,7 +93,7 @@ def test_pes_semi_renews_the_head_alone(data: TrainingData, network: Network, mo
     method = PESSemi(epochs=4, warmup=2, refit=3, refit_rate=0.01, batch_size=16)
     state = run(method, data, network, 2)
     before, head = weights(state.peers[0].encoder), weights(state.peers[0].classifier)
-    monkeypatch.setattr(PESSemi, "_learn", lambda *_: None)
+    monkeypatch.setattr(PESSemi, "_train_pass", lambda *_: None)
     method.epoch(state, data, 2)
     assert near(before, weights(state.peers[0].encoder)) and not near(head, weights(state.peers[0].classifier), 1e-3)
     assert not near(weights(state.fresh[0].classifier), weights(state.peers[0].classifier), 1e-3)

@@ -64,7 +64,7 @@ def test_the_second_stage_begins_anew(data: TrainingData, network: Network, monk
     state = run(method, data, network, 2)
     assert state.transition is None, "not before the first stage is over"
     fresh = [value.detach().clone() for value in state.fresh[0].parameters()]
-    monkeypatch.setattr(Forward, "_learn", lambda *_: None)
+    monkeypatch.setattr(Forward, "_train_pass", lambda *_: None)
     method.epoch(state, data, 2)
     assert near(weights(state.peers[0]), fresh) and not state.peers[0].optimizer.state
     found: Any = state.transition

@@ -86,7 +86,7 @@ def test_the_view_of_warm_up_is_a_field(
         asked.append(kind)
         return drawn(views, kind)
 
-    monkeypatch.setattr(Views, "drawn", spy)
+    monkeypatch.setattr(Views, "random_view", spy)
     replace(scanmix, warmup_view=warmup_view).epoch(state, data, 0)
     assert set(asked) == {warmup_view}
 
