@@ -225,6 +225,8 @@ def test_one_image_or_one_class_is_not_enough(data: Pair) -> None:
 def test_an_unknown_device_is_told(data: Pair, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be used on this machine"):
         quick(data[0], tmp_path / "run", device="abacus")
+    with pytest.raises(UserError, match="device must be the name of one, such as 'auto'"):
+        quick(data[0], tmp_path / "run", device={"cpu"})
 
 
 def test_labels_are_listed_the_most_doubtful_first(data: Pair, tmp_path: Path) -> None:

@@ -201,13 +201,23 @@ def derived_seed(seed: int, *names: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def find_device(name: str) -> torch.device:
+def device_name(device: str | torch.device) -> str:
+    """Return the name of a device, which need not exist on this machine.
+
+    Raises:
+        UserError: `device` is neither a name nor a device.
+    """
+    check_type("device", device, (str, torch.device), "the name of one, such as 'auto', 'cpu' or 'cuda:1'")
+    return str(device)
+
+
+def find_device(name: str | torch.device) -> torch.device:
     """Return the device called `name`; "auto" takes an accelerator when there is one.
 
     Raises:
         UserError: the device does not exist on this machine, or `name` does not name one.
     """
-    check_type("device", name, (str, torch.device), "the name of one, such as 'auto', 'cpu' or 'cuda:1'")
+    name = device_name(name)
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
         return accelerator or torch.device("cpu")
@@ -218,5 +228,5 @@ def find_device(name: str) -> torch.device:
             raise ValueError("it holds shapes alone")
     except Exception as error:  # each kind of device raises errors of its own
         there = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
-        raise UserError(f"device {str(name)!r} cannot be used on this machine; choose one of: auto, {there}") from error
+        raise UserError(f"device {name!r} cannot be used on this machine; choose one of: auto, {there}") from error
     return device

@@ -33,6 +33,7 @@ from scanmix.config import (
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
 from scanmix.data.views.feature_views import FeatureViewSettings
+from scanmix.distributed.engine import device_name
 from scanmix.distributed.process_group import Processes
 from scanmix.methods import METHODS, Method
 from scanmix.networks.encoders import NetworkSettings, settings_class
@@ -145,6 +146,7 @@ def resolve(
         check_type("method", method, str, "the name of a method")
     recipe = None if recipe is None else str(file_path("recipe", recipe))
     seed = whole_number("seed", seed)
+    device = device_name(device)
     threads = None if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
     table: Table = {} if recipe is None else load_recipe(recipe)
     method = method or table.get("method") or "scanmix"
