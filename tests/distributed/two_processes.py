@@ -26,7 +26,6 @@ from scanmix.distributed.process_group import Processes, process_group
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.batch_norm import synchronized
-from scanmix.networks.encoders import build_encoder
 from scanmix.networks.inference import per_sample_losses, predict_all
 from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
@@ -50,7 +49,7 @@ def made_data(engine: Engine, count: int) -> TrainingData:
 def made_network() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        encoder = build_encoder(SMALL, 1)
+        encoder = SMALL.build(1)
         return nn.Sequential(encoder, nn.Linear(encoder.num_features, 4)).double()
 
 

@@ -28,7 +28,6 @@ from scanmix.files.npy import read_array
 from scanmix.methods import METHODS
 from scanmix.model import load_model
 from scanmix.model.dynamics import load_dynamics
-from scanmix.networks.encoders import untrained
 from scanmix.networks.peer import make_peer
 from scanmix.pretrain.cache import cached, resumable
 from scanmix.report import write_report
@@ -155,7 +154,7 @@ def checkpoint(top: Path) -> Any:
     epoch, payload = saved
     data = _training_data()
     state: Any = unpack(
-        METHODS["cross_entropy"].State, payload, lambda: make_peer(untrained(run.settings.network), data, Engine(), "")
+        METHODS["cross_entropy"].State, payload, lambda: make_peer(run.settings.network.untrained(), data, Engine(), "")
     )
     return epoch, [_plain(dict(peer.state_dict())) for peer in state.peers]
 

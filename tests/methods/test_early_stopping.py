@@ -9,7 +9,6 @@ from scanmix.distributed.meter import Meter
 from scanmix.methods.pes import PES
 from scanmix.methods.pes_semi import PESSemi
 from scanmix.methods.steps.early_stopping import RefitPart, agrees, last_layers, reinit_and_refit
-from scanmix.networks.encoders import build_encoder
 from scanmix.networks.inference import classify
 from scanmix.networks.mlp import MlpSettings
 from scanmix.networks.peer import make_peer
@@ -39,9 +38,9 @@ def test_a_part_that_is_not_taught_is_fresh(data: TrainingData, network: Network
 
 
 def test_the_last_stage_of_each_network() -> None:
-    preact = build_encoder(PreActResNetSettings(widths=(4, 8), blocks=(2, 3), final_norm=True), 1)
-    resnet = build_encoder(ResNetSettings(kind="resnet", widths=(4, 8), blocks=(1, 2)), 3)
-    mlp = build_encoder(MlpSettings(hidden=(8, 4)), 5)
+    preact = PreActResNetSettings(widths=(4, 8), blocks=(2, 3), final_norm=True).build(1)
+    resnet = ResNetSettings(kind="resnet", widths=(4, 8), blocks=(1, 2)).build(3)
+    mlp = MlpSettings(hidden=(8, 4)).build(5)
     for encoder, first in ((preact, "stages.2."), (resnet, "stages.1."), (mlp, "layers.3.")):
         names = [name for name, _ in encoder.named_parameters()]
         own = {id(value) for part in encoder.last_stage() for value in part.parameters()}

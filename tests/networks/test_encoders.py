@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scanmix.config import STRICT, build
 from scanmix.data.examples import Kind
 from scanmix.networks.contract import Encoder, EncoderSettings
-from scanmix.networks.encoders import NETWORKS, NetworkSettings, first_encoder, settings_class, untrained
+from scanmix.networks.encoders import NETWORKS, NetworkSettings, settings_class
 from scanmix.networks.mlp import MlpSettings
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.networks.resnet import ResNetSettings
@@ -72,8 +72,8 @@ def test_a_network_needs_nothing_but_its_settings(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(NETWORKS["image"], "made", MadeSettings)
     table = {"kind": "made", "width": 3, "start": 0.5}
     settings = build(settings_class("image", table), table, where="recipe")
-    encoder = first_encoder(settings, 2)
+    encoder = settings.build_first(2)
     assert isinstance(encoder, Made)
     assert encoder(torch.ones(5, 2, 4, 4)).shape == (5, 3)
     assert (encoder.layer.weight == 0.5).all()
-    assert asdict(untrained(settings)) == {"kind": "made", "width": 3, "start": None}
+    assert asdict(settings.untrained()) == {"kind": "made", "width": 3, "start": None}

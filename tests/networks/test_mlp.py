@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import nn
 
-from scanmix.networks.encoders import build_encoder, settings_class
+from scanmix.networks.encoders import settings_class
 from scanmix.networks.mlp import Mlp, MlpSettings
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 
@@ -35,7 +35,7 @@ def test_a_network_has_layers_with_a_width(hidden: tuple[int, ...]) -> None:
 
 
 def test_settings_say_which_encoder() -> None:
-    assert isinstance(build_encoder(MlpSettings(hidden=(4,)), 3), Mlp)
-    assert isinstance(build_encoder(PreActResNetSettings(widths=(4,), blocks=(1,)), 3), PreActResNet)
+    assert isinstance(MlpSettings(hidden=(4,)).build(3), Mlp)
+    assert isinstance(PreActResNetSettings(widths=(4,), blocks=(1,)).build(3), PreActResNet)
     assert settings_class("image", {}) is PreActResNetSettings
     assert settings_class("vector", {}) is MlpSettings

@@ -9,7 +9,7 @@ from torch import nn
 
 import scanmix
 from scanmix.config import UserError, build
-from scanmix.networks.encoders import build_encoder, settings_class
+from scanmix.networks.encoders import settings_class
 from scanmix.networks.mlp import MlpSettings
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.networks.resnet import Block, ResNet, ResNetSettings
@@ -31,7 +31,7 @@ def test_the_published_numbers_of_parameters() -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47)])
 def test_images_of_any_size_give_features(size: tuple[int, int]) -> None:
-    network = build_encoder(ResNetSettings(kind="resnet", widths=(4, 8), blocks=(1, 2)), 3)
+    network = ResNetSettings(kind="resnet", widths=(4, 8), blocks=(1, 2)).build(3)
     assert network(torch.randn(2, 3, *size)).shape == (2, 32)
 
 

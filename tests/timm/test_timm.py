@@ -9,7 +9,6 @@ import torch
 import scanmix
 from scanmix.config import UserError
 from scanmix.networks.batch_norm import synchronized
-from scanmix.networks.encoders import build_encoder, first_encoder, untrained
 from scanmix.networks.resnet import ResNet, ResNetSettings
 from scanmix.networks.timm_network import TimmSettings
 from scanmix.training import Run
@@ -62,7 +61,7 @@ def called_there(name: str) -> str:
 
 
 def test_inception_resnet_v2_has_the_published_size() -> None:
-    network = build_encoder(TimmSettings(kind="timm", name="inception_resnet_v2"), 3)
+    network = TimmSettings(kind="timm", name="inception_resnet_v2").build(3)
     assert network.num_features == 1536
     assert sum(weight.numel() for weight in network.parameters()) == pytest.approx(54.3e6, rel=0.01)
     with torch.no_grad():
@@ -92,22 +91,22 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     donor = timm.create_model(SMALL, num_classes=5, in_chans=1)
     save_file(donor.state_dict(), tmp_path / "weights.safetensors")
     settings = TimmSettings(kind="timm", name=SMALL, weights=str(tmp_path / "weights.safetensors"))
-    network = first_encoder(settings, 1)
+    network = settings.build_first(1)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, donor.state_dict()[name.removeprefix("network.")])
     with pytest.raises(UserError, match="lacks"):
-        first_encoder(settings, 3)
+        settings.build_first(3)
     with pytest.raises(UserError, match=r"is damaged and cannot be read|no such file"):
-        first_encoder(TimmSettings(kind="timm", name=SMALL, weights=str(tmp_path / "none")), 1)
-    assert untrained(settings) == TimmSettings(kind="timm", name=SMALL)
+        TimmSettings(kind="timm", name=SMALL, weights=str(tmp_path / "none")).build_first(1)
+    assert settings.untrained() == TimmSettings(kind="timm", name=SMALL)
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown network of timm 'inception_resnet_v3'; did you mean 'inception_res"):
-        build_encoder(TimmSettings(kind="timm", name="inception_resnet_v3"), 3)
+        TimmSettings(kind="timm", name="inception_resnet_v3").build(3)
     with pytest.raises(UserError, match="cannot take images of 8x8 pixels"):
         trained(tmp_path, "inception_resnet_v2", 8, 1)
-    network = build_encoder(TimmSettings(kind="timm", name="inception_resnet_v2"), 3)
+    network = TimmSettings(kind="timm", name="inception_resnet_v2").build(3)
     with pytest.raises(UserError, match="--batch-norm split"):
         synchronized(network, 2)
 

@@ -25,7 +25,7 @@ from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.distributed.engine import SINGLE_PROCESS, Engine
 from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
-from scanmix.networks.encoders import Encoder, NetworkSettings, build_encoder, settings_class
+from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class
 from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
 
 Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
@@ -269,5 +269,5 @@ def _empty_predictor(network: NetworkSettings, channels: int, num_classes: int, 
     """Return networks shaped as `classify` returns them, with any weights: the caller replaces them."""
     # Fresh weights draw from the global generator, which belongs to the user.
     with torch.random.fork_rng(devices=[]):
-        encoders = [build_encoder(network, channels) for _ in range(members)]
+        encoders = [network.build(channels) for _ in range(members)]
         return Predictor([nn.Sequential(encoder, nn.Linear(encoder.num_features, num_classes)) for encoder in encoders])

@@ -24,7 +24,7 @@ from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.networks.resnet import ResNetSettings
 from scanmix.networks.timm_network import TimmSettings
 
-__all__ = ["Encoder", "NetworkSettings", "build_encoder", "equip", "first_encoder", "settings_class", "untrained"]
+__all__ = ["Encoder", "NetworkSettings", "equip", "settings_class"]
 
 NetworkSettings: TypeAlias = PreActResNetSettings | ResNetSettings | TimmSettings | MlpSettings
 """Every network: a table is told from the others by its `kind`, or where that is missing, by its keys."""
@@ -50,25 +50,6 @@ def settings_class(kind: Kind, table: object) -> type[NetworkSettings]:
     if named not in known:
         raise unknown_name(f"network.kind for {kind}s", named, [name for name in known if name])
     return known[named]
-
-
-def build_encoder(settings: NetworkSettings, channels: int) -> Encoder:
-    """Return an encoder with fresh weights, of images with so many channels or vectors with so many features."""
-    return settings.build(channels)
-
-
-def first_encoder(settings: NetworkSettings, channels: int) -> Encoder:
-    """Return an encoder as training begins with it: with fresh weights, or those that the settings name.
-
-    Raises:
-        UserError: the weights that the settings name cannot be loaded.
-    """
-    return settings.build_first(channels)
-
-
-def untrained(settings: NetworkSettings) -> NetworkSettings:
-    """Return settings of the same network that name no weights, for when others are loaded anyway."""
-    return settings.untrained()
 
 
 def equip(encoder: Encoder, engine: Engine) -> Encoder:

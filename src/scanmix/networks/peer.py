@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.networks.ema import ema_update
-from scanmix.networks.encoders import Encoder, NetworkSettings, equip, first_encoder
+from scanmix.networks.encoders import Encoder, NetworkSettings, equip
 
 Heads: TypeAlias = Callable[[int], dict[str, nn.Module]]
 """Called with the number of features D; returns the fresh heads of a method, by name."""
@@ -160,7 +160,7 @@ def make_encoder(settings: NetworkSettings, channels: int, engine: Engine, name:
         UserError: the network cannot be made, or the weights that its settings name cannot be loaded.
     """
     with _initialized_by(engine, name):
-        return equip(first_encoder(settings, channels), engine)
+        return equip(settings.build_first(channels), engine)
 
 
 def make_peer(
@@ -187,7 +187,7 @@ def make_peer(
         UserError: the network cannot be made, or the weights that its settings name cannot be loaded.
     """
     with _initialized_by(engine, name):
-        encoder = equip(first_encoder(settings, data.images.shape[1]), engine)
+        encoder = equip(settings.build_first(data.images.shape[1]), engine)
         return Peer(
             encoder, encoder.num_features, data.num_classes, engine=engine, momentum=momentum,
             weight_decay=weight_decay, heads=heads,

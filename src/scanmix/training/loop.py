@@ -29,7 +29,6 @@ from scanmix.distributed.process_group import Processes, RankInfo, choose_proces
 from scanmix.methods import Method, State
 from scanmix.model import Model, Outputs, save_model
 from scanmix.model.dynamics import clean_set_metrics, is_due, take_snapshot
-from scanmix.networks.encoders import untrained
 from scanmix.networks.peer import make_peer
 from scanmix.progress import Bar, watched_stages
 from scanmix.training import (
@@ -319,7 +318,7 @@ def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tupl
         raise UserError(f"{run.folder}/metrics.jsonl lacks epochs before {done}; delete it all and train again")
     run.truncate(done)
     heads = type(method).heads
-    return unpack(method.State, payload, lambda: make_peer(untrained(network), data, engine, "", heads=heads)), done
+    return unpack(method.State, payload, lambda: make_peer(network.untrained(), data, engine, "", heads=heads)), done
 
 
 def _model(run: Run, method: Method, state: State, data: TrainingData, engine: Engine) -> Model:
