@@ -23,8 +23,10 @@ from scanmix.blocks.noise_model import (
     transition_by_em,
     transition_from_confident,
     transition_of_counts,
+    transition_symmetric,
 )
 
+ESTIMATES = [transition_from_confident, transition_by_em, transition_symmetric]
 GRID = [(1, 1), (1, 3), (2, 2), (30, 2), (50, 7), (40, 1)]
 
 
@@ -222,6 +224,23 @@ def test_the_rate_and_p_clean_of_a_mixture(name: str, seed: int, estimate: Estim
     assert float((found.posterior.argmax(1) == classes).float().mean()) > float(right.mean())
 
 
+@pytest.mark.parametrize("name", ["symmetric 30 %", "symmetric 70 %"])
+@pytest.mark.parametrize("seed", [0, 10])
+def test_one_free_number_finds_symmetric_noise(name: str, seed: int) -> None:
+    neighbors, labels, classes = mixture(NOISE[name], seed)
+    found = fit(neighbors, labels, 5, seeded(0), transition_symmetric, max_rounds=1)
+    assert abs(found.estimated_rate - float((labels != classes).float().mean())) < 0.04
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_symmetric_matrix_is_the_likeliest_of_all(classes: int) -> None:
+    v, _, labels = case(60, classes)
+    found = transition_symmetric(v, labels, rounds=500)
+    values = [mean_log_likelihood(v, symmetric(torch.tensor(each / 400), classes), labels) for each in range(401)]
+    assert mean_log_likelihood(v, found, labels) >= max(values) - 1e-5
+    assert torch.equal(found, symmetric(found[0, 0], classes))
+
+
 def test_the_temperature_is_the_one_with_which_labels_are_likeliest() -> None:
     neighbors, labels, _ = mixture(NOISE["symmetric 30 %"], 0)
     found = fit(neighbors, labels, 5, seeded(0), max_rounds=1)
@@ -288,7 +307,7 @@ def sound(found: NoiseModel, count: int, classes: int) -> bool:
     return close and finite and shapes and math.isfinite(found.log_likelihood) and 0 <= found.estimated_rate <= 1 + 1e-6
 
 
-@pytest.mark.parametrize("estimate", [transition_from_confident, transition_by_em])
+@pytest.mark.parametrize("estimate", ESTIMATES)
 @pytest.mark.parametrize(("count", "classes"), [(1, 1), (1, 3), (2, 1), (2, 2), (2, 5), (12, 1), (12, 4), (40, 90)])
 def test_few_images_and_many_classes(count: int, classes: int, estimate: EstimateTransition) -> None:
     """One class, classes without labels, more classes than images, all others as neighbors."""
@@ -297,7 +316,7 @@ def test_few_images_and_many_classes(count: int, classes: int, estimate: Estimat
     assert sound(fit(others, labels, classes, seeded(0), estimate), count, classes)
 
 
-@pytest.mark.parametrize("estimate", [transition_from_confident, transition_by_em])
+@pytest.mark.parametrize("estimate", ESTIMATES)
 def test_duplicated_points_and_labels_that_are_all_equal(estimate: EstimateTransition) -> None:
     points = made(5, 4).repeat(20, 1)
     neighbors = nearest_neighbors(points, 10)
@@ -307,7 +326,7 @@ def test_duplicated_points_and_labels_that_are_all_equal(estimate: EstimateTrans
     assert sound(fit(neighbors, torch.zeros(100, dtype=torch.int64), 3, seeded(0), estimate), 100, 3)
 
 
-@pytest.mark.parametrize("estimate", [transition_from_confident, transition_by_em])
+@pytest.mark.parametrize("estimate", ESTIMATES)
 def test_thousands_of_classes(estimate: EstimateTransition) -> None:
     """A table of C x C x N would have 14 GB."""
     labels = torch.arange(600) % 2500
