@@ -6,7 +6,7 @@ where, and how to fix it.
 
 from scanmix.config.about import About
 from scanmix.config.arguments import LARGEST, check_type, file_path, texts, whole_number
-from scanmix.config.durations import Duration, epochs_of
+from scanmix.config.durations import Duration, epochs_in, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
 from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
@@ -36,6 +36,7 @@ __all__ = [
     "defaults",
     "dotted_keys",
     "dump",
+    "epochs_in",
     "epochs_of",
     "file_path",
     "flatten",

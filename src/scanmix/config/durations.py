@@ -53,3 +53,12 @@ def epochs_of(duration: int | str, steps_per_epoch: int, total_epochs: int) -> i
     if match["unit"].startswith("step"):
         return math.ceil(Fraction(int(match["count"]), steps_per_epoch))
     return int(match["count"])
+
+
+def epochs_in(duration: int | str, count: int, batch_size: int, total_epochs: int) -> int:
+    """Return a `Duration` as whole epochs over `count` examples: a step is a batch, and the last may be short.
+
+    Raises:
+        UserError: as `epochs_of`.
+    """
+    return epochs_of(duration, -(-count // batch_size), total_epochs)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from scanmix.config import epochs_of
+from scanmix.config import epochs_in
 from scanmix.data.views import AnyViews
 from scanmix.data.views.sampling import View
 
@@ -74,7 +74,7 @@ class TrainingData:
 
     def epochs_in(self, duration: int | str, batch_size: int, total: int) -> int:
         """Return the length of a `Duration` in epochs: its steps are batches, its percent are of `total` epochs."""
-        return epochs_of(duration, -(-len(self) // batch_size), total)
+        return epochs_in(duration, len(self), batch_size, total)
 
     def generators(self, stage: str, epoch: int, *purposes: str) -> tuple[Generator, ...]:
         """Return one fresh generator for each purpose."""

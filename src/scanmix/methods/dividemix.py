@@ -13,7 +13,7 @@ from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_of
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, labeled_views, paired
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
@@ -103,7 +103,7 @@ class DivideMix:
 
     def epochs_in(self, duration: int | str, count: int) -> int:
         """Return a duration in epochs of `count` examples; a step is a batch of warm-up."""
-        return epochs_of(duration, -(-count // (2 * self.batch_size)), self.epochs)
+        return epochs_in(duration, count, 2 * self.batch_size, self.epochs)
 
     def passes(self, count: int, clean: float) -> Stages:
         """Count warm-up of both networks, then epochs in which both are trained on the other's division."""

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from scanmix.blocks.robust import backward_loss, forward_loss
 from scanmix.blocks.transition import estimate_transition
-from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_of
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
@@ -97,7 +97,7 @@ class Forward:
 
     def passes(self, count: int, clean: float) -> Stages:
         """Count the first stage, on labels not held out and with a forward pass over all examples; then the second."""
-        first = epochs_of(self.estimation, -(-count // self.batch_size), self.epochs)
+        first = epochs_in(self.estimation, count, self.batch_size, self.epochs)
         trained = count - round(self.held_out * count)
         before = Passes(forward_backward=trained, weak=trained, forward_only=count) * first
         return {"training": before + Passes(forward_backward=count, weak=count) * (self.epochs - first)}

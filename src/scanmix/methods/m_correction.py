@@ -21,7 +21,7 @@ from scanmix.blocks.losses import prior_penalty, soft_cross_entropy
 from scanmix.blocks.mixmatch import beta, mixup
 from scanmix.blocks.robust import NO_ZERO, bootstrap_targets
 from scanmix.blocks.schedules import linear_ramp
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_of
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
@@ -107,7 +107,7 @@ class MCorrection:
 
     def passes(self, count: int, clean: float) -> Stages:
         """Count MixUp; from `begin` on also a forward pass of each batch, and from the epoch before of all examples."""
-        begin = epochs_of(self.begin, -(-count // self.batch_size), self.epochs)
+        begin = epochs_in(self.begin, count, self.batch_size, self.epochs)
         fitted = self.epochs - max(0, begin - 1)
         corrected = self.epochs - max(1, begin)  # there is no mixture before the first epoch is over
         plain = Passes(forward_backward=count, weak=count) * self.epochs

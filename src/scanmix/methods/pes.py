@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.selection import class_weights
-from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_of
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
@@ -102,7 +102,7 @@ class PES:
 
     def passes(self, count: int, clean: float) -> Stages:
         """Count warm-up, the refit, then two forward passes over all examples and a step for each label agreed with."""
-        first = min(self.epochs, epochs_of(self.warmup, -(-count // self.batch_size), self.epochs))
+        first = min(self.epochs, epochs_in(self.warmup, count, self.batch_size, self.epochs))
         refit = Passes(forward_backward=count, weak=count) * self.refit_stage
         refit += Passes(forward_only=count, weak=count) * self.refit_head
         agreed = max(1, round(clean * count))

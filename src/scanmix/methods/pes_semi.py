@@ -18,7 +18,7 @@ from scanmix.blocks.losses import probability_mse
 from scanmix.blocks.mixmatch import mixup, sharpen
 from scanmix.blocks.schedules import cosine, linear_ramp
 from scanmix.blocks.selection import class_weights
-from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_of
+from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, forever
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
@@ -93,7 +93,7 @@ class PESSemi:
 
         Targets of the unlabeled images take forward passes too.
         """
-        first = min(self.epochs, epochs_of(self.warmup, -(-count // self.batch_size), self.epochs))
+        first = min(self.epochs, epochs_in(self.warmup, count, self.batch_size, self.epochs))
         head = Passes(forward_only=count, weak=count) * (self.refit if first < self.epochs else 0)
         unlabeled = round(self.batch_size * min(0.5, 1 - clean))
         steps = max(1, count // self.batch_size)

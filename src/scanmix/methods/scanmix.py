@@ -16,7 +16,7 @@ from scanmix.blocks.losses import scan_loss, semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
 from scanmix.blocks.schedules import linear_ramp, step_decay
-from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_of
+from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, batches, labeled_views, paired
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
@@ -193,7 +193,7 @@ class ScanMix:
 
     def epochs_in(self, duration: int | str, count: int) -> int:
         """Return a duration in epochs of `count` examples; a step is a batch of warm-up."""
-        return epochs_of(duration, -(-count // (2 * self.batch_size)), self.epochs)
+        return epochs_in(duration, count, 2 * self.batch_size, self.epochs)
 
     def _warm_up(
         self, part: TrainedPart, labels: Tensor, rate: float, state: ScanMixState, data: TrainingData, epoch: int,
