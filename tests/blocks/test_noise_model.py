@@ -8,11 +8,11 @@ import torch
 from torch import Generator, Tensor
 
 import scanmix.blocks.noise_model as module
+from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.noise_model import (
     EstimateTransition,
     NoiseModel,
-    clean_probability,
     expected_counts,
     fit,
     likelihoods,
@@ -77,7 +77,7 @@ def test_the_posterior_is_that_of_bayes(monkeypatch: pytest.MonkeyPatch, count: 
     torch.testing.assert_close(likelihoods(v, transition, labels), torch.tensor(values))
     expected = sum(math.log(each) for each in values) / count
     assert mean_log_likelihood(v, transition, labels) == pytest.approx(expected, rel=1e-5)
-    assert clean_probability(found, labels).tolist() == [float(found[i, y]) for i, y in enumerate(labels.tolist())]
+    assert self_confidence(found, labels).tolist() == [float(found[i, y]) for i, y in enumerate(labels.tolist())]
 
 
 def test_an_impossible_label_leaves_what_neighbors_say() -> None:
@@ -259,7 +259,7 @@ def test_what_is_returned_belongs_together() -> None:
     found = fit(neighbors, labels, 5, seeded(0), partial(transition_by_em, rounds=5, shrinkage=0.1))
     assert torch.equal(found.transition, transition_by_em(found.v, labels, 5, 0.1))
     assert torch.equal(found.posterior, posterior(found.v, found.transition, labels))
-    assert torch.equal(found.p_clean, clean_probability(found.posterior, labels))
+    assert torch.equal(found.p_clean, self_confidence(found.posterior, labels))
     assert found.log_likelihood == mean_log_likelihood(found.v, found.transition, labels)
     assert found.estimated_rate == pytest.approx(1 - float(found.p_clean.mean()))
 

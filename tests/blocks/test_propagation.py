@@ -6,14 +6,7 @@ from torch import Generator, Tensor
 
 import scanmix.blocks.propagation as module
 from scanmix.blocks.neighbors import nearest_neighbors
-from scanmix.blocks.propagation import (
-    balanced_propagation,
-    neighbor_graph,
-    neighbor_scores,
-    own_share,
-    propagate,
-    sinkhorn,
-)
+from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, propagate, sinkhorn
 
 SIZES = [(2, 1), (9, 3), (40, 5), (40, 39)]
 
@@ -282,7 +275,7 @@ def test_a_class_of_marginal_zero_gets_nothing() -> None:
 def test_balanced_propagation_is_its_dense_parts(temperature: float) -> None:
     neighbors, class_probs = near(80, 6), probs(80, 4, seed=5)
     exact, marginal = slow_matrix(neighbors).diagonal().float(), class_probs.mean(0)
-    found = balanced_propagation(neighbor_graph(neighbors), class_probs, marginal, temperature, exact)
+    found = sinkhorn(temperature * neighbor_scores(neighbor_graph(neighbors), class_probs, exact), marginal)
     expected = slow_sinkhorn((temperature * slow_scores(neighbors, class_probs)).exp(), marginal, 30)
     torch.testing.assert_close(found.double(), expected, atol=0.02, rtol=0.02)
     torch.testing.assert_close(found.sum(1), torch.ones(80))
@@ -296,6 +289,6 @@ def test_two_groups_get_back_their_label() -> None:
     labels = torch.where(torch.arange(60) // 2 % 5 == 0, 1 - groups, groups)
     graph = neighbor_graph(nearest_neighbors(features, 5))
     share = own_share(graph, Generator().manual_seed(0))
-    v = balanced_propagation(graph, torch.eye(2)[labels], torch.full((2,), 0.5), 2.0, share)
+    v = sinkhorn(2.0 * neighbor_scores(graph, torch.eye(2)[labels], share), torch.full((2,), 0.5))
     assert int((labels == groups).sum()) == 48
     assert float((v.argmax(1) == groups).float().mean()) >= 0.95

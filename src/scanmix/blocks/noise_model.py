@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
+from scanmix.blocks.transition import expected_confusion, transition_matrix
 
 CHUNK = 65536
 """Rows whose joint probabilities are held at once."""
@@ -102,11 +104,6 @@ def posterior(v: Tensor, transition: Tensor, labels: Tensor) -> Tensor:
     return found
 
 
-def clean_probability(posterior: Tensor, labels: Tensor) -> Tensor:
-    """Return p_clean, the posterior of the given label. Shape: (N, C), (N,) int64 -> (N,) in 0..1."""
-    return posterior.gather(1, labels.unsqueeze(1)).squeeze(1)
-
-
 def symmetric(diagonal: Tensor, num_classes: int) -> Tensor:
     """Return the matrix of symmetric noise with this diagonal (0..1) and the rest even; with one class it is 1.
 
@@ -126,7 +123,7 @@ def transition_of_counts(counts: Tensor, shrinkage: float) -> Tensor:
     """
     rows = counts.sum(1)
     seen = (rows > 0).to(counts)
-    shares = counts / rows.clamp(min=torch.finfo(counts.dtype).tiny).unsqueeze(1)
+    shares = transition_matrix(counts)
     diagonal = (shares.diagonal() * seen).sum() / seen.sum().clamp(min=1)
     even = symmetric(diagonal.minimum(1 - 1 / (rows.sum() + 2)), len(counts))
     return torch.where(seen.unsqueeze(1) > 0, torch.lerp(shares, even, shrinkage), even)
@@ -144,8 +141,8 @@ def expected_counts(v: Tensor, transition: Tensor, labels: Tensor) -> Tensor:
     """
     found = torch.zeros_like(transition)
     for rows, given in zip(v.split(CHUNK), labels.split(CHUNK), strict=True):
-        found += torch.zeros_like(found).index_add_(0, given, posterior(rows, transition, given))
-    return found.T.contiguous()
+        found += expected_confusion(posterior(rows, transition, given), given)
+    return found
 
 
 def transition_by_em(v: Tensor, labels: Tensor, rounds: int = 30, shrinkage: float = 0.0) -> Tensor:
@@ -176,7 +173,7 @@ def transition_symmetric(v: Tensor, labels: Tensor, rounds: int = 60) -> Tensor:
     diagonal = v.new_tensor(START)
     for _ in range(rounds):
         found = posterior(v, symmetric(diagonal, classes), labels)
-        diagonal = clean_probability(found, labels).mean().clamp(max=1 - 1 / (count + 2))
+        diagonal = self_confidence(found, labels).mean().clamp(max=1 - 1 / (count + 2))
     return symmetric(diagonal, classes)
 
 
@@ -257,7 +254,7 @@ def _best_temperature(
         v = sinkhorn(temperature * scores, marginal)
         transition = estimate(v, labels)
         value, found = mean_log_likelihood(v, transition, labels), posterior(v, transition, labels)
-        model = NoiseModel(found, v, transition, clean_probability(found, labels), value, temperature, 1, ())
+        model = NoiseModel(found, v, transition, self_confidence(found, labels), value, temperature, 1, ())
         tried.append(Candidate(temperature, value, model.estimated_rate))
         if best is None or value > best.log_likelihood:
             best = model

@@ -138,13 +138,3 @@ def sinkhorn(log_scores: Tensor, marginal: Tensor, rounds: int = ROUNDS) -> Tens
     for part, out in zip(chunks, found.split(CHUNK), strict=True):
         out.copy_((part + gain).softmax(0).T)
     return found
-
-
-def balanced_propagation(
-    graph: Tensor, class_probs: Tensor, marginal: Tensor, temperature: float, own_share: Tensor
-) -> Tensor:
-    """Return v = Sinkhorn(exp(t F)), F of `neighbor_scores`: the class of each example as seen from the others.
-
-    Shape: (N, N) sparse CSR, (N, C) rows of probabilities, (C,) with sum 1, t >= 0, (N,) -> (N, C), rows sum to 1.
-    """
-    return sinkhorn(temperature * neighbor_scores(graph, class_probs, own_share), marginal)

@@ -12,7 +12,8 @@ def expected_confusion(posterior: Tensor, labels: Tensor) -> Tensor:
     `posterior` holds P(true class) of each example. Shape: (N, C), (N,) int64 -> (C, C) float64.
     """
     count = posterior.shape[1]
-    return torch.zeros(count, count, dtype=torch.float64).index_add_(0, labels, posterior.double()).T.contiguous()
+    found = posterior.new_zeros(count, count, dtype=torch.float64)
+    return found.index_add_(0, labels, posterior.double()).T.contiguous()
 
 
 def transition_matrix(confusion: Tensor) -> Tensor:
