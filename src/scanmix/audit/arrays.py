@@ -24,19 +24,20 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
 
 def evidence_from_arrays(
     labels: np.ndarray,
-    probs: np.ndarray,
+    probs: np.ndarray | None = None,
     features: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
 ) -> Evidence:
-    """Return evidence made of given labels and a model's class probabilities.
+    """Return evidence made of given labels and a model's class probabilities, or features, or both.
 
     Args:
         labels: (N,) whole numbers 0..C-1, or class names.
         probs: (N, C) class probabilities, or (P, N, C) of several networks; columns in the order of `class_names`.
-            Best is a model that was not trained on these labels: one that was is too sure of them.
-        features: (N, D), any representation in which similar images lie close together; nearest neighbors in it vote
-            on each label.
+            They must come from models that were not trained on the label that they judge, as in cross-validation: one
+            that was is too sure of it, and its errors pass for wrong labels or the reverse.
+        features: (N, D), any representation in which similar images lie close together and that was not learned from
+            these labels; nearest neighbors in it vote on each label.
         class_names: C names; without them 0..C-1, or the names among `labels`, sorted as numbers where all of them
             are whole numbers, else as text.
         ids: N unique names of the examples; 0..N-1 when not given.
@@ -44,9 +45,13 @@ def evidence_from_arrays(
     Raises:
         UserError: shapes, ranges or names do not fit together, or a value is not allowed; names the first such row.
     """
+    if probs is None and features is None:
+        raise UserError("labels alone tell nothing: give probabilities (probs), features, or both")
     given = _checked_labels(np.asarray(labels))
-    checked = _checked_probs(np.asarray(probs), len(given))
+    checked = None if probs is None else _checked_probs(np.asarray(probs), len(given))
     count = len(given)
+    if checked is None and class_names is None:
+        given = given.astype(str)  # the numbers that occur are the classes
     names = _class_names(given, checked, None if class_names is None else texts("class_names", class_names))
     numbers = _numbered(given, names)
     example_ids = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
@@ -55,11 +60,12 @@ def evidence_from_arrays(
     neighbors, similarity = (None, None)
     if features is not None:
         neighbors, similarity = neighborhood(torch.from_numpy(_checked_features(np.asarray(features), count)))
-    probabilities = torch.from_numpy(checked)
+    probabilities = None if checked is None else torch.from_numpy(checked)
     return Evidence(
         labels=torch.from_numpy(numbers),
-        probs=probabilities.mean(0),
-        predictions=probabilities.argmax(2),
+        probs=None if probabilities is None else probabilities.mean(0),
+        predictions=None if probabilities is None else probabilities.argmax(2),
+        held_out=True,
         class_names=names,
         ids=example_ids,
         neighbors=neighbors,
@@ -153,11 +159,14 @@ def _checked_features(features: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-def _class_names(labels: np.ndarray, shares: np.ndarray, wanted: Sequence[str] | None) -> tuple[str, ...]:
+def _class_names(labels: np.ndarray, shares: np.ndarray | None, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
     """Return names of the columns: `wanted`, or names and numbers among the labels. Shape: (N,), (P, N, C)."""
-    classes, is_text = shares.shape[2], labels.dtype.kind == "U"
+    is_text = labels.dtype.kind == "U"
+    if shares is None:
+        return wanted if wanted is not None else sort_names(set(one_name(labels.tolist())))
+    classes = shares.shape[2]
     if wanted is not None:
-        names = tuple(str(name) for name in wanted)
+        names = wanted
     elif is_text:
         names = sort_names(set(one_name(labels.tolist())))
     else:

@@ -30,12 +30,14 @@ class Evidence:
 
     labels: Tensor
     """(N,) int64, given."""
-    probs: Tensor
-    """(N, C) class probabilities, mean over the networks; half precision if they come from a run."""
-    predictions: Tensor
-    """(P, N) int64, the most probable class for each network."""
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
+    probs: Tensor | None = None
+    """(N, C) class probabilities, mean over the networks; half precision if they come from a run; None without one."""
+    predictions: Tensor | None = None
+    """(P, N) int64, the most probable class for each network; None where `probs` is."""
+    held_out: bool = False
+    """Whether `probs` come from models that did not learn from the label they judge."""
     paths: tuple[str, ...] | None = None
     true_labels: Tensor | None = None
     """(N,) int64, only to measure an audit against; no score uses it. `OPEN_SET` for an image of no class."""

@@ -14,12 +14,10 @@ from torch import Tensor
 
 from scanmix.audit.columns import IN_SAMPLE, OUT_OF_SAMPLE, SET_ASIDE, in_order
 from scanmix.audit.evidence import Evidence
+from scanmix.audit.explain import explain, readings
 from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
-from scanmix.blocks.divide import clean_probability
 from scanmix.blocks.label_quality import (
-    RateInterval,
-    estimate_noise,
     forgetting_events,
     is_outlier,
     issue_types,
@@ -29,6 +27,7 @@ from scanmix.blocks.label_quality import (
     truth_posterior,
 )
 from scanmix.blocks.neighbors import neighbor_vote
+from scanmix.blocks.noise_model import NoiseModel
 from scanmix.blocks.transition import expected_confusion
 from scanmix.data.examples import DECIDED
 
@@ -39,32 +38,23 @@ MOST_COPIES = 3
 def score_labels(evidence: Evidence) -> Audit:
     """Score every label and return the audit.
 
-    The score of a label is the mean of up to two signals. The first is the likelihood of the label over the whole
-    training, or its final probability where no training dynamics were kept. The second is the mean probability that
-    the networks give to the label on the example's nearest neighbors; the example's own label, which a network may
-    have memorized, has no part in it. p_clean is the posterior of a two-component mixture fitted to the scores.
+    p_clean, the suggestion, the noise rate and expected counts all come from one noise model, see `audit.explain`.
+    Labels of equal p_clean are ordered by their score: the mean of their likelihood over the whole training, or their
+    final probability where no training dynamics were kept, and of the mean probability that the networks give to the
+    label on the nearest neighbors, which has no part in it. Without networks it is what neighbors alone say.
 
     Labels that a person decided before the training come last and count as right in every count of wrong labels;
-    their p_clean and kind stay what the evidence says.
+    their p_clean and kind are what the evidence says.
 
     Shape: evidence of N examples -> table of N rows, sorted.
     """
-    labels, probs, neighbors = evidence.labels, evidence.probs.float(), evidence.neighbors
-    losses = _losses(evidence)
-    scores = [mean_likelihood(losses) if evidence.snapshots else self_confidence(probs, labels)]
-    class_probs = probs
-    if neighbors is not None:
-        vote = neighbor_vote(neighbors, probs)
-        class_probs = (probs + vote) / 2
-        scores.append(self_confidence(vote, labels))
-    signals = torch.stack(scores)
-    score = signals.mean(0)
-    p_clean = clean_probability(-score)
+    labels, neighbors = evidence.labels, evidence.neighbors
+    model, losses = explain(evidence), _losses(evidence)
+    score = _score(evidence, model, losses)
     decided = torch.zeros(len(labels), dtype=torch.bool) if evidence.decided is None else evidence.decided > 0
-    order = torch.from_numpy(np.lexsort((score.numpy(), p_clean.numpy(), decided.numpy())))
-    trusted = p_clean.masked_fill(decided, 1.0)
-    posterior = truth_posterior(trusted, class_probs, labels)
-    columns = _columns(evidence, p_clean, score, class_probs, losses)
+    order = torch.from_numpy(np.lexsort((score.numpy(), model.p_clean.numpy(), decided.numpy())))
+    trusted = model.p_clean.masked_fill(decided, 1.0)
+    columns = _columns(evidence, model, score, losses)
     columns = {name: column[order.numpy()] for name, column in columns.items()}
     columns["expected_wrong"] = (1 - trusted[order].double()).cumsum(0).numpy().round(2)
     row_of = order.argsort()
@@ -72,37 +62,38 @@ def score_labels(evidence: Evidence) -> Audit:
         columns=in_order(columns),
         order=order.numpy(),
         class_names=evidence.class_names,
-        class_probs=class_probs[order].numpy(),
+        class_probs=model.posterior[order].numpy(),
         neighbors=None if neighbors is None else row_of[neighbors[order]].numpy(),
         epochs=tuple(snapshot.epoch for snapshot in evidence.snapshots),
         losses=losses[:, :, order].numpy(),
-        noise_rate=_noise_rate(signals, p_clean, decided),
+        noise_rate=model.rate,
+        readings=readings(model),
         excluded=evidence.excluded,
-        confusion=expected_confusion(posterior, labels).numpy(),
+        confusion=expected_confusion(truth_posterior(trusted, model.posterior, labels), labels).numpy(),
     )
 
 
-def _noise_rate(signals: Tensor, p_clean: Tensor, decided: Tensor) -> RateInterval:
-    """Return the estimated share of wrong labels among all, decided ones counted as right.
+def _score(evidence: Evidence, model: NoiseModel, losses: Tensor) -> Tensor:
+    """Return the column `score`. Shape: losses (T, P, N) -> (N,) in 0..1."""
+    labels = evidence.labels
+    if evidence.probs is None:
+        return self_confidence(model.v, labels)
+    probs = evidence.probs.float()
+    scores = [mean_likelihood(losses) if evidence.snapshots else self_confidence(probs, labels)]
+    if evidence.neighbors is not None:
+        scores.append(self_confidence(neighbor_vote(evidence.neighbors, probs), labels))
+    return torch.stack(scores).mean(0)
 
-    Shape: (W, N), (N,), (N,) bool -> interval.
-    """
-    if not bool(decided.any()):
-        return estimate_noise(signals, p_clean)
-    if bool(decided.all()):
-        return RateInterval(0.0, 0.0, 0.0)
-    share = float((~decided).double().mean())
-    return RateInterval(*(share * rate for rate in estimate_noise(signals[:, ~decided], p_clean[~decided])))
 
-
-def _columns(
-    evidence: Evidence, p_clean: Tensor, score: Tensor, class_probs: Tensor, losses: Tensor
-) -> dict[str, np.ndarray]:
+def _columns(evidence: Evidence, model: NoiseModel, score: Tensor, losses: Tensor) -> dict[str, np.ndarray]:
     """Every column but `expected_wrong`, rows in the order of the training data."""
     labels, names = evidence.labels, np.array(evidence.class_names, dtype=object)
     count, copies = len(labels), _copies(evidence)
+    p_clean, class_probs = model.p_clean, model.posterior
     confidence, suggested = class_probs.max(1)
-    against = evidence.predictions != labels
+    against = (
+        torch.empty(0, count, dtype=torch.bool) if evidence.predictions is None else evidence.predictions != labels
+    )
     is_duplicate = torch.zeros(count, dtype=torch.bool)
     is_duplicate[list(copies)] = True
     predicted = [snapshot.predictions == labels for snapshot in evidence.snapshots]
@@ -175,7 +166,7 @@ def _losses(evidence: Evidence) -> Tensor:
 
 def _origin(evidence: Evidence) -> list[str]:
     """Return the column `suggestion`: whether the networks learned from the label that they judge."""
-    if evidence.self_supervised:
+    if evidence.self_supervised or evidence.held_out or evidence.probs is None:
         return [OUT_OF_SAMPLE] * len(evidence.labels)
     if evidence.set_aside is None:
         return [IN_SAMPLE] * len(evidence.labels)

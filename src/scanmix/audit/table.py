@@ -36,13 +36,15 @@ class Audit(Mapping[str, np.ndarray]):
     """(N,) position of each row in the training data."""
     class_names: tuple[str, ...]
     class_probs: np.ndarray
-    """(N, C) probability of each class by networks and neighbors together; rows sum to 1."""
+    """(N, C) probability of each true class by the noise model; rows sum to 1, and that of the given is p_clean."""
     neighbors: np.ndarray | None
     """(N, K) row numbers of the nearest neighbors, nearest first."""
     epochs: tuple[int, ...]
     losses: np.ndarray
     """(T, P, N) loss of the given label after each of `epochs`."""
     noise_rate: RateInterval
+    readings: tuple[str, ...]
+    """What the interval of `noise_rate` allows for, in sentences."""
     confusion: np.ndarray
     """(C, C) expected counts; rows are true classes, columns given labels."""
     excluded: tuple[Excluded, ...] = ()
@@ -73,9 +75,10 @@ class Audit(Mapping[str, np.ndarray]):
 
     @property
     def looks_wrong(self) -> np.ndarray:
-        """(N,) bool: p_clean, rounded to the four decimals of `labels.csv`, is below 0.5 and nobody has decided."""
-        below: np.ndarray = (self["p_clean"].astype(np.float64).round(4) < EVEN) & ~self.decided
-        return below
+        """(N,) bool: another class is suggested, p_clean as in `labels.csv` is below 0.5, and nobody has decided."""
+        below = self["p_clean"].astype(np.float64).round(4) < EVEN
+        found: np.ndarray = below & (self["suggested"] != self["given"]) & ~self.decided
+        return found
 
     @property
     def transition(self) -> np.ndarray:
@@ -98,6 +101,7 @@ class Audit(Mapping[str, np.ndarray]):
         return {
             "labels": len(self["id"]),
             "noise_rate": self.noise_rate._asdict(),
+            "readings": list(self.readings),
             "expected_wrong": float(wrong.sum()),
             "looks_wrong": int(self.looks_wrong.sum()),
             "kinds": dict(zip(kind.tolist(), count.tolist(), strict=True)),

@@ -1,262 +1,295 @@
-"""The noise model: given labels explained by what neighbors say of the class and by a transition matrix.
+"""The noise model: given labels explained by what is seen and by a transition matrix, with an interval of the rate.
 
-P(y_i | x_i) = sum_c v_i(c) T[c, y_i], where v is balanced label propagation and T[c, k] = P(given label k | true class
-c). Both are fitted to the given labels. The posterior of the true class is r_i(c) ~ v_i(c) T[c, y_i], and the
-probability that a given label is right is r_i(y_i). v leaves out the label of the image itself; otherwise the model
-would explain each label by itself.
+P(y_i | x_i) = sum_c v_i(c) T[c, y_i], see `label_likelihood`. v = Sinkhorn(exp(t F)) comes from scores F that leave
+out the label of the image itself, such as `propagation.neighbor_scores`. The posterior of the true class is
+r_i(c) ~ v_i(c) T[c, y_i]; a label is right with probability r_i(y_i).
+
+Given labels alone do not tell a wrong label from a class that v does not see clearly: a soft v (low t) with few wrong
+labels often explains them as well as a sure v with many. So there are two readings:
+
+- The soft reading: T is symmetric, and its rate e is averaged over the profile likelihood max_t L(t, e). It takes for
+  softness of v what may be that, so it finds too few wrong labels where people err on hard images.
+- The stable reading: v is as sure as it is stable. t is raised until the mean of max_c v_i(c) is the agreement a of
+  two v's from disjoint halves of the labels. T is general, shrunk toward symmetry. Mistakes that both halves share
+  pass for certainty, so it finds too many wrong labels where features are poor.
+
+p_clean is (1 - a^2) soft + a^2 stable, and the interval spans both.
 
 Prior work: HOC (Zhu et al., ICML 2021) has T from neighbors, confident learning (Northcutt et al., 2021) reads it from
-confident predictions, iLPC (Lazarou et al., ICCV 2021) has balanced propagation.
+confident predictions, iLPC (Lazarou et al., ICCV 2021) has balanced propagation, stability under splits of the data is
+an old measure of clusterings (Lange et al., 2004).
 
-Legend: N examples, C classes, K neighbors.
+Legend: N examples, C classes, K neighbors, H temperatures, E rates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from scanmix.blocks.label_quality import self_confidence
+from scanmix.blocks.label_likelihood import (
+    asymmetry,
+    log_likelihood,
+    posterior,
+    symmetric,
+    symmetric_posterior,
+    symmetric_profile,
+    symmetric_rate,
+    transition_by_em,
+)
+from scanmix.blocks.label_quality import RateInterval, self_confidence, truth_posterior
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
-from scanmix.blocks.transition import expected_confusion, transition_matrix
 
-CHUNK = 65536
-"""Rows whose joint probabilities are held at once."""
-START = 0.5
-"""Diagonal of the matrix that EM starts from. Where it ends does not depend on it, only how soon."""
-LEAST = 5
-"""Images of each predicted class that T is read from, where a class has so many, however small the share."""
-TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""Temperatures of the propagated scores that are tried."""
-
-EstimateTransition = Callable[[Tensor, Tensor], Tensor]
-"""From v (N, C) and given labels (N,) to T (C, C), rows sum to 1."""
-
-
-class Candidate(NamedTuple):
-    """A temperature that was tried, and what followed from it."""
-
-    temperature: float
-    log_likelihood: float
-    """Mean of log P(y_i | x_i) in nats."""
-    estimated_rate: float
-    """1 - mean p_clean, 0..1."""
+TEMPERATURES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
+"""Factors t of the scores that are tried, rising."""
+TEMPER = 4.0
+"""The log-likelihood is divided by this before rates are averaged: labels of neighbors are not independent evidence."""
+ALLOWED = 8.0
+"""Nats below the best at which a rate is still allowed: 1.35 for 90 % and independent labels, times six."""
+SAMPLING = 1.645
+"""Standard errors of a share on either side, for 90 %."""
+LEAST_WEIGHT = 1e-3
+"""Rates of less weight than this are left out of the average."""
+LEAST_GAIN = 0.01
+"""Nats a label by which a second round must be better; it sees each label twice, so that some gain is free."""
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Weights of the second of two sources that are tried."""
+SPLITS = 2
+"""Random splits of the labels into halves whose agreement is averaged."""
 
 
 class NoiseModel(NamedTuple):
-    """What `fit` finds of the labels of N examples."""
+    """What is found of the labels of N examples."""
 
     posterior: Tensor
-    """(N, C), probability r of each true class, from neighbors and the given label."""
+    """(N, C), probability of each true class, the given label included; that of the given label is p_clean."""
     v: Tensor
-    """(N, C), probability of each class from the neighbors alone, the given label left out."""
+    """(N, C), probability of each class in the stable reading, the given label left out."""
     transition: Tensor
-    """(C, C), T[c, k] = P(given label k | true class c)."""
+    """(C, C), T[c, k] = P(given label k | true class c), as both readings expect it together."""
     p_clean: Tensor
     """(N,), probability that the given label is right."""
-    log_likelihood: float
-    """Mean of log P(y_i | x_i) in nats. It is not of held-out labels: T and the temperature were fitted to them."""
+    rate: RateInterval
+    """Share of wrong labels, the mean of 1 - p_clean, and a 90 % interval, which allows for what labels cannot tell."""
+    soft_rate: float
+    """Share of wrong labels in the soft reading, 0..1."""
+    stable_rate: float
+    """Share of wrong labels in the stable reading, 0..1."""
+    agreement: float | None
+    """Share of images of which two halves of the labels say the same class, 0..1; None where there are no halves."""
     temperature: float
-    """The temperature of v."""
-    rounds: int
-    """Rounds after which the model was best; 1 is the fit with labels as they were given."""
-    tried: tuple[Candidate, ...]
-    """All temperatures of the best round. A soft v with a sharp T often explains labels as well as the reverse: where
-    the likelihoods are nearly equal and the rates are not, the labels do not tell the rate."""
-
-    @property
-    def estimated_rate(self) -> float:
-        """Share of wrong labels, 0..1: 1 - mean p_clean."""
-        return 1 - float(self.p_clean.mean())
+    """The factor t of the stable reading."""
+    log_likelihood: float
+    """Mean of log P(y_i | x_i) in nats under general T and the likeliest t, which were fitted to the same labels."""
 
 
-def likelihoods(v: Tensor, transition: Tensor, labels: Tensor) -> Tensor:
-    """Return P(y_i | x_i) = sum_c v_i(c) T[c, y_i]. Shape: (N, C), (C, C), (N,) int64 -> (N,) in 0..1."""
-    columns = transition.T.contiguous()
-    parts = zip(v.split(CHUNK), labels.split(CHUNK), strict=True)
-    return torch.cat([(rows * columns[given]).sum(1) for rows, given in parts])
-
-
-def mean_log_likelihood(v: Tensor, transition: Tensor, labels: Tensor) -> float:
-    """Return the mean of log P(y_i | x_i) in nats; a label that cannot be counts as the smallest number that is not 0.
-
-    A device synchronization. Shape: (N, C), (C, C), (N,) int64 -> scalar.
-    """
-    return float(likelihoods(v, transition, labels).clamp(min=torch.finfo(v.dtype).tiny).log().mean())
-
-
-def posterior(v: Tensor, transition: Tensor, labels: Tensor) -> Tensor:
-    """Return r_i(c) ~ v_i(c) T[c, y_i], the probability of each true class given neighbors and label.
-
-    Where the model allows no class for a label, the label tells nothing and r = v.
-    Shape: (N, C), (C, C), (N,) int64 -> (N, C), rows sum to 1.
-    """
-    found, columns = torch.empty_like(v), transition.T.contiguous()
-    for rows, given, out in zip(v.split(CHUNK), labels.split(CHUNK), found.split(CHUNK), strict=True):
-        torch.mul(rows, columns[given], out=out)
-        total = out.sum(1, keepdim=True)
-        possible = total > torch.finfo(v.dtype).tiny
-        out.copy_(torch.where(possible, out / torch.where(possible, total, 1.0), rows))
-    return found
-
-
-def symmetric(diagonal: Tensor, num_classes: int) -> Tensor:
-    """Return the matrix of symmetric noise with this diagonal (0..1) and the rest even; with one class it is 1.
-
-    Shape: scalar -> (C, C), rows sum to 1.
-    """
-    rest = (1 - diagonal) / max(num_classes - 1, 1)
-    found = rest.repeat(num_classes, num_classes).fill_diagonal_(0)
-    return found + torch.diag_embed(1 - found.sum(1))
-
-
-def transition_of_counts(counts: Tensor, shrinkage: float) -> Tensor:
-    """Return the rows of `counts` as shares, mixed with the symmetric matrix that has the same mean diagonal.
-
-    A class without counts gets its row from the symmetric matrix. That matrix never says that labels cannot be wrong:
-    its diagonal is at most 1 - 1 / (total + 2), the rule of succession.
-    Shape: (C, C) not negative, true class x given label -> (C, C), rows sum to 1. `shrinkage` is in 0..1.
-    """
-    rows = counts.sum(1)
-    seen = (rows > 0).to(counts)
-    shares = transition_matrix(counts)
-    diagonal = (shares.diagonal() * seen).sum() / seen.sum().clamp(min=1)
-    even = symmetric(diagonal.minimum(1 - 1 / (rows.sum() + 2)), len(counts))
-    return torch.where(seen.unsqueeze(1) > 0, torch.lerp(shares, even, shrinkage), even)
-
-
-def shrinkage_for(count: int, num_classes: int) -> float:
-    """Return s = 1 / (1 + N / (20 C^2)), in 0..1: with few images for each entry of T, symmetry is trusted more."""
-    return 1 / (1 + count / (20 * num_classes**2))
-
-
-def expected_counts(v: Tensor, transition: Tensor, labels: Tensor) -> Tensor:
-    """Return the sum of r_i(c) over the images with each given label, the E-step of EM for T.
-
-    Memory beyond the inputs does not grow with N. Shape: (N, C), (C, C), (N,) int64 -> (C, C), true class x label.
-    """
-    found = torch.zeros_like(transition)
-    for rows, given in zip(v.split(CHUNK), labels.split(CHUNK), strict=True):
-        found += expected_confusion(posterior(rows, transition, given), given)
-    return found
-
-
-def transition_by_em(v: Tensor, labels: Tensor, rounds: int = 30, shrinkage: float = 0.0) -> Tensor:
-    """Return the T that makes the given labels likeliest, by EM over all images.
-
-    The log-likelihood is concave in T for a given v, so EM cannot end at a lesser maximum. It takes confusions of
-    people for softness of v where v is soft between the same classes: there it finds too little noise.
-    Shape: (N, C), (N,) int64 -> (C, C), rows sum to 1. `rounds` is at least 1, `shrinkage` in 0..1.
-    """
-    classes = v.shape[1]
-    transition = symmetric(v.new_tensor(START), classes)
-    counts = transition
-    for _ in range(rounds):
-        counts = expected_counts(v, transition, labels)
-        transition = transition_of_counts(counts, 0.0)
-    return transition_of_counts(counts, shrinkage)
-
-
-def transition_symmetric(v: Tensor, labels: Tensor, rounds: int = 60) -> Tensor:
-    """Return the symmetric T that makes the given labels likeliest, by EM for its one free number, the diagonal.
-
-    With one number to find, it is the steadiest where neighbors are often wrong. It is blind to mistakes that prefer
-    a class: labels of such images pass for right ones. The log-likelihood is concave in the diagonal. The diagonal is
-    at most 1 - 1 / (N + 2), as in `transition_of_counts`.
-    Shape: (N, C), (N,) int64 -> (C, C), rows sum to 1. `rounds` is at least 1.
-    """
-    count, classes = v.shape
-    diagonal = v.new_tensor(START)
-    for _ in range(rounds):
-        found = posterior(v, symmetric(diagonal, classes), labels)
-        diagonal = self_confidence(found, labels).mean().clamp(max=1 - 1 / (count + 2))
-    return symmetric(diagonal, classes)
-
-
-def transition_from_confident(v: Tensor, labels: Tensor, share: float = 0.3) -> Tensor:
-    """Return T from the given labels of the images whose class v is surest of, as confident learning does.
-
-    Of each predicted class, the argmax of v, this share is taken, at least `LEAST` images; T is shrunk by
-    `shrinkage_for`. These images are taken to belong to the class that is predicted. Where neighbors are often wrong
-    they do not, and T has too much noise. Sorts N numbers twice.
-    Shape: (N, C), (N,) int64 -> (C, C), rows sum to 1. `share` is in 0..1.
-    """
-    count, classes = v.shape
-    confidence, predicted = v.max(1)
-    order = confidence.argsort(descending=True, stable=True)
-    order = order[predicted[order].argsort(stable=True)]  # by class, the most confident first
-    sizes = predicted.bincount(minlength=classes)
-    place = torch.arange(count, device=v.device) - (sizes.cumsum(0) - sizes)[predicted[order]]
-    chosen = order[place < (share * sizes).long().clamp(min=LEAST)[predicted[order]]]
-    counts = (predicted[chosen] * classes + labels[chosen]).bincount(minlength=classes**2)
-    return transition_of_counts(counts.view(classes, classes).to(v), shrinkage_for(count, classes))
-
-
-def fit(
+def fit_neighbors(
     neighbors: Tensor,
     labels: Tensor,
     num_classes: int,
     generator: Generator,
-    estimate: EstimateTransition = transition_from_confident,
     marginal: Tensor | None = None,
-    temperatures: Sequence[float] = TEMPERATURES,
-    max_rounds: int = 4,
+    trusted: Tensor | None = None,
+    logits: Tensor | None = None,
 ) -> NoiseModel:
-    """Fit v and T to the given labels, in rounds.
+    """Fit the noise model to what neighbors say, by balanced propagation of the given labels.
 
-    The first round propagates the labels as they were given. It tries all temperatures and takes the one with which
-    the given labels are likeliest. Each further round propagates the posterior of the one before, until the likelihood
-    does not rise. Only the first round is free of a label's own influence altogether: in later ones it comes back
-    through the posteriors of the neighbors. Memory grows with N x (K + C).
+    A second round propagates the posterior of the first. Where it explains the labels clearly better, as with much
+    noise, it says how likely the classes other than the given one are. p_clean and the rate are those of the first
+    round, since in the second a label comes back through its neighbors. Memory grows with N x (K + C).
 
     Args:
         neighbors: (N, K) int64, see `neighbors.nearest_neighbors`.
         labels: (N,) int64 in 0..C-1, given labels.
         num_classes: C.
-        generator: draws the probes that find the share of an image's own label.
-        estimate: finds T for a given v.
+        generator: draws the halves, and probes that find the share of an image's own label.
         marginal: (C,) with sum 1, share of each true class where it is known; else that of the given labels.
-        temperatures: factors of the propagated scores that are tried, above 0.
-        max_rounds: most rounds, at least 1.
+        trusted: (N,) bool, as in `fit`.
+        logits: (N, C), what models that did not learn from these labels say. They are added to the neighbors' scores
+            with the weight that makes the given labels likeliest.
 
     Shape: (N, K), (N,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
     graph = neighbor_graph(neighbors)
     own = own_share(graph, generator)
-    class_probs = F.one_hot(labels, num_classes).float()
-    balance = class_probs.mean(0) if marginal is None else marginal
-    best: NoiseModel | None = None
-    for number in range(1, max_rounds + 1):
-        scores = neighbor_scores(graph, class_probs, own)
-        found = _best_temperature(scores, balance, labels, estimate, temperatures)
-        if best is not None and found.log_likelihood <= best.log_likelihood:
-            break
-        best = found._replace(rounds=number)
-        class_probs = best.posterior
-    assert best is not None
-    return best
+    given = F.one_hot(labels, num_classes).float()
+    balance = given.mean(0) if marginal is None else marginal
+    halves = []
+    for _ in range(SPLITS):
+        half = torch.rand(len(labels), generator=generator, device=generator.device) < 0.5
+        halves.append((neighbor_scores(graph, given, own, half), neighbor_scores(graph, given, own, ~half)))
+    scores = neighbor_scores(graph, given, own)
+    if logits is not None:
+        return fit(_weighted(scores, logits, labels, balance), labels, balance, halves, trusted)
+    first = fit(scores, labels, balance, halves, trusted)
+    again = neighbor_scores(graph, first.posterior, own)
+    second = fit(again, labels, balance, trusted=trusted)
+    if second.log_likelihood < first.log_likelihood + LEAST_GAIN:
+        return first
+    v = sinkhorn(first.temperature * again, balance)
+    others = posterior(v, first.transition, labels)
+    return first._replace(posterior=truth_posterior(first.p_clean, others, labels))
 
 
-def _best_temperature(
-    scores: Tensor, marginal: Tensor, labels: Tensor, estimate: EstimateTransition, temperatures: Sequence[float]
+def fit(
+    scores: Tensor,
+    labels: Tensor,
+    marginal: Tensor,
+    halves: Sequence[tuple[Tensor, Tensor]] = (),
+    trusted: Tensor | None = None,
 ) -> NoiseModel:
-    """Return the model whose temperature makes the given labels likeliest; the first of equal ones.
+    """Fit temperature, rate and T to the given labels.
 
-    Shape: (N, C), (C,), (N,) -> (N, C), (N, C), (C, C), (N,).
+    Without `halves` nothing tells how stable v is: the soft reading stands alone, and the interval reaches to the
+    share of labels that v contradicts.
+
+    Args:
+        scores: (N, C), logits of the classes up to a factor; the label of each image must have no part in its row.
+        labels: (N,) int64 in 0..C-1, given labels.
+        marginal: (C,) with sum 1, share of each true class.
+        halves: pairs of scores (N, C) that come from disjoint halves of the labels.
+        trusted: (N,) bool, labels that are known to be right. They have no part in the likelihood, and the rate counts
+            them as right; their p_clean and posterior are what holds for a label like theirs that nobody has checked.
+
+    Shape: (N, C), (N,), (C,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
-    best: NoiseModel | None = None
-    tried: list[Candidate] = []
-    for temperature in temperatures:
+    classes = scores.shape[1]
+    known = torch.zeros_like(labels, dtype=torch.bool) if trusted is None else trusted
+    counted = torch.ones_like(known) if bool(known.all()) else ~known
+    own, sureness = _own_probabilities(scores, labels, marginal)
+    rates, likely = symmetric_profile(own[:, counted], classes)
+    likeliest = int(likely.amax(1).argmax())
+    v = sinkhorn(TEMPERATURES[likeliest] * scores, marginal)
+    agreement = _agreement(halves, TEMPERATURES[likeliest], marginal)
+    even, general, reached = _transitions(v[counted], labels[counted])
+    bend = asymmetry(reached - log_likelihood(v[counted], even, labels[counted]), classes)
+
+    raised, weight = likeliest, 0.0
+    if agreement is not None:
+        weight = agreement**2
+        raised = max([likeliest, *(h for h, sure in enumerate(sureness) if sure <= agreement)])
+    v = sinkhorn(TEMPERATURES[raised] * scores, marginal)
+    even, general, _ = _transitions(v[counted], labels[counted])
+    stable_transition = torch.lerp(even, general, bend)
+    stable = posterior(v, stable_transition, labels)
+    soft, soft_rate = _soft_posterior(scores, labels, marginal, rates, likely)
+    together = torch.lerp(soft, stable, weight)
+    p_clean = self_confidence(together, labels)
+
+    said = float((v.argmax(1) == labels)[counted].float().mean())
+    ends = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
+    ends += _contradicted(said, agreement, bend)
+    ends.append(_wrong(posterior(v, general, labels)[counted], labels[counted]))
+    return NoiseModel(
+        posterior=together,
+        v=v,
+        transition=torch.lerp(symmetric(soft_rate, classes), stable_transition, weight),
+        p_clean=p_clean,
+        rate=_interval(float((1 - p_clean).masked_fill(known, 0.0).mean()), ends, known),
+        soft_rate=_wrong(soft[counted], labels[counted]),
+        stable_rate=_wrong(stable[counted], labels[counted]),
+        agreement=agreement,
+        temperature=TEMPERATURES[raised],
+        log_likelihood=reached / int(counted.sum()),
+    )
+
+
+def _weighted(scores: Tensor, logits: Tensor, labels: Tensor, marginal: Tensor) -> Tensor:
+    """Return the sum of two sources, each at its likeliest temperature, with the likeliest of `SHARES`.
+
+    Shape: (N, C), (N, C), (N,), (C,) -> (N, C).
+    """
+    scaled = []
+    for source in (scores, logits):
+        _, likely = symmetric_profile(_own_probabilities(source, labels, marginal)[0], source.shape[1])
+        scaled.append(TEMPERATURES[int(likely.amax(1).argmax())] * source)
+    best = scores, -torch.inf
+    for share in SHARES:
+        source = torch.lerp(scaled[0], scaled[1], share)
+        own = self_confidence(sinkhorn(source, marginal), labels)
+        likelihood = float(symmetric_profile(own.unsqueeze(0), scores.shape[1])[1].max())
+        best = max(best, (source, likelihood), key=lambda found: found[1])
+    return best[0]
+
+
+def _own_probabilities(scores: Tensor, labels: Tensor, marginal: Tensor) -> tuple[Tensor, list[float]]:
+    """Return v_i(y_i) and the mean of max_c v_i(c) for each of `TEMPERATURES`. Shape: -> (H, N), H numbers."""
+    own, sureness = [], []
+    for temperature in TEMPERATURES:
         v = sinkhorn(temperature * scores, marginal)
-        transition = estimate(v, labels)
-        value, found = mean_log_likelihood(v, transition, labels), posterior(v, transition, labels)
-        model = NoiseModel(found, v, transition, self_confidence(found, labels), value, temperature, 1, ())
-        tried.append(Candidate(temperature, value, model.estimated_rate))
-        if best is None or value > best.log_likelihood:
-            best = model
-    assert best is not None
-    return best._replace(tried=tuple(tried))
+        own.append(self_confidence(v, labels))
+        sureness.append(float(v.amax(1).mean()))
+    return torch.stack(own), sureness
+
+
+def _agreement(halves: Sequence[tuple[Tensor, Tensor]], temperature: float, marginal: Tensor) -> float | None:
+    """Return the share of images of which both halves of the labels say the same class; None without halves."""
+    if not halves:
+        return None
+    said = [[sinkhorn(temperature * scores, marginal).argmax(1) for scores in pair] for pair in halves]
+    return float(torch.stack([one == other for one, other in said]).float().mean())
+
+
+def _transitions(v: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return the likeliest symmetric T, the likeliest T, and the log-likelihood of the latter in nats.
+
+    Shape: (N, C), (N,) -> (C, C), (C, C), scalar.
+    """
+    even = symmetric(symmetric_rate(self_confidence(v, labels), v.shape[1]), v.shape[1])
+    general = transition_by_em(v, labels, even)
+    return even, general, log_likelihood(v, general, labels)
+
+
+def _contradicted(said: float, agreement: float | None, bend: float) -> list[float]:
+    """Return rates of wrong labels that follow from the share of labels that v says, if v is right in so many images.
+
+    Where v is right in a share a of the images and mistakes coincide with none of the labels, it says a (1 - e) of
+    them. The agreement of the halves is one guess of a. Mistakes that prefer a class lower it: as far as they are
+    there, by `bend`, the other guess is nearer to 1. All three are in 0..1; without halves the guess is 1.
+    """
+    if agreement is None:
+        return [1 - said]
+    guesses = (agreement, agreement + (1 - agreement) * bend)
+    return [1 - min(said / guess, 1.0) if guess > 0 else 0.0 for guess in guesses]
+
+
+def _soft_posterior(
+    scores: Tensor, labels: Tensor, marginal: Tensor, rates: Tensor, likely: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the posterior and the rate, averaged over rates by the tempered profile likelihood.
+
+    Shape: (N, C), (N,), (C,), (E,), (H, E) -> (N, C), scalar.
+    """
+    best, temperatures = likely.max(0)
+    width = torch.zeros_like(rates)
+    width[1:] += rates.diff() / 2
+    width[:-1] += rates.diff() / 2
+    weights = ((best - best.max()) / TEMPER).exp() * width
+    weights = torch.where(weights < LEAST_WEIGHT * weights.sum(), 0.0, weights)
+    weights = weights / weights.sum()
+    total = torch.zeros_like(scores)
+    for h in temperatures[weights > 0].unique().tolist():
+        chosen = (temperatures == h) & (weights > 0)
+        v = sinkhorn(TEMPERATURES[h] * scores, marginal)
+        total += symmetric_posterior(v, labels, rates[chosen], weights[chosen])
+    return total, (weights * rates).sum().to(scores)
+
+
+def _wrong(posterior: Tensor, labels: Tensor) -> float:
+    """Return the expected share of wrong labels, 0..1; 0 without labels. Shape: (N, C), (N,) -> scalar."""
+    return 1 - float(self_confidence(posterior, labels).mean()) if len(labels) else 0.0
+
+
+def _interval(value: float, ends: Sequence[float], known: Tensor) -> RateInterval:
+    """Return the rate with an interval from the lowest to the highest of `ends`, widened by the sampling error.
+
+    `ends` are shares of the labels that are not known to be right. Shape: `known` is (N,) bool.
+    """
+    share = 1 - float(known.float().mean())
+    low, high = (share * end for end in (min(ends), max(ends)))
+    error = SAMPLING * (value * (1 - value) / len(known)) ** 0.5
+    return RateInterval(value, max(min(low, value) - error, 0.0), min(max(high, value) + error, 1.0))

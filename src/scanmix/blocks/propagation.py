@@ -101,14 +101,19 @@ def own_share(
     return (known + total / probes).maximum(known).clamp(max=1)  # the later steps contribute nothing negative
 
 
-def neighbor_scores(graph: Tensor, class_probs: Tensor, own_share: Tensor) -> Tensor:
+def neighbor_scores(graph: Tensor, class_probs: Tensor, own_share: Tensor, used: Tensor | None = None) -> Tensor:
     """Return how far each class stands above its mean among what is propagated to an example from the others.
 
     The columns are centered first, so that a common class is not favored for being common. What an example gives
     itself is subtracted. The columns then get mean 0 and standard deviation 1; a constant column gets zeros.
-    Shape: (N, N) sparse CSR, (N, C) rows of probabilities, (N,) -> (N, C).
+    Where `used` is given, only those rows of `class_probs` are propagated, to all examples.
+    Shape: (N, N) sparse CSR, (N, C) rows of probabilities, (N,), (N,) bool -> (N, C).
     """
-    centered = class_probs - class_probs.mean(0)
+    if used is None:
+        centered = class_probs - class_probs.mean(0)
+    else:
+        mean = class_probs[used].mean(0) if bool(used.any()) else 0.0
+        centered = (class_probs - mean) * used.unsqueeze(1)
     scores = propagate(graph, centered)
     scores -= centered.mul_(own_share.unsqueeze(1))
     scores -= scores.mean(0)
