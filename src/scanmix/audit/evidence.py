@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
@@ -17,6 +18,10 @@ from scanmix.data.examples import Examples, Excluded
 from scanmix.model import Outputs
 from scanmix.model.dynamics import Snapshot
 
+CHUNK = 4096
+"""Images whose pixels are held as numbers with a point at once."""
+SIDE = 12
+"""Most rows and columns of pixels of which neighbors by pixels are found: class shows in the coarse picture."""
 NEIGHBORS = 10
 """Neighbors that vote, where there are so many."""
 
@@ -45,6 +50,8 @@ class Evidence:
     """(N, K) int64, nearest other examples by the networks' features; without them no neighbor votes."""
     similarity: Tensor | None = None
     """(N,) mean cosine similarity to the neighbors."""
+    image_neighbors: Tensor | None = None
+    """(N, K) int64, nearest other examples by pixels (or by the vectors that are the data): no label shaped them."""
     pictures: Tensor | None = None
     """(N,) int64, the first example with the same image (or vector)."""
     snapshots: Sequence[Snapshot] = ()
@@ -52,6 +59,8 @@ class Evidence:
     """(N,) bool: labels that no network learned from in the last epoch."""
     self_supervised: bool = False
     """Whether no label was learned from at all."""
+    learned_all: bool = False
+    """Whether the networks learned from every label as it was given."""
     decided: Tensor | None = None
     """(N,) int8, positions in `DECIDED`: what a person decided before the training; None if there was no review."""
     excluded: tuple[Excluded, ...] = ()
@@ -71,10 +80,21 @@ def collect(outputs: Outputs, examples: Examples) -> Evidence:
         true_labels=None if examples.true_labels is None else examples.true_labels.cpu(),
         neighbors=neighbors,
         similarity=similarity,
+        image_neighbors=neighborhood(image_features(examples.images.cpu()))[0],
         pictures=same_images(examples.images.cpu()),
         decided=examples.decided,
         excluded=examples.excluded,
     )
+
+
+def image_features(images: Tensor) -> Tensor:
+    """Return pixels as features: each channel averaged to at most `SIDE` x `SIDE`. Vectors, of one pixel, stay.
+
+    Shape: (N, channels, H, W) -> (N, channels x side x side) float32.
+    """
+    side = (min(SIDE, images.shape[2]), min(SIDE, images.shape[3]))
+    parts = [F.adaptive_avg_pool2d(part.float(), side).flatten(1) for part in images.split(CHUNK)]
+    return torch.cat(parts)
 
 
 def neighborhood(features: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
