@@ -1,4 +1,4 @@
-"""Propagated classes against a dense version, and on touching groups that most labels are wrong about; least squares."""
+"""Propagated classes against a dense version, and on touching groups most of whose labels are wrong; least squares."""
 
 import pytest
 import torch
