@@ -119,6 +119,7 @@ FEW = {"clean_threshold": 1.0, "minimum_clean": 10}
         ("scan_dividemix", {"dividemix": FEW}, 0.2),
         ("scanmix", FEW | {"severe_noise": 0.5, "severe_view": "strong"}, 0.2),
         ("scanmix", FEW | {"severe_noise": 0.5, "severe_cluster_rate": 0.0}, 0.2),
+        ("scanmix", FEW | {"propagate_classes": True, "name_clusters": False, "warmup": 0}, 0.2),
         ("scanmix", FEW | {"severe_noise": 1.0, "mild_warmup": "5 steps", "warmup_part": "network"}, 0.2),
         ("scanmix", FEW | {"severe_noise": 1.0, "warmup_view": "weak", "warmup": "75%"}, 0.2),
         ("scanmix", FEW | {"severe_noise": 1.0, "second_peer": "average", "mild_warmup": "5 steps"}, 0.2),

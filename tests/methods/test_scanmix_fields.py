@@ -18,6 +18,7 @@ from scanmix.methods.scanmix import ScanMix, ScanMixState
 from scanmix.networks.inference import per_sample_losses
 from scanmix.networks.peer import Peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
+from scanmix.pretrain.scan import Clustering
 
 Started = tuple[ScanMixState, TrainingData]
 
@@ -156,6 +157,24 @@ def test_named_clusters_agree_best_with_the_given_labels(
         assert torch.equal(after.classifier.bias[names], before.classifier.bias)
         assert torch.equal(per_sample_losses(after, data).prediction, names[clusters])
         assert torch.equal(after.clusterer.weight, before.clusterer.weight)
+
+
+def test_propagated_classes_are_what_all_heads_start_from(
+    scanmix: ScanMix, data: TrainingData, network: PreActResNetSettings
+) -> None:
+    """A third of the labels is wrong, and clusters that nothing trained name no class."""
+    assert not scanmix.propagate_classes
+    true = torch.arange(64) % 4
+    plain = replace(scanmix, clustering=Clustering(epochs=0))
+    state = replace(plain, propagate_classes=True).start(data, network, Engine())
+    a, b = state.peers
+    assert torch.equal(a.classifier.weight, a.clusterer.weight) and torch.equal(a.classifier.bias, a.clusterer.bias)
+    assert not moved(a, snapshot(b)) and a is not b
+    for peer, before in zip(state.peers, plain.start(data, network, Engine()).peers, strict=True):
+        heads = {f"{head}.{part}" for head in ("classifier", "clusterer") for part in ("weight", "bias")}
+        assert moved(peer, snapshot(before)) == heads, "features are what they were"
+        assert (per_sample_losses(peer, data).prediction == true).float().mean() > 0.9
+        assert (per_sample_losses(before, data).prediction == true).float().mean() < 0.6
 
 
 def test_warm_up_learns_the_labels_that_neighbors_voted_for(

@@ -69,6 +69,7 @@ class ScanMix:
     pretrain: Pretraining = SimCLR()  # PreTrain, section 4.2
     clustering: Clustering = Clustering()  # between PreTrain and WarmUp (code; not in Algorithm 1)
     name_clusters: bool = False  # count which cluster is which class before WarmUp (ours, for small data)
+    propagate_classes: bool = False  # both heads start from classes that labels spread to (ours, for small data)
     num_neighbors: Count = 20  # K, section 4.2
     neighbor_refresh: int = 0  # epochs between searches for neighbors in the peers' features (footnote 2); 0: never
     include_self: bool = True  # the example is among its own candidates (code; not in the paper)
@@ -124,7 +125,7 @@ class ScanMix:
         found = pretrain(self.pretrain, self.clustering, self.num_neighbors, self.include_self, data, network, engine)
         names = ("a", "b") if self.second_peer == "trained" else ("a", "a")
         peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in names]
-        load_into(peers, found, named_by=data if self.name_clusters else None)
+        load_into(peers, found, data if self.name_clusters else None, data if self.propagate_classes else None)
         history = torch.zeros(0, 2, len(data), device=engine.device)
         return ScanMixState(peers, candidate_neighbors(found.neighbors, self.include_self), history)
 
@@ -183,7 +184,7 @@ class ScanMix:
         if self.severe_cluster_rate if severe else self.cluster_rate:
             pairs = 2 * trained * whole_batches(count, self.cluster_batch_size)
             turn += Passes(forward_backward=pairs) + Passes(**{view: pairs})
-        naming = Passes(forward_only=2 * count if self.name_clusters else 0)
+        naming = Passes(forward_only=count * (2 * self.name_clusters + self.propagate_classes))
         training = naming + first * warmup + second * mild + turn * (self.epochs - warmup - mild)
         return pretraining_passes(self.pretrain, self.clustering, count) | {"training": training}
 
