@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from scanmix.blocks.noise_model import posterior, transition_of_counts
+from scanmix.blocks.label_likelihood import posterior
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
-from scanmix.blocks.transition import expected_confusion
+from scanmix.blocks.transition import expected_confusion, transition_matrix
 
 NEIGHBORS = 10
 """K. On the digits 7 to 10 are alike, 5 fails more often at 90 % noise."""
@@ -49,8 +49,8 @@ def propagated_classes(
     labels (v), reads T[c, k] = P(given label k | class c) from v alone, and takes r_i(c) ~ v_i(c) T[c, y_i]. A label
     does not count for its own T: EM, which counts it, soon believes all labels where v is soft. T has too much noise
     then, which costs little here.
-    Rounds are not ended by their likelihood, as `noise_model.fit` does: at 90 % noise it falls while the classes
-    become right. Memory grows with N x (K + C).
+    Rounds are not ended by their likelihood: at 90 % noise it falls while the classes become right.
+    Memory grows with N x (K + C).
     Shape: (N, K) int64, (N,) int64 in 0..C-1 -> (N, C), rows sum to 1. `rounds` is at least 0.
     """
     graph = neighbor_graph(neighbors)
@@ -59,7 +59,7 @@ def propagated_classes(
     marginal = found.mean(0)
     for _ in range(rounds):
         v = sinkhorn(TEMPERATURE * neighbor_scores(graph, found, own), marginal)
-        transition = transition_of_counts(expected_confusion(v, labels).to(v), shrinkage=0.0)
+        transition = transition_matrix(expected_confusion(v, labels)).to(v)
         found = posterior(v, transition, labels)
     return found
 
