@@ -5,6 +5,7 @@ Legend: N examples, C classes, D features, K neighbors, P networks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,13 +13,17 @@ import torch
 from torch import Tensor
 
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
+from scanmix.config import UserError
 from scanmix.data.duplicates import exact_groups
 from scanmix.data.examples import Examples, Excluded
 from scanmix.model import Outputs
 from scanmix.model.dynamics import Snapshot
+from scanmix.progress import Tick
 
 NEIGHBORS = 10
 """Neighbors that vote, where there are so many."""
+NAMED = 5
+"""Number of classes that a warning lists."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,14 +82,14 @@ def collect(outputs: Outputs, examples: Examples) -> Evidence:
     )
 
 
-def neighborhood(features: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+def neighborhood(features: Tensor, tick: Tick | None = None) -> tuple[Tensor, Tensor] | tuple[None, None]:
     """Return the nearest other examples and the mean cosine similarity to them; None for a single example.
 
-    Shape: (N, D) -> (N, K) int64, (N,).
+    `tick` as of `nearest_neighbors`. Shape: (N, D) -> (N, K) int64, (N,).
     """
     if len(features) < 2:
         return None, None
-    neighbors = nearest_neighbors(features, min(NEIGHBORS, len(features) - 1))
+    neighbors = nearest_neighbors(features, min(NEIGHBORS, len(features) - 1), tick=tick)
     return neighbors, neighbor_similarity(features, neighbors)
 
 
@@ -97,3 +102,26 @@ def same_images(images: Tensor) -> Tensor:
     for group in exact_groups(images):
         first[group] = group[0]
     return first
+
+
+def check_comparable(labels: Tensor, class_names: Sequence[str]) -> None:
+    """Refuse labels of which none can be compared with another; warn of classes that have none.
+
+    Where there are probabilities, they tell something even then. Shape: (N,) int64 in 0..C-1, C names.
+
+    Raises:
+        UserError: there are fewer than two examples, or all labels are the same.
+    """
+    count, sizes = len(labels), labels.bincount(minlength=len(class_names)).tolist()
+    if count < 2:
+        raise UserError(f"an audit compares labels with each other, and there {'is one' if count else 'are none'} here")
+    empty = [name for name, size in zip(class_names, sizes, strict=True) if not size]
+    if len(class_names) - len(empty) == 1:
+        same = class_names[int(labels[0])]
+        raise UserError(f"an audit needs labels of at least two classes, and all {count} labels here are {same!r}")
+    if empty:
+        listed = ", ".join(map(repr, empty[:NAMED])) + (", ..." if len(empty) > NAMED else "")
+        warnings.warn(
+            f"{len(empty)} of {len(class_names)} classes have no label ({listed}), so none of them is suggested",
+            stacklevel=3,
+        )
