@@ -88,7 +88,7 @@ def pixel_features(images: Tensor, tick: StageTick | None = None) -> Tensor:
     other. Works in chunks: images of any number are never held in float at once.
     Shape: (N, channels, H, W) uint8 -> (N, channels x min(H, 12) x min(W, 12) + 1) float32.
     """
-    side = [min(SIDE, length) for length in images.shape[2:]]
+    side = min(SIDE, images.shape[2]), min(SIDE, images.shape[3])
     found = torch.ones(len(images), images.shape[1] * side[0] * side[1] + 1)
     rows = max(1, HELD // max(1, images[:1].numel()))
     for start in range(0, len(images), rows):

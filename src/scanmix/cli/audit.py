@@ -79,30 +79,29 @@ def audit(
 
         say(columns_page())
         return
-    is_run = source is not None and (Path(source) / "run.toml").is_file()
-    foreign = _for_data(noise, per_class, size, root) if is_run or source is None else []
-    foreign += _for_arrays(probs, classes) if source is not None else []
-    if is_run:
-        foreign += _given({"--labels": labels, "--features": features})
-    if foreign:
-        what = "arrays" if source is None else f"a run, such as {source}," if is_run else f"data, such as {source},"
-        raise UserError(f"{', '.join(foreign)} {'does' if len(foreign) == 1 else 'do'} not go with {what} to audit")
+    for_data = {
+        "--noise": None if noise == "none" else noise, "--per-class": per_class, "--size": size, "--root": root,
+    }  # fmt: skip
+    for_arrays = {"--probs": probs, "--classes": classes}
     truth = None
     if source is None:
+        _refuse("arrays", for_data)
         folder = out or ARRAYS
         _check_folder(folder)
         found = _audit_arrays(labels, probs, features, classes)
-    elif is_run:
+    elif (Path(source) / "run.toml").is_file():
+        _refuse(f"a run, as {source} is", {**for_data, **for_arrays, "--labels": labels, "--features": features})
         folder = out or Path(source)
         _check_folder(out, Path(source))
         from scanmix.training import open_run
 
         found = open_run(source).audit()
     else:
+        _refuse(f"data, as {source} is", for_arrays)
         folder = out or ARRAYS / plain_name(name_parts(source, noise, labels))
         _check_folder(folder)
         examples = _load(source, labels, noise, seed, size=size, per_class=per_class, root=root)
-        found, truth = _audit_data(examples, features), examples.true_labels
+        found, truth = _audit_examples(examples, features), examples.true_labels
     from scanmix.training import writer
 
     with writer(folder, "being audited"):
@@ -111,19 +110,12 @@ def audit(
     say(f"Written to {folder}: {', '.join(written)}.")
 
 
-def _for_data(noise: str, per_class: int | None, size: int | None, root: Path | None) -> list[str]:
-    """Return the options given that only data takes."""
-    noises = None if noise == "none" else noise
-    return _given({"--noise": noises, "--per-class": per_class, "--size": size, "--root": root})
-
-
-def _for_arrays(probs: Path | None, classes: str | None) -> list[str]:
-    """Return the options given that only arrays take."""
-    return _given({"--probs": probs, "--classes": classes})
-
-
-def _given(options: Mapping[str, object]) -> list[str]:
-    return [name for name, value in options.items() if value is not None]
+def _refuse(what: str, options: Mapping[str, object]) -> None:
+    """Refuse options that were given and do not go with what is audited."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        verb = "does" if len(given) == 1 else "do"
+        raise UserError(f"{', '.join(given)} {verb} not go with the audit of {what}; leave out one or the other")
 
 
 def _write(found: Audit, folder: Path) -> list[str]:
@@ -180,7 +172,7 @@ def _load(
     return examples
 
 
-def _audit_data(examples: Examples, features: Path | None) -> Audit:
+def _audit_examples(examples: Examples, features: Path | None) -> Audit:
     """Audit data without a run; `features` is a `.npy` in the order of the examples."""
     from scanmix.audit import audit_data
     from scanmix.files.npy import read_rows
