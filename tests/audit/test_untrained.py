@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import scanmix
-from scanmix.audit import evidence_from_examples, score_labels, untrained
-from scanmix.audit.untrained import audit_data, pixel_features
+from scanmix.audit import audit_data, evidence, evidence_from_examples, score_labels
+from scanmix.audit.evidence import image_features
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 
@@ -31,7 +31,7 @@ def examples(images: Tensor, labels: list[int], names: str = "ab") -> Examples:
 
 
 def slow_thumbnail(image: np.ndarray) -> list[float]:
-    """One row of `pixel_features`: mean of each cell of a grid, pixel by pixel."""
+    """One row of `image_features`: mean of each cell of a grid, pixel by pixel."""
     channels, height, width = image.shape
     high, wide = min(height, 12), min(width, 12)
     found = []
@@ -48,15 +48,20 @@ def slow_thumbnail(image: np.ndarray) -> list[float]:
 def test_thumbnails_are_what_a_slow_loop_makes(channels: int, height: int, width: int) -> None:
     images = pictures(5, channels, height, width)
     slow = torch.tensor([slow_thumbnail(image) for image in images.numpy()])
-    torch.testing.assert_close(pixel_features(images), slow, atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(image_features(images), slow, atol=1e-3, rtol=1e-5)
+
+
+def test_vectors_stay_as_they_are() -> None:
+    vectors = torch.randn(4, 5, 1, 1, generator=DRAW)
+    assert torch.equal(image_features(vectors), vectors.flatten(1))
 
 
 def test_chunks_change_nothing_and_count_up(monkeypatch: pytest.MonkeyPatch) -> None:
     images, seen = pictures(7), []
-    whole = pixel_features(images)
-    monkeypatch.setattr(untrained, "HELD", 3 * 64)
-    assert torch.equal(pixel_features(images, lambda *step: seen.append(step)), whole)
-    assert [step[:3] for step in seen] == [("pixels", 3, 7), ("pixels", 6, 7), ("pixels", 7, 7)]
+    whole = image_features(images)
+    monkeypatch.setattr(evidence, "HELD", 3 * 64)
+    assert torch.equal(image_features(images, lambda *step: seen.append(step)), whole)
+    assert [step[:2] for step in seen] == [(3, 7), (6, 7), (7, 7)]
 
 
 def test_images_of_one_color_are_neighbors_of_each_other() -> None:

@@ -36,7 +36,7 @@ def refused(*arguments: object) -> str:
 
 
 def rows_of(path: str) -> list[dict[str, str]]:
-    return read_records(Path(path), ("id", "path", "given", "suggested", "kind"), ("decided",))
+    return [dict(row) for row in read_records(Path(path), ("id", "given", "suggested", "kind"))]
 
 
 def write_table(path: str, rows: Iterable[Sequence[object]]) -> None:

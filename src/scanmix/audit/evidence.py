@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
@@ -20,6 +21,10 @@ from scanmix.model import Outputs
 from scanmix.model.dynamics import Snapshot
 from scanmix.progress import Tick
 
+HELD = 1 << 24
+"""Most pixels that are held in float32 at once: 64 MB, whatever the size of the images."""
+SIDE = 12
+"""Most rows and columns of pixels of which neighbors by pixels are found: class shows in the coarse picture."""
 NEIGHBORS = 10
 """Neighbors that vote, where there are so many."""
 NAMED = 5
@@ -50,6 +55,8 @@ class Evidence:
     """(N, K) int64, nearest other examples by the networks' features; without them no neighbor votes."""
     similarity: Tensor | None = None
     """(N,) mean cosine similarity to the neighbors."""
+    image_neighbors: Tensor | None = None
+    """(N, K) int64, nearest other examples by pixels (or by the vectors that are the data): no label shaped them."""
     pictures: Tensor | None = None
     """(N,) int64, the first example with the same image (or vector)."""
     snapshots: Sequence[Snapshot] = ()
@@ -57,6 +64,8 @@ class Evidence:
     """(N,) bool: labels that no network learned from in the last epoch."""
     self_supervised: bool = False
     """Whether no label was learned from at all."""
+    learned_all: bool = False
+    """Whether the networks learned from every label as it was given."""
     decided: Tensor | None = None
     """(N,) int8, positions in `DECIDED`: what a person decided before the training; None if there was no review."""
     excluded: tuple[Excluded, ...] = ()
@@ -76,10 +85,33 @@ def collect(outputs: Outputs, examples: Examples) -> Evidence:
         true_labels=None if examples.true_labels is None else examples.true_labels.cpu(),
         neighbors=neighbors,
         similarity=similarity,
+        image_neighbors=neighborhood(image_features(examples.images.cpu()))[0],
         pictures=same_images(examples.images.cpu()),
         decided=examples.decided,
         excluded=examples.excluded,
     )
+
+
+def image_features(images: Tensor, tick: Tick | None = None) -> Tensor:
+    """Return pixels as features: each channel averaged to at most `SIDE` x `SIDE`. Vectors, of one pixel, stay.
+
+    The mean of each image is subtracted, so that brightness does not count and, by angle, contrast neither: on digits,
+    Fashion-MNIST, CIFAR-10 and photos of clothes more neighbors are of the same class so. A last column of ones is
+    small beside any contrast; it makes images of one color, which would have no direction, neighbors of each other.
+    Images are never all held in float at once. `tick` is called with the number that is done.
+    Shape: (N, channels, H, W) uint8 -> (N, channels x side x side + 1) float32; (N, D, 1, 1) float32 -> (N, D).
+    """
+    if images.is_floating_point():
+        return images.flatten(1)
+    side = min(SIDE, images.shape[2]), min(SIDE, images.shape[3])
+    found = torch.ones(len(images), images.shape[1] * side[0] * side[1] + 1, device=images.device)
+    rows = max(1, HELD // max(1, images[:1].numel()))
+    for start in range(0, len(images), rows):
+        small = F.adaptive_avg_pool2d(images[start : start + rows].float(), side).flatten(1)
+        torch.sub(small, small.mean(1, keepdim=True), out=found[start : start + rows, :-1])
+        if tick is not None:
+            tick(min(start + rows, len(images)), len(images), "")
+    return found
 
 
 def neighborhood(features: Tensor, tick: Tick | None = None) -> tuple[Tensor, Tensor] | tuple[None, None]:

@@ -16,7 +16,17 @@ from scanmix.data.examples import DECIDED, OPEN_SET, Excluded
 from scanmix.files import parse_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 
-TENSORS = ("labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "pictures", "decided")
+TENSORS = (
+    "labels",
+    "true_labels",
+    "probs",
+    "predictions",
+    "neighbors",
+    "similarity",
+    "image_neighbors",
+    "pictures",
+    "decided",
+)
 """Fields of `Evidence` that are stored as tensors. Whole numbers take 32 bits on disk and 64 in memory."""
 
 
@@ -71,6 +81,7 @@ def load_evidence(folder: Path) -> Evidence:
             true_labels=tensors.get("true_labels"),
             neighbors=tensors.get("neighbors"),
             similarity=tensors.get("similarity"),
+            image_neighbors=tensors.get("image_neighbors"),
             pictures=tensors.get("pictures"),
             decided=tensors.get("decided"),
             excluded=excluded,
@@ -113,6 +124,7 @@ def _check(evidence: Evidence) -> None:
     if evidence.paths is not None and len(evidence.paths) != count:
         raise ValueError(f"{count} ids and {len(evidence.paths)} paths")
     below = {"labels": classes, "true_labels": classes, "predictions": classes, "neighbors": count, "pictures": count}
+    below["image_neighbors"] = count
     below["decided"] = len(DECIDED)
     for name in TENSORS:
         tensor = getattr(evidence, name)
@@ -120,6 +132,7 @@ def _check(evidence: Evidence) -> None:
             continue
         pairs = {
             "probs": (count, classes), "predictions": (tensor.shape[0], count), "neighbors": (count, tensor.shape[-1]),
+            "image_neighbors": (count, tensor.shape[-1]),
         }  # fmt: skip
         if tuple(tensor.shape) != pairs.get(name, (count,)):
             raise ValueError(f"{name} of shape {tuple(tensor.shape)} for {count} ids of {classes} classes")

@@ -138,5 +138,5 @@ def asymmetry(gain: float, num_classes: int) -> float:
     k = C (C - 1) - 1 is the number of parameters that general T has more, `gain` the log-likelihood in nats that it
     gains. With symmetric noise 2 gain is about k, so that little is left (positive-part rule of James and Stein 1961).
     """
-    more = num_classes * (num_classes - 1) - 1
+    more = max(num_classes * (num_classes - 1) - 1, 0)
     return max(0.0, 1 - more / (2 * gain)) if gain > 0 else 0.0

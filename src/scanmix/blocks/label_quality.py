@@ -14,6 +14,10 @@ from scanmix.blocks.divide import clean_probability
 
 MARGIN = 0.2
 """An example is hard if the probability of its given label exceeds every other by less than this."""
+LEAST_LABELS = 2.0
+"""Expected right, and wrong, labels below which nothing is learned from their history."""
+LEAST_VARIANCE = 0.01
+"""Of log-odds of labels over a training, so that a few equal ones are no certainty."""
 EVEN = 0.5
 """A class with a lower probability than this, or a label with a lower p_clean, is not trusted."""
 
@@ -51,6 +55,29 @@ def mean_likelihood(losses: Tensor) -> Tensor:
     a network may have memorized every label. Shape: (T, P, N) cross-entropy in nats -> (N,) in 0..1.
     """
     return (-losses.float().mean((0, 1))).exp()
+
+
+def with_history(p_clean: Tensor, likelihood: Tensor, rounds: int = 20) -> Tensor:
+    """Return p_clean after the history of the training is heard as a second witness, by Bayes' rule.
+
+    The log-odds of `mean_likelihood` are normal among right and among wrong labels. Means and variances are found by
+    EM, in which the prior of each label stays `p_clean`. Where wrong labels were not learned later than right ones, or
+    hardly any label is in doubt, history says nothing.
+    Shape: (N,) in 0..1, (N,) in 0..1 -> (N,) in 0..1. `rounds` is at least 0.
+    """
+    tiny = torch.finfo(torch.float32).eps
+    heard, prior = torch.logit(likelihood.double(), eps=tiny), torch.logit(p_clean.double(), eps=tiny)
+    found = p_clean.double()
+    for _ in range(rounds):
+        weights = torch.stack([found, 1 - found])
+        total = weights.sum(1, keepdim=True)
+        mean = (weights * heard).sum(1, keepdim=True) / total
+        if bool((total < LEAST_LABELS).any()) or bool(mean[0] <= mean[1]):
+            return p_clean
+        variance = ((weights * (heard - mean).square()).sum(1, keepdim=True) / total).clamp(min=LEAST_VARIANCE)
+        right, wrong = -((heard - mean).square() / variance + variance.log()) / 2
+        found = torch.sigmoid(prior + right - wrong)
+    return found.to(p_clean)
 
 
 def forgetting_events(right: Tensor) -> Tensor:

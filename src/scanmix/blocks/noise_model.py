@@ -265,7 +265,7 @@ def _soft_posterior(
     Shape: (N, C), (N,), (C,), (E,), (H, E) -> (N, C), scalar.
     """
     best, temperatures = likely.max(0)
-    width = torch.zeros_like(rates)
+    width = torch.full_like(rates, torch.finfo(rates.dtype).tiny)  # with one class there is only the rate 0
     width[1:] += rates.diff() / 2
     width[:-1] += rates.diff() / 2
     weights = ((best - best.max()) / TEMPER).exp() * width

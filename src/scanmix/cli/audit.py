@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from scanmix.audit import Audit
     from scanmix.data.examples import Examples
 
+Source = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN|DATA]", help="Folder of a run, or data as for train; or give --labels with --probs."),
+]
+Labels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Of arrays: given labels, .npy or a table. Of DATA: as for train.")
+]
 ARRAYS = Path("audit")
 LABELS = Written("a table of an audit", has_columns(("id", "path", "given", "suggested", "p_clean")))
 FILES = {
@@ -42,16 +49,8 @@ FILES = {
 
 
 def audit(
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[RUN|DATA]", help="Folder of a run, or data as for train; or give --labels with --probs."
-        ),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Of arrays: given labels, .npy or a table. Of DATA: as for train."),
-    ] = None,
+    source: Source = None,
+    labels: Labels = None,
     probs: Annotated[Path | None, typer.Option(help="Class probabilities, .npy of (N, C) or (P, N, C).")] = None,
     features: Annotated[
         Path | None, typer.Option(help="Features, .npy of (N, D), by which neighbors are found; for DATA, too.")

@@ -4,7 +4,7 @@ A recipe overrides the defaults of the dataclasses, and the command line overrid
 where, and how to fix it.
 """
 
-from scanmix.config.about import About
+from scanmix.config.about import ALL_AS_GIVEN, About
 from scanmix.config.arguments import LARGEST, check_type, file_path, texts, whole_number
 from scanmix.config.durations import Duration, epochs_in, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
@@ -15,6 +15,7 @@ from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignme
 from scanmix.config.words import percent
 
 __all__ = [
+    "ALL_AS_GIVEN",
     "LARGEST",
     "RECIPES",
     "RECIPE_KEYS",

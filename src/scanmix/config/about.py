@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+ALL_AS_GIVEN = "all, as given"
+"""What `About.labels` says of methods whose networks learn from every given label."""
+
 
 class About(NamedTuple):
     """Facts of a method that do not depend on its settings; every method class has one as `about`."""
@@ -14,7 +17,7 @@ class About(NamedTuple):
     """When to take it and when not; Markdown."""
     paper: str = "none"
     """Authors, venue and year."""
-    labels: str = "all, as given"
+    labels: str = ALL_AS_GIVEN
     """Which of the given labels it uses."""
     networks: int = 1
     """Networks that are trained."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scanmix.audit import Audit, Evidence, collect, has_evidence, load_evidence, save_evidence, score_labels
-from scanmix.config import UserError
+from scanmix.config import ALL_AS_GIVEN, UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.files import locked
@@ -167,6 +167,7 @@ class Run:
             snapshots=snapshots,
             set_aside=self._set_aside(snapshots),
             self_supervised=METHODS[self.settings.method].self_supervised,
+            learned_all=METHODS[self.settings.method].about.labels == ALL_AS_GIVEN,
         )
 
     def training_data(self) -> Examples:
