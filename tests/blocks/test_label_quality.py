@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scanmix.blocks.divide import clean_probability
 from scanmix.blocks.label_quality import (
-    estimate_noise,
     forgetting_events,
     is_outlier,
     issue_types,
@@ -78,16 +76,6 @@ def test_confusion_and_transition_against_loops() -> None:
     assert transition_matrix(torch.zeros(2, 2)).tolist() == [[0, 0], [0, 0]]
 
 
-def test_the_noise_rate_is_the_mean_and_the_interval_holds_every_witness() -> None:
-    first = torch.cat([torch.full((70,), 0.9), torch.full((30,), 0.1)]) + 0.01 * torch.rand(100)
-    second = torch.cat([torch.full((60,), 0.9), torch.full((40,), 0.1)]) + 0.01 * torch.rand(100)
-    witnesses = torch.stack([first, second])
-    p_clean = clean_probability(-witnesses.mean(0))
-    rate = estimate_noise(witnesses, p_clean)
-    assert rate.value == pytest.approx(float((1 - p_clean).mean()))
-    assert 0 <= rate.low < 0.3 and rate.high > 0.4  # each alone says 30 and 40 %
-
-
 def test_an_outlier_is_below_the_fence_and_a_plain_spread_is_not() -> None:
     similarity = torch.cat([torch.linspace(0.8, 0.9, 50), torch.tensor([0.2])])
     assert is_outlier(similarity).nonzero().flatten().tolist() == [50]
@@ -105,10 +93,11 @@ def test_an_outlier_is_below_the_fence_and_a_plain_spread_is_not() -> None:
         (0.1, [0.1, 0.8, 0.1], False, True, "wrong"),
         (0.1, [0.3, 0.4, 0.3], False, False, "wrong"),
         (0.1, [0.3, 0.4, 0.3], False, True, "out_of_scope"),
+        (0.9, [0.3, 0.4, 0.3], False, True, "out_of_scope"),
         (0.9, [0.9, 0.1, 0.0], True, False, "duplicate"),
         (0.1, [0.3, 0.4, 0.3], True, True, "duplicate"),
     ],
 )
 def test_each_kind(p_clean: float, belief: list[float], duplicate: bool, alone: bool, kind: str) -> None:
-    masks = (torch.tensor([duplicate]), torch.tensor([alone]))
-    assert issue_types(torch.tensor([p_clean]), torch.tensor([belief]), torch.tensor([0]), *masks) == [kind]
+    masks, seen = (torch.tensor([duplicate]), torch.tensor([alone])), torch.tensor([belief])
+    assert issue_types(torch.tensor([p_clean]), torch.tensor([belief]), seen, torch.tensor([0]), *masks) == [kind]

@@ -60,6 +60,7 @@ def made_up(
         epochs=(1, 2, 3),
         losses=rng.random((3, 2, count)).astype(np.float32),
         noise_rate=RateInterval(0.3, 0.2, 0.4),
+        readings=("Said in words.",),
         confusion=np.eye(len(names)),
     )
 

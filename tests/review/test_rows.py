@@ -115,7 +115,8 @@ def test_progress_of_a_further_round(make_review: Any) -> None:
     assert (start["before"], start["before_doubted"], start["before_excluded"]) == (12, 3, 1)
     assert (start["again_seen"], start["again_same"], start["all_decided"], start["looked"]) == (0, 0, 12, 0)
     assert start["expected_first"] == start["expected_left"] == round(doubt[:48].sum(), 1)  # of decided ones, none
-    assert start["look_wrong"] == int((review.audit["p_clean"][:48] < 0.5).sum())
+    other = review.audit["suggested"] != review.audit["given"]
+    assert start["look_wrong"] == int(((review.audit["p_clean"] < 0.5) & other)[:48].sum())
     review.decisions.decide([48, 49, 50], "keep")
     review.decisions.decide([51], "exclude")
     review.decisions.decide([52], "relabel", (int(review.decisions.given[52]) + 2) % 4)

@@ -33,9 +33,7 @@ COLUMNS = (
     Column("given", str, "Its given label."),
     Column("suggested", str, "The class that is likeliest by the noise model, the given label included."),
     Column("p_clean", float, "Probability (0 to 1) that the given label is right."),
-    Column(
-        "score", float, "How far networks and neighbors support the label (0 to 1); orders labels of equal `p_clean`."
-    ),
+    Column("score", float, "Support of networks and neighbors for the label (0 to 1); orders equal `p_clean`."),
     Column("confidence", float, "Probability of the suggested class (0 to 1)."),
     Column("margin", float, "Probability of the given label minus that of the best other class (-1 to 1)."),
     Column("kind", str, "Issue type: the first one that applies, see below."),
@@ -54,7 +52,7 @@ COLUMNS = (
 
 OUT_OF_SAMPLE, SET_ASIDE, IN_SAMPLE = "out_of_sample", "set_aside", "in_sample"
 ORIGINS = {
-    OUT_OF_SAMPLE: "It comes from neighbors, or from networks that did not learn from this label.",
+    OUT_OF_SAMPLE: "No network learned from this label, or the suggestion comes from neighbors alone.",
     SET_ASIDE: "No network learned from this label in the last epoch.",
     IN_SAMPLE: "The suggestion comes from networks that learned from this label.",
 }

@@ -24,7 +24,7 @@ def explain(evidence: Evidence) -> NoiseModel:
     Neighbors come first, since the label of an example can be left out of what they say; probabilities are added where
     no network learned from the label that it judges. Features of networks that have memorized their labels do not
     count: wrong labels have drawn them to wrong neighbors. Neighbors by pixels take their place, and the history of
-    the training, in which memorized labels were learned late, is a second witness.
+    the training, in which memorized labels were learned late, is a second source.
 
     Shape: evidence of N examples -> posterior (N, C), p_clean (N,).
     """
@@ -74,7 +74,7 @@ def _trusted(evidence: Evidence) -> Tensor | None:
 
 
 def _with_history(model: NoiseModel, evidence: Evidence) -> NoiseModel:
-    """Return the model with the training dynamics as second witness, where there are any; its interval stays."""
+    """Return the model with the training dynamics as second source, where there are any; its interval stays."""
     if not evidence.snapshots:
         return model
     labels, trusted = evidence.labels, _trusted(evidence)

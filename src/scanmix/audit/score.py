@@ -96,6 +96,8 @@ def _columns(evidence: Evidence, model: NoiseModel, score: Tensor, losses: Tenso
     )
     is_duplicate = torch.zeros(count, dtype=torch.bool)
     is_duplicate[list(copies)] = True
+    seen = model.v if evidence.probs is None else evidence.probs.float()
+    kinds = issue_types(p_clean, class_probs, seen, labels, is_duplicate, _outliers(evidence))
     predicted = [snapshot.predictions == labels for snapshot in evidence.snapshots]
     table: dict[str, np.ndarray] = {
         "id": np.array(evidence.ids, dtype=object),
@@ -106,7 +108,7 @@ def _columns(evidence: Evidence, model: NoiseModel, score: Tensor, losses: Tenso
         "score": score.numpy(),
         "confidence": confidence.numpy(),
         "margin": margin(class_probs, labels).numpy(),
-        "kind": np.array(issue_types(p_clean, class_probs, labels, is_duplicate, _outliers(evidence)), dtype=object),
+        "kind": np.array(kinds, dtype=object),
     }
     if evidence.neighbors is not None:
         shown = F.one_hot(labels, len(names)).float()

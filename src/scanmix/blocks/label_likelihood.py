@@ -1,8 +1,8 @@
 """The likelihood of given labels under a transition matrix, and the matrices that make them likeliest.
 
 P(y_i | x_i) = sum_c v_i(c) T[c, y_i], where v_i(c) is the probability of class c without the label of image i, and
-T[c, k] = P(given label k | true class c). With symmetric noise all depends on own_i = v_i(y_i) and one rate e:
-P(y_i | x_i) = own_i (1 - e) + (1 - own_i) e / (C - 1).
+T[c, k] = P(given label k | true class c). With symmetric noise of rate e it depends on the self-confidence alone,
+s_i = v_i(y_i): P(y_i | x_i) = s_i (1 - e) + (1 - s_i) e / (C - 1).
 
 Legend: N examples, C classes, H temperatures, E rates.
 """
@@ -69,32 +69,34 @@ def highest_rate(num_classes: int) -> float:
     return (num_classes - 1) / num_classes
 
 
-def symmetric_rate(own: Tensor, num_classes: int, rounds: int = 60) -> Tensor:
+def symmetric_rate(confidence: Tensor, num_classes: int, rounds: int = 60) -> Tensor:
     """Return the likeliest rate of symmetric noise by EM; the log-likelihood is concave in it.
 
     It is at least 1 / (N + 2), the rule of succession, and at most `highest_rate`.
     Shape: (N,) in 0..1, see the module -> scalar. `rounds` is at least 1.
     """
     highest = highest_rate(num_classes)
-    rate, others = own.new_tensor(highest / 2), max(num_classes - 1, 1)
+    rate, others = confidence.new_tensor(highest / 2), max(num_classes - 1, 1)
     for _ in range(rounds):
-        right, wrong = own * (1 - rate), (1 - own) * (rate / others)
-        rate = 1 - (right / (right + wrong).clamp(min=torch.finfo(own.dtype).tiny)).mean()
-        rate = rate.clamp(min=1 / (len(own) + 2)).clamp(max=highest)
+        right, wrong = confidence * (1 - rate), (1 - confidence) * (rate / others)
+        rate = 1 - (right / (right + wrong).clamp(min=torch.finfo(confidence.dtype).tiny)).mean()
+        rate = rate.clamp(min=1 / (len(confidence) + 2)).clamp(max=highest)
     return rate
 
 
-def symmetric_profile(own: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def symmetric_profile(confidence: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Return rates of symmetric noise and the log-likelihood of each, in nats, for each temperature of v.
 
     Rates rise from 0 to `highest_rate`, closer to each other near 0.
     Shape: (H, N) in 0..1, see the module -> (E,), (H, E) float64.
     """
-    rates = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64, device=own.device) ** 1.5 * highest_rate(num_classes)
+    rates = torch.linspace(0, 1, STEPS + 1, dtype=torch.float64, device=confidence.device) ** 1.5 * highest_rate(
+        num_classes
+    )
     others = max(num_classes - 1, 1)
     rows = [
-        torch.stack([_log_sum(part * (1 - rate) + (1 - part) * (rate / others)) for rate in rates.to(own)])
-        for part in own
+        torch.stack([_log_sum(part * (1 - rate) + (1 - part) * (rate / others)) for rate in rates.to(confidence)])
+        for part in confidence
     ]
     return rates, torch.stack(rows)
 
@@ -106,12 +108,12 @@ def symmetric_posterior(v: Tensor, labels: Tensor, rates: Tensor, weights: Tenso
     Shape: (N, C), (N,) int64, (E,), (E,) -> (N, C), rows sum to the sum of the weights.
     """
     classes = v.shape[1]
-    own = v.gather(1, labels.unsqueeze(1)).squeeze(1)
-    right, others = torch.zeros_like(own), torch.zeros_like(own)
+    confidence = v.gather(1, labels.unsqueeze(1)).squeeze(1)
+    right, others = torch.zeros_like(confidence), torch.zeros_like(confidence)
     for rate, weight in zip(rates.to(v), weights.to(v), strict=True):
         off = rate / max(classes - 1, 1)
-        total = (own * (1 - rate) + (1 - own) * off).clamp(min=torch.finfo(v.dtype).tiny)
-        right += weight * own * (1 - rate) / total
+        total = (confidence * (1 - rate) + (1 - confidence) * off).clamp(min=torch.finfo(v.dtype).tiny)
+        right += weight * confidence * (1 - rate) / total
         others += weight * off / total
     return (v * others.unsqueeze(1)).scatter(1, labels.unsqueeze(1), right.unsqueeze(1))
 

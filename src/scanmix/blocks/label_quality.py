@@ -1,6 +1,6 @@
 """Label quality: the operations of the audit, which estimate how likely each given label is right.
 
-Legend: N examples, C classes, K neighbors, P networks, T snapshots, W scores of each label.
+Legend: N examples, C classes, K neighbors, P networks, T snapshots.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from scanmix.blocks.divide import clean_probability
 
 MARGIN = 0.2
 """An example is hard if the probability of its given label exceeds every other by less than this."""
@@ -23,7 +21,7 @@ EVEN = 0.5
 
 ISSUE_TYPES = {
     "duplicate": "The same image (or vector) also stands under another label.",
-    "out_of_scope": "`p_clean` and every class's probability are below a half, and even its neighbors are unlike it.",
+    "out_of_scope": "No class is likelier than a half by what is seen, and even its neighbors are unlike it.",
     "wrong": "`p_clean` is below a half, and another class is likelier.",
     "hard": "The label has no clear lead: its margin is below a fifth, or `p_clean` is below a half.",
     "fine": "None of these.",
@@ -58,7 +56,7 @@ def mean_likelihood(losses: Tensor) -> Tensor:
 
 
 def with_history(p_clean: Tensor, likelihood: Tensor, rounds: int = 20) -> Tensor:
-    """Return p_clean after the history of the training is heard as a second witness, by Bayes' rule.
+    """Return p_clean after the history of the training is heard as second source of evidence, by Bayes' rule.
 
     The log-odds of `mean_likelihood` are normal among right and among wrong labels. Means and variances are found by
     EM, in which the prior of each label stays `p_clean`. Where wrong labels were not learned later than right ones, or
@@ -95,20 +93,6 @@ def margin(probs: Tensor, labels: Tensor) -> Tensor:
     return self_confidence(probs, labels) - others.amax(1)
 
 
-def estimate_noise(scores: Tensor, p_clean: Tensor) -> RateInterval:
-    """Estimate the share of wrong labels (0..1), with an interval.
-
-    The value is the mean of 1 - p_clean. The interval runs from the lowest to the highest estimate that a single
-    score gives, and is widened by the 95 % sampling error of a share among N. It shows how far the scores agree; it
-    cannot show an error that all scores share. Shape: (W, N), (N,) -> three scalars.
-    """
-    each = [float((1 - clean_probability(-score)).mean()) for score in scores]
-    value = float((1 - p_clean).mean())
-    spread = 1.96 * (value * (1 - value) / len(p_clean)) ** 0.5
-    low, high = min(value, *each) - spread, max(value, *each) + spread
-    return RateInterval(value, max(low, 0.0), min(high, 1.0))
-
-
 def truth_posterior(p_clean: Tensor, probs: Tensor, labels: Tensor) -> Tensor:
     """Return the probability that each class is the true one: p_clean for the given label, the rest for the others.
 
@@ -133,21 +117,24 @@ def is_outlier(similarity: Tensor) -> Tensor:
     return similarity < fence
 
 
-def issue_types(p_clean: Tensor, probs: Tensor, labels: Tensor, duplicate: Tensor, outlier: Tensor) -> list[str]:
+def issue_types(
+    p_clean: Tensor, probs: Tensor, seen: Tensor, labels: Tensor, duplicate: Tensor, outlier: Tensor
+) -> list[str]:
     """Return for each label the first of `ISSUE_TYPES` whose rule fits.
 
     Args:
         p_clean: probability that the given label is right.
-        probs: (N, C), probability of each class; rows sum to 1.
+        probs: (N, C), probability of each true class, the given label included; rows sum to 1.
+        seen: (N, C), probability of each class by the image alone; rows sum to 1.
         labels: given labels.
         duplicate: where the same image also stands under another label.
         outlier: where an example is unlike even its neighbors, see `is_outlier`.
 
-    Shape: (N,), (N, C), (N,), (N,) bool, (N,) bool -> N names.
+    Shape: (N,), (N, C), (N, C), (N,), (N,) bool, (N,) bool -> N names.
     """
     rules = {
         DUPLICATE: duplicate,
-        OUT_OF_SCOPE: (p_clean < EVEN) & (probs.amax(1) < EVEN) & outlier,
+        OUT_OF_SCOPE: (seen.amax(1) < EVEN) & outlier,
         WRONG: (p_clean < EVEN) & (probs.argmax(1) != labels),
         HARD: (margin(probs, labels) < MARGIN) | (p_clean < EVEN),
     }

@@ -107,7 +107,8 @@ def fit_neighbors(
         labels: (N,) int64 in 0..C-1, given labels.
         num_classes: C.
         generator: draws the halves, and probes that find the share of an image's own label.
-        marginal: (C,) with sum 1, share of each true class where it is known; else that of the given labels.
+        marginal: (C,) with sum 1, share of each true class where it is known; else that of `logits`, or without them
+            that of the given labels.
         trusted: (N,) bool, as in `fit`.
         logits: (N, C), what models that did not learn from these labels say. They are added to the neighbors' scores
             with the weight that makes the given labels likeliest.
@@ -115,18 +116,19 @@ def fit_neighbors(
     Shape: (N, K), (N,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
     graph = neighbor_graph(neighbors)
-    own = own_share(graph, generator)
+    diagonal = own_share(graph, generator)
     given = F.one_hot(labels, num_classes).float()
     balance = given.mean(0) if marginal is None else marginal
     halves = []
     for _ in range(SPLITS):
         half = torch.rand(len(labels), generator=generator, device=generator.device) < 0.5
-        halves.append((neighbor_scores(graph, given, own, half), neighbor_scores(graph, given, own, ~half)))
-    scores = neighbor_scores(graph, given, own)
+        halves.append((neighbor_scores(graph, given, diagonal, half), neighbor_scores(graph, given, diagonal, ~half)))
+    scores = neighbor_scores(graph, given, diagonal)
     if logits is not None:
+        balance = logits.softmax(1).mean(0) if marginal is None else marginal
         return fit(_weighted(scores, logits, labels, balance), labels, balance, halves, trusted)
     first = fit(scores, labels, balance, halves, trusted)
-    again = neighbor_scores(graph, first.posterior, own)
+    again = neighbor_scores(graph, first.posterior, diagonal)
     second = fit(again, labels, balance, trusted=trusted)
     if second.log_likelihood < first.log_likelihood + LEAST_GAIN:
         return first
@@ -144,8 +146,7 @@ def fit(
 ) -> NoiseModel:
     """Fit temperature, rate and T to the given labels.
 
-    Without `halves` nothing tells how stable v is: the soft reading stands alone, and the interval reaches to the
-    share of labels that v contradicts.
+    Without `halves` the soft reading stands alone, and the interval reaches to the share that v contradicts.
 
     Args:
         scores: (N, C), logits of the classes up to a factor; the label of each image must have no part in its row.
@@ -160,8 +161,8 @@ def fit(
     classes = scores.shape[1]
     known = torch.zeros_like(labels, dtype=torch.bool) if trusted is None else trusted
     counted = torch.ones_like(known) if bool(known.all()) else ~known
-    own, sureness = _own_probabilities(scores, labels, marginal)
-    rates, likely = symmetric_profile(own[:, counted], classes)
+    confidence, sureness = _confidences(scores, labels, marginal)
+    rates, likely = symmetric_profile(confidence[:, counted], classes)
     likeliest = int(likely.amax(1).argmax())
     v = sinkhorn(TEMPERATURES[likeliest] * scores, marginal)
     agreement = _agreement(halves, TEMPERATURES[likeliest], marginal)
@@ -178,12 +179,12 @@ def fit(
     stable = posterior(v, stable_transition, labels)
     soft, soft_rate = _soft_posterior(scores, labels, marginal, rates, likely)
     together = torch.lerp(soft, stable, weight)
-    p_clean = self_confidence(together, labels)
+    p_clean = self_confidence(together, labels).clamp(max=1)
 
-    said = float((v.argmax(1) == labels)[counted].float().mean())
-    ends = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
-    ends += _contradicted(said, agreement, bend)
-    ends.append(_wrong(posterior(v, general, labels)[counted], labels[counted]))
+    allowed = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
+    predicted = float((v.argmax(1) == labels)[counted].float().mean())
+    most = _wrong(posterior(v, general, labels)[counted], labels[counted])
+    ends = [*allowed, *_contradicted(predicted, agreement, bend), most]
     return NoiseModel(
         posterior=together,
         v=v,
@@ -205,33 +206,33 @@ def _weighted(scores: Tensor, logits: Tensor, labels: Tensor, marginal: Tensor) 
     """
     scaled = []
     for source in (scores, logits):
-        _, likely = symmetric_profile(_own_probabilities(source, labels, marginal)[0], source.shape[1])
+        _, likely = symmetric_profile(_confidences(source, labels, marginal)[0], source.shape[1])
         scaled.append(TEMPERATURES[int(likely.amax(1).argmax())] * source)
     best = scores, -torch.inf
     for share in SHARES:
         source = torch.lerp(scaled[0], scaled[1], share)
-        own = self_confidence(sinkhorn(source, marginal), labels)
-        likelihood = float(symmetric_profile(own.unsqueeze(0), scores.shape[1])[1].max())
+        confidence = self_confidence(sinkhorn(source, marginal), labels)
+        likelihood = float(symmetric_profile(confidence.unsqueeze(0), scores.shape[1])[1].max())
         best = max(best, (source, likelihood), key=lambda found: found[1])
     return best[0]
 
 
-def _own_probabilities(scores: Tensor, labels: Tensor, marginal: Tensor) -> tuple[Tensor, list[float]]:
+def _confidences(scores: Tensor, labels: Tensor, marginal: Tensor) -> tuple[Tensor, list[float]]:
     """Return v_i(y_i) and the mean of max_c v_i(c) for each of `TEMPERATURES`. Shape: -> (H, N), H numbers."""
-    own, sureness = [], []
+    confidence, sureness = [], []
     for temperature in TEMPERATURES:
         v = sinkhorn(temperature * scores, marginal)
-        own.append(self_confidence(v, labels))
+        confidence.append(self_confidence(v, labels))
         sureness.append(float(v.amax(1).mean()))
-    return torch.stack(own), sureness
+    return torch.stack(confidence), sureness
 
 
 def _agreement(halves: Sequence[tuple[Tensor, Tensor]], temperature: float, marginal: Tensor) -> float | None:
     """Return the share of images of which both halves of the labels say the same class; None without halves."""
     if not halves:
         return None
-    said = [[sinkhorn(temperature * scores, marginal).argmax(1) for scores in pair] for pair in halves]
-    return float(torch.stack([one == other for one, other in said]).float().mean())
+    predicted = [[sinkhorn(temperature * scores, marginal).argmax(1) for scores in pair] for pair in halves]
+    return float(torch.stack([one == other for one, other in predicted]).float().mean())
 
 
 def _transitions(v: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -244,17 +245,17 @@ def _transitions(v: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
     return even, general, log_likelihood(v, general, labels)
 
 
-def _contradicted(said: float, agreement: float | None, bend: float) -> list[float]:
-    """Return rates of wrong labels that follow from the share of labels that v says, if v is right in so many images.
+def _contradicted(predicted: float, agreement: float | None, bend: float) -> list[float]:
+    """Return rates e of wrong labels that follow from the share of labels that v predicts.
 
-    Where v is right in a share a of the images and mistakes coincide with none of the labels, it says a (1 - e) of
+    Where v is right in a share a of the images and its errors coincide with no label, it predicts a (1 - e) of
     them. The agreement of the halves is one guess of a. Mistakes that prefer a class lower it: as far as they are
     there, by `bend`, the other guess is nearer to 1. All three are in 0..1; without halves the guess is 1.
     """
     if agreement is None:
-        return [1 - said]
+        return [1 - predicted]
     guesses = (agreement, agreement + (1 - agreement) * bend)
-    return [1 - min(said / guess, 1.0) if guess > 0 else 0.0 for guess in guesses]
+    return [1 - min(predicted / guess, 1.0) if guess > 0 else 0.0 for guess in guesses]
 
 
 def _soft_posterior(

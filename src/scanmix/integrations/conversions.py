@@ -71,17 +71,17 @@ def datalab_columns(audit: Audit) -> dict[str, np.ndarray]:
     """Return an audit with the names and types of cleanlab's Datalab, in the order of the training data.
 
     Scores run from 0 (worst) to 1. `is_label_issue`: the label looks wrong, another class is more probable, and no
-    person has decided; `label_score` is the audit's score. `is_outlier_issue`: kind `out_of_scope`; `outlier_score` is
+    person has decided; `label_score` is p_clean. `is_outlier_issue`: kind `out_of_scope`; `outlier_score` is
     the probability of the most probable class. `is_near_duplicate_issue`: kind `duplicate`, which is narrower than in
     Datalab: the same pixels under another label; the score is 0 there and 1 elsewhere.
 
     Shape: -> columns (N,): bool, float64, and class names.
     """
-    doubted = audit.looks_wrong & (audit["suggested"] != audit["given"])
+    doubted = audit.looks_wrong
     duplicate = audit["kind"] == DUPLICATE
     worst_first = {
         "is_label_issue": doubted,
-        "label_score": audit["score"].astype(np.float64),
+        "label_score": audit["p_clean"].astype(np.float64),
         "given_label": audit["given"],
         "predicted_label": audit["suggested"],
         "is_outlier_issue": audit["kind"] == OUT_OF_SCOPE,
