@@ -10,7 +10,10 @@ import pytest
 import scanmix
 
 SOURCE = str(Path(scanmix.__file__).parents[1])
-PUBLIC = ["load", "add_noise", "train", "resume", "open_run", "METHODS", "Examples", "ScanMixClassifier", "__version__"]
+PUBLIC = [
+    "load", "add_noise", "train", "resume", "open_run", "audit_data", "METHODS", "Examples", "ScanMixClassifier",
+    "__version__",
+]  # fmt: skip
 
 
 def python(code: str) -> None:

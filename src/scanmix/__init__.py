@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scanmix.audit.untrained import audit_data
     from scanmix.data.examples import Examples
     from scanmix.data.noise import add_noise
     from scanmix.data.readers import load
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "load", "add_noise", "train", "resume", "open_run", "METHODS", "Examples", "ScanMixClassifier", "__version__",
+    "load", "add_noise", "train", "resume", "open_run", "audit_data", "METHODS", "Examples", "ScanMixClassifier",
+    "__version__",
 ]  # fmt: skip
 
 # Where each name lives. Looked up when first asked for: `import scanmix` must not take PyTorch's seconds.
@@ -32,6 +34,7 @@ _HOMES = {
     "train": "scanmix.training.loop",
     "resume": "scanmix.training.loop",
     "open_run": "scanmix.training",
+    "audit_data": "scanmix.audit.untrained",
     "METHODS": "scanmix.methods",
     "Examples": "scanmix.data.examples",
     "ScanMixClassifier": "scanmix.integrations.estimator",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from scanmix.audit import Evidence, score_labels
-from scanmix.audit.evidence import image_features, neighborhood
+from scanmix.audit.evidence import neighborhood
 from scanmix.audit.explain import explain, memorized, readings
 from scanmix.blocks.label_quality import mean_likelihood, with_history
 from scanmix.model.dynamics import Snapshot
@@ -144,17 +144,6 @@ def test_the_interval_is_explained_in_words() -> None:
     assert "Two halves of the labels agree" in text and text in score_labels(evidence).summary()["readings"]
     (other,) = readings(explain(dataclasses.replace(evidence, neighbors=None)))
     assert "Nothing tells" in other
-
-
-def test_images_become_coarse_pixels() -> None:
-    images = torch.randint(256, (3, 2, 24, 36), generator=seeded(0)).to(torch.uint8)
-    found = image_features(images)
-    assert found.shape == (3, 2 * 12 * 12)
-    assert float(found[1, 13]) == pytest.approx(float(images[1, 0, 2:4, 3:6].float().mean()))
-    small = torch.randint(256, (2, 1, 8, 8), generator=seeded(0)).to(torch.uint8)
-    assert torch.equal(image_features(small), small.flatten(1).float())
-    vectors = torch.randn(4, 5, 1, 1)
-    assert torch.equal(image_features(vectors), vectors.flatten(1))
 
 
 def test_mean_likelihood_is_what_history_hears() -> None:

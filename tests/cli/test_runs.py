@@ -111,6 +111,8 @@ def test_an_audit_writes_three_files_and_says_what_follows(photos: Path, tmp_pat
     assert "Wrong labels: about" in result.stdout and "Most confused" in result.stdout
     assert (tmp_path / "run" / "labels.csv").read_bytes() == before, "a run ends with the same audit"
     assert (tmp_path / "run" / "labels.parquet").is_file()
+    refused = say("audit", "run", "--labels", "y.npy", "--noise", "symmetric:0.5", code=2).stderr
+    assert "--noise, --labels do not go with the audit of a run, as run is" in refused
     assert json.loads((tmp_path / "run" / "audit.json").read_text())["labels"] == 24
 
 
@@ -123,8 +125,14 @@ def test_arrays_are_audited_into_a_folder(tmp_path: Path) -> None:
     say("audit", "--labels", "y.npy", "--probs", "p.npy", "--classes", "cat,dog")
     first = rows_of(tmp_path / "audit" / "labels.csv")[0]
     assert (first["id"], first["given"], first["suggested"], first["kind"]) == ("3", "dog", "cat", "wrong")
-    assert "give a RUN, or" in say("audit", "run", "--labels", "y.npy", code=2).stderr
-    assert "both --labels and --probs" in say("audit", "--labels", "y.npy", code=2).stderr
+    assert (
+        "y.npy alone tell nothing: give --probs, --features or both" in say("audit", "--labels", "y.npy", code=2).stderr
+    )
+    for line in ([], ["--probs", "p.npy"]):
+        assert "or give --labels" in say("audit", *line, code=2).stderr
+    assert (
+        "--size does not go with the audit of arrays" in say("audit", "--labels", "y.npy", "--size", 8, code=2).stderr
+    )
 
 
 def test_the_same_line_again_goes_on_and_another_is_refused(photos: Path) -> None:

@@ -76,6 +76,7 @@ def calls(top: Path) -> Mapping[str, tuple[Callable[..., Any], dict[str, Any]]]:
             "labels": labels, "probs": probs, "features": images.reshape(40, -1), "class_names": list("abcdefghij"),
             "ids": [str(i) for i in range(40)],
         }),
+        "audit_data": (scanmix.audit_data, {"examples": train_set, "features": images.reshape(40, -1)}),
         "from_dataset": (from_dataset, {"dataset": pairs, "class_names": list("abcdefghij"), "name": "mine"}),
         "select": (train_set.select, {"index": [0, 1]}),
         "fit": (fit, {"X": images, "y": labels, "method": "cross_entropy", "settings": {"epochs": 1}}),
@@ -116,8 +117,8 @@ def call(name: str, count: int, top: Path) -> None:
 
 
 NAMES = (
-    "load", "add_noise", "train", "resume", "open_run", "predict", "corrections", "arrays", "from_dataset", "select",
-    "fit", "estimator predicts",
+    "load", "add_noise", "train", "resume", "open_run", "predict", "corrections", "arrays", "audit_data",
+    "from_dataset", "select", "fit", "estimator predicts",
 )  # fmt: skip
 
 

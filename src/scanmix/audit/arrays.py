@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from scanmix.audit.evidence import Evidence, neighborhood
+from scanmix.audit.evidence import Evidence, check_comparable, neighborhood
 from scanmix.config import UserError, texts
 from scanmix.data.readers.folder import sort_names
 from scanmix.files.cells import MISSING, one_name, without_point
@@ -44,6 +44,7 @@ def evidence_from_arrays(
 
     Raises:
         UserError: shapes, ranges or names do not fit together, or a value is not allowed; names the first such row.
+            Without `probs`, also where all labels are of one class.
     """
     if probs is None and features is None:
         raise UserError("labels alone tell nothing: give probabilities (probs), features, or both")
@@ -54,12 +55,14 @@ def evidence_from_arrays(
         given = given.astype(str)  # the numbers that occur are the classes
     names = _class_names(given, checked, None if class_names is None else texts("class_names", class_names))
     numbers = _numbered(given, names)
+    if checked is None:
+        check_comparable(torch.from_numpy(numbers), names)
     example_ids = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
     if len(example_ids) != count or len(set(example_ids)) != count:
         raise UserError(f"{count} different ids are needed, and {len(set(example_ids))} were given")
     neighbors, similarity = (None, None)
     if features is not None:
-        neighbors, similarity = neighborhood(torch.from_numpy(_checked_features(np.asarray(features), count)))
+        neighbors, similarity = neighborhood(torch.from_numpy(checked_features(np.asarray(features), count)))
     probabilities = None if checked is None else torch.from_numpy(checked)
     return Evidence(
         labels=torch.from_numpy(numbers),
@@ -145,10 +148,13 @@ def _checked_probs(probs: np.ndarray, count: int) -> np.ndarray:
     return shares.astype(np.float32)
 
 
-def _checked_features(features: np.ndarray, count: int) -> np.ndarray:
+def checked_features(features: np.ndarray, count: int) -> np.ndarray:
     """Return features that have directions, as neighbors are found by angle. Shape: (N, D) -> (N, D) float32."""
     if features.ndim != 2 or len(features) != count or 0 in features.shape or features.dtype.kind not in "fiu":
-        raise UserError(f"features must be numbers of shape ({count}, D), not {features.dtype} {features.shape}")
+        raise UserError(
+            f"features must be numbers of shape ({count}, D), a row for each label in their order, not "
+            f"{features.dtype} {features.shape}"
+        )
     with np.errstate(over="ignore"):
         found = features.astype(np.float32)
         # Neighbors are found by angle: a row whose squared length overflows float32 has no direction.

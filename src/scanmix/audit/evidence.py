@@ -5,6 +5,7 @@ Legend: N examples, C classes, D features, K neighbors, P networks.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,17 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
+from scanmix.config import UserError
 from scanmix.data.duplicates import exact_groups
 from scanmix.data.examples import Examples, Excluded
 from scanmix.model import Outputs
 from scanmix.model.dynamics import Snapshot
+from scanmix.progress import Tick
 
-CHUNK = 4096
-"""Images whose pixels are held as numbers with a point at once."""
+HELD = 1 << 24
+"""Most pixels that are held in float32 at once: 64 MB, whatever the size of the images."""
 SIDE = 12
 """Most rows and columns of pixels of which neighbors by pixels are found: class shows in the coarse picture."""
 NEIGHBORS = 10
 """Neighbors that vote, where there are so many."""
+NAMED = 5
+"""Number of classes that a warning lists."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,24 +92,36 @@ def collect(outputs: Outputs, examples: Examples) -> Evidence:
     )
 
 
-def image_features(images: Tensor) -> Tensor:
+def image_features(images: Tensor, tick: Tick | None = None) -> Tensor:
     """Return pixels as features: each channel averaged to at most `SIDE` x `SIDE`. Vectors, of one pixel, stay.
 
-    Shape: (N, channels, H, W) -> (N, channels x side x side) float32.
+    The mean of each image is subtracted, so that brightness does not count and, by angle, contrast neither: on digits,
+    Fashion-MNIST, CIFAR-10 and photos of clothes more neighbors are of the same class so. A last column of ones is
+    small beside any contrast; it makes images of one color, which would have no direction, neighbors of each other.
+    Images are never all held in float at once. `tick` is called with the number that is done.
+    Shape: (N, channels, H, W) uint8 -> (N, channels x side x side + 1) float32; (N, D, 1, 1) float32 -> (N, D).
     """
-    side = (min(SIDE, images.shape[2]), min(SIDE, images.shape[3]))
-    parts = [F.adaptive_avg_pool2d(part.float(), side).flatten(1) for part in images.split(CHUNK)]
-    return torch.cat(parts)
+    if images.is_floating_point():
+        return images.flatten(1)
+    side = min(SIDE, images.shape[2]), min(SIDE, images.shape[3])
+    found = torch.ones(len(images), images.shape[1] * side[0] * side[1] + 1, device=images.device)
+    rows = max(1, HELD // max(1, images[:1].numel()))
+    for start in range(0, len(images), rows):
+        small = F.adaptive_avg_pool2d(images[start : start + rows].float(), side).flatten(1)
+        torch.sub(small, small.mean(1, keepdim=True), out=found[start : start + rows, :-1])
+        if tick is not None:
+            tick(min(start + rows, len(images)), len(images), "")
+    return found
 
 
-def neighborhood(features: Tensor) -> tuple[Tensor, Tensor] | tuple[None, None]:
+def neighborhood(features: Tensor, tick: Tick | None = None) -> tuple[Tensor, Tensor] | tuple[None, None]:
     """Return the nearest other examples and the mean cosine similarity to them; None for a single example.
 
-    Shape: (N, D) -> (N, K) int64, (N,).
+    `tick` as of `nearest_neighbors`. Shape: (N, D) -> (N, K) int64, (N,).
     """
     if len(features) < 2:
         return None, None
-    neighbors = nearest_neighbors(features, min(NEIGHBORS, len(features) - 1))
+    neighbors = nearest_neighbors(features, min(NEIGHBORS, len(features) - 1), tick=tick)
     return neighbors, neighbor_similarity(features, neighbors)
 
 
@@ -117,3 +134,26 @@ def same_images(images: Tensor) -> Tensor:
     for group in exact_groups(images):
         first[group] = group[0]
     return first
+
+
+def check_comparable(labels: Tensor, class_names: Sequence[str]) -> None:
+    """Refuse labels of which none can be compared with another; warn of classes that have none.
+
+    Where there are probabilities, they tell something even then. Shape: (N,) int64 in 0..C-1, C names.
+
+    Raises:
+        UserError: there are fewer than two examples, or all labels are the same.
+    """
+    count, sizes = len(labels), labels.bincount(minlength=len(class_names)).tolist()
+    if count < 2:
+        raise UserError(f"an audit compares labels with each other, and there {'is one' if count else 'are none'} here")
+    empty = [name for name, size in zip(class_names, sizes, strict=True) if not size]
+    if len(class_names) - len(empty) == 1:
+        same = class_names[int(labels[0])]
+        raise UserError(f"an audit needs labels of at least two classes, and all {count} labels here are {same!r}")
+    if empty:
+        listed = ", ".join(map(repr, empty[:NAMED])) + (", ..." if len(empty) > NAMED else "")
+        warnings.warn(
+            f"{len(empty)} of {len(class_names)} classes have no label ({listed}), so none of them is suggested",
+            stacklevel=3,
+        )

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from scanmix.config import UserError
+from scanmix.progress import Tick
 
 CHUNK = 512
 """Most rows that are compared at once."""
@@ -28,12 +29,13 @@ SAMPLED = 64
 """Examples for each cell in the sample that k-means is run on."""
 
 
-def nearest_neighbors(features: Tensor, k: int, exact_up_to: int = EXACT_UP_TO) -> Tensor:
+def nearest_neighbors(features: Tensor, k: int, exact_up_to: int = EXACT_UP_TO, tick: Tick | None = None) -> Tensor:
     """Return the k nearest others of each example, nearest first, by Euclidean distance of L2-normalized rows.
 
     On the unit sphere this is the order of falling inner product (ScanMix section 4.2, K = 20). Of equally near ones
     the smaller position comes first. An example is never its own neighbor; its duplicates may be. Where N is above
     `exact_up_to`, some neighbors may not be the nearest (`near_in_cells`). Memory grows with N x (D + K).
+    `tick` is called with the number of examples whose neighbors are found.
     Shape: (N, D) finite -> (N, k) int64.
 
     Raises:
@@ -44,14 +46,14 @@ def nearest_neighbors(features: Tensor, k: int, exact_up_to: int = EXACT_UP_TO) 
         raise UserError(f"{k} nearest neighbors of {count} examples were asked for; ask for 1 to {count - 1}")
     unit = F.normalize(features.float(), dim=1)
     if count > exact_up_to:
-        return near_in_cells(unit, k)
+        return near_in_cells(unit, k, tick)
     everything = torch.arange(count, device=unit.device)
     found = torch.empty(count, k, dtype=torch.int64, device=unit.device)
-    search(unit, everything, everything, found)
+    search(unit, everything, everything, found, tick)
     return found
 
 
-def search(unit: Tensor, asking: Tensor, among: Tensor, found: Tensor) -> None:
+def search(unit: Tensor, asking: Tensor, among: Tensor, found: Tensor, tick: Tick | None = None) -> None:
     """Find the k nearest neighbors of the examples at `asking` among those at `among`; write their rows of `found`.
 
     Rows are taken in blocks. For each block the M columns are split over P matrix products, which are small enough
@@ -75,12 +77,16 @@ def search(unit: Tensor, asking: Tensor, among: Tensor, found: Tensor) -> None:
     height = min(CHUNK, max(1, COMPARED // (products * groups)), len(asking))
     similarity = torch.full((products, height, groups), float("-inf"), device=unit.device)
     maxima = torch.empty(height, groups, device=unit.device)
+    done = 0
     for rows in asking.split(height):
         block, largest, queries = similarity[:, : len(rows)], maxima[: len(rows)], unit[rows]
         for number, (part, others) in enumerate(zip(block, columns, strict=True)):
             _multiply(queries, others, part[:, : len(others)])
             torch.maximum(largest if number else part, part, out=largest)
         found[rows] = among[_nearest(block, largest, rows, among, k)]
+        done += len(rows)
+        if tick is not None:
+            tick(done, len(asking), "")
 
 
 def _multiply(queries: Tensor, others: Tensor, out: Tensor) -> None:
@@ -131,7 +137,7 @@ def _top(values: Tensor, k: int) -> Tensor:
     return positions.sort(1).values
 
 
-def near_in_cells(unit: Tensor, k: int) -> Tensor:
+def near_in_cells(unit: Tensor, k: int, tick: Tick | None = None) -> Tensor:
     """Return approximate nearest neighbors, searched in the `PROBES` cells nearest to an example's own (inverted file).
 
     K-means divides the examples into about sqrt(N) cells. The examples of one cell share their candidates, all members
@@ -147,10 +153,14 @@ def near_in_cells(unit: Tensor, k: int) -> Tensor:
     near = (centers @ centers.T).argsort(dim=1, descending=True)
     enough = (sizes[near].cumsum(1) <= k).sum(1) + 1  # the nearest cells that together hold more than k examples
     found = torch.empty(len(unit), k, dtype=torch.int64, device=unit.device)
+    done = 0
     for inside, cells, least in zip(members, near.tolist(), enough.tolist(), strict=True):
         if len(inside):
             among = torch.cat([members[other] for other in cells[: max(PROBES, least)]]).sort().values
             search(unit, inside, among, found)
+            done += len(inside)
+            if tick is not None:
+                tick(done, len(unit), "")
     return found
 
 

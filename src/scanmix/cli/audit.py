@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled
+from scanmix.cli.options import Noise, PerClass, Root, Seed, Size
 from scanmix.cli.shell import (
     Written,
     begins_with,
-    check_run,
     check_writable,
     has_columns,
     print_table,
     say,
+    shape_of,
+    show_skipped,
     show_warning,
+    stage_bars,
 )
 from scanmix.config import UserError, percent
 from scanmix.files import CannotWrite
 
 if TYPE_CHECKING:
-    from scanmix.audit import Audit
+    from torch import Tensor
 
+    from scanmix.audit import Audit
+    from scanmix.data.examples import Examples
+
+Source = Annotated[
+    str | None,
+    typer.Argument(metavar="[RUN|DATA]", help="Folder of a run, or data as for train; or give --labels with --probs."),
+]
+Labels = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Of arrays: given labels, .npy or a table. Of DATA: as for train.")
+]
 ARRAYS = Path("audit")
 LABELS = Written("a table of an audit", has_columns(("id", "path", "given", "suggested", "p_clean")))
 FILES = {
@@ -34,46 +49,72 @@ FILES = {
 
 
 def audit(
-    run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="Folder of a finished run; or give --labels and --probs.")
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Given labels, .npy of N numbers or names.")] = None,
+    source: Source = None,
+    labels: Labels = None,
     probs: Annotated[Path | None, typer.Option(help="Class probabilities, .npy of (N, C) or (P, N, C).")] = None,
-    features: Annotated[Path | None, typer.Option(help="Features, .npy of (N, D): neighbors then vote.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Features, .npy of (N, D), by which neighbors are found; for DATA, too.")
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="Class names, as a,b,c, in the order of --probs.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to; by default RUN, or audit.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; by default RUN, audit/DATA, or audit for arrays.")
+    ] = None,
     worst: Annotated[int, typer.Option(min=0, help="How many of the worst labels to show.")] = 10,
+    noise: Noise = "none",
+    seed: Seed = 0,
+    per_class: PerClass = None,
+    size: Size = None,
+    root: Root = None,
     columns: Annotated[
         bool, typer.Option("--columns", help="Print what the columns of labels.csv hold, and do nothing else.")
     ] = False,
 ) -> None:
     """List every label, the most doubtful first: labels.csv, labels.parquet, audit.json.
 
-    Takes the run of any method, or arrays of a model that was trained elsewhere.
+    Takes the run of any method; data, on which nothing is trained; or arrays of a model that was trained elsewhere.
     """
     if columns:
         from scanmix.audit.columns import columns_page
 
         say(columns_page())
         return
-    if run is not None:
-        if labels or probs or features or classes:
-            raise UserError("give a RUN, or --labels and --probs, not both")
-        check_run(run)
-        _check_folder(out, run)
-        from scanmix.training import open_run
-
-        found, folder = open_run(run).audit(), out or run
-    else:
+    for_data = {
+        "--noise": None if noise == "none" else noise, "--per-class": per_class, "--size": size, "--root": root,
+    }  # fmt: skip
+    for_arrays = {"--probs": probs, "--classes": classes}
+    truth = None
+    if source is None:
+        _refuse("arrays", for_data)
         folder = out or ARRAYS
         _check_folder(folder)
         found = _audit_arrays(labels, probs, features, classes)
+    elif (Path(source) / "run.toml").is_file():
+        _refuse(f"a run, as {source} is", {**for_data, **for_arrays, "--labels": labels, "--features": features})
+        folder = out or Path(source)
+        _check_folder(out, Path(source))
+        from scanmix.training import open_run
+
+        found = open_run(source).audit()
+    else:
+        _refuse(f"data, as {source} is", for_arrays)
+        folder = out or ARRAYS / plain_name(name_parts(source, noise, labels))
+        _check_folder(folder)
+        examples = _load(source, labels, noise, seed, size=size, per_class=per_class, root=root)
+        found, truth = _audit_examples(examples, features), examples.true_labels
     from scanmix.training import writer
 
     with writer(folder, "being audited"):
         written = _write(found, folder)
-    _show(found, worst)
+    _show(found, worst, truth)
     say(f"Written to {folder}: {', '.join(written)}.")
+
+
+def _refuse(what: str, options: Mapping[str, object]) -> None:
+    """Refuse options that were given and do not go with what is audited."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        verb = "does" if len(given) == 1 else "do"
+        raise UserError(f"{', '.join(given)} {verb} not go with the audit of {what}; leave out one or the other")
 
 
 def _write(found: Audit, folder: Path) -> list[str]:
@@ -102,27 +143,85 @@ def _check_folder(folder: Path | None, run: Path | None = None) -> None:
             check_writable(folder / name, written)
 
 
+def _load(
+    source: str, labels: Path | None, noise: str, seed: int, *, root: Path | None, size: int | None,
+    per_class: int | None,
+) -> Examples:  # fmt: skip
+    """Load the data to audit, the training part where there are two, and say what it is."""
+    from scanmix.data.noise import parse_noise
+    from scanmix.data.readers import is_known, kind_of, load
+
+    parse_noise(noise)  # raises if it is mistyped, before a million images are read
+    given, corrections = (labels, None) if kind_of(source) == "vector" else (None, labels)
+    try:
+        examples, test = load(
+            source, root=root, size=size, per_class=per_class, seed=seed, labels=given, least_classes=1
+        )
+    except UserError as error:
+        if is_known(source) or Path(source).is_file():
+            raise
+        raise UserError(f"{source} is no run, as it has no run.toml, and cannot be read as data: {error}") from None
+    examples = relabeled(examples, noise, seed, corrections)
+    apart = "" if test is None else f" Its test part ({len(test)}) is left out."
+    say(
+        f"{examples.name}: {len(examples)} {examples.kind}s of {examples.num_classes} classes "
+        f"({shape_of(examples)}).{apart}"
+    )
+    show_skipped(examples.skipped)
+    return examples
+
+
+def _audit_examples(examples: Examples, features: Path | None) -> Audit:
+    """Audit data without a run; `features` is a `.npy` in the order of the examples."""
+    from scanmix.audit import audit_data
+    from scanmix.files.npy import read_rows
+
+    given = None if features is None else read_rows(features)
+    if given is not None and len(given) != len(examples):
+        raise UserError(
+            f"{features} has {len(given)} rows for {len(examples)} {examples.kind}s of {examples.name}; one for each "
+            "is needed, in their order"
+        )
+    with stage_bars() as tick:
+        return audit_data(examples, given, tick)
+
+
 def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None, classes: str | None) -> Audit:
-    """Audit arrays in `.npy` files; `classes` are names separated by commas."""
-    if labels is None or probs is None:
-        raise UserError("name the folder of a run, or give both --labels and --probs")
+    """Audit arrays in files; `classes` are names separated by commas."""
+    if labels is None:
+        raise UserError("name the folder of a run or data, or give --labels and with it --probs, --features or both")
+    if probs is None and features is None:
+        raise UserError(f"the labels in {labels} alone tell nothing: give --probs, --features or both with them")
+    import numpy as np
+
     from scanmix.audit import score_labels
     from scanmix.audit.arrays import evidence_from_arrays
+    from scanmix.data.readers.vectors import read_labels
     from scanmix.files.npy import read_array
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
-    found = None if features is None else read_array(features)
-    return score_labels(evidence_from_arrays(read_array(labels), read_array(probs), found, names))
+    ids: list[str] = []
+    if is_table(labels):
+        words, ids = read_labels(labels)
+        given = np.array(words, dtype=str)
+    else:
+        given = read_array(labels)
+    said, found = (None if path is None else read_array(path) for path in (probs, features))
+    return score_labels(evidence_from_arrays(given, said, found, names, ids or None))
 
 
-def _show(found: Audit, worst: int) -> None:
-    """Print the totals for the data set, then the first rows."""
+def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:
+    """Print the totals for the data set, then the first rows. Shape: `truth` (N,), true labels where they are known."""
     summary: dict[str, Any] = found.summary()
     rate = summary["noise_rate"]
     say(
         f"Wrong labels: about {summary['expected_wrong']:.0f} of {summary['labels']} "
         f"({percent(rate['value'])}; the evidence allows {percent(rate['low'])} to {percent(rate['high'])})."
     )
+    for sentence in found.readings:
+        say(sentence)
+    if truth is not None:
+        _show_truth(found, truth)
     say("Kinds: " + ", ".join(f"{count} {kind}" for kind, count in summary["kinds"].items()) + ".")
     if summary.get("decided"):
         words = ", ".join(f"{count} {word}" for word, count in summary["decided"].items())
@@ -139,3 +238,16 @@ def _show(found: Audit, worst: int) -> None:
         cells = zip(*(found[column][:worst].tolist() for column in columns), strict=True)
         shown = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in cells]
         print_table("The most doubtful", columns, shown, text_columns=len(columns))
+
+
+def _show_truth(found: Audit, truth: Tensor) -> None:
+    """Print how many labels are known to be wrong, and how many of these look wrong. Shape: (N,), as loaded."""
+    names = (*found.class_names, "")  # the last for `OPEN_SET`, which is -1
+    known = [names[label] for label in truth.numpy()[found.order].tolist()]
+    wrong = found["given"] != known
+    looks = found.looks_wrong
+    right = wrong & looks
+    say(
+        f"Known: {wrong.sum()} labels are wrong ({percent(wrong.mean())}). {looks.sum()} look wrong, and {right.sum()} "
+        "of these are."
+    )

@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from scanmix.cli.options import Data, Device, LimitTest, PerClass, Root, Seed, Size
-from scanmix.cli.shell import check_writable, print_table, say, settings_from, shape_of
+from scanmix.cli.shell import check_writable, print_table, say, settings_from, shape_of, stage_bars
 from scanmix.config import percent
-from scanmix.progress import Bar, progress
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
     from scanmix.doctor.checkup import Checkup, Plan
     from scanmix.doctor.measure import Estimate
-    from scanmix.progress import StageTick
 
 MOST_CLASSES = 20
 """Classes that are listed at most; if there are more, the smallest."""
@@ -62,7 +58,7 @@ def doctor(
 
     find_device(device)  # raises if it is mistyped, before a million images are read
     settings = resolve(method, name_of(data), recipe, overrides, kind=kind_of(data), seed=seed, device=device)
-    with _bars() as tick:
+    with stage_bars() as tick:
         checkup = check_up(
             data, settings, overrides, tick, root=root, size=size, per_class=per_class, seed=seed,
             limit_test=limit_test, labels=labels,
@@ -178,18 +174,3 @@ def _write(path: Path, text: str) -> None:
     from scanmix.files import write_text
 
     write_text(path, text)
-
-
-@contextmanager
-def _bars() -> Iterator[StageTick]:
-    """Yield what stages report to: it shows one bar at a time."""
-    with ExitStack() as stack:
-        shown: dict[str, Bar] = {}
-
-        def tick(stage: str, done: int, total: int, note: str) -> None:
-            if stage not in shown:
-                stack.close()
-                shown[stage] = stack.enter_context(progress(stage, total))
-            shown[stage].set(done, total, note)
-
-        yield tick

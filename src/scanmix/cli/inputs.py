@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -133,6 +134,37 @@ def load_labeled(model: Classifier, data: str, root: Path | None = None) -> Exam
     height, width = model.size
     train, test = load(data, root=root, size=height if height == width > 1 else None, least_classes=1)
     return match(test or train, model.class_names, model.size, model.channels)
+
+
+def relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
+    """Add the noise of `--noise`, if there is any, then what a person has corrected (`--labels`).
+
+    Raises:
+        UserError: the noise or the corrections do not fit the examples.
+    """
+    from scanmix.data.corrections import apply_corrections
+    from scanmix.data.noise import parse_noise
+    from scanmix.semantic_noise import apply_noise
+
+    if parse_noise(noise).kind != "none":
+        with progress("noise", None) as bar:  # that of a network takes a while
+            examples = apply_noise(examples, noise, seed, bar)
+    return examples if corrections is None else apply_corrections(examples, corrections)
+
+
+def name_parts(data: str, noise: str, labels: Path | None = None) -> list[str]:
+    """Return what names the data in a folder's name: `cifar10n-worse`, then noise and corrections if there are any."""
+    from scanmix.data.readers import is_known, name_of
+
+    kind, _, value = noise.partition(":")
+    noise = f"file-{Path(value).stem}" if kind == "file" else noise
+    name = data.replace(":", "-") if is_known(data) else name_of(data)
+    return [name, *([] if noise == "none" else [noise]), *([] if labels is None else [labels.stem])]
+
+
+def plain_name(parts: Sequence[str]) -> str:
+    """Return the name of a folder, of letters, digits, dots and dashes."""
+    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
 
 
 def _from_stdin() -> list[Path]:

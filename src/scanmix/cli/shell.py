@@ -6,7 +6,8 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -15,7 +16,7 @@ from typer.core import TyperGroup
 
 from scanmix.config import Table, UserError, merge, parse_assignment
 from scanmix.data.names import visible
-from scanmix.progress import Bar, Lines
+from scanmix.progress import Bar, Lines, StageTick, progress
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
@@ -101,6 +102,21 @@ def show_warning(message: str) -> None:
 def watched(title: str) -> bool | Bar:
     """Return what progress is reported to: bars on a terminal, elsewhere a line of text from time to time."""
     return sys.stderr.isatty() or Lines(title, lambda line: say(line, err=True))
+
+
+@contextmanager
+def stage_bars() -> Iterator[StageTick]:
+    """Yield what work in several stages reports to: it shows one bar at a time, on a terminal alone."""
+    with ExitStack() as stack:
+        shown: dict[str, Bar] = {}
+
+        def tick(stage: str, done: int, total: int, note: str) -> None:
+            if stage not in shown:
+                stack.close()
+                shown[stage] = stack.enter_context(progress(stage, total))
+            shown[stage].set(done, total, note)
+
+        yield tick
 
 
 def settings_from(assignments: Sequence[str]) -> Table:

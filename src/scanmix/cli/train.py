@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.inputs import is_table
+from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled
 from scanmix.cli.options import (
     BatchNormName,
     Data,
@@ -71,7 +70,7 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import is_known, kind_of, name_of
+    from scanmix.data.readers import kind_of, name_of
     from scanmix.distributed.process_group import Processes, is_first
     from scanmix.training import resolve
     from scanmix.training.loop import train_resolved
@@ -86,10 +85,8 @@ def train(
     examples, test_set = _load_both(
         data, test, root, limit_test, size=size, per_class=per_class, seed=seed, labels=given
     )
-    examples = _relabeled(examples, noise, seed, corrections)
-    folder = out or Path("runs") / run_name(
-        data.replace(":", "-") if is_known(data) else examples.name, noise, settings.method, seed, corrections
-    )
+    examples = relabeled(examples, noise, seed, corrections)
+    folder = out or Path("runs") / run_name(data, noise, settings.method, seed, corrections)
     finished = (folder / "model" / "model.json").is_file()
     if is_first(nodes):
         _show_data(examples, test_set, folder)
@@ -124,10 +121,7 @@ def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None, loggers
 
 def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None = None) -> str:
     """Return the name of a run folder, such as `digits-symmetric-0.8-scanmix-0` or `photos-corrected-scanmix-0`."""
-    kind, _, value = noise.partition(":")
-    noise = f"file-{Path(value).stem}" if kind == "file" else noise
-    parts = [data, *([] if noise == "none" else [noise]), *([] if labels is None else [labels.stem]), method, str(seed)]
-    return "-".join(re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts)
+    return plain_name([*name_parts(data, noise, labels), method, str(seed)])
 
 
 def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
@@ -139,26 +133,6 @@ def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
     parse_noise(noise)
     find_device(device)
     check_loggers(loggers, Path("runs"))
-
-
-def _relabeled(examples: Examples, noise: str, seed: int, corrections: Path | None) -> Examples:
-    """Add the noise of `--noise`, then what a person has corrected."""
-    from scanmix.data.corrections import apply_corrections
-
-    examples = _with_noise(examples, noise, seed)
-    return examples if corrections is None else apply_corrections(examples, corrections)
-
-
-def _with_noise(examples: Examples, noise: str, seed: int) -> Examples:
-    """Add the noise of `--noise`, if there is any; that of a network takes a while."""
-    from scanmix.data.noise import parse_noise
-    from scanmix.progress import progress
-    from scanmix.semantic_noise import apply_noise
-
-    if parse_noise(noise).kind == "none":
-        return examples
-    with progress("noise", None) as bar:
-        return apply_noise(examples, noise, seed, bar)
 
 
 def _load_both(

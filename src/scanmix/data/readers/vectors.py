@@ -100,7 +100,7 @@ def read_labeled_rows(path: Path, labels: str | Path | None = None) -> LabeledRo
     table = path.with_suffix(".csv") if labels is None else Path(labels).expanduser()
     if labels is None and not table.is_file():
         raise UserError(f"the labels of {path} are missing: name them with --labels, or put them into {table.name}.")
-    given, ids = _read_labels(table)
+    given, ids = read_labels(table)
     if len(given) != len(vectors):
         raise DataError(f"{path} has {len(vectors)} rows, but {table} has {len(given)} labels.")
     if len(set(ids)) < len(ids):
@@ -134,8 +134,13 @@ def to_vectors(
     )
 
 
-def _read_labels(path: Path) -> tuple[list[str], list[str]]:
-    """Return the labels as texts, and the ids; no ids if the file has none."""
+def read_labels(path: Path) -> tuple[list[str], list[str]]:
+    """Return the labels in a table or a `.npy` as texts, and the ids; no ids if the file has none.
+
+    Raises:
+        UserError: the file is missing, or is of a review.
+        DataError: it is not such an array or table, or a label is missing.
+    """
     if path.suffix.lower() == ".npy":
         array = read_array(path)
         if array.ndim != 1 or array.dtype.kind not in "iuUb":

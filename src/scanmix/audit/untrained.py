@@ -1,0 +1,78 @@
+"""Evidence from data alone: which labels are wrong, without training anything.
+
+Legend: N examples, D features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from scanmix.audit.arrays import checked_features
+from scanmix.audit.evidence import Evidence, check_comparable, image_features, neighborhood, same_images
+from scanmix.audit.score import score_labels
+from scanmix.audit.table import Audit
+from scanmix.config import check_type
+from scanmix.data.examples import Examples
+from scanmix.progress import StageTick, Tick
+
+
+def audit_data(examples: Examples, features: np.ndarray | None = None, tick: StageTick | None = None) -> Audit:
+    """Audit the labels of data without a run: what the nearest neighbors of each example say of its class.
+
+    Arguments and errors as of `evidence_from_examples`; the last stage is "noise model". Shape: features (N, D) -> a
+    table of N rows.
+    """
+    evidence = evidence_from_examples(examples, features, tick)
+    if tick is not None:
+        tick("noise model", 0, 1, "")
+    found = score_labels(evidence)
+    if tick is not None:
+        tick("noise model", 1, 1, "")
+    return found
+
+
+def evidence_from_examples(
+    examples: Examples, features: np.ndarray | None = None, tick: StageTick | None = None
+) -> Evidence:
+    """Return the evidence of data on which nothing was trained: neighbors, duplicates, and what a person decided.
+
+    Neighbors are found in `features`; without them in the vectors themselves, or in small thumbnails of the images,
+    which serve where images of a class look alike pixel by pixel. Memory grows with N x D, D at most 144 x channels + 1
+    for images.
+
+    Args:
+        examples: images or vectors with their given labels.
+        features: (N, D) in the order of the examples, as of `evidence_from_arrays`.
+        tick: called with the stages "pixels" and "neighbors" and the number of examples that are done.
+
+    Raises:
+        UserError: there are fewer than two examples or classes with examples, or the features do not fit.
+    """
+    check_type("examples", examples, Examples, "examples, such as scanmix.load returns")
+    check_comparable(examples.labels, examples.class_names)
+    given = None if features is None else np.asarray(features)
+    if given is None and examples.kind == "vector":
+        given = examples.images.flatten(1).cpu().numpy()
+    if given is None:
+        found = image_features(examples.images.cpu(), _of_stage("pixels", tick))
+    else:
+        found = torch.from_numpy(checked_features(given, len(examples)))
+    neighbors, similarity = neighborhood(found, _of_stage("neighbors", tick))
+    return Evidence(
+        labels=examples.labels.cpu(),
+        class_names=examples.class_names,
+        ids=examples.ids,
+        paths=examples.paths,
+        true_labels=None if examples.true_labels is None else examples.true_labels.cpu(),
+        neighbors=neighbors,
+        similarity=similarity,
+        pictures=same_images(examples.images.cpu()),
+        decided=examples.decided,
+        excluded=examples.excluded,
+    )
+
+
+def _of_stage(stage: str, tick: StageTick | None) -> Tick | None:
+    """Return a tick of one stage."""
+    return None if tick is None else lambda done, total, note: tick(stage, done, total, note)
