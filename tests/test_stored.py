@@ -29,9 +29,9 @@ from tests.stored.compare import (
     rows_of,
     same_results,
     same_rows,
+    same_settings,
     same_table,
     same_tensors,
-    settings_of,
 )
 
 STORED = Path(__file__).with_name("stored")
@@ -84,7 +84,7 @@ def test_a_finished_run_is_opened_and_nothing_of_it_changes(name: str, place: Pl
     before = files(place.folder)
     run = scanmix.open_run(f"runs/{name}")
     assert run.finished and len(run.metrics) == len(lines_of(Path(f"runs/{name}/metrics.jsonl")))
-    assert run.audit()["id"].tolist() == [row["id"] for row in rows_of(Path(f"runs/{name}/labels.csv"))]
+    assert sorted(run.audit()["id"]) == sorted(row["id"] for row in rows_of(Path(f"runs/{name}/labels.csv")))
     said("resume", f"runs/{name}")
     # The same words give the same settings and the same fingerprint of the data, or the run would be refused.
     said(*place.words(name))
@@ -96,7 +96,7 @@ def test_the_same_words_make_the_same_run(name: str, place: Place, said: Any) ->
     """Also what a run finds in the cache: another key would leave another file there."""
     before = files(Path("cache"))
     said(*place.words(name, "runs/new"))
-    assert settings_of(Path("runs/new/run.toml")) == settings_of(Path(f"runs/{name}/run.toml"))
+    same_settings(Path("runs/new/run.toml"), Path(f"runs/{name}/run.toml"))
     same_results(place, Path("runs/new"), Path(f"runs/{name}"))
     assert files(Path("cache")) == before
 
@@ -116,7 +116,7 @@ def test_a_killed_run_that_begins_anew_finds_its_pretraining_in_the_cache(place:
     cache = files(Path("cache"))
     said(*place.words("killed", "runs/new"))
     assert files(Path("cache")) == cache
-    assert settings_of(Path("runs/new/run.toml")) == settings_of(Path("runs/killed/run.toml"))
+    same_settings(Path("runs/new/run.toml"), Path("runs/killed/run.toml"))
     same_results(place, Path("runs/new"), Path("ended/killed"))
 
 
@@ -229,10 +229,10 @@ def test_labels_are_audited_from_what_the_run_keeps(name: str, place: Place, sai
     same_table(place, run / "labels.csv", kept / "labels.csv")
     if (kept / "audit.json").is_file():
         now, then = ((folder / "audit.json").read_text(encoding="utf-8") for folder in (run, kept))
-        assert now == then if place.exact else json.loads(now).keys() == json.loads(then).keys()
+        assert json.loads(now).keys() - json.loads(then).keys() == {"readings"}, "since 0.2.0"
         parquet = pytest.importorskip("pyarrow.parquet")
         columns = [parquet.read_table(folder / "labels.parquet").to_pydict() for folder in (run, kept)]
-        assert columns[0] == columns[1] if place.exact else columns[0].keys() == columns[1].keys()
+        assert columns[0].keys() == columns[1].keys() and sorted(columns[0]["id"]) == sorted(columns[1]["id"])
 
 
 def test_a_report_replaces_the_stored_one(place: Place, said: Any) -> None:
@@ -265,7 +265,7 @@ def test_corrected_labels_are_written_again_from_the_log(place: Place) -> None:
         assert server.stdout is not None
         assert "http://" in server.stdout.readline()
         server.send_signal(signal.SIGINT)
-    assert (path.read_bytes(), log.read_bytes()) == kept
+    assert (sorted(path.read_bytes().splitlines()), log.read_bytes()) == (sorted(kept[0].splitlines()), kept[1])
 
 
 def test_corrected_labels_are_a_table_to_train_on(place: Place) -> None:

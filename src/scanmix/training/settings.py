@@ -50,6 +50,10 @@ CONTROL = "cross_entropy"
 KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
 """Values that a method's settings must have where each epoch draws other examples: it may keep nothing of them."""
 
+NEWER = {"propagate_classes": False}
+"""Settings of methods that came after 0.1.0, each with the value that changes nothing: with it they are no part of the
+config hash, so that runs of older versions go on."""
+
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class Draw:
@@ -108,10 +112,12 @@ class RunSettings:
 
     def hashed_settings(self) -> Table:
         """Return what may not change between two parts of one run. Device, threads and processes may change."""
-        return {
+        found: Table = {
             key: value for key, value in dump(self).items()
             if key not in ("source", "recipe", "oracle", "device", "threads", "processes") and value != {}
         }  # fmt: skip
+        settings = found.get("settings", {}).items()
+        return found | {"settings": {key: value for key, value in settings if NEWER.get(key, ...) != value}}
 
     def config_hash(self) -> str:
         """Return the config hash: of `hashed_settings`, in hexadecimal."""
