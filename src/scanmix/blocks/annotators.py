@@ -1,0 +1,230 @@
+"""Several annotators: the true class of each image and the quality of each annotator, from who said what.
+
+Dawid and Skene (1979): annotator a calls an image of class c k with probability T_a[c, k], whatever the others say.
+Classes and matrices are found together by EM. Two things are added. The class of an image before any vote may be v,
+what its neighbors say (`propagation`), in place of one share for all images. And each matrix is drawn toward that of
+all annotators together, as strongly as the votes ask for (`ability`): an annotator with few votes is taken for an
+ordinary one, and where the columns of a table are not persons there is one matrix.
+
+Legend: N images, A annotators, C classes, V votes, K neighbors, B votes of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from scanmix.blocks.ability import Difference, Matrices, fit_matrices
+from scanmix.blocks.label_quality import self_confidence
+from scanmix.blocks.noise_model import START, shrinkage_for, symmetric, transition_of_counts
+from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
+
+NO_VOTE = -1
+"""Stands in a table of votes where an annotator has not voted."""
+CHUNK = 65536
+"""Votes whose likelihoods are held at once."""
+ROUNDS = 30
+"""Rounds of EM with one matrix for all annotators, and again with one for each."""
+TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Temperatures of the propagated scores that are tried; with 0 neighbors say nothing."""
+DECIMALS = 9
+"""Probabilities that agree to so many decimals count as equal, so that rounding errors break no tie."""
+
+
+class VoteList(NamedTuple):
+    """The votes one after the other, by image and then by annotator."""
+
+    images: Tensor
+    """(V,) int64 in 0..N-1."""
+    annotators: Tensor
+    """(V,) int64 in 0..A-1."""
+    labels: Tensor
+    """(V,) int64 in 0..C-1."""
+
+
+class Annotators(NamedTuple):
+    """What `fit_annotators` finds."""
+
+    posterior: Tensor
+    """(N, C) float64, probability of each true class; v or the class shares where an image has no vote."""
+    transitions: Tensor
+    """(A, C, C) float64, T[a, c, k] = P(annotator a says k | true class c)."""
+    pooled: Tensor
+    """(C, C) float64, the matrix of all annotators together."""
+    difference: Difference
+    """How much the annotators differ."""
+    quality: Tensor
+    """(A,) float64, expected share of right votes of each annotator on images of all classes as they occur, 0..1."""
+    quality_error: Tensor
+    """(A,) float64, standard error of `quality`. The true classes are taken as known to the posterior."""
+    counts: Tensor
+    """(A,) int64, votes of each annotator."""
+    consensus: Tensor
+    """(N,) int64, the likeliest class; of equally likely ones the first."""
+    consensus_prob: Tensor
+    """(N,) float64, its probability."""
+    agreement: Tensor
+    """(N,) float64, share of the votes of an image that are for the consensus, 0..1; NaN without a vote."""
+    log_likelihood: float
+    """Mean over images of the log-probability of their votes, in nats."""
+    temperature: float | None = None
+    """The temperature of v, where neighbors were asked."""
+
+
+def list_votes(votes: Tensor) -> VoteList:
+    """Return the votes that were cast. Shape: (N, A) int64, `NO_VOTE` for none -> three times (V,) int64."""
+    images, annotators = (votes != NO_VOTE).nonzero(as_tuple=True)
+    return VoteList(images, annotators, votes[images, annotators])
+
+
+def vote_counts(votes: Tensor, num_classes: int) -> Tensor:
+    """Return how many votes each class has. Shape: (N, A) int64 -> (N, C) int64."""
+    cast = list_votes(votes)
+    cells = cast.images * num_classes + cast.labels
+    return cells.bincount(minlength=len(votes) * num_classes).view(len(votes), num_classes)
+
+
+def majority(votes: Tensor, num_classes: int) -> Tensor:
+    """Return the class with the most votes, of several the first; class 0 for an image without votes.
+
+    Shape: (N, A) int64 -> (N,) int64.
+    """
+    return _first_best(vote_counts(votes, num_classes).double())
+
+
+def several_votes(votes: Tensor) -> bool:
+    """Return whether any image has two votes or more; else votes cannot tell right from wrong. Shape: (N, A) int64."""
+    return bool(((votes != NO_VOTE).sum(1) > 1).any())
+
+
+def fit_annotators(votes: Tensor, num_classes: int, prior: Tensor | None = None, rounds: int = ROUNDS) -> Annotators:
+    """Find true classes and the matrix of each annotator by EM.
+
+    It begins with one matrix for all annotators, the symmetric one with `START` on the diagonal, so that classes keep
+    their names. Then each annotator has one of their own, drawn toward the pooled one as far as the votes ask for
+    (`ability`). The pooled matrix itself is drawn a little toward a symmetric one, as in the noise model.
+
+    Votes on one image are taken as independent given its class. They are not where the image itself is unclear, so
+    probabilities near 1 are too sure. Without a prior and with at most one vote an image nothing can be found: the
+    matrices stay those of the start, and the consensus is the vote.
+
+    Args:
+        votes: (N, A) int64 in 0..C-1, `NO_VOTE` where an annotator did not vote.
+        num_classes: C.
+        prior: (N, C), rows sum to 1: probability of each class before the votes, such as v of the noise model, from
+            neighbors with the label of the image itself left out. Without it the shares of the classes are found.
+        rounds: of EM in each of the two parts, at least 1.
+
+    Memory grows with N x C + A x C x C. Shape: (N, A) -> posterior (N, C), transitions (A, C, C), quality (A,).
+    """
+    cast, count = list_votes(votes), votes.shape[1]
+    known = None if prior is None else prior.double()
+    marginal = torch.full((num_classes,), 1 / num_classes, dtype=torch.float64, device=votes.device)
+    pooled = symmetric(marginal.new_tensor(START), num_classes)
+    counts = pooled.new_zeros(count, num_classes, num_classes)
+    matrices = fit_matrices(counts, pooled, Difference())
+    shrinkage = shrinkage_for(len(cast.images), num_classes)
+    posterior, likelihood = _posterior(cast, matrices.transitions, marginal if known is None else known, len(votes))
+    for number in range(2 * rounds if prior is not None or several_votes(votes) else 0):
+        counts = _confusions(cast, posterior, count)
+        pooled = transition_of_counts(counts.sum(0), shrinkage)
+        matrices = fit_matrices(counts, pooled, None if number >= rounds and count > 1 else Difference())
+        marginal = (posterior.sum(0) + 1) / (len(posterior) + num_classes)
+        posterior, likelihood = _posterior(cast, matrices.transitions, marginal if known is None else known, len(votes))
+    quality, error = _quality(counts, posterior.mean(0), pooled, matrices)
+    consensus, shown = _first_best(posterior), vote_counts(votes, num_classes).double()
+    return Annotators(
+        posterior=posterior,
+        transitions=matrices.transitions,
+        pooled=pooled,
+        difference=matrices.difference,
+        quality=quality,
+        quality_error=error,
+        counts=(votes != NO_VOTE).sum(0),
+        consensus=consensus,
+        consensus_prob=self_confidence(posterior, consensus),
+        agreement=self_confidence(shown, consensus) / shown.sum(1),
+        log_likelihood=float(likelihood),
+    )
+
+
+def fit_with_neighbors(
+    neighbors: Tensor, votes: Tensor, num_classes: int, generator: Generator,
+    temperatures: Sequence[float] = TEMPERATURES,
+) -> Annotators:  # fmt: skip
+    """Find true classes and matrices from votes and from neighbors together.
+
+    What the votes say of each image is propagated to the others, its own part left out; this is v. Its temperature is
+    the one with which the votes are likeliest: since several people look at one image, the votes tell it even where
+    neighbors are often of another class. With at most one vote an image they do not, and neighbors are not asked; that
+    is the case of the noise model. Propagating once more what neighbors have changed makes it worse.
+
+    Args:
+        neighbors: (N, K) int64, see `neighbors.nearest_neighbors`.
+        votes: (N, A) int64, `NO_VOTE` where an annotator did not vote.
+        num_classes: C.
+        generator: draws the probes that find the share of an image's own votes.
+        temperatures: factors of the propagated scores that are tried, at least 0.
+
+    Memory grows with N x (K + C). Shape: (N, K), (N, A) -> posterior (N, C), transitions (A, C, C), quality (A,).
+    """
+    alone = fit_annotators(votes, num_classes)
+    if not several_votes(votes):
+        return alone
+    graph, class_probs = neighbor_graph(neighbors), alone.posterior.float()
+    marginal = class_probs.mean(0)
+    scores = neighbor_scores(graph, class_probs, own_share(graph, generator))
+    best: Annotators | None = None
+    for temperature in temperatures:
+        found = fit_annotators(votes, num_classes, sinkhorn(temperature * scores, marginal))
+        if best is None or found.log_likelihood > best.log_likelihood:
+            best = found._replace(temperature=temperature)
+    assert best is not None
+    return best
+
+
+def _posterior(cast: VoteList, transitions: Tensor, prior: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return P(class | votes) and the mean log-likelihood of the votes, the E-step.
+
+    Shape: V votes, (A, C, C), (C,) or (N, C) -> (N, C), ().
+    """
+    tiny = torch.finfo(torch.float64).tiny
+    joint = prior.clamp(min=tiny).log().expand(count, -1).clone()
+    of_vote = transitions.clamp(min=tiny).log().transpose(1, 2)  # (A, k, c): a row for each vote that can be cast
+    for images, annotators, labels in zip(*(each.split(CHUNK) for each in cast), strict=True):
+        joint.index_add_(0, images, of_vote[annotators, labels])
+    total = joint.logsumexp(1, keepdim=True)
+    return (joint - total).exp(), total.mean()
+
+
+def _confusions(cast: VoteList, posterior: Tensor, count: int) -> Tensor:
+    """Return the expected number of votes by annotator, true class and vote. Shape: V, (N, C) -> (A, C, C)."""
+    classes = posterior.shape[1]
+    found = posterior.new_zeros(count * classes, classes)
+    for images, annotators, labels in zip(*(each.split(CHUNK) for each in cast), strict=True):
+        found.index_add_(0, annotators * classes + labels, posterior[images])
+    return found.view(count, classes, classes).transpose(1, 2)
+
+
+def _quality(counts: Tensor, shares: Tensor, pooled: Tensor, found: Matrices) -> tuple[Tensor, Tensor]:
+    """Return the expected share of right votes of each annotator on images of all classes, and its standard error.
+
+    Shape: counts (A, C, C), shares of classes (C,), pooled (C, C) -> (A,), (A,).
+    """
+    squares, together = shares.square(), pooled.diagonal()
+    at_ability = (found.diagonals * shares).sum(2)
+    quality = (found.abilities * at_ability).sum(1)
+    variance = (found.abilities * (at_ability - quality.unsqueeze(1)).square()).sum(1)
+    variance = variance + (found.diagonal_variance * squares).sum(1)
+    of_pooled = together * (1 - together) / (counts.sum((0, 2)) + 1)
+    return quality, (variance + (of_pooled * squares).sum()).sqrt()
+
+
+def _first_best(scores: Tensor) -> Tensor:
+    """Return the first class whose score is the largest, equal to so many decimals. Shape: (N, C) -> (N,) int64."""
+    rounded = scores.round(decimals=DECIMALS)
+    place = torch.arange(scores.shape[1], device=scores.device)
+    return torch.where(rounded == rounded.amax(1, keepdim=True), place, scores.shape[1]).amin(1)
