@@ -40,11 +40,11 @@ def others(row: list[float], c: int) -> list[float]:
 
 
 def slow_evidence(counts: Tensor, pooled: Tensor, difference: Difference) -> float:
-    spread, strength = difference
+    scale, strength = difference
     classes, total = len(pooled), 0.0
     splits = mistakes_of(pooled)
-    grid = ability_grid(spread).tolist()
-    prior = [math.exp(-0.5 * (b / spread) ** 2) if spread else 1.0 for b in grid]
+    grid = ability_grid(scale).tolist()
+    prior = [math.exp(-0.5 * (b / scale) ** 2) if scale else 1.0 for b in grid]
     for own in counts.tolist():
         for c in range(classes):
             wrong = [int(each) for each in others(own[c], c)]
@@ -60,35 +60,35 @@ def slow_evidence(counts: Tensor, pooled: Tensor, difference: Difference) -> flo
     return total
 
 
-DIFFERENCES = [Difference(spread, strength) for spread in (0.0, 0.5, 2.0) for strength in (3.0, 100.0, INFINITE)]
+DIFFERENCES = [Difference(scale, strength) for scale in (0.0, 0.5, 2.0) for strength in (3.0, 100.0, INFINITE)]
 
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_likeliest_difference_is_that_of_the_urns(monkeypatch: pytest.MonkeyPatch, classes: int) -> None:
     monkeypatch.setattr(module, "STEP", 0.5)
-    monkeypatch.setattr(module, "SPREADS", (0.0, 0.5, 2.0))
+    monkeypatch.setattr(module, "SCALES", (0.0, 0.5, 2.0))
     monkeypatch.setattr(module, "STRENGTHS", (3.0, 100.0, INFINITE))
     pooled = pooled_of(classes)
     for most in (1, 3, 12):
         counts = counts_of(3, classes, most)
         penalty = 0.5 * math.log(max(float(counts.sum()), 2))
         values = {
-            each: slow_evidence(counts, pooled, each) - penalty * ((each.spread > 0) + (each.strength < INFINITE))
+            each: slow_evidence(counts, pooled, each) - penalty * ((each.scale > 0) + (each.strength < INFINITE))
             for each in DIFFERENCES
         }
         assert likeliest_difference(counts, pooled) == max(values, key=values.__getitem__)
 
 
 @pytest.mark.parametrize("strength", [3.0, INFINITE])
-@pytest.mark.parametrize("spread", [0.0, 1.0])
-def test_a_matrix_is_the_mean_over_what_is_open(spread: float, strength: float) -> None:
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+def test_a_matrix_is_the_mean_over_what_is_open(scale: float, strength: float) -> None:
     pooled, counts = pooled_of(3), counts_of(2, 3)
-    found = fit_matrices(counts, pooled, Difference(spread, strength))
-    splits, grid = mistakes_of(pooled), ability_grid(spread).tolist()
+    found = fit_matrices(counts, pooled, Difference(scale, strength))
+    splits, grid = mistakes_of(pooled), ability_grid(scale).tolist()
     for a, own in enumerate(counts.tolist()):
         weights, rights = [], []
         for b in grid:
-            value, row = -0.5 * (b / spread) ** 2 if spread else 0.0, []
+            value, row = -0.5 * (b / scale) ** 2 if scale else 0.0, []
             for c in range(3):
                 right, wrong = int(own[c][c]), int(sum(others(own[c], c)))
                 share = 1 / (1 + math.exp(-(math.log(pooled[c, c] / (1 - pooled[c, c])) + b)))
@@ -131,7 +131,7 @@ def test_what_differs_is_told() -> None:
     pooled = symmetric(torch.tensor(0.8, dtype=torch.float64), 4)
     able = [symmetric(torch.tensor(share, dtype=torch.float64), 4) for share in (0.9, 0.8, 0.6)]
     found = likeliest_difference(expected_votes(*able, each=60), pooled)
-    assert found.spread > 0 and found.strength == INFINITE
+    assert found.scale > 0 and found.strength == INFINITE
     odd = pooled.clone()
     odd[0] = torch.tensor([0.2, 0.8, 0.0, 0.0])  # takes class 0 for class 1, and knows the others
     found = likeliest_difference(expected_votes(pooled, pooled, odd, each=60), pooled)

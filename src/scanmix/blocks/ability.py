@@ -2,12 +2,12 @@
 
 An annotator differs from the pooled matrix T in two ways, each as far as the votes of all annotators ask for:
 
-- ability b, one number: the log-odds of a right vote are logit(T[c, c]) + b for all classes, b ~ N(0, spread^2);
+- ability b, one number: the log-odds of a right vote are logit(T[c, c]) + b for all classes, b ~ N(0, scale^2);
 - habits, row by row: the share of right votes of class c is drawn from a Beta and the split of its mistakes from a
   Dirichlet distribution, both around the above and worth `strength` votes.
 
-Spread and strength are those with the largest evidence, the probability of the votes with all else integrated out
-(empirical Bayes; Minka 2000 for the Dirichlet-multinomial). Spread 0 and an infinite strength are the pooled matrix
+Scale and strength are those with the largest evidence, the probability of the votes with all else integrated out
+(empirical Bayes; Minka 2000 for the Dirichlet-multinomial). Scale 0 and an infinite strength are the pooled matrix
 for everybody: right where the columns of a table are not persons.
 
 Legend: A annotators, C classes, G abilities on a grid.
@@ -23,8 +23,8 @@ from torch import Tensor
 INFINITE = float("inf")
 STRENGTHS = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, INFINITE)
 """Strengths that are tried, in votes for each true class."""
-SPREADS = (0.0, 0.25, 0.5, 1.0, 2.0)
-"""Spreads of ability that are tried, in log-odds."""
+SCALES = (0.0, 0.25, 0.5, 1.0, 2.0)
+"""Scales of ability that are tried, in log-odds."""
 MOST, STEP = 6.0, 0.05
 """The grid of abilities goes from -`MOST` to `MOST` in steps of `STEP`."""
 
@@ -32,7 +32,7 @@ MOST, STEP = 6.0, 0.05
 class Difference(NamedTuple):
     """How much annotators differ."""
 
-    spread: float = 0.0
+    scale: float = 0.0
     """Standard deviation of their abilities, in log-odds; 0 if all are equally able."""
     strength: float = INFINITE
     """Votes for each true class that the common habits are worth; infinite if there are no others."""
@@ -64,9 +64,9 @@ def fit_matrices(counts: Tensor, pooled: Tensor, difference: Difference | None =
     Memory grows with A x C x (C + G). Shape: counts (A, C, C), pooled (C, C) -> (A, C, C).
     """
     found = likeliest_difference(counts, pooled) if difference is None else difference
-    grid = ability_grid(found.spread).to(counts)
+    grid = ability_grid(found.scale).to(counts)
     centers = diagonals_at(grid, pooled)
-    of_grid = _grid_evidence(counts, centers, found.strength) + log_ability_prior(grid, found.spread)
+    of_grid = _grid_evidence(counts, centers, found.strength) + log_ability_prior(grid, found.scale)
     abilities = of_grid.softmax(1)
     rows, right = counts.sum(2), counts.diagonal(dim1=1, dim2=2)
     wrong = counts * (1 - torch.eye(len(pooled)).to(counts))
@@ -87,32 +87,32 @@ def fit_matrices(counts: Tensor, pooled: Tensor, difference: Difference | None =
 def likeliest_difference(counts: Tensor, pooled: Tensor) -> Difference:
     """Return the difference with the largest evidence.
 
-    Half the logarithm of the number of votes is taken off for a spread above 0, and again for a finite strength
+    Half the logarithm of the number of votes is taken off for a scale above 0, and again for a finite strength
     (Schwarz 1978). A device synchronization. Shape: (A, C, C), (C, C) -> two numbers.
     """
     penalty = 0.5 * float(counts.sum().clamp(min=2).log())
     best, most = Difference(), -INFINITE
     for strength in STRENGTHS[::-1]:
         habits = _habit_evidence(counts, pooled, strength)
-        for spread in SPREADS:
-            grid = ability_grid(spread).to(counts)
+        for scale in SCALES:
+            grid = ability_grid(scale).to(counts)
             of_grid = _grid_evidence(counts, diagonals_at(grid, pooled), strength)
-            ability = (of_grid + log_ability_prior(grid, spread)).logsumexp(1).sum()
-            value = float(habits + ability) - penalty * ((spread > 0) + (strength < INFINITE))
+            ability = (of_grid + log_ability_prior(grid, scale)).logsumexp(1).sum()
+            value = float(habits + ability) - penalty * ((scale > 0) + (strength < INFINITE))
             if value > most:
-                best, most = Difference(spread, strength), value
+                best, most = Difference(scale, strength), value
     return best
 
 
-def ability_grid(spread: float) -> Tensor:
+def ability_grid(scale: float) -> Tensor:
     """Return the abilities that are looked at. Shape: -> (G,) float64, G = 1 where all are equally able."""
-    steps = round(MOST / STEP) if spread else 0
+    steps = round(MOST / STEP) if scale else 0
     return STEP * torch.arange(-steps, steps + 1, dtype=torch.float64)
 
 
-def log_ability_prior(grid: Tensor, spread: float) -> Tensor:
+def log_ability_prior(grid: Tensor, scale: float) -> Tensor:
     """Return the log-probability of each ability on the grid. Shape: (G,) -> (G,)."""
-    return (-0.5 * (grid / spread).square()).log_softmax(0) if spread else torch.zeros_like(grid)
+    return (-0.5 * (grid / scale).square()).log_softmax(0) if scale else torch.zeros_like(grid)
 
 
 def diagonals_at(grid: Tensor, pooled: Tensor) -> Tensor:
