@@ -16,6 +16,7 @@ from scanmix.audit.columns import IN_SAMPLE, OUT_OF_SAMPLE, SET_ASIDE, in_order
 from scanmix.audit.evidence import Evidence
 from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
+from scanmix.audit.votes import judge_votes
 from scanmix.blocks.divide import clean_probability
 from scanmix.blocks.label_quality import (
     RateInterval,
@@ -64,7 +65,8 @@ def score_labels(evidence: Evidence) -> Audit:
     order = torch.from_numpy(np.lexsort((score.numpy(), p_clean.numpy(), decided.numpy())))
     trusted = p_clean.masked_fill(decided, 1.0)
     posterior = truth_posterior(trusted, class_probs, labels)
-    columns = _columns(evidence, p_clean, score, class_probs, losses)
+    votes = judge_votes(evidence)
+    columns = {**_columns(evidence, p_clean, score, class_probs, losses), **votes.columns}
     columns = {name: column[order.numpy()] for name, column in columns.items()}
     columns["expected_wrong"] = (1 - trusted[order].double()).cumsum(0).numpy().round(2)
     row_of = order.argsort()
@@ -78,6 +80,7 @@ def score_labels(evidence: Evidence) -> Audit:
         losses=losses[:, :, order].numpy(),
         noise_rate=_noise_rate(signals, p_clean, decided),
         excluded=evidence.excluded,
+        votes=votes,
         confusion=expected_confusion(posterior, labels).numpy(),
     )
 

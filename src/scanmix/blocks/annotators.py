@@ -21,9 +21,8 @@ from scanmix.blocks.ability import Difference, Matrices, fit_matrices
 from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.noise_model import START, shrinkage_for, symmetric, transition_of_counts
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
+from scanmix.data.examples import NO_VOTE
 
-NO_VOTE = -1
-"""Stands in a table of votes where an annotator has not voted."""
 CHUNK = 65536
 """Votes whose likelihoods are held at once."""
 ROUNDS = 30

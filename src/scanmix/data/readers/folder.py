@@ -190,9 +190,11 @@ def from_class_names(
     test_rows: Sequence[ListedImage],
     size: int | None,
     skipped: tuple[str, ...] = (),
+    more_names: Iterable[str] = (),
 ) -> Pair:
     """Number the classes of training and test rows (id, file, class name), then read the files as `to_examples` does.
 
+    Classes are those of the training rows, and `more_names`.
     Shape: images (N, 1 or 3, size, size) uint8.
 
     Raises:
@@ -200,7 +202,7 @@ def from_class_names(
             can be read.
         LostClassError: not one training image of a class can be read.
     """
-    names = sort_names({label for _, _, label in train_rows})
+    names = sort_names({label for _, _, label in train_rows} | set(more_names))
     not_utf8 = [name for name in names if readable(name) != name]
     if not_utf8:
         raise DataError(f"the name of class {readable(not_utf8[0])} of {name!r} is not UTF-8; rename its folder.")
