@@ -61,18 +61,18 @@ def slow_counts(votes: Tensor, posterior: Tensor) -> Tensor:
     return counts
 
 
-def slow_fit(votes: Tensor, classes: int, prior: Tensor | None, rounds: int, difference: Difference) -> Tensor:
-    """The same EM, vote by vote, with a given difference of annotators."""
+def slow_fit(votes: Tensor, classes: int, prior: Tensor | None, steps: list[Difference]) -> Tensor:
+    """The same EM, vote by vote, with a given difference of annotators in each step."""
     count = len(votes)
     pooled = symmetric(torch.tensor(0.5, dtype=torch.float64), classes)
     transitions = torch.stack([pooled] * votes.shape[1])
     before = torch.full((count, classes), 1 / classes, dtype=torch.float64) if prior is None else prior.double()
     posterior = torch.tensor(slow_posterior(votes, transitions, before)[0], dtype=torch.float64)
     shrinkage = shrinkage_for(int((votes != NO_VOTE).sum()), classes)
-    for number in range(2 * rounds):
+    for each in steps:
         counts = slow_counts(votes, posterior)
         pooled = transition_of_counts(counts.sum(0), shrinkage)
-        transitions = fit_matrices(counts, pooled, Difference() if number < rounds else difference).transitions
+        transitions = fit_matrices(counts, pooled, each).transitions
         if prior is None:
             before = ((posterior.sum(0) + 1) / (count + classes)).expand(count, -1)
         posterior = torch.tensor(slow_posterior(votes, transitions, before)[0], dtype=torch.float64)
@@ -96,7 +96,7 @@ def right(found: Tensor, truth: Tensor) -> float:
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 65536])
-@pytest.mark.parametrize(("count", "annotators", "classes"), [(1, 3, 2), (2, 2, 3), (12, 4, 3), (10, 5, 6)])
+@pytest.mark.parametrize(("count", "annotators", "classes"), [(1, 3, 2), (2, 2, 3), (10, 5, 6), (60, 4, 4)])
 @pytest.mark.parametrize("with_prior", [False, True])
 def test_em_is_that_of_the_sums(
     monkeypatch: pytest.MonkeyPatch, count: int, annotators: int, classes: int, with_prior: bool, chunk: int
@@ -105,14 +105,18 @@ def test_em_is_that_of_the_sums(
     monkeypatch.setattr(module, "CHUNK", chunk)
     monkeypatch.setattr(ability, "likeliest_difference", lambda *_: difference)
     votes = case(count, annotators, classes)
+    if count > 10:  # annotators who differ much
+        votes = drawn(torch.arange(count) % classes, people(0.98, 0.9, 0.2, 0.2, classes=classes))
     votes[0, :2] = 0  # at least one image has two votes
     prior = torch.rand(count, classes, generator=seeded(5)).softmax(1) if with_prior else None
     found = fit_annotators(votes, classes, prior, rounds=2)
-    torch.testing.assert_close(found.posterior, slow_fit(votes, classes, prior, 2, difference))
+    steps = [Difference()] * 2 + ([] if found.difference.none else [APART] * 2 + [difference] * 2)
+    torch.testing.assert_close(found.posterior, slow_fit(votes, classes, prior, steps))
     torch.testing.assert_close(found.consensus_prob, found.posterior.amax(1))
     if prior is not None:
         _, value = slow_posterior(votes, found.transitions, prior.double())
         assert found.log_likelihood == pytest.approx(value)
+    assert found.difference.none == (count < 50)
 
 
 @pytest.mark.parametrize(("count", "annotators", "classes"), [(1, 1, 1), (3, 2, 2), (20, 6, 4)])
@@ -151,6 +155,15 @@ def test_a_bad_annotator_is_found(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_one_good_annotator_among_three_is_seen(seed: int) -> None:
+    """The two others outvote the good one, so counting finds only the usual four of five."""
+    truth = torch.randint(3, (600,), generator=seeded(seed + 20))
+    found = fit_annotators(drawn(truth, people(0.98, 0.53, 0.53, classes=3), 1.0, seed), 3)
+    assert int(found.quality.argmax()) == 0
+    assert right(found.consensus, truth) > 0.92
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_different_annotators_are_weighed_better_than_by_counting(seed: int) -> None:
     truth = torch.randint(5, (500,), generator=seeded(seed + 50))
     votes = drawn(truth, people(0.95, 0.5, 0.5, 0.4, 0.4, classes=5), 1.0, seed)
@@ -162,16 +175,16 @@ def test_different_annotators_are_weighed_better_than_by_counting(seed: int) -> 
 @pytest.mark.parametrize("seed", range(5))
 def test_columns_that_are_no_persons_get_one_matrix(seed: int) -> None:
     """Each image is shown to 3 of 30 people of all qualities, and the column says nothing about who they were."""
-    truth = torch.randint(4, (2000,), generator=seeded(seed + 200))
+    truth = torch.randint(4, (800,), generator=seeded(seed + 200))
     crowd = people(*[0.5 + 0.015 * i for i in range(30)], classes=4)
     everyone = drawn(truth, crowd, 1.0, seed)
-    chosen = torch.rand(2000, 30, generator=seeded(seed)).argsort(1)[:, :3]
+    chosen = torch.rand(800, 30, generator=seeded(seed)).argsort(1)[:, :3]
     votes = everyone.gather(1, chosen)
     found = fit_annotators(votes, 4)
     assert found.difference.none
     torch.testing.assert_close(found.transitions, found.pooled.expand(3, -1, -1))
-    assert right(found.consensus, truth) >= right(dawid_skene(votes, 4), truth) - 0.005
-    assert float(found.quality[0]) == pytest.approx(right(votes[:, 0], truth), abs=0.03)
+    assert right(found.consensus, truth) >= right(dawid_skene(votes, 4), truth) - 0.01
+    assert float(found.quality[0]) == pytest.approx(right(votes[:, 0], truth), abs=0.05)
 
 
 def test_an_annotator_with_few_votes_is_like_the_others() -> None:

@@ -11,6 +11,7 @@ Legend: N images, A annotators, C classes, V votes, K neighbors, B votes of a ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,7 +27,9 @@ from scanmix.data.examples import NO_VOTE
 CHUNK = 65536
 """Votes whose likelihoods are held at once."""
 ROUNDS = 30
-"""Rounds of EM with one matrix for all annotators, and again with one for each."""
+"""Rounds of EM with one matrix for all annotators, then with one for each, at first pushed apart."""
+APART = Difference(scale=1.0)
+"""How much annotators are taken to differ in the rounds that push them apart."""
 TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Temperatures of the propagated scores that are tried; with 0 neighbors say nothing."""
 DECIMALS = 9
@@ -103,8 +106,10 @@ def fit_annotators(votes: Tensor, num_classes: int, prior: Tensor | None = None,
     """Find true classes and the matrix of each annotator by EM.
 
     It begins with one matrix for all annotators, the symmetric one with `START` on the diagonal, so that classes keep
-    their names. Then each annotator has one of their own, drawn toward the pooled one as far as the votes ask for
-    (`ability`). The pooled matrix itself is drawn a little toward a symmetric one, as in the noise model.
+    their names; the pooled matrix is drawn a little toward a symmetric one, as in the noise model. From there each
+    annotator gets a matrix of their own, at first by `APART`, then as far as the votes ask for (`ability`). Without
+    that push, one good annotator among few would go unseen, since the others outvote them. Their own matrices are kept
+    if the votes are likelier by half the logarithm of V for each annotator but one (Schwarz 1978).
 
     Votes on one image are taken as independent given its class. They are not where the image itself is unclear, so
     probabilities near 1 are too sure. Without a prior and with at most one vote an image nothing can be found: the
@@ -115,30 +120,25 @@ def fit_annotators(votes: Tensor, num_classes: int, prior: Tensor | None = None,
         num_classes: C.
         prior: (N, C), rows sum to 1: probability of each class before the votes, such as v of the noise model, from
             neighbors with the label of the image itself left out. Without it the shares of the classes are found.
-        rounds: of EM in each of the two parts, at least 1.
+        rounds: of EM in each of the three parts, at least 1.
 
     Memory grows with N x C + A x C x C. Shape: (N, A) -> posterior (N, C), transitions (A, C, C), quality (A,).
     """
     cast, count = list_votes(votes), votes.shape[1]
-    known = None if prior is None else prior.double()
-    marginal = torch.full((num_classes,), 1 / num_classes, dtype=torch.float64, device=votes.device)
-    pooled = symmetric(marginal.new_tensor(START), num_classes)
-    counts = pooled.new_zeros(count, num_classes, num_classes)
-    matrices = fit_matrices(counts, pooled, Difference())
-    shrinkage = shrinkage_for(len(cast.images), num_classes)
-    posterior, likelihood = _posterior(cast, matrices.transitions, marginal if known is None else known, len(votes))
-    for number in range(2 * rounds if prior is not None or several_votes(votes) else 0):
-        counts = _confusions(cast, posterior, count)
-        pooled = transition_of_counts(counts.sum(0), shrinkage)
-        matrices = fit_matrices(counts, pooled, None if number >= rounds and count > 1 else Difference())
-        marginal = (posterior.sum(0) + 1) / (len(posterior) + num_classes)
-        posterior, likelihood = _posterior(cast, matrices.transitions, marginal if known is None else known, len(votes))
-    quality, error = _quality(counts, posterior.mean(0), pooled, matrices)
+    found = _pooled_fit(votes, num_classes, prior, rounds)
+    if count > 1 and (prior is not None or several_votes(votes)):
+        own = _em(cast, found, prior, rounds, APART)
+        own = _em(cast, own, prior, rounds, None)
+        gain = len(votes) * (own.likelihood - found.likelihood)
+        if not own.matrices.difference.none and gain > 0.5 * (count - 1) * math.log(len(cast.images)):
+            found = own
+    posterior, matrices = found.posterior, found.matrices
+    quality, error = _quality(found.counts, posterior.mean(0), found.pooled, matrices)
     consensus, shown = _first_best(posterior), vote_counts(votes, num_classes).double()
     return Annotators(
         posterior=posterior,
         transitions=matrices.transitions,
-        pooled=pooled,
+        pooled=found.pooled,
         difference=matrices.difference,
         quality=quality,
         quality_error=error,
@@ -146,7 +146,7 @@ def fit_annotators(votes: Tensor, num_classes: int, prior: Tensor | None = None,
         consensus=consensus,
         consensus_prob=self_confidence(posterior, consensus),
         agreement=self_confidence(shown, consensus) / shown.sum(1),
-        log_likelihood=float(likelihood),
+        log_likelihood=found.likelihood,
     )
 
 
@@ -157,9 +157,10 @@ def fit_with_neighbors(
     """Find true classes and matrices from votes and from neighbors together.
 
     What the votes say of each image is propagated to the others, its own part left out; this is v. Its temperature is
-    the one with which the votes are likeliest: since several people look at one image, the votes tell it even where
-    neighbors are often of another class. With at most one vote an image they do not, and neighbors are not asked; that
-    is the case of the noise model. Propagating once more what neighbors have changed makes it worse.
+    the one with which the votes are likeliest, if all annotators have one matrix: since several people look at one
+    image, the votes tell it even where neighbors are often of another class. With at most one vote an image they do
+    not, and neighbors are not asked; that is the case of the noise model. Propagating once more what neighbors have
+    changed makes it worse.
 
     Args:
         neighbors: (N, K) int64, see `neighbors.nearest_neighbors`.
@@ -176,13 +177,53 @@ def fit_with_neighbors(
     graph, class_probs = neighbor_graph(neighbors), alone.posterior.float()
     marginal = class_probs.mean(0)
     scores = neighbor_scores(graph, class_probs, own_share(graph, generator))
-    best: Annotators | None = None
-    for temperature in temperatures:
-        found = fit_annotators(votes, num_classes, sinkhorn(temperature * scores, marginal))
-        if best is None or found.log_likelihood > best.log_likelihood:
-            best = found._replace(temperature=temperature)
-    assert best is not None
-    return best
+    likelihoods = [
+        _pooled_fit(votes, num_classes, sinkhorn(temperature * scores, marginal), ROUNDS).likelihood
+        for temperature in temperatures
+    ]
+    best = temperatures[likelihoods.index(max(likelihoods))]
+    return fit_annotators(votes, num_classes, sinkhorn(best * scores, marginal))._replace(temperature=best)
+
+
+class _Fit(NamedTuple):
+    """Where EM stands."""
+
+    posterior: Tensor
+    """(N, C)."""
+    counts: Tensor
+    """(A, C, C), expected votes by annotator, true class and vote, from the posterior of the step before."""
+    pooled: Tensor
+    """(C, C)."""
+    matrices: Matrices
+    likelihood: float
+    """Mean over images of the log-probability of their votes, in nats."""
+
+
+def _pooled_fit(votes: Tensor, num_classes: int, prior: Tensor | None, rounds: int) -> _Fit:
+    """Return the fit with one matrix for all annotators; that of the start where votes tell nothing. Shape: (N, A)."""
+    cast = list_votes(votes)
+    marginal = torch.full((num_classes,), 1 / num_classes, dtype=torch.float64, device=votes.device)
+    pooled = symmetric(marginal.new_tensor(START), num_classes)
+    counts = pooled.new_zeros(votes.shape[1], num_classes, num_classes)
+    matrices = fit_matrices(counts, pooled, Difference())
+    before = marginal if prior is None else prior.double()
+    posterior, likelihood = _posterior(cast, matrices.transitions, before, len(votes))
+    start = _Fit(posterior, counts, pooled, matrices, float(likelihood))
+    return _em(cast, start, prior, rounds, Difference()) if prior is not None or several_votes(votes) else start
+
+
+def _em(cast: VoteList, start: _Fit, prior: Tensor | None, rounds: int, difference: Difference | None) -> _Fit:
+    """Run EM from a fit on, with a given difference of annotators, or the likeliest. Shape: V votes, (N, C)."""
+    posterior, counts, pooled, matrices, _ = start
+    (count, classes), likelihood = posterior.shape, posterior.new_zeros(())
+    shrinkage = shrinkage_for(len(cast.images), classes)
+    for _ in range(rounds):
+        counts = _confusions(cast, posterior, len(counts))
+        pooled = transition_of_counts(counts.sum(0), shrinkage)
+        matrices = fit_matrices(counts, pooled, difference)
+        before = (posterior.sum(0) + 1) / (count + classes) if prior is None else prior.double()
+        posterior, likelihood = _posterior(cast, matrices.transitions, before, count)
+    return _Fit(posterior, counts, pooled, matrices, float(likelihood))
 
 
 def _posterior(cast: VoteList, transitions: Tensor, prior: Tensor, count: int) -> tuple[Tensor, Tensor]:
