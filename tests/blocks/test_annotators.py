@@ -9,7 +9,15 @@ from torch import Generator, Tensor
 import scanmix.blocks.ability as ability
 import scanmix.blocks.annotators as module
 from scanmix.blocks.ability import Difference, fit_matrices
-from scanmix.blocks.annotators import Annotators, fit_annotators, fit_with_neighbors, list_votes, majority, vote_counts
+from scanmix.blocks.annotators import (
+    APART,
+    Annotators,
+    fit_annotators,
+    fit_with_neighbors,
+    list_votes,
+    majority,
+    vote_counts,
+)
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.noise_model import shrinkage_for, symmetric, transition_of_counts
 from scanmix.data.examples import NO_VOTE
