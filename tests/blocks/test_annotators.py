@@ -118,7 +118,7 @@ def test_em_is_that_of_the_sums(
     votes[0, :2] = 0  # at least one image has two votes
     prior = torch.rand(count, classes, generator=seeded(5)).softmax(1) if with_prior else None
     found = fit_annotators(votes, classes, prior, rounds=2)
-    steps = [Difference()] * 2 + ([] if found.difference.none else [APART] * 2 + [difference] * 2)
+    steps = [Difference()] * 2 + ([Difference()] * 4 if found.difference.none else [APART] * 2 + [difference] * 2)
     torch.testing.assert_close(found.posterior, slow_fit(votes, classes, prior, steps))
     torch.testing.assert_close(found.consensus_prob, found.posterior.amax(1))
     if prior is not None:

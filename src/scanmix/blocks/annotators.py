@@ -129,6 +129,7 @@ def fit_annotators(votes: Tensor, num_classes: int, prior: Tensor | None = None,
     if count > 1 and (prior is not None or several_votes(votes)):
         own = _em(cast, found, prior, rounds, APART)
         own = _em(cast, own, prior, rounds, None)
+        found = _em(cast, found, prior, 2 * rounds, Difference())  # as many rounds, or the gain is that of more rounds
         gain = len(votes) * (own.likelihood - found.likelihood)
         if not own.matrices.difference.none and gain > 0.5 * (count - 1) * math.log(len(cast.images)):
             found = own
