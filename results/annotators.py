@@ -238,9 +238,9 @@ def _planted(rows: Sequence[Row]) -> str:
     sure = [100 * float(row["probability"]) for row in ours if (row["votes"], row["planted"]) == (GIVEN[-1], 0)]
     return (
         f"The bad annotator is found in {len(found)} of {len(bad)} draws; {quality} % of its votes are taken for "
-        f"right. Without it, the columns are told to be alike in {told} of {len(same)}. With three votes the model gives "
-        f"its consensus {statistics.fmean(sure):.1f} % on average, more than are right: people agree on wrong classes "
-        "of unclear faces, and the model takes votes as independent."
+        f"right. Without it, the columns are told to be alike in {told} of {len(same)}. With three votes the model "
+        f"gives its consensus {statistics.fmean(sure):.1f} % on average, more than are right: people agree on wrong "
+        "classes of unclear faces, and the model takes votes as independent."
     )
 
 
