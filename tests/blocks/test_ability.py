@@ -7,7 +7,15 @@ import torch
 from torch import Generator, Tensor
 
 import scanmix.blocks.ability as module
-from scanmix.blocks.ability import INFINITE, Difference, ability_grid, fit_matrices, likeliest_difference, mistakes_of
+from scanmix.blocks.ability import (
+    INFINITE,
+    Difference,
+    ability_grid,
+    fit_matrices,
+    likeliest_difference,
+    mistakes_of,
+    price,
+)
 from scanmix.blocks.noise_model import symmetric
 
 
@@ -108,6 +116,15 @@ def test_a_matrix_is_the_mean_over_what_is_open(scale: float, strength: float) -
                 assert float(found.transitions[a, c, k]) == pytest.approx((1 - mean) * share)
 
 
+@pytest.mark.parametrize("difference", [Difference(0.5), Difference(0.5, 10.0)])
+def test_the_price_grows_with_what_is_fitted_and_is_nothing_for_one_matrix(difference: Difference) -> None:
+    pooled, counts = pooled_of(3), counts_of(4, 3)
+    assert float(price(counts, pooled, fit_matrices(counts, pooled, Difference()))) == pytest.approx(0)
+    few = float(price(counts, pooled, fit_matrices(counts, pooled, difference)))
+    many = float(price(20 * counts, pooled, fit_matrices(20 * counts, pooled, difference)))
+    assert 0 < few < many
+
+
 def test_without_difference_all_have_the_pooled_matrix() -> None:
     pooled, counts = pooled_of(3), counts_of(4, 3)
     found = fit_matrices(counts, pooled, Difference())
@@ -118,7 +135,8 @@ def test_without_difference_all_have_the_pooled_matrix() -> None:
 @pytest.mark.parametrize("given", [Difference(1.0, 10.0), None])
 def test_who_has_no_vote_has_nearly_the_pooled_matrix(given: Difference | None) -> None:
     pooled = pooled_of(3)
-    found = fit_matrices(torch.zeros(2, 3, 3, dtype=torch.float64), pooled, given)
+    nothing = torch.zeros(2, 3, 3, dtype=torch.float64)
+    found = fit_matrices(nothing, pooled, given or likeliest_difference(nothing, pooled))
     assert (found.transitions - pooled).abs().max() < 0.08  # the mean over abilities, not the ability of the mean
     assert given is not None or found.difference.none
 

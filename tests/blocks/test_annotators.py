@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-import scanmix.blocks.ability as ability
 import scanmix.blocks.annotators as module
 from scanmix.blocks.ability import Difference, fit_matrices
 from scanmix.blocks.annotators import (
@@ -17,6 +16,7 @@ from scanmix.blocks.annotators import (
     list_votes,
     majority,
     vote_counts,
+    with_names,
 )
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.noise_model import shrinkage_for, symmetric, transition_of_counts
@@ -72,14 +72,14 @@ def slow_counts(votes: Tensor, posterior: Tensor) -> Tensor:
 def slow_fit(votes: Tensor, classes: int, prior: Tensor | None, steps: list[Difference]) -> Tensor:
     """The same EM, vote by vote, with a given difference of annotators in each step."""
     count = len(votes)
-    pooled = symmetric(torch.tensor(0.5, dtype=torch.float64), classes)
+    pooled = symmetric(torch.tensor(0.5 + 0.5 / classes, dtype=torch.float64), classes)
     transitions = torch.stack([pooled] * votes.shape[1])
     before = torch.full((count, classes), 1 / classes, dtype=torch.float64) if prior is None else prior.double()
     posterior = torch.tensor(slow_posterior(votes, transitions, before)[0], dtype=torch.float64)
     shrinkage = shrinkage_for(int((votes != NO_VOTE).sum()), classes)
     for each in steps:
         counts = slow_counts(votes, posterior)
-        pooled = transition_of_counts(counts.sum(0), shrinkage)
+        pooled = with_names(transition_of_counts(counts.sum(0), shrinkage))
         transitions = fit_matrices(counts, pooled, each).transitions
         if prior is None:
             before = ((posterior.sum(0) + 1) / (count + classes)).expand(count, -1)
@@ -111,7 +111,7 @@ def test_em_is_that_of_the_sums(
 ) -> None:
     difference = Difference(1.0, 10.0)
     monkeypatch.setattr(module, "CHUNK", chunk)
-    monkeypatch.setattr(ability, "likeliest_difference", lambda *_: difference)
+    monkeypatch.setattr(module, "likeliest_difference", lambda *_: difference)
     votes = case(count, annotators, classes)
     if count > 10:  # annotators who differ much
         votes = drawn(torch.arange(count) % classes, people(0.98, 0.9, 0.2, 0.2, classes=classes))
@@ -261,6 +261,34 @@ def test_one_vote_an_image_is_the_consensus() -> None:
     assert found.consensus.tolist() == [0, 1, 2, 1]
     near = torch.tensor([[1], [0], [3], [2]])
     assert torch.equal(fit_with_neighbors(near, votes, 3, seeded(0)).posterior, found.posterior)
+
+
+@pytest.mark.parametrize("count", [6, 40])
+def test_two_classes_are_told_apart(count: int) -> None:
+    """A start at a half would know nothing of two classes."""
+    truth = torch.arange(count) % 2
+    votes = torch.stack([truth, truth], 1)
+    votes[0, 1] = 1 - truth[0]
+    found = fit_annotators(votes, 2)
+    assert found.consensus[1:].tolist() == truth[1:].tolist()
+    assert float(found.consensus_prob[1:].min()) > 0.9
+    near = nearest_neighbors(torch.randn(count, 4, generator=seeded(0)), 5)
+    assert fit_with_neighbors(near, votes, 2, seeded(0)).consensus[1:].tolist() == truth[1:].tolist()
+
+
+def test_a_prior_that_is_always_wrong_exchanges_no_names() -> None:
+    truth = torch.arange(40) % 2
+    votes = truth.unsqueeze(1).expand(-1, 3)
+    prior = torch.eye(2)[1 - truth] * 0.9998 + 0.0001
+    assert float(fit_annotators(votes, 2, prior).pooled.diagonal().min()) >= 0.5
+    near = torch.stack([(torch.arange(40) + step) % 40 for step in (1, 39)], 1)  # neighbors are of the other class
+    assert fit_with_neighbors(near, votes, 2, seeded(0)).consensus.tolist() == truth.tolist()
+
+
+def test_names_of_classes_stay() -> None:
+    found = with_names(torch.tensor([[0.2, 0.8, 0.0], [0.1, 0.6, 0.3], [0.25, 0.25, 0.5]]))
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0.5, 0.0], [0.1, 0.6, 0.3], [0.25, 0.25, 0.5]]))
+    assert with_names(torch.ones(1, 1)).tolist() == [[1.0]]
 
 
 def test_ties_go_to_the_first_class() -> None:

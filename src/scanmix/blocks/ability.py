@@ -57,51 +57,61 @@ class Matrices(NamedTuple):
     difference: Difference
 
 
-def fit_matrices(counts: Tensor, pooled: Tensor, difference: Difference | None = None) -> Matrices:
+def fit_matrices(counts: Tensor, pooled: Tensor, difference: Difference) -> Matrices:
     """Return the matrix of each annotator, the mean over what the counts leave open.
 
-    Without a given `difference` it is found by its evidence, see `likeliest_difference`.
     Memory grows with A x C x (C + G). Shape: counts (A, C, C), pooled (C, C) -> (A, C, C).
     """
-    found = likeliest_difference(counts, pooled) if difference is None else difference
-    grid = ability_grid(found.scale).to(counts)
+    grid = ability_grid(difference.scale).to(counts)
     centers = diagonals_at(grid, pooled)
-    of_grid = _grid_evidence(counts, centers, found.strength) + log_ability_prior(grid, found.scale)
+    of_grid = _grid_evidence(counts, centers, difference.strength) + log_ability_prior(grid, difference.scale)
     abilities = of_grid.softmax(1)
     rows, right = counts.sum(2), counts.diagonal(dim1=1, dim2=2)
     wrong = counts * (1 - torch.eye(len(pooled)).to(counts))
     splits = mistakes_of(pooled).expand_as(counts)
-    if found.strength == INFINITE:
+    if difference.strength == INFINITE:
         diagonals = centers.expand(len(counts), -1, -1)
         variance = torch.zeros_like(diagonals)
     else:
-        weight = (rows + found.strength).unsqueeze(1)
-        diagonals = (right.unsqueeze(1) + found.strength * centers) / weight
+        weight = (rows + difference.strength).unsqueeze(1)
+        diagonals = (right.unsqueeze(1) + difference.strength * centers) / weight
         variance = diagonals * (1 - diagonals) / (weight + 1)
-        splits = (wrong + found.strength * splits) / ((rows - right) + found.strength).unsqueeze(2)
+        splits = (wrong + difference.strength * splits) / ((rows - right) + difference.strength).unsqueeze(2)
     mean = (abilities.unsqueeze(2) * diagonals).sum(1)
     transitions = (1 - mean).unsqueeze(2) * splits + torch.diag_embed(mean)
-    return Matrices(transitions, (abilities.unsqueeze(2) * variance).sum(1), abilities, diagonals, found)
+    return Matrices(transitions, (abilities.unsqueeze(2) * variance).sum(1), abilities, diagonals, difference)
 
 
 def likeliest_difference(counts: Tensor, pooled: Tensor) -> Difference:
-    """Return the difference with the largest evidence.
+    """Return the difference with the largest evidence, of equal ones the least.
 
     Half the logarithm of the number of votes is taken off for a scale above 0, and again for a finite strength
-    (Schwarz 1978). A device synchronization. Shape: (A, C, C), (C, C) -> two numbers.
+    (Schwarz 1978). Costs 35 times A x G x C log-gamma functions. A device synchronization.
+    Shape: (A, C, C), (C, C) -> two numbers.
     """
-    penalty = 0.5 * float(counts.sum().clamp(min=2).log())
-    best, most = Difference(), -INFINITE
-    for strength in STRENGTHS[::-1]:
-        habits = _habit_evidence(counts, pooled, strength)
-        for scale in SCALES:
-            grid = ability_grid(scale).to(counts)
-            of_grid = _grid_evidence(counts, diagonals_at(grid, pooled), strength)
-            ability = (of_grid + log_ability_prior(grid, scale)).logsumexp(1).sum()
-            value = float(habits + ability) - penalty * ((scale > 0) + (strength < INFINITE))
-            if value > most:
-                best, most = Difference(scale, strength), value
-    return best
+    tried = [Difference(scale, strength) for strength in STRENGTHS[::-1] for scale in SCALES]
+    numbers = counts.new_tensor([(each.scale > 0) + (each.strength < INFINITE) for each in tried])
+    values = torch.stack([log_evidence(counts, pooled, each) for each in tried])
+    values = values - 0.5 * counts.sum().clamp(min=2).log() * numbers
+    return tried[int(values.argmax())]
+
+
+def log_evidence(counts: Tensor, pooled: Tensor, difference: Difference) -> Tensor:
+    """Return the log-probability of the votes with all matrices integrated out. Shape: (A, C, C), (C, C) -> ()."""
+    scale, strength = difference
+    grid = ability_grid(scale).to(counts)
+    of_grid = _grid_evidence(counts, diagonals_at(grid, pooled), strength) + log_ability_prior(grid, scale)
+    return _habit_evidence(counts, pooled, strength) + of_grid.logsumexp(1).sum()
+
+
+def price(counts: Tensor, pooled: Tensor, matrices: Matrices) -> Tensor:
+    """Return what the matrices cost: how far fitting them to the votes overstates how likely the votes are.
+
+    The log-probability of the counts with these matrices less `log_evidence`; 0 for the pooled matrix.
+    Shape: (A, C, C), (C, C) -> () in nats.
+    """
+    fitted = torch.xlogy(counts, matrices.transitions.where(counts > 0, 1.0)).sum()
+    return fitted - log_evidence(counts, pooled, matrices.difference)
 
 
 def ability_grid(scale: float) -> Tensor:

@@ -11,16 +11,15 @@ Legend: N images, A annotators, C classes, V votes, K neighbors, B votes of a ch
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from scanmix.blocks.ability import Difference, Matrices, fit_matrices
+from scanmix.blocks.ability import Difference, Matrices, fit_matrices, likeliest_difference, price
 from scanmix.blocks.label_quality import self_confidence
-from scanmix.blocks.noise_model import START, shrinkage_for, symmetric, transition_of_counts
+from scanmix.blocks.noise_model import shrinkage_for, symmetric, transition_of_counts
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
 from scanmix.data.examples import NO_VOTE
 
@@ -28,6 +27,8 @@ CHUNK = 65536
 """Votes whose likelihoods are held at once."""
 ROUNDS = 30
 """Rounds of EM with one matrix for all annotators, then with one for each, at first pushed apart."""
+LOOK_AGAIN = 10
+"""Rounds after which it is found anew how much annotators differ."""
 APART = Difference(scale=1.0)
 """How much annotators are taken to differ in the rounds that push them apart."""
 TEMPERATURES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
@@ -105,11 +106,11 @@ def several_votes(votes: Tensor) -> bool:
 def fit_annotators(votes: Tensor, num_classes: int, prior: Tensor | None = None, rounds: int = ROUNDS) -> Annotators:
     """Find true classes and the matrix of each annotator by EM.
 
-    It begins with one matrix for all annotators, the symmetric one with `START` on the diagonal, so that classes keep
+    It begins with one symmetric matrix for all annotators, halfway between chance and certainty, so that classes keep
     their names; the pooled matrix is drawn a little toward a symmetric one, as in the noise model. From there each
     annotator gets a matrix of their own, at first by `APART`, then as far as the votes ask for (`ability`). Without
     that push, one good annotator among few would go unseen, since the others outvote them. Their own matrices are kept
-    if the votes are likelier by half the logarithm of V for each annotator but one (Schwarz 1978).
+    if the votes are likelier with them by more than these matrices cost (`ability.price`).
 
     Votes on one image are taken as independent given its class. They are not where the image itself is unclear, so
     probabilities near 1 are too sure. Without a prior and with at most one vote an image nothing can be found: the
@@ -130,8 +131,8 @@ def fit_annotators(votes: Tensor, num_classes: int, prior: Tensor | None = None,
         own = _em(cast, found, prior, rounds, APART)
         own = _em(cast, own, prior, rounds, None)
         found = _em(cast, found, prior, 2 * rounds, Difference())  # as many rounds, or the gain is that of more rounds
-        gain = len(votes) * (own.likelihood - found.likelihood)
-        if not own.matrices.difference.none and gain > 0.5 * (count - 1) * math.log(len(cast.images)):
+        gain = len(votes) * (own.likelihood - found.likelihood) - float(price(own.counts, own.pooled, own.matrices))
+        if not own.matrices.difference.none and gain > 0:
             found = own
     posterior, matrices = found.posterior, found.matrices
     quality, error = _quality(found.counts, posterior.mean(0), found.pooled, matrices)
@@ -186,6 +187,17 @@ def fit_with_neighbors(
     return fit_annotators(votes, num_classes, sinkhorn(best * scores, marginal))._replace(temperature=best)
 
 
+def with_names(transition: Tensor) -> Tensor:
+    """Return the matrix with no class more often called by another name than by its own.
+
+    Its diagonal is raised to the largest of its row, and the row divided by its sum. Without this, a prior that is
+    wrong in a regular way could exchange the names of classes, since all votes would fit as well.
+    Shape: (C, C), rows sum to 1 -> (C, C), rows sum to 1.
+    """
+    named = transition - torch.diag_embed(transition.diagonal()) + torch.diag_embed(transition.amax(1))
+    return named / named.sum(1, keepdim=True)
+
+
 class _Fit(NamedTuple):
     """Where EM stands."""
 
@@ -204,7 +216,7 @@ def _pooled_fit(votes: Tensor, num_classes: int, prior: Tensor | None, rounds: i
     """Return the fit with one matrix for all annotators; that of the start where votes tell nothing. Shape: (N, A)."""
     cast = list_votes(votes)
     marginal = torch.full((num_classes,), 1 / num_classes, dtype=torch.float64, device=votes.device)
-    pooled = symmetric(marginal.new_tensor(START), num_classes)
+    pooled = symmetric((1 + marginal[0]) / 2, num_classes)  # above chance, or classes would lose their names
     counts = pooled.new_zeros(votes.shape[1], num_classes, num_classes)
     matrices = fit_matrices(counts, pooled, Difference())
     before = marginal if prior is None else prior.double()
@@ -214,14 +226,19 @@ def _pooled_fit(votes: Tensor, num_classes: int, prior: Tensor | None, rounds: i
 
 
 def _em(cast: VoteList, start: _Fit, prior: Tensor | None, rounds: int, difference: Difference | None) -> _Fit:
-    """Run EM from a fit on, with a given difference of annotators, or the likeliest. Shape: V votes, (N, C)."""
+    """Run EM from a fit on, with a given difference of annotators, or else the likeliest, found anew now and then.
+
+    Shape: V votes, prior (N, C).
+    """
     posterior, counts, pooled, matrices, _ = start
     (count, classes), likelihood = posterior.shape, posterior.new_zeros(())
-    shrinkage = shrinkage_for(len(cast.images), classes)
-    for _ in range(rounds):
+    shrinkage, taken = shrinkage_for(len(cast.images), classes), difference or Difference()
+    for number in range(rounds):
         counts = _confusions(cast, posterior, len(counts))
-        pooled = transition_of_counts(counts.sum(0), shrinkage)
-        matrices = fit_matrices(counts, pooled, difference)
+        pooled = with_names(transition_of_counts(counts.sum(0), shrinkage))
+        if difference is None and number % LOOK_AGAIN == 0:
+            taken = likeliest_difference(counts, pooled)
+        matrices = fit_matrices(counts, pooled, taken)
         before = (posterior.sum(0) + 1) / (count + classes) if prior is None else prior.double()
         posterior, likelihood = _posterior(cast, matrices.transitions, before, count)
     return _Fit(posterior, counts, pooled, matrices, float(likelihood))
