@@ -20,8 +20,8 @@ from scipy import stats
 
 ROOT = Path(__file__).parents[1]
 README, AUDIT, INDEX, RESULTS = "README.md", "docs/audit.md", "docs/index.md", "results/README.md"
-WHICH = "docs/which-method.md"
-PAGES = (README, AUDIT, INDEX, RESULTS, WHICH)
+WHICH, ANNOTATORS = "docs/which-method.md", "docs/annotators.md"
+PAGES = (README, AUDIT, INDEX, RESULTS, WHICH, ANNOTATORS)
 NOISES = {
     "20 %": "symmetric:0.2", "50 %": "symmetric:0.5", "80 %": "symmetric:0.8", "90 %": "symmetric:0.9",
     "look-alikes": "asymmetric:0.4",
@@ -115,8 +115,14 @@ def ratio(*what: str) -> str:
     return f"{float(row['ratio']):.2f}"
 
 
+def agreed(way: str, votes: str, planted: str = "0", column: str = "right") -> str:
+    """The mean over seeds of the share of right consensus, in percent, from results/annotators.csv."""
+    rows = read("annotators", data="FER+, 10,000 faces", way=way, votes=votes, planted=planted)
+    return f"{100 * statistics.fmean(float(row[column]) for row in rows):.1f}"
+
+
 FIGURES: dict[str, Callable[..., str]] = {
-    it.__name__: it for it in (mean, spread, lowest, highest, whole, lead, points, p, behind, right_side, ratio)
+    it.__name__: it for it in (mean, spread, lowest, highest, whole, lead, points, p, behind, right_side, ratio, agreed)
 }
 
 SENTENCES: dict[str, tuple[str, ...]] = {
@@ -167,6 +173,13 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "keeps them ({mean zoo-small pes symmetric:0.2}).",
         "`m_correction` ({mean zoo-small m_correction symmetric:0.2} at 20 %)",
     ),
+    ANNOTATORS: (
+        "| majority vote | {agreed majority 2} | {agreed majority 3} | {agreed majority 3 1} |",
+        "| Dawid and Skene | {agreed dawid_skene 2} | {agreed dawid_skene 3} | {agreed dawid_skene 3 1} |",
+        "| ours, votes alone | {agreed ours 2} | {agreed ours 3} | {agreed ours 3 1} |",
+        "| ours, neighbors by pixels | {agreed ours_pixels 2} | {agreed ours_pixels 3} | {agreed ours_pixels 3 1} |",
+        "with three votes it is {agreed ours 3 0 probability} % on average",
+    ),
     RESULTS: (
         "({mean table6-small scan_dividemix symmetric:0.8} of ScanMix's {mean table6-small scanmix symmetric:0.8} at "
         "80 %)",
@@ -206,6 +219,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     INDEX: {},
     AUDIT: {},
     WHICH: {"0.1": "a setting"},
+    ANNOTATORS: {},
     RESULTS: dict.fromkeys(
         ("98.9", "88.7", "85.1", "96.1", "98.5", "97.3", "97.2", "90.3", "94.0", "5.2", "89.4"),
         "eight seeds on another processor; the page has the command",

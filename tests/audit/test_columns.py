@@ -18,6 +18,7 @@ from scanmix.audit.columns import (
     WITH_DECISIONS,
     WITH_DYNAMICS,
     WITH_NEIGHBORS,
+    WITH_VOTES,
     columns_page,
     in_order,
     issue_in_words,
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 DTYPES = {str: "O", float: "f", int: "i"}
 
 
-def evidence(features: bool = False, dynamics: bool = False, decisions: bool = False) -> Evidence:
+def evidence(features: bool = False, dynamics: bool = False, decisions: bool = False, votes: bool = False) -> Evidence:
     """Twelve labels of two classes, with as much as is asked for."""
     draw = np.random.default_rng(0)
     probs = draw.dirichlet(np.ones(2), 12)
@@ -42,17 +43,22 @@ def evidence(features: bool = False, dynamics: bool = False, decisions: bool = F
         more["snapshots"] = [Snapshot(epoch, losses, found.labels.expand(1, -1).int()) for epoch in (1, 2)]
     if decisions:
         more["decided"] = (torch.arange(12) % len(DECIDED)).to(torch.int8)
+    if votes:
+        more |= {"votes": torch.arange(36).reshape(12, 3) % 2, "annotators": ("al", "bo", "cy")}
     return dataclasses.replace(found, **more)
 
 
 @pytest.mark.parametrize("features", [False, True])
 @pytest.mark.parametrize("dynamics", [False, True])
 @pytest.mark.parametrize("decisions", [False, True])
+@pytest.mark.parametrize("votes", [False, True])
 def test_an_audit_has_the_declared_columns_in_their_order_and_of_their_types(
-    features: bool, dynamics: bool, decisions: bool, tmp_path: Path
+    features: bool, dynamics: bool, decisions: bool, votes: bool, tmp_path: Path
 ) -> None:
-    found = score_labels(evidence(features, dynamics, decisions))
-    present = {ALWAYS: True, WITH_NEIGHBORS: features, WITH_DYNAMICS: dynamics, WITH_DECISIONS: decisions}
+    found = score_labels(evidence(features, dynamics, decisions, votes))
+    present = {
+        ALWAYS: True, WITH_NEIGHBORS: features, WITH_DYNAMICS: dynamics, WITH_DECISIONS: decisions, WITH_VOTES: votes,
+    }  # fmt: skip
     declared = [column for column in COLUMNS if present[column.when]]
     assert list(found) == [column.name for column in declared]
     for column in declared:

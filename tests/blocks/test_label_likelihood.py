@@ -13,11 +13,13 @@ from scanmix.blocks.label_likelihood import (
     likelihoods,
     log_likelihood,
     posterior,
+    shrinkage_for,
     symmetric,
     symmetric_posterior,
     symmetric_profile,
     symmetric_rate,
     transition_by_em,
+    transition_of_counts,
 )
 from scanmix.blocks.label_quality import self_confidence
 
@@ -127,6 +129,27 @@ def test_the_symmetric_posterior_is_the_average_over_rates(count: int, classes: 
         torch.zeros(count, classes),
     )
     torch.testing.assert_close(symmetric_posterior(v, labels, rates, weights), expected)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.25, 1.0])
+def test_counts_become_shares_between_themselves_and_symmetry(shrinkage: float) -> None:
+    counts = torch.tensor([[6.0, 2, 2], [0, 0, 0], [3, 0, 1]])
+    diagonal = (0.6 + 0.25) / 2  # the second class was not seen
+    even = torch.full((3, 3), (1 - diagonal) / 2).fill_diagonal_(diagonal)
+    expected = (1 - shrinkage) * torch.tensor([[0.6, 0.2, 0.2], [0, 0, 0], [0.75, 0, 0.25]]) + shrinkage * even
+    expected[1] = even[1]
+    torch.testing.assert_close(transition_of_counts(counts, shrinkage), expected)
+
+
+def test_few_right_counts_do_not_prove_that_none_is_wrong() -> None:
+    found = transition_of_counts(torch.tensor([[5.0, 0], [0, 3]]), 1.0)
+    torch.testing.assert_close(found, torch.tensor([[0.9, 0.1], [0.1, 0.9]]))
+    assert bool((transition_of_counts(torch.zeros(4, 4), 0.5).sum(1) - 1).abs().max() < 1e-6)
+
+
+@pytest.mark.parametrize(("count", "classes", "expected"), [(2000, 10, 0.5), (0, 3, 1.0), (60_000, 10, 1 / 31)])
+def test_shrinkage_falls_with_the_images_for_each_entry(count: int, classes: int, expected: float) -> None:
+    assert shrinkage_for(count, classes) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("chunk", [7, 65536])

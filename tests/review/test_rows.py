@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,19 @@ def test_table_and_detail_say_what_the_audit_says(make_audit: Any) -> None:
     assert np.allclose(one["losses"], audit.losses[:, :, 3].T, atol=1e-4)
 
 
-def test_detail_without_neighbors_and_losses(make_audit: Any) -> None:
-    import dataclasses
+def test_votes_stand_beside_the_given_label(make_audit: Any) -> None:
+    audit = make_audit()
+    assert detail(audit, 3)["votes"] == ""
+    columns = {
+        "votes": np.array(["ant 2, bee 1"] * 12, dtype=object),
+        "consensus": np.array(["ant"] * 12, dtype=object),
+        "consensus_prob": np.full(12, 0.934),
+    }
+    voted = dataclasses.replace(audit, columns={**audit.columns, **columns})
+    assert detail(voted, 3)["votes"] == "ant 2, bee 1 – together ant (93 %)"
 
+
+def test_detail_without_neighbors_and_losses(make_audit: Any) -> None:
     audit = dataclasses.replace(make_audit(), neighbors=None, epochs=(), losses=np.zeros((0, 1, 12)))
     one = detail(audit, 0)
     assert one["neighbors"] == [] and one["losses"] == []

@@ -14,6 +14,7 @@ from scanmix.blocks.label_quality import ISSUE_TYPES
 Cells = TypeVar("Cells")
 ALWAYS, WITH_NEIGHBORS = "always", "with features"
 WITH_DYNAMICS, WITH_DECISIONS = "with training dynamics", "after `train --labels`"
+WITH_VOTES = "with several annotators"
 TYPE_NAMES = {str: "text", float: "number", int: "whole number"}
 
 
@@ -47,8 +48,12 @@ COLUMNS = (
     Column("reason", str, "The verdict in one sentence."),
     Column("expected_wrong", float, "Expected number of wrong labels in this row and all above it."),
     Column("decided", str, "Earlier decision: `keep`, `accept` or `relabel`; may be empty.", WITH_DECISIONS),
+    Column("votes", str, "What annotators said: `cat 2, dog 1`.", WITH_VOTES),
+    Column("consensus", str, "The likeliest class by the votes, each annotator weighed by quality.", WITH_VOTES),
+    Column("consensus_prob", float, "Its probability by the votes alone (0 to 1).", WITH_VOTES),
+    Column("agreement", float, "Share of the votes that are for the consensus (0 to 1).", WITH_VOTES),
 )
-"""In the order of the table. `decided` is the last, so that whoever reads by position is not disturbed by it."""
+"""In the order of the table. Columns of rare audits are the last, so that who reads by position is not disturbed."""
 
 OUT_OF_SAMPLE, SET_ASIDE, IN_SAMPLE = "out_of_sample", "set_aside", "in_sample"
 ORIGINS = {

@@ -70,6 +70,10 @@ class Evidence:
     """(N,) int8, positions in `DECIDED`: what a person decided before the training; None if there was no review."""
     excluded: tuple[Excluded, ...] = ()
     """Examples that a person left out before the training."""
+    votes: Tensor | None = None
+    """(N, A) int64, what each annotator said, `NO_VOTE` for nothing; None where each example has one label."""
+    annotators: tuple[str, ...] = ()
+    """A names."""
 
 
 def collect(outputs: Outputs, examples: Examples) -> Evidence:
@@ -89,6 +93,8 @@ def collect(outputs: Outputs, examples: Examples) -> Evidence:
         pictures=same_images(examples.images.cpu()),
         decided=examples.decided,
         excluded=examples.excluded,
+        votes=examples.votes,
+        annotators=examples.annotators,
     )
 
 

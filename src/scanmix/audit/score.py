@@ -17,6 +17,7 @@ from scanmix.audit.evidence import Evidence
 from scanmix.audit.explain import explain, readings
 from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
+from scanmix.audit.votes import judge_votes
 from scanmix.blocks.label_quality import (
     forgetting_events,
     is_outlier,
@@ -54,7 +55,8 @@ def score_labels(evidence: Evidence) -> Audit:
     decided = torch.zeros(len(labels), dtype=torch.bool) if evidence.decided is None else evidence.decided > 0
     order = torch.from_numpy(np.lexsort((score.numpy(), model.p_clean.numpy(), decided.numpy())))
     trusted = model.p_clean.masked_fill(decided, 1.0)
-    columns = _columns(evidence, model, score, losses)
+    votes = judge_votes(evidence)
+    columns = {**_columns(evidence, model, score, losses), **votes.columns}
     columns = {name: column[order.numpy()] for name, column in columns.items()}
     columns["expected_wrong"] = (1 - trusted[order].double()).cumsum(0).numpy().round(2)
     row_of = order.argsort()
@@ -69,6 +71,7 @@ def score_labels(evidence: Evidence) -> Audit:
         noise_rate=model.rate,
         readings=readings(model),
         excluded=evidence.excluded,
+        votes=votes,
         confusion=expected_confusion(truth_posterior(trusted, model.posterior, labels), labels).numpy(),
     )
 

@@ -12,21 +12,14 @@ from typing import Any
 import torch
 
 from scanmix.audit.evidence import Evidence
-from scanmix.data.examples import DECIDED, OPEN_SET, Excluded
+from scanmix.data.examples import DECIDED, NO_VOTE, OPEN_SET, Excluded
 from scanmix.files import parse_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 
 TENSORS = (
-    "labels",
-    "true_labels",
-    "probs",
-    "predictions",
-    "neighbors",
-    "similarity",
-    "image_neighbors",
-    "pictures",
-    "decided",
-)
+    "labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "image_neighbors", "pictures",
+    "decided", "votes",
+)  # fmt: skip
 """Fields of `Evidence` that are stored as tensors. Whole numbers take 32 bits on disk and 64 in memory."""
 
 
@@ -45,6 +38,7 @@ def save_evidence(folder: Path, evidence: Evidence) -> None:
     tensors = {name: tensor.int() if tensor.dtype == torch.int64 else tensor for name, tensor in found.items()}
     names: dict[str, Any] = {"class_names": evidence.class_names, "ids": evidence.ids, "paths": evidence.paths}
     names |= {"excluded": evidence.excluded} if evidence.excluded else {}
+    names |= {"annotators": evidence.annotators} if evidence.annotators else {}
     write_tensors(folder / "evidence.safetensors", tensors)
     write_json(folder / "evidence.json", names)
 
@@ -67,6 +61,7 @@ def load_evidence(folder: Path) -> Evidence:
         names = {key: _texts(content, key) for key in ("class_names", "ids")}
         paths = None if content["paths"] is None else _texts(content, "paths")
         excluded = _excluded(content.get("excluded", []))
+        annotators = _texts({"annotators": [], **content}, "annotators")
     path = folder / "evidence.safetensors"
     found = read_tensors(path, fix)
     with reading(path, fix):
@@ -85,6 +80,8 @@ def load_evidence(folder: Path) -> Evidence:
             pictures=tensors.get("pictures"),
             decided=tensors.get("decided"),
             excluded=excluded,
+            votes=tensors.get("votes"),
+            annotators=annotators,
         )
         _check(evidence)
     return evidence
@@ -124,15 +121,14 @@ def _check(evidence: Evidence) -> None:
     if evidence.paths is not None and len(evidence.paths) != count:
         raise ValueError(f"{count} ids and {len(evidence.paths)} paths")
     below = {"labels": classes, "true_labels": classes, "predictions": classes, "neighbors": count, "pictures": count}
-    below["image_neighbors"] = count
-    below["decided"] = len(DECIDED)
+    below |= {"decided": len(DECIDED), "votes": classes, "image_neighbors": count}
     for name in TENSORS:
         tensor = getattr(evidence, name)
         if tensor is None:
             continue
         pairs = {
             "probs": (count, classes), "predictions": (tensor.shape[0], count), "neighbors": (count, tensor.shape[-1]),
-            "image_neighbors": (count, tensor.shape[-1]),
+            "image_neighbors": (count, tensor.shape[-1]), "votes": (count, len(evidence.annotators)),
         }  # fmt: skip
         if tuple(tensor.shape) != pairs.get(name, (count,)):
             raise ValueError(f"{name} of shape {tuple(tensor.shape)} for {count} ids of {classes} classes")
@@ -140,6 +136,6 @@ def _check(evidence: Evidence) -> None:
             raise ValueError(f"{name} of {tensor.dtype}")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} that are no numbers")
-        least = OPEN_SET if name == "true_labels" else 0
+        least = {"true_labels": OPEN_SET, "votes": NO_VOTE}.get(name, 0)
         if name in below and tensor.numel() and not least <= int(tensor.min()) <= int(tensor.max()) < below[name]:
             raise ValueError(f"{name} outside of {least}..{below[name] - 1}")

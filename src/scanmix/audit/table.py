@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from scanmix.audit.columns import TYPES
+from scanmix.audit.votes import NO_VOTES, VoteFindings
 from scanmix.blocks.label_quality import EVEN, RateInterval
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
@@ -49,6 +50,8 @@ class Audit(Mapping[str, np.ndarray]):
     """(C, C) expected counts; rows are true classes, columns given labels."""
     excluded: tuple[Excluded, ...] = ()
     """Examples that a person left out before the training; they have no row."""
+    votes: VoteFindings = NO_VOTES
+    """What several annotators said; its columns, in the order of the training data, are among `columns` too."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column."""
@@ -106,6 +109,7 @@ class Audit(Mapping[str, np.ndarray]):
             "looks_wrong": int(self.looks_wrong.sum()),
             "kinds": dict(zip(kind.tolist(), count.tolist(), strict=True)),
             **self._decided_before(),
+            **self.votes.summary(),
             "classes": sorted(classes, key=lambda row: -row["expected_wrong"] / max(row["labels"], 1)),
             "confused": self.confused_pairs(),
             "transition": self.transition.round(4).tolist(),

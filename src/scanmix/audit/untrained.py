@@ -70,6 +70,8 @@ def evidence_from_examples(
         pictures=same_images(examples.images.cpu()),
         decided=examples.decided,
         excluded=examples.excluded,
+        votes=examples.votes,
+        annotators=examples.annotators,
     )
 
 

@@ -118,6 +118,26 @@ def symmetric_posterior(v: Tensor, labels: Tensor, rates: Tensor, weights: Tenso
     return (v * others.unsqueeze(1)).scatter(1, labels.unsqueeze(1), right.unsqueeze(1))
 
 
+def transition_of_counts(counts: Tensor, shrinkage: float) -> Tensor:
+    """Return the rows of `counts` as shares, mixed with the symmetric matrix that has the same mean diagonal.
+
+    A class without counts gets its row from the symmetric matrix. That matrix never says that labels cannot be wrong:
+    its diagonal is at most 1 - 1 / (total + 2), the rule of succession.
+    Shape: (C, C) not negative, true class x given label -> (C, C), rows sum to 1. `shrinkage` is in 0..1.
+    """
+    rows = counts.sum(1)
+    seen = (rows > 0).to(counts)
+    shares = transition_matrix(counts)
+    diagonal = (shares.diagonal() * seen).sum() / seen.sum().clamp(min=1)
+    even = symmetric(1 - diagonal.minimum(1 - 1 / (rows.sum() + 2)), len(counts))
+    return torch.where(seen.unsqueeze(1) > 0, torch.lerp(shares, even, shrinkage), even)
+
+
+def shrinkage_for(count: int, num_classes: int) -> float:
+    """Return s = 1 / (1 + N / (20 C^2)), in 0..1: with few images for each entry of T, symmetry is trusted more."""
+    return 1 / (1 + count / (20 * num_classes**2))
+
+
 def transition_by_em(v: Tensor, labels: Tensor, start: Tensor, rounds: int = 40) -> Tensor:
     """Return the T that makes the given labels likeliest, by EM from `start`, which counts as half an image a class.
 

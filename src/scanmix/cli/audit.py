@@ -39,6 +39,8 @@ Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Of arrays: given labels, .npy or a table. Of DATA: as for train.")
 ]
 ARRAYS = Path("audit")
+MOST_ANNOTATORS = 20
+"""Annotators that the terminal shows."""
 LABELS = Written("a table of an audit", has_columns(("id", "path", "given", "suggested", "p_clean")))
 FILES = {
     "labels.csv": LABELS,
@@ -229,6 +231,8 @@ def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:
             f"Decided by a person before: {words}; not counted above, and last in the list. The evidence still speaks "
             f"against {summary['decided_still_doubted']} of them."
         )
+    if summary.get("annotators"):
+        _show_annotators(found)
     rows = [[row["class"], str(int(row["labels"])), f"{row['expected_wrong']:.0f}"] for row in summary["classes"]]
     print_table("Labels by class, the worst class first", ["label", "labels", "expected wrong"], rows)
     pairs = [[pair["given"], pair["true"], f"{pair['expected']:.0f}"] for pair in summary["confused"]]
@@ -251,3 +255,21 @@ def _show_truth(found: Audit, truth: Tensor) -> None:
         f"Known: {wrong.sum()} labels are wrong ({percent(wrong.mean())}). {looks.sum()} look wrong, and {right.sum()} "
         "of these are."
     )
+
+
+def _show_annotators(found: Audit) -> None:
+    """Print the quality of each annotator, the worst first, and how many labels have no majority."""
+    from scanmix.data.names import visible
+
+    votes = found.votes
+    rows = [
+        [visible(each.annotator), f"{each.votes:,}", f"{percent(each.quality)} ± {100 * each.standard_error:.1f}"]
+        for each in votes.annotators[:MOST_ANNOTATORS]
+    ]
+    more = len(votes.annotators) - len(rows)
+    print_table("Annotators, the worst first", ["annotator", "votes", "right votes"], rows)
+    if more > 0:
+        say(f"{more} more annotators are in audit.json.")
+    if votes.alike:
+        say("The votes do not tell the annotators apart; all of them are judged together.")
+    say(f"{votes.no_majority} of {len(found['id'])} labels have no majority: no class has more than half of the votes.")

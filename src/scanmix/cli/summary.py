@@ -74,7 +74,7 @@ def read_labels(folder: Path) -> list[Label]:
                 f"row {number} of {path} has the p_clean {row['p_clean']!r}, which is not a number"
             ) from None
         decided = row.get("decided") or ""
-        doubtful = p_clean < 0.5 and not decided
+        doubtful = p_clean < 0.5 and row["suggested"] != row["given"] and not decided
         found.append(Label(row["id"], row["path"], row["given"], row["suggested"], row["p_clean"], doubtful, decided))
     return found
 
@@ -82,7 +82,7 @@ def read_labels(folder: Path) -> list[Label]:
 def show_labels(
     folder: Path, audit: Audit | None = None, truth: Mapping[str, str] | None = None, count: int = 5
 ) -> None:
-    """Print how many labels look wrong (p_clean below a half, not decided by a person) and the most doubtful few.
+    """Print how many labels look wrong (`Audit.looks_wrong`) and the most doubtful few.
 
     Args:
         folder: of the run.

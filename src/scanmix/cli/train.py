@@ -176,6 +176,8 @@ def _show_data(examples: Examples, test: Examples | None, folder: Path) -> None:
         f"{examples.name}: {len(examples)} {what} of {examples.num_classes} classes ({shape_of(examples)}), "
         f"{tested}. Run folder: {folder}"
     )
+    if examples.votes is not None:
+        say(f"{len(examples.annotators)} annotators; a label is the consensus of the votes on its {examples.kind}.")
     show_skipped(examples.skipped)
 
 

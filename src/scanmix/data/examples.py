@@ -22,6 +22,8 @@ Kind: TypeAlias = Literal["image", "vector"]
 """What the examples are: images, or feature vectors."""
 OPEN_SET = -1
 """The true label of an open-set image: one that is of none of the classes, whatever label it was given."""
+NO_VOTE = -1
+"""Stands in `Examples.votes` where an annotator has given no label."""
 DECIDED = ("", "keep", "accept", "relabel")
 """Decisions of a person about labels of examples that stay; the position is the code in `Examples.decided`."""
 Excluded: TypeAlias = tuple[str, str, str]
@@ -82,6 +84,9 @@ class Examples:
         decided: (N,) int8, positions in `DECIDED`: what a person has decided about each label, so that a review does
             not ask again. No method sees it, and it is not in the fingerprint. None before any review.
         excluded: the examples that a person left out, so that they stay out.
+        votes: (N, A) int64, the class that each of A annotators gave each example, `NO_VOTE` where one gave none; None
+            if there is but one label each. `labels` are then the majority, see `readers.votes`.
+        annotators: A names.
 
     Raises:
         UserError: if shapes, types, label range or ids do not fit together.
@@ -100,6 +105,8 @@ class Examples:
     skipped: tuple[str, ...] = ()
     decided: Tensor | None = None
     excluded: tuple[Excluded, ...] = ()
+    votes: Tensor | None = None
+    annotators: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -124,6 +131,7 @@ class Examples:
         if self.decided is not None and (self.decided.dtype != torch.int8 or self.decided.shape != (len(self),)):
             has = f"{self.decided.dtype} of shape {tuple(self.decided.shape)}"
             raise UserError(f"decided of {self.name!r} must be {len(self)} int8 numbers, not {has}.")
+        _check_votes(self)
 
     def __len__(self) -> int:
         """Return N."""
@@ -197,6 +205,7 @@ class Examples:
             noise=noise,
             source=None,
             decided=None if self.decided is None else self.decided[chosen],
+            votes=None if self.votes is None else self.votes[chosen],
         )
 
     def per_class(self, count: int, seed: int = 0) -> Examples:
@@ -221,7 +230,7 @@ class Examples:
     def with_labels(self, labels: Tensor, *, noise: NoiseReport | None = None, step: JSON = None) -> Examples:
         """Return the same images with other given labels; the old labels become the true ones if those are unknown.
 
-        Decisions of a person are dropped, because they were about the old labels. Shape: (N,) int64.
+        Decisions of a person are dropped, because they were about the old labels, and so are votes. Shape: (N,) int64.
 
         Args:
             labels: the new given labels.
@@ -235,6 +244,8 @@ class Examples:
             noise=noise,
             source=None if step is None else self.source_after(step),
             decided=None,
+            votes=None,
+            annotators=(),
         )
 
     def corrected(
@@ -302,3 +313,21 @@ def _check_labels(labels: Tensor, count: int, num_classes: int, what: str, least
     if count and not least <= int(labels.min()) <= int(labels.max()) < num_classes:
         low, high = int(labels.min()), int(labels.max())
         raise UserError(f"{what} must lie in {least}..{num_classes - 1}, but run from {low} to {high}.")
+
+
+def _check_votes(examples: Examples) -> None:
+    votes, name, count = examples.votes, examples.name, len(examples.annotators)
+    if votes is None:
+        if count:
+            raise UserError(f"{name!r} has {count} annotators but no votes.")
+        return
+    if votes.dtype != torch.int64 or votes.shape != (len(examples), count):
+        has = f"{votes.dtype} of shape {tuple(votes.shape)}"
+        raise UserError(f"votes of {name!r} must be int64 of shape ({len(examples)}, {count}), not {has}.")
+    if len(set(examples.annotators)) < count:
+        raise UserError(f"{name!r} has {count} annotators, but {len(set(examples.annotators))} different names.")
+    if votes.numel() and not NO_VOTE <= int(votes.min()) <= int(votes.max()) < examples.num_classes:
+        low, high = int(votes.min()), int(votes.max())
+        raise UserError(
+            f"votes of {name!r} must lie in {NO_VOTE}..{examples.num_classes - 1}, but run from {low} to {high}."
+        )

@@ -57,6 +57,8 @@ class Card(NamedTuple):
     kind: str
     reason: str
     truth: str | None
+    votes: str
+    """What annotators said; empty if each label is of one."""
     neighbors: list[Neighbor]
 
 
@@ -85,6 +87,7 @@ def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
                 kind=str(audit["kind"][row]),
                 reason=str(audit["reason"][row]),
                 truth=None if truth is None else _class_name(audit.class_names, int(truth[place])),
+                votes=str(audit["votes"][row]) if "votes" in audit else "",
                 neighbors=[
                     Neighbor(
                         None if images is None else _data_uri(_read(images[audit.order[r]], SMALL)),

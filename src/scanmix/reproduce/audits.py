@@ -160,7 +160,7 @@ def _ours(auditor: str, found: Audit, noisy: Examples, rate: float, seed: int, s
     suggested = np.empty(len(noisy), dtype=object)
     suspicion, flagged = np.empty(len(noisy)), np.empty(len(noisy), dtype=bool)
     suggested[found.order], suspicion[found.order] = found["suggested"], np.arange(len(noisy))[::-1]
-    flagged[found.order] = found["p_clean"] < 0.5
+    flagged[found.order] = found.looks_wrong
     right = suggested == names[_truth(noisy)]
     return _score(auditor, noisy, rate, seed, seconds, suspicion, flagged, right, found.noise_rate.value)
 

@@ -13,6 +13,7 @@ import numpy as np
 from scanmix.audit import Audit
 from scanmix.audit.columns import ORIGINS, issue_in_words
 from scanmix.blocks.label_quality import EVEN, FINE, ISSUE_TYPES
+from scanmix.config import percent
 from scanmix.data.examples import DECIDED
 from scanmix.review.decisions import CHOICES, Decisions
 
@@ -114,7 +115,16 @@ def detail(audit: Audit, row: int) -> dict[str, Any]:
         "neighbors": near,
         "epochs": list(audit.epochs),
         "losses": [_short(losses[:, network]) for network in range(losses.shape[1])] if len(losses) else [],
+        "votes": votes_in_words(audit, row),
     }
+
+
+def votes_in_words(audit: Audit, row: int) -> str:
+    """Return what annotators said of a row and what follows: "cat 2, dog 1 - together cat (93 %)"; "" without votes."""
+    if "votes" not in audit:
+        return ""
+    consensus, prob = audit["consensus"][row], float(audit["consensus_prob"][row])
+    return f"{audit['votes'][row]} – together {consensus} ({percent(prob, 0)})"
 
 
 def progress(audit: Audit, queue: Queue, decisions: Decisions) -> dict[str, Any]:

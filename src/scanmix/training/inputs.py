@@ -9,6 +9,7 @@ from scanmix.config import UserError, check_type
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.training import Run
+from scanmix.training.consensus import with_consensus
 
 WANTED = "Examples, as the parts of the pair that scanmix.load returns"
 
@@ -63,7 +64,7 @@ def reload_data(run: Run, folder: str | Path) -> tuple[Examples, Examples | None
             f"the data of {folder} came from memory and cannot be loaded again; "
             f"call scanmix.train(examples, ..., out={str(folder)!r}) with the same data and settings"
         )
-    examples, test = reload(source["train"]), reload(source["test"]) if "test" in source else None
+    examples, test = with_consensus(reload(source["train"])), reload(source["test"]) if "test" in source else None
     found = (examples.fingerprint(), test.fingerprint() if test else "")
     if found != (run.settings.fingerprint, run.settings.test_fingerprint):
         raise UserError(f"the data of {folder} is not what it was when the run began; bring it back or train anew")

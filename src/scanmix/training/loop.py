@@ -43,6 +43,7 @@ from scanmix.training import (
     writer,
 )  # fmt: skip
 from scanmix.training.checkpoint import check_weights, load_checkpoint, save_checkpoint, share_checkpoint, unpack
+from scanmix.training.consensus import with_consensus
 from scanmix.training.inputs import WANTED, Inputs, check_data, reload_data
 from scanmix.training.launch import launch
 from scanmix.training.loggers import Logger, catch_up, check_loggers, logged
@@ -122,6 +123,7 @@ def train_resolved(
     check_loggers(loggers, out)
     check_data(examples, test)
     find_device(settings.device)
+    examples = with_consensus(examples)
     settings = dataclasses.replace(
         settings,
         source=source_of(examples, test),

@@ -23,6 +23,7 @@ from scanmix.files import locked
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
 from scanmix.model.dynamics import Snapshot, load_dynamics, save_snapshot
+from scanmix.training.consensus import with_consensus
 from scanmix.training.metrics import WHOLE, EpochMetrics, append_line, stage_seconds, write_lines
 from scanmix.training.settings import RunSettings
 
@@ -183,7 +184,7 @@ class Run:
             raise UserError(
                 f"the data of {self.folder} came from memory; call run.audit(examples) with the same examples"
             )
-        examples = reload(source["train"])
+        examples = with_consensus(reload(source["train"]))
         if examples.fingerprint() != self.settings.fingerprint:
             raise UserError(f"the data of {self.folder} is not what it was when the run began; bring it back")
         return examples

@@ -26,6 +26,7 @@ from scanmix.data.readers.pairs import Pair
 from scanmix.data.readers.red_mini_imagenet import read_red_mini_imagenet
 from scanmix.data.readers.table import read_table
 from scanmix.data.readers.vectors import read_vectors
+from scanmix.data.readers.votes import has_votes, read_votes
 from scanmix.data.readers.webvision import read_ilsvrc12, read_webvision
 from scanmix.files import check_regular
 
@@ -202,7 +203,7 @@ def _read(
     if path.is_file():
         if path.suffix.lower() not in (".csv", ".parquet"):
             raise UserError(f"{source} is neither a folder nor a .csv or .parquet table of path and label, nor a .npy.")
-        return read_table(path, root, size, least)
+        return (read_votes if has_votes(path) else read_table)(path, root, size, least)
     if path.exists():
         check_regular(path)
     near = difflib.get_close_matches(str(source).lower().replace("_", "-"), KNOWN, n=1, cutoff=0.5)

@@ -190,8 +190,17 @@ def from_class_names(
     test_rows: Sequence[ListedImage],
     size: int | None,
     skipped: tuple[str, ...] = (),
+    more_names: Iterable[str] = (),
 ) -> Pair:
     """Number the classes of training and test rows (id, file, class name), then read the files as `to_examples` does.
+
+    Args:
+        name: of the data, for messages.
+        train_rows: training images.
+        test_rows: test images; may be empty.
+        size: side of the images in pixels; None for what suits them.
+        skipped: files that were set aside before, each "path: reason".
+        more_names: names of classes besides those of the training rows.
 
     Shape: images (N, 1 or 3, size, size) uint8.
 
@@ -200,7 +209,7 @@ def from_class_names(
             can be read.
         LostClassError: not one training image of a class can be read.
     """
-    names = sort_names({label for _, _, label in train_rows})
+    names = sort_names({label for _, _, label in train_rows} | set(more_names))
     not_utf8 = [name for name in names if readable(name) != name]
     if not_utf8:
         raise DataError(f"the name of class {readable(not_utf8[0])} of {name!r} is not UTF-8; rename its folder.")

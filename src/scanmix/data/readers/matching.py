@@ -58,6 +58,8 @@ def match(examples: Examples, class_names: Sequence[str], size: Sequence[int], c
         class_names=tuple(class_names),
         noise=None,
         source=source,
+        votes=None,  # they count nothing where examples are only measured on
+        annotators=(),
     )
 
 

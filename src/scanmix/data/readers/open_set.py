@@ -48,5 +48,7 @@ def add_open_set(examples: Examples, others: Examples, rate: float, seed: int = 
         seed=seed,
         transition=measure_transition(truth, examples.labels, examples.num_classes),
     )
-    mixed = dataclasses.replace(examples, images=images, paths=None, true_labels=truth, noise=report, source=None)
+    mixed = dataclasses.replace(
+        examples, images=images, paths=None, true_labels=truth, noise=report, source=None, votes=None, annotators=()
+    )
     return mixed if step is None else dataclasses.replace(mixed, source=examples.source_after(step))

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from scanmix.config import DataError
 from scanmix.data.decisions import read_decision
 from scanmix.data.examples import DECIDED, Examples
 from scanmix.data.readers.folder import ListedImage, from_class_names
+from scanmix.data.readers.pairs import Pair
 from scanmix.files.cells import MISSING, as_text, one_name
 from scanmix.files.tables import read_records
 
@@ -60,7 +61,27 @@ def read_table(
     table = table.absolute()
     base = table.parent if root is None else Path(root).expanduser().absolute()
     records = read_records(table, required=("path", "label"), optional=("split", "decision"))
-    entries = [_entry(table, base, record, number) for number, record in enumerate(records, start=1)]
+    entries = [read_entry(table, base, record, number) for number, record in enumerate(records, start=1)]
+    train, test = read_entries(table, base, entries, size, least_classes)
+    return with_decisions(train, base, entries) if any("decision" in record for record in records) else train, test
+
+
+def read_entries(
+    table: Path, base: Path, entries: list[Entry], size: int | None, least_classes: int, names: Iterable[str] = ()
+) -> Pair:
+    """Read the images of all rows but those that are excluded or have no label.
+
+    Args:
+        table: the file that the rows are of.
+        base: folder that paths are relative to.
+        entries: a row for each image.
+        size: side of the images in pixels.
+        least_classes: least number of classes.
+        names: classes that exist besides those of the rows.
+
+    Raises:
+        DataError: as `read_table`.
+    """
     _refuse_twice(table, base, entries)
     kept = [entry for entry in entries if not entry.excluded]
     _tell(table, entries)
@@ -76,11 +97,10 @@ def read_table(
         f"{base / entry.path}: " + (f"the label {entry.label!r} stands for none" if entry.label else "no label")
         for entry in kept if not entry.label or entry.label in MISSING
     ]  # fmt: skip
-    train, test = from_class_names(table.stem, rows["train"], rows["test"], size, tuple(unlabeled))
-    return _decided(train, base, entries) if any("decision" in record for record in records) else train, test
+    return from_class_names(table.stem, rows["train"], rows["test"], size, tuple(unlabeled), names)
 
 
-def _decided(examples: Examples, base: Path, entries: list[Entry]) -> Examples:
+def with_decisions(examples: Examples, base: Path, entries: list[Entry]) -> Examples:
     """Return the examples with the decisions of a person and the excluded rows of the table."""
     words = {entry.path: entry.decision for entry in entries}
     codes = [DECIDED.index(words[name]) if words[name] in DECIDED else 0 for name in examples.ids]
@@ -100,7 +120,12 @@ def cell_of(table: Path, record: Mapping[str, Any], column: str, number: int) ->
         raise DataError(f"row {number} of {table} has {error} as its {column}; one value is needed.") from None
 
 
-def _entry(table: Path, base: Path, record: Mapping[str, Any], number: int) -> Entry:
+def read_entry(table: Path, base: Path, record: Mapping[str, Any], number: int) -> Entry:
+    """Return a row of a table.
+
+    Raises:
+        DataError: a cell is missing, unknown, or runs over a line end.
+    """
     path, label, split, decision = (
         cell_of(table, record, column, number) for column in ("path", "label", "split", "decision")
     )
@@ -147,7 +172,7 @@ def _tell(table: Path, entries: list[Entry]) -> None:
     excluded = sum(entry.excluded for entry in entries)
     if excluded:
         warnings.warn(
-            f"{excluded} of {len(entries)} rows of {table} are left out: their decision is to exclude", stacklevel=3
+            f"{excluded} of {len(entries)} rows of {table} are left out: their decision is to exclude", stacklevel=4
         )
     missing = Counter(entry.label for entry in entries if entry.label in MISSING and not entry.excluded)
     if missing:
@@ -155,5 +180,5 @@ def _tell(table: Path, entries: list[Entry]) -> None:
         warnings.warn(
             f"{missing.total()} of {len(entries)} rows of {table} are set aside: their label ({words}) stands for a "
             "missing one; if it is a class, give that another name",
-            stacklevel=3,
+            stacklevel=4,
         )

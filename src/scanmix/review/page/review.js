@@ -183,6 +183,8 @@ function drawDetail(row, known) {
   const share = known.classes.find(([label]) => label === given)[1];
   $("given-share").textContent = percent(share);
   $("reason").textContent = visible(known.reason);
+  $("votes").textContent = known.votes ? `Votes: ${visible(known.votes)}.` : "";
+  $("votes").hidden = !known.votes;
   const networks = Math.max(known.losses.length, known.against.length);
   $("against").textContent = (known.against.length
     ? `Against the given label: ${known.against.join(" and ")} of ${networks} network${networks > 1 ? "s" : ""}. `
