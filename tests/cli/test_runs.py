@@ -203,7 +203,7 @@ def test_noise_from_a_file_is_the_noise_that_was_drawn(photos: Path) -> None:
     one, two = scanmix.open_run("from_file"), scanmix.open_run("drawn")
     assert one.settings.fingerprint == two.settings.fingerprint
     assert one.noise.asked == two.noise.asked == 0.5
-    assert f"asked 50.0 %, actual {100 * (two.noise.actual or 0):.1f} %." in result.stdout
+    assert f"asked 50.0 %, actual {100 * (two.noise.actual or 0):.1f} %, estimated " in result.stdout
 
 
 def test_predictions_are_the_model_s(photos: Path, trained: Path) -> None:

@@ -59,7 +59,7 @@ def read_result(run: Run, noise: str) -> Result:
         seed=run.settings.seed,
         asked=run.noise.asked,
         actual=run.noise.actual,
-        estimated=run.noise.estimated,
+        estimated=run.method_estimate,
         best=run.best_accuracy,
         last=run.last_accuracy,
         last10=run.last10_accuracy,

@@ -19,7 +19,7 @@ from scanmix.audit import Audit, Evidence, collect, has_evidence, load_evidence,
 from scanmix.config import ALL_AS_GIVEN, UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
-from scanmix.files import locked
+from scanmix.files import locked, parse_json, reading
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
 from scanmix.model.dynamics import Snapshot, load_dynamics, save_snapshot
@@ -53,7 +53,7 @@ class Run:
         self.examples: Examples | None = None
         """The training data, in the process that trained; it stays in memory as long as the run."""
         self.last_audit: Audit | None = None
-        """What `labels.csv` was written from in this process. Its memory grows with N x C."""
+        """What `labels.csv` and `audit.json` were written from in this process. Its memory grows with N x C."""
         self._model = model
 
     def __repr__(self) -> str:
@@ -119,11 +119,25 @@ class Run:
 
     @property
     def noise(self) -> NoiseRates:
-        """Shares (0..1) of wrong labels: selected by the noise, known, and as the last epoch estimated them."""
+        """Shares (0..1) of wrong labels: selected by the noise, known, and as the audit estimates them.
+
+        Before there is an audit, and in runs of 0.1.0, the estimate is `method_estimate`.
+
+        Raises:
+            UserError: the file of the audit in the folder is damaged.
+        """
+        estimated = self.method_estimate if self.last_audit is None else self.last_audit.noise_rate.value
+        path = None if self.folder is None else self.folder / "audit.json"
+        if self.last_audit is None and path is not None and path.is_file():
+            with reading(path, "audit the run again"):
+                estimated = float(parse_json(path.read_text(encoding="utf-8"))["noise_rate"]["value"])
+        return NoiseRates(self.about.get("asked_noise"), self.about.get("actual_noise"), estimated)
+
+    @property
+    def method_estimate(self) -> float | None:
+        """Share (0..1) of labels that the method took for wrong in its last epoch; None where it divides none."""
         estimates = [line["estimated_noise"] for line in self.metrics if "estimated_noise" in line]
-        return NoiseRates(
-            self.about.get("asked_noise"), self.about.get("actual_noise"), estimates[-1] if estimates else None
-        )
+        return estimates[-1] if estimates else None
 
     def predict_proba(self, images: Pixels) -> np.ndarray:
         """Class probabilities of uint8 images (or Examples). Shape: (N, C, H, W) -> (N, C) float32."""
@@ -221,13 +235,14 @@ class Run:
         return True
 
     def write_labels(self, folder: Path) -> None:
-        """Write `labels.csv` into the folder of the run, and keep what it was written from.
+        """Write `labels.csv` and `audit.json` into the folder of the run, and keep what they were written from.
 
         Raises:
             UserError: what the run kept is damaged. CannotWrite: the file cannot be written.
         """
         self.last_audit = self.audit()
         self.last_audit.to_csv(folder / "labels.csv")
+        self.last_audit.to_json(folder / "audit.json")
 
     def _check_classes(self, found: tuple[str, ...], folder: Path, part: str) -> None:
         """Refuse a part of the run whose classes are not those of `run.toml`.
