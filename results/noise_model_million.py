@@ -98,10 +98,10 @@ def page(count: int, threads: int, search: dict[str, float], model: dict[str, fl
     """Return the page: a line for the search, one for the model."""
     how = (
         f"`python -m results.noise_model_million` writes this page: {count:,} made vectors of {SIZE} numbers, "
-        f"{CLASSES} classes, {NOISE:.0%} of the labels drawn anew. The {NEIGHBORS} neighbors come from `nearest_neighbors` "
-        f"(approximate above 200,000 vectors); {search['purity']:.0%} of them have the same class. Both parts had "
-        f"{threads} threads. Other programs ran on the machine, so that the clock shows more than an idle one would "
-        "need. Each peak is that of a process of its own, PyTorch included."
+        f"{CLASSES} classes, {NOISE:.0%} of the labels drawn anew. The {NEIGHBORS} neighbors come from "
+        f"`nearest_neighbors` (approximate above 200,000 vectors); {search['purity']:.0%} of them have the same class. "
+        f"Both parts had {threads} threads. Other programs ran on the machine, so that the clock shows more than an "
+        "idle one would need. Each peak is that of a process of its own, PyTorch included."
     )
     found = (
         f"{model['wrong']:.1%} of the labels are wrong. The model says {model['estimated']:.1%} ({model['low']:.1%} to "
