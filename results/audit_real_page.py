@@ -118,6 +118,8 @@ def page(rows: Sequence[Row]) -> str:
             "there is one. A share is the mean over settings of the share of seeds; it is what a goal is compared with."
         ),
         _goals(rows),
+        wrapped("The same by features, as shares of settings, with the median width of the intervals in points:"),
+        _by_features(rows),
         "## Where it fails",
         _failures(settings),
     ]
@@ -148,6 +150,26 @@ def _goals(rows: Sequence[Row]) -> str:
         reached, of_settings = sum(map(goal.reached, counted)), share(counted, goal.reached)
         asked = ("", "") if goal.least is None else (f"{goal.least:.0%}", "yes" if of_settings >= goal.least else "no")
         lines.append(f"| {goal.text} | {reached} of {len(counted)} | {of_settings:.1%} | {asked[0]} | {asked[1]} |")
+    return "\n".join(lines)
+
+
+def _by_features(rows: Sequence[Row]) -> str:
+    columns: dict[str, tuple[Callable[[Row], bool], Callable[[Row], bool]]] = {
+        "noise by class: error <= 6": (is_random, lambda row: error(row) <= 0.06),
+        "people: error <= 10": (is_people, lambda row: error(row) <= 0.1),
+        "interval holds": (lambda row: True, holds),
+        "Brier < constant": (is_noisy, lambda row: row["brier"] < constant(row)),
+        "Brier <= cleanlab": (is_noisy, lambda row: row["brier"] <= row["cleanlab_brier"]),
+        "AP >= cleanlab": (is_noisy, lambda row: row["ap"] >= row["cleanlab_ap"]),
+    }
+    lines = [f"| features | {' | '.join(columns)} | width |", "| --- |" + " ---: |" * (len(columns) + 1)]
+    for kind in dict.fromkeys(row["features"] for row in rows):
+        cells = []
+        for counted, reached in columns.values():
+            those = [row for row in rows if row["features"] == kind and counted(row)]
+            cells.append(f"{share(those, reached):.0%}" if those else "")
+        width = statistics.median(row["high"] - row["low"] for row in rows if row["features"] == kind)
+        lines.append(f"| {kind} | {' | '.join(cells)} | {100 * width:.0f} |")
     return "\n".join(lines)
 
 
