@@ -118,7 +118,10 @@ def page(rows: Sequence[Row]) -> str:
             "there is one. A share is the mean over settings of the share of seeds; it is what a goal is compared with."
         ),
         _goals(rows),
-        wrapped("The same by features, as shares of settings, with the median width of the intervals in points:"),
+        wrapped(
+            "The same by features, as shares of settings, with the median width of the intervals in points. A wide "
+            "interval holds the truth and says little: compare the lines above that begin with dots with those before."
+        ),
         _by_features(rows),
         "## Where it fails",
         _failures(settings),
