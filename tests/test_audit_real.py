@@ -93,7 +93,7 @@ def test_the_classifiers_are_held_out() -> None:
 
 
 def test_a_million_in_small() -> None:
-    found = noise_model_million.measure(500, 1)
+    found = noise_model_million.measure(3000, 1)
     assert 0.7 < found["purity"] < 0.9 and abs(found["estimated"] - found["wrong"]) < 0.1
-    text = noise_model_million.page(500, 1, json.loads(json.dumps(found)))
-    assert "500 examples of 10 classes" in text and "The goal was 600 s and 6 GB." in text
+    text = noise_model_million.page(3000, 1, json.loads(json.dumps(found)))
+    assert "3,000 examples of 10 classes" in text and "The goal was 600 s and 6 GB." in text
