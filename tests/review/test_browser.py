@@ -369,7 +369,7 @@ def test_a_review_goes_on_after_pictures_were_deleted(open_tab: Any, tmp_path: P
         (tmp_path / "photos" / name).unlink()
     with command(run) as url:
         page = open_tab(url)
-        assert current(page) == gone and "1 of 24" in page.inner_text("#numbers")
+        assert current(page) == gone and "1 of all 24 labels are decided" in page.inner_text("#numbers")
         comes(page, "document.getElementById('picture').naturalWidth === 160")  # the drawing that says why
         press(page, "x")
         until(lambda: decisions_in(run) == {first: "keep", gone: "exclude"})

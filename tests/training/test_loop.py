@@ -71,8 +71,8 @@ def test_the_folder_holds_all_that_the_design_lists(data: Pair, tmp_path: Path) 
     run = quick(data[0], tmp_path / "run", test=data[1])
     found = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert found == {
-        "run.toml", "metrics.jsonl", "labels.csv", "checkpoint/last.pt", "checkpoint/before.pt", "model/model.json",
-        "model/model.safetensors", "evidence/evidence.json", "evidence/evidence.safetensors",
+        "run.toml", "metrics.jsonl", "labels.csv", "audit.json", "checkpoint/last.pt", "checkpoint/before.pt",
+        "model/model.json", "model/model.safetensors", "evidence/evidence.json", "evidence/evidence.safetensors",
         *(f"trajectory/{epoch:05d}.safetensors" for epoch in range(1, len(run.metrics) + 1)),
     }  # fmt: skip
     assert run.finished and run.last_accuracy == run.model.accuracy(data[1])
