@@ -5,6 +5,7 @@ Legend: N examples, C classes, D features, K neighbors, P networks.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,17 +80,24 @@ class Evidence:
 def collect(outputs: Outputs, examples: Examples) -> Evidence:
     """Return the evidence of a model's outputs for its own training data. Shape: outputs for N examples."""
     neighbors, similarity = neighborhood(outputs.features)
-    return Evidence(
-        labels=examples.labels.cpu(),
+    return dataclasses.replace(
+        evidence_of(examples),
         probs=outputs.logits.softmax(2).mean(0).half(),
         predictions=outputs.logits.argmax(2),
+        neighbors=neighbors,
+        similarity=similarity,
+        image_neighbors=neighborhood(image_features(examples.images.cpu()))[0],
+    )
+
+
+def evidence_of(examples: Examples) -> Evidence:
+    """Return what the examples say of themselves: labels, names, duplicates, votes, and what a person decided."""
+    return Evidence(
+        labels=examples.labels.cpu(),
         class_names=examples.class_names,
         ids=examples.ids,
         paths=examples.paths,
         true_labels=None if examples.true_labels is None else examples.true_labels.cpu(),
-        neighbors=neighbors,
-        similarity=similarity,
-        image_neighbors=neighborhood(image_features(examples.images.cpu()))[0],
         pictures=same_images(examples.images.cpu()),
         decided=examples.decided,
         excluded=examples.excluded,

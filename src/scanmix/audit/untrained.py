@@ -5,11 +5,13 @@ Legend: N examples, D features.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 
 from scanmix.audit.arrays import checked_features
-from scanmix.audit.evidence import Evidence, check_comparable, image_features, neighborhood, same_images
+from scanmix.audit.evidence import Evidence, check_comparable, evidence_of, image_features, neighborhood
 from scanmix.audit.score import score_labels
 from scanmix.audit.table import Audit
 from scanmix.config import check_type
@@ -59,20 +61,7 @@ def evidence_from_examples(
     else:
         found = torch.from_numpy(checked_features(given, len(examples)))
     neighbors, similarity = neighborhood(found, _of_stage("neighbors", tick))
-    return Evidence(
-        labels=examples.labels.cpu(),
-        class_names=examples.class_names,
-        ids=examples.ids,
-        paths=examples.paths,
-        true_labels=None if examples.true_labels is None else examples.true_labels.cpu(),
-        neighbors=neighbors,
-        similarity=similarity,
-        pictures=same_images(examples.images.cpu()),
-        decided=examples.decided,
-        excluded=examples.excluded,
-        votes=examples.votes,
-        annotators=examples.annotators,
-    )
+    return dataclasses.replace(evidence_of(examples), neighbors=neighbors, similarity=similarity)
 
 
 def _of_stage(stage: str, tick: StageTick | None) -> Tick | None:
