@@ -1,8 +1,8 @@
 """The noise model: given labels explained by what is seen and by a transition matrix, with an interval of the rate.
 
 P(y_i | x_i) = sum_c v_i(c) T[c, y_i], see `label_likelihood`. v = Sinkhorn(exp(t F)) comes from scores F that leave
-out the label of the image itself, such as `propagation.neighbor_scores`. The posterior of the true class is
-r_i(c) ~ v_i(c) T[c, y_i]; a label is right with probability r_i(y_i).
+out the label of the image itself: `propagation.neighbor_scores`, `ridge.ridge_scores`. The posterior of the true class
+is r_i(c) ~ v_i(c) T[c, y_i]; a label is right with probability r_i(y_i).
 
 Given labels alone do not tell a wrong label from a class that v does not see clearly: a soft v (low t) with few wrong
 labels often explains them as well as a sure v with many. So there are two readings:
