@@ -98,9 +98,9 @@ def page(count: int, threads: int, found: dict[str, float]) -> str:
         f"`python -m results.noise_model_million` writes this page: {count:,} examples of {CLASSES} classes, "
         f"{NOISE:.0%} of the labels drawn anew. Their {NEIGHBORS} neighbors are made, not searched for "
         f"([million.md](million.md) has the seconds of a search); {found['purity']:.0%} of them have the same class. "
-        f"So are {COMPONENTS} principal components, of which {CLASSES} tell the classes. It had {threads} threads. Other programs ran on the machine, so "
-        "the clock shows more than an idle one would need. The peak is that of the whole process: PyTorch, neighbors, "
-        "components and what makes them included."
+        f"So are {COMPONENTS} principal components, of which {CLASSES} tell the classes. The model had {threads} "
+        "threads. Other programs ran on the machine, so the clock shows more than an idle one would need. The peak is "
+        "that of the whole process: PyTorch, neighbors, components and what makes them included."
     )
     took = (
         f"It took {found['seconds']:.0f} s of the processor, {found['wall']:.0f} s by the clock, and at most "
