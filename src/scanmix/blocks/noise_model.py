@@ -85,6 +85,8 @@ class NoiseModel(NamedTuple):
     """The factor t of the stable reading."""
     log_likelihood: float
     """Mean of log P(y_i | x_i) in nats under general T and the likeliest t, which were fitted to the same labels."""
+    before: Tensor | None = None
+    """(N, C), as `posterior`, for the labels before a person's decisions; those have no part in it. None without."""
 
 
 def fit_neighbors(
@@ -95,6 +97,7 @@ def fit_neighbors(
     marginal: Tensor | None = None,
     trusted: Tensor | None = None,
     logits: Tensor | None = None,
+    before: Tensor | None = None,
 ) -> NoiseModel:
     """Fit the noise model to what neighbors say, by balanced propagation of the given labels.
 
@@ -112,6 +115,7 @@ def fit_neighbors(
         trusted: (N,) bool, as in `fit`.
         logits: (N, C), what models that did not learn from these labels say. They are added to the neighbors' scores
             with the weight that makes the given labels likeliest.
+        before: (N,) int64, as in `fit`.
 
     Shape: (N, K), (N,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
@@ -126,10 +130,10 @@ def fit_neighbors(
     scores = neighbor_scores(graph, given, diagonal)
     if logits is not None:
         balance = logits.softmax(1).mean(0) if marginal is None else marginal
-        return fit(_weighted(scores, logits, labels, balance), labels, balance, halves, trusted)
-    first = fit(scores, labels, balance, halves, trusted)
+        return fit(_weighted(scores, logits, labels, balance), labels, balance, halves, trusted, before)
+    first = fit(scores, labels, balance, halves, trusted, before)
     again = neighbor_scores(graph, first.posterior, diagonal)
-    second = fit(again, labels, balance, trusted=trusted)
+    second = fit(again, labels, balance, trusted=trusted, before=before)
     if second.log_likelihood < first.log_likelihood + LEAST_GAIN:
         return first
     v = sinkhorn(first.temperature * again, balance)
@@ -143,6 +147,7 @@ def fit(
     marginal: Tensor,
     halves: Sequence[tuple[Tensor, Tensor]] = (),
     trusted: Tensor | None = None,
+    before: Tensor | None = None,
 ) -> NoiseModel:
     """Fit temperature, rate and T to the given labels.
 
@@ -155,6 +160,9 @@ def fit(
         halves: pairs of scores (N, C) that come from disjoint halves of the labels.
         trusted: (N,) bool, labels that are known to be right. They have no part in the likelihood, and the rate counts
             them as right; their p_clean and posterior are what holds for a label like theirs that nobody has checked.
+        before: (N,) int64, the labels as they were before a person decided, -1 where nobody has, or that is not known.
+            With the decided label as true class they are pairs that count in T. They do not choose the temperature:
+            people err where v is soft, and a v that is made sure there finds too few wrong labels elsewhere.
 
     Shape: (N, C), (N,), (C,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
@@ -166,20 +174,25 @@ def fit(
     likeliest = int(likely.amax(1).argmax())
     v = sinkhorn(TEMPERATURES[likeliest] * scores, marginal)
     agreement = _agreement(halves, TEMPERATURES[likeliest], marginal)
-    even, general, reached = _transitions(v[counted], labels[counted])
-    bend = asymmetry(reached - log_likelihood(v[counted], even, labels[counted]), classes)
+    pairs = None if before is None else _pairs(labels, before, classes)
+    even, general, gain = _transitions(v[counted], labels[counted], pairs)
+    reached, bend = log_likelihood(v[counted], general, labels[counted]), asymmetry(gain, classes)
 
     raised, weight = likeliest, 0.0
     if agreement is not None:
         weight = agreement**2
         raised = max([likeliest, *(h for h, sure in enumerate(sureness) if sure <= agreement)])
     v = sinkhorn(TEMPERATURES[raised] * scores, marginal)
-    even, general, _ = _transitions(v[counted], labels[counted])
+    even, general, _ = _transitions(v[counted], labels[counted], pairs)
     stable_transition = torch.lerp(even, general, bend)
     stable = posterior(v, stable_transition, labels)
     soft, soft_rate = _soft_posterior(scores, labels, marginal, rates, likely)
     together = torch.lerp(soft, stable, weight)
     p_clean = self_confidence(together, labels).clamp(max=1)
+    if before is not None:
+        asked = torch.where(before < 0, labels, before)
+        soft_before = _soft_posterior(scores, asked, marginal, rates, likely)[0]
+        before = torch.lerp(soft_before, posterior(v, stable_transition, asked), weight)
 
     allowed = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
     predicted = float((v.argmax(1) == labels)[counted].float().mean())
@@ -196,6 +209,7 @@ def fit(
         agreement=agreement,
         temperature=TEMPERATURES[raised],
         log_likelihood=reached / int(counted.sum()),
+        before=before,
     )
 
 
@@ -235,14 +249,31 @@ def _agreement(halves: Sequence[tuple[Tensor, Tensor]], temperature: float, marg
     return float(torch.stack([one == other for one, other in predicted]).float().mean())
 
 
-def _transitions(v: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Return the likeliest symmetric T, the likeliest T, and the log-likelihood of the latter in nats.
+def _pairs(labels: Tensor, before: Tensor, num_classes: int) -> Tensor:
+    """Return how many labels a person has changed from each class to each, true class x label before.
 
-    Shape: (N, C), (N,) -> (C, C), (C, C), scalar.
+    Shape: (N,), (N,) with -1 for a label that nobody has decided -> (C, C) float64.
     """
-    even = symmetric(symmetric_rate(self_confidence(v, labels), v.shape[1]), v.shape[1])
-    general = transition_by_em(v, labels, even)
-    return even, general, log_likelihood(v, general, labels)
+    decided = before >= 0
+    cells = torch.bincount(labels[decided] * num_classes + before[decided], minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes).double()
+
+
+def _transitions(v: Tensor, labels: Tensor, pairs: Tensor | None = None) -> tuple[Tensor, Tensor, float]:
+    """Return the likeliest symmetric T, the likeliest T, and the log-likelihood in nats that the latter gains.
+
+    Shape: (N, C), (N,), (C, C) counts of true class x label -> (C, C), (C, C), scalar.
+    """
+    classes = v.shape[1]
+    right, counted = (0.0, 0.0) if pairs is None else (float(pairs.trace()), float(pairs.sum()))
+    rate = symmetric_rate(self_confidence(v, labels), classes, known=(right, counted - right))
+    even = symmetric(rate, classes)
+    general = transition_by_em(v, labels, even, known=pairs)
+    gain = log_likelihood(v, general, labels) - log_likelihood(v, even, labels)
+    if pairs is not None:
+        tiny = torch.finfo(v.dtype).tiny
+        gain += float((pairs * (general.clamp(min=tiny).log() - even.clamp(min=tiny).log())).sum())
+    return even, general, gain
 
 
 def _contradicted(predicted: float, agreement: float | None, bend: float) -> list[float]:
