@@ -161,51 +161,56 @@ def fit(
         trusted: (N,) bool, labels that are known to be right. They have no part in the likelihood, and the rate counts
             them as right; their p_clean and posterior are what holds for a label like theirs that nobody has checked.
         before: (N,) int64, the labels as they were before a person decided, -1 where nobody has, or that is not known.
-            With the decided label as true class they are pairs that count in T. They do not choose the temperature:
-            people err where v is soft, and a v that is made sure there finds too few wrong labels elsewhere.
+            They stand in the likelihood as if nobody had decided: people err where v is soft, so decided labels would
+            choose a temperature at which too few of the others are wrong; and without them, where the most doubtful
+            were decided first, those left would look too clean. With decided labels as true classes they are pairs
+            that count in T.
 
     Shape: (N, C), (N,), (C,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
     classes = scores.shape[1]
     known = torch.zeros_like(labels, dtype=torch.bool) if trusted is None else trusted
-    counted = torch.ones_like(known) if bool(known.all()) else ~known
-    confidence, sureness = _confidences(scores, labels, marginal)
+    others = torch.ones_like(known) if bool(known.all()) else ~known
+    asked = torch.zeros_like(known) if before is None else before >= 0
+    given, counted = labels if before is None else torch.where(asked, before, labels), others | asked
+    confidence, sureness = _confidences(scores, given, marginal)
     rates, likely = symmetric_profile(confidence[:, counted], classes)
     likeliest = int(likely.amax(1).argmax())
     v = sinkhorn(TEMPERATURES[likeliest] * scores, marginal)
     agreement = _agreement(halves, TEMPERATURES[likeliest], marginal)
-    pairs = None if before is None else _pairs(labels, before, classes)
-    even, general, gain = _transitions(v[counted], labels[counted], pairs)
-    reached, bend = log_likelihood(v[counted], general, labels[counted]), asymmetry(gain, classes)
+    pairs = _pairs(labels[asked], given[asked], classes)
+    even, general, gain = _transitions(v[others], labels[others], pairs)
+    reached, bend = log_likelihood(v[counted], general, given[counted]), asymmetry(gain, classes)
 
     raised, weight = likeliest, 0.0
     if agreement is not None:
         weight = agreement**2
         raised = max([likeliest, *(h for h, sure in enumerate(sureness) if sure <= agreement)])
     v = sinkhorn(TEMPERATURES[raised] * scores, marginal)
-    even, general, _ = _transitions(v[counted], labels[counted], pairs)
+    even, general, _ = _transitions(v[others], labels[others], pairs)
     stable_transition = torch.lerp(even, general, bend)
     stable = posterior(v, stable_transition, labels)
     soft, soft_rate = _soft_posterior(scores, labels, marginal, rates, likely)
     together = torch.lerp(soft, stable, weight)
     p_clean = self_confidence(together, labels).clamp(max=1)
     if before is not None:
-        asked = torch.where(before < 0, labels, before)
-        soft_before = _soft_posterior(scores, asked, marginal, rates, likely)[0]
-        before = torch.lerp(soft_before, posterior(v, stable_transition, asked), weight)
+        soft_before = _soft_posterior(scores, given, marginal, rates, likely)[0]
+        before = torch.lerp(soft_before, posterior(v, stable_transition, given), weight)
 
     allowed = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
-    predicted = float((v.argmax(1) == labels)[counted].float().mean())
-    most = _wrong(posterior(v, general, labels)[counted], labels[counted])
+    predicted = float((v.argmax(1) == given)[counted].float().mean())
+    most = _wrong(posterior(v, general, given)[counted], given[counted])
+    found = int((asked & (given != labels)).sum())
     ends = [*allowed, *_contradicted(predicted, agreement, bend), most]
+    ends = [max(end * int(counted.sum()) - found, 0.0) / len(labels) for end in ends]
     return NoiseModel(
         posterior=together,
         v=v,
         transition=torch.lerp(symmetric(soft_rate, classes), stable_transition, weight),
         p_clean=p_clean,
         rate=_interval(float((1 - p_clean).masked_fill(known, 0.0).mean()), ends, known),
-        soft_rate=_wrong(soft[counted], labels[counted]),
-        stable_rate=_wrong(stable[counted], labels[counted]),
+        soft_rate=_wrong(soft[others], labels[others]),
+        stable_rate=_wrong(stable[others], labels[others]),
         agreement=agreement,
         temperature=TEMPERATURES[raised],
         log_likelihood=reached / int(counted.sum()),
@@ -250,30 +255,27 @@ def _agreement(halves: Sequence[tuple[Tensor, Tensor]], temperature: float, marg
 
 
 def _pairs(labels: Tensor, before: Tensor, num_classes: int) -> Tensor:
-    """Return how many labels a person has changed from each class to each, true class x label before.
+    """Return how many labels a person has decided of each pair, true class x label before.
 
-    Shape: (N,), (N,) with -1 for a label that nobody has decided -> (C, C) float64.
+    Shape: (N,), (N,) -> (C, C) float64.
     """
-    decided = before >= 0
-    cells = torch.bincount(labels[decided] * num_classes + before[decided], minlength=num_classes**2)
+    cells = torch.bincount(labels * num_classes + before, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes).double()
 
 
-def _transitions(v: Tensor, labels: Tensor, pairs: Tensor | None = None) -> tuple[Tensor, Tensor, float]:
+def _transitions(v: Tensor, labels: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, float]:
     """Return the likeliest symmetric T, the likeliest T, and the log-likelihood in nats that the latter gains.
 
     Shape: (N, C), (N,), (C, C) counts of true class x label -> (C, C), (C, C), scalar.
     """
     classes = v.shape[1]
-    right, counted = (0.0, 0.0) if pairs is None else (float(pairs.trace()), float(pairs.sum()))
-    rate = symmetric_rate(self_confidence(v, labels), classes, known=(right, counted - right))
+    right, tiny = float(pairs.trace()), torch.finfo(v.dtype).tiny
+    rate = symmetric_rate(self_confidence(v, labels), classes, known=(right, float(pairs.sum()) - right))
     even = symmetric(rate, classes)
     general = transition_by_em(v, labels, even, known=pairs)
     gain = log_likelihood(v, general, labels) - log_likelihood(v, even, labels)
-    if pairs is not None:
-        tiny = torch.finfo(v.dtype).tiny
-        gain += float((pairs * (general.clamp(min=tiny).log() - even.clamp(min=tiny).log())).sum())
-    return even, general, gain
+    pinned = pairs * (general.clamp(min=tiny).log() - even.clamp(min=tiny).log())
+    return even, general, gain + float(pinned.sum())
 
 
 def _contradicted(predicted: float, agreement: float | None, bend: float) -> list[float]:
@@ -319,9 +321,8 @@ def _wrong(posterior: Tensor, labels: Tensor) -> float:
 def _interval(value: float, ends: Sequence[float], known: Tensor) -> RateInterval:
     """Return the rate with an interval from the lowest to the highest of `ends`, widened by the sampling error.
 
-    `ends` are shares of the labels that are not known to be right. Shape: `known` is (N,) bool.
+    It ends at the share of labels that are not known to be right. Shape: `known` is (N,) bool.
     """
-    share = 1 - float(known.float().mean())
-    low, high = (share * end for end in (min(ends), max(ends)))
     error = SAMPLING * (value * (1 - value) / len(known)) ** 0.5
-    return RateInterval(value, max(min(low, value) - error, 0.0), min(max(high, value) + error, 1.0))
+    highest = 1 - float(known.float().mean())
+    return RateInterval(value, max(min(*ends, value) - error, 0.0), min(max(*ends, value) + error, highest))
