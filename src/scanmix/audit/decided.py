@@ -80,7 +80,7 @@ def check_decisions(evidence: Evidence, model: NoiseModel) -> Checked | None:
 
 def estimate_rate(
     doubt: np.ndarray, known: np.ndarray, rate: RateInterval, checked: Checked | None = None,
-    asked: np.ndarray | None = None, wrong: np.ndarray | None = None,
+    asked: np.ndarray | None = None, wrong: np.ndarray | None = None, gone: np.ndarray | None = None,
 ) -> DecidedRate:  # fmt: skip
     """Estimate the rate from the model and all decisions: those of earlier rounds, and `asked` since.
 
@@ -89,19 +89,23 @@ def estimate_rate(
         known: (N,) bool, labels that a person has decided in earlier rounds.
         rate: what the audit found, which is the model's without `checked`.
         checked: decisions of earlier rounds.
-        asked: (N,) bool, labels that were decided since.
+        asked: (N,) bool, labels that were decided since, and not in earlier rounds.
         wrong: (N,) bool, which of those were wrong.
+        gone: (N,) bool, labels that were left out since.
     """
     none = np.zeros(len(doubt), dtype=bool)
-    asked, wrong = (none if asked is None else asked), (none if wrong is None else wrong)
+    asked, wrong, gone = (none if each is None else each for each in (asked, wrong, gone))
     chance, before, found, model = doubt, none, none, rate
     if checked is None:
         share = 1 - float(known.mean())
         model = RateInterval(*(min(each / share, 1.0) if share else 0.0 for each in rate))
     else:
-        chance, before, found, model = checked.chance, checked.asked & ~asked, checked.wrong, checked.model
-    arrays = (chance, doubt, asked | before, np.where(asked, wrong, found), asked | known)
-    return rate_with_decisions(*(torch.from_numpy(each) for each in arrays), model)
+        chance, before, found, model = checked.chance, checked.asked & ~gone, checked.wrong, checked.model
+    parts = {
+        "chance": chance, "doubt": doubt, "asked": asked | before, "wrong": np.where(asked, wrong, found),
+        "known": asked | known | gone,
+    }  # fmt: skip
+    return rate_with_decisions(model=model, **{name: torch.from_numpy(part) for name, part in parts.items()})
 
 
 def sentences(summary: dict[str, Any]) -> list[str]:

@@ -92,12 +92,12 @@ class Audit(Mapping[str, np.ndarray]):
         """Return the chance that each label is wrong by the model alone; 0 for a decided label. Shape: -> (N,)."""
         return np.where(self.decided, 0.0, 1 - self["p_clean"].astype(np.float64))
 
-    def rates(self, asked: np.ndarray | None = None, wrong: np.ndarray | None = None) -> DecidedRate:
+    def rates(self, **since: np.ndarray) -> DecidedRate:
         """Return the share of wrong labels now and before all decisions, and how many more decisions are needed.
 
-        Shape: `asked` (N,) bool, labels that were decided since the audit; `wrong` (N,) bool, which of these were.
+        Shape: `since`, decisions that the audit does not know: `asked`, `wrong`, `gone` of `estimate_rate`, (N,) bool.
         """
-        return estimate_rate(self._by_model(), self.decided, self.noise_rate, self.checked, asked, wrong)
+        return estimate_rate(self._by_model(), self.decided, self.noise_rate, self.checked, **since)
 
     @property
     def looks_wrong(self) -> np.ndarray:

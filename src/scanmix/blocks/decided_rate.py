@@ -11,6 +11,7 @@ Legend: N labels, S strata.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -96,7 +97,7 @@ def rate_with_decisions(
     left = strata.open.masked_fill(used, 0.0)
     below, above = _model_errors(strata.doubt[~used].sum(), left.sum(), model)
     error = _sampling_error(strata, used)
-    low, high = value - (below**2 + error**2) ** 0.5, value + (above**2 + error**2) ** 0.5
+    low, high = value - math.hypot(below, error), value + math.hypot(above, error)
     corrected, most = float((wrong & asked).sum()), float(openings)
     value, low, high = (min(max(each, 0.0), most) for each in (value, low, high))
     now = RateInterval(*(each / max(size, 1) for each in (value, low, high)))
@@ -165,7 +166,7 @@ def _sampling_error(strata: _Strata, used: Tensor) -> float:
     """Return half of the width, in labels, of the interval of what was sampled; all labels of a stratum err not."""
     spread = _variance(strata.squares, strata.decided) / strata.decided.clamp(min=1)
     variance = strata.labels.square() * spread * (strata.open / strata.labels.clamp(min=1))
-    return SAMPLING * float(variance[used].sum()) ** 0.5
+    return SAMPLING * math.sqrt(variance[used].sum())
 
 
 def _model_errors(doubt: Tensor, count: Tensor, model: RateInterval) -> tuple[float, float]:
@@ -200,7 +201,7 @@ def _decisions_needed(strata: _Strata, used: Tensor, now: RateInterval, size: in
         middle = (least + most) // 2
         count = torch.minimum(decided + middle * share, labels).clamp(min=torch.finfo(torch.float64).tiny)
         variance = _variance((count - 1).clamp(min=0) * spread, count) / count * labels * (labels - count).clamp(min=0)
-        if SAMPLING * float(variance.sum()) ** 0.5 <= NARROW * size:
+        if SAMPLING * math.sqrt(variance.sum()) <= NARROW * size:
             most = middle
         else:
             least = middle + 1

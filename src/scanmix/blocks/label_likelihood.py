@@ -143,9 +143,7 @@ def shrinkage_for(count: int, num_classes: int) -> float:
     return 1 / (1 + count / (20 * num_classes**2))
 
 
-def transition_by_em(
-    v: Tensor, labels: Tensor, start: Tensor, rounds: int = 40, known: Tensor | None = None
-) -> Tensor:
+def transition_by_em(v: Tensor, labels: Tensor, start: Tensor, rounds: int = 40, known: Tensor | None = None) -> Tensor:
     """Return the T that makes the given labels likeliest, by EM from `start`, which counts as half an image a class.
 
     The log-likelihood is concave in T for a given v. Where v is soft between the classes that people confuse, T has

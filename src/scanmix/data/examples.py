@@ -271,8 +271,9 @@ class Examples:
             excluded: records of the examples that are left out now, or were missing already.
         """
         left_out = tuple(dict.fromkeys((*self.excluded, *excluded)))
-        known = {"decided": decided, "before": before, "excluded": left_out}
-        relabeled = dataclasses.replace(self, labels=labels, noise=None, **known)
+        relabeled = dataclasses.replace(
+            self, labels=labels, noise=None, decided=decided, before=before, excluded=left_out
+        )
         kept = relabeled if bool(selected.all()) else relabeled.select(selected)  # `select` copies the pixels
         return dataclasses.replace(kept, source=self.source_after(step))
 
