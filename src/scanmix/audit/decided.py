@@ -79,13 +79,13 @@ def check_decisions(evidence: Evidence, model: NoiseModel) -> Checked | None:
 
 
 def estimate_rate(
-    doubt: np.ndarray, known: np.ndarray, rate: RateInterval, checked: Checked | None = None,
+    p_wrong: np.ndarray, known: np.ndarray, rate: RateInterval, checked: Checked | None = None,
     asked: np.ndarray | None = None, wrong: np.ndarray | None = None, gone: np.ndarray | None = None,
 ) -> DecidedRate:  # fmt: skip
     """Estimate the rate from the model and all decisions: those of earlier rounds, and `asked` since.
 
     Args:
-        doubt: (N,), chance that a label is wrong by the model.
+        p_wrong: (N,), chance that a label is wrong by the model.
         known: (N,) bool, labels that a person has decided in earlier rounds.
         rate: what the audit found, which is the model's without `checked`.
         checked: decisions of earlier rounds.
@@ -93,16 +93,16 @@ def estimate_rate(
         wrong: (N,) bool, which of those were wrong.
         gone: (N,) bool, labels that were left out since.
     """
-    none = np.zeros(len(doubt), dtype=bool)
+    none = np.zeros(len(p_wrong), dtype=bool)
     asked, wrong, gone = (none if each is None else each for each in (asked, wrong, gone))
-    chance, before, found, model = doubt, none, none, rate
+    chance, before, found, model = p_wrong, none, none, rate
     if checked is None:
         share = 1 - float(known.mean())
         model = RateInterval(*(min(each / share, 1.0) if share else 0.0 for each in rate))
     else:
         chance, before, found, model = checked.chance, checked.asked & ~gone, checked.wrong, checked.model
     parts = {
-        "chance": chance, "doubt": doubt, "asked": asked | before, "wrong": np.where(asked, wrong, found),
+        "chance": chance, "p_wrong": p_wrong, "asked": asked | before, "wrong": np.where(asked, wrong, found),
         "known": asked | known | gone,
     }  # fmt: skip
     return rate_with_decisions(model=model, **{name: torch.from_numpy(part) for name, part in parts.items()})

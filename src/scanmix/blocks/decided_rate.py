@@ -51,7 +51,7 @@ class _Strata(NamedTuple):
     """Decided ones among them."""
     open: Tensor
     """The others."""
-    doubt: Tensor
+    p_wrong: Tensor
     """Expected number of wrong labels among the open ones, by the model."""
     chance: Tensor
     """The same by the chances that are comparable with those of decided labels."""
@@ -73,7 +73,7 @@ def strata_of(chance: Tensor) -> Tensor:
 
 
 def rate_with_decisions(
-    chance: Tensor, doubt: Tensor, asked: Tensor, wrong: Tensor, known: Tensor, model: RateInterval
+    chance: Tensor, p_wrong: Tensor, asked: Tensor, wrong: Tensor, known: Tensor, model: RateInterval
 ) -> DecidedRate:
     """Return the share of wrong labels, estimated from a model and a person's decisions.
 
@@ -82,20 +82,20 @@ def rate_with_decisions(
 
     Args:
         chance: (N,) in 0..1, chance that the label was wrong before any decision; the decision has no part in it.
-        doubt: (N,) in 0..1, chance that an open label is wrong by all that the model knows; may be `chance`.
+        p_wrong: (N,) in 0..1, chance that an open label is wrong by all that the model knows; may be `chance`.
         asked: (N,) bool, labels that were decided, and of which is known whether they had been wrong.
         wrong: (N,) bool, which of those were.
         known: (N,) bool, all labels that count as right now, `asked` included.
         model: what the model says of labels that are not `known`.
     """
     part = asked | ~known
-    strata = _sums(chance[part].double(), doubt[part].double(), asked[part], wrong[part].double())
+    strata = _sums(chance[part].double(), p_wrong[part].double(), asked[part], wrong[part].double())
     used = (strata.decided >= LEAST) & (strata.open > 0)
     size, openings = len(chance), strata.open.sum()
-    found = torch.where(used, strata.chance + strata.open * strata.residual, strata.doubt)
+    found = torch.where(used, strata.chance + strata.open * strata.residual, strata.p_wrong)
     value = float(found.sum())
     left = strata.open.masked_fill(used, 0.0)
-    below, above = _model_errors(strata.doubt[~used].sum(), left.sum(), model)
+    below, above = _model_errors(strata.p_wrong[~used].sum(), left.sum(), model)
     error = _sampling_error(strata, used)
     low, high = value - math.hypot(below, error), value + math.hypot(above, error)
     corrected, most = float((wrong & asked).sum()), float(openings)
@@ -106,15 +106,15 @@ def rate_with_decisions(
     return DecidedRate(now, before, _decisions_needed(strata, used, now, size))
 
 
-def at_rate(doubt: Tensor, rate: float) -> Tensor:
+def at_rate(p_wrong: Tensor, rate: float) -> Tensor:
     """Return chances with another mean, in the same order: all nearer to 0, or all nearer to 1, by the same factor.
 
     Shape: (N,) in 0..1 -> (N,) in 0..1. `rate` is in 0..1.
     """
-    mean = doubt.mean() if len(doubt) else torch.tensor(0.0)
+    mean = p_wrong.mean() if len(p_wrong) else torch.tensor(0.0)
     if rate <= mean:
-        return doubt * (rate / mean) if mean > 0 else doubt
-    return 1 - (1 - doubt) * ((1 - rate) / (1 - mean))
+        return p_wrong * (rate / mean) if mean > 0 else p_wrong
+    return 1 - (1 - p_wrong) * ((1 - rate) / (1 - mean))
 
 
 def informative_order(chance: Tensor, draws: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ def informative_order(chance: Tensor, draws: Tensor) -> Tensor:
     return time.argsort(stable=True)
 
 
-def _sums(chance: Tensor, doubt: Tensor, asked: Tensor, wrong: Tensor) -> _Strata:
+def _sums(chance: Tensor, p_wrong: Tensor, asked: Tensor, wrong: Tensor) -> _Strata:
     """Return sums by stratum. Shape: (N,) each -> (S,) each."""
     stratum = strata_of(chance)
 
@@ -149,7 +149,7 @@ def _sums(chance: Tensor, doubt: Tensor, asked: Tensor, wrong: Tensor) -> _Strat
     squares = total(((residual - mean[stratum]) * asked).square())
     openings = ~asked
     return _Strata(
-        decided + total(openings), decided, total(openings), total(doubt * openings), total(chance * openings), mean,
+        decided + total(openings), decided, total(openings), total(p_wrong * openings), total(chance * openings), mean,
         squares,
     )  # fmt: skip
 
@@ -169,14 +169,14 @@ def _sampling_error(strata: _Strata, used: Tensor) -> float:
     return SAMPLING * math.sqrt(variance[used].sum())
 
 
-def _model_errors(doubt: Tensor, count: Tensor, model: RateInterval) -> tuple[float, float]:
-    """Return how far the model's interval reaches below and above, in labels, of `count` with `doubt` expected wrong.
+def _model_errors(p_wrong: Tensor, count: Tensor, model: RateInterval) -> tuple[float, float]:
+    """Return how far the model's interval reaches below and above, in labels, of `count` with `p_wrong` expected wrong.
 
     Chances are moved as `at_rate` moves them, so that all labels together get the interval of the model.
     """
     down = 1 - model.low / model.value if model.value > 0 else 0.0
     up = 1 - (1 - model.high) / (1 - model.value) if model.value < 1 else 0.0
-    return float(doubt) * down, float(count - doubt) * up
+    return float(p_wrong) * down, float(count - p_wrong) * up
 
 
 def _decisions_needed(strata: _Strata, used: Tensor, now: RateInterval, size: int) -> int:
@@ -189,7 +189,7 @@ def _decisions_needed(strata: _Strata, used: Tensor, now: RateInterval, size: in
     if now.high - now.low <= 2 * NARROW or openings == 0:
         return 0
     if bool(used.any()):
-        rate = (strata.doubt / strata.open.clamp(min=1)).clamp(0, 1)
+        rate = (strata.p_wrong / strata.open.clamp(min=1)).clamp(0, 1)
         spread = torch.where(used, strata.squares / (strata.decided - 1).clamp(min=1), rate * (1 - rate))
         labels, decided, share = strata.labels, strata.decided, strata.open / openings
     else:

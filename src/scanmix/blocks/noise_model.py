@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from scanmix.blocks.counted import Counted, count_labels
 from scanmix.blocks.label_likelihood import (
     asymmetry,
     log_likelihood,
@@ -160,62 +161,55 @@ def fit(
         halves: pairs of scores (N, C) that come from disjoint halves of the labels.
         trusted: (N,) bool, labels that are known to be right. They have no part in the likelihood, and the rate counts
             them as right; their p_clean and posterior are what holds for a label like theirs that nobody has checked.
-        before: (N,) int64, the labels as they were before a person decided, -1 where nobody has, or that is not known.
-            They stand in the likelihood as if nobody had decided: people err where v is soft, so decided labels would
-            choose a temperature at which too few of the others are wrong; and without them, where the most doubtful
-            were decided first, those left would look too clean. With decided labels as true classes they are pairs
-            that count in T.
+        before: (N,) int64, the labels before a person decided, -1 where nobody has, or that is not known. The
+            likelihood is of these; with decided labels as true classes they are pairs that count in T, see `counted`.
 
     Shape: (N, C), (N,), (C,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
     classes = scores.shape[1]
-    known = torch.zeros_like(labels, dtype=torch.bool) if trusted is None else trusted
-    others = torch.ones_like(known) if bool(known.all()) else ~known
-    asked = torch.zeros_like(known) if before is None else before >= 0
-    given, counted = labels if before is None else torch.where(asked, before, labels), others | asked
-    confidence, sureness = _confidences(scores, given, marginal)
-    rates, likely = symmetric_profile(confidence[:, counted], classes)
+    seen = count_labels(labels, trusted, before, classes)
+    confidence, sureness = _confidences(scores, seen.given, marginal)
+    rates, likely = symmetric_profile(confidence[:, seen.counted], classes)
     likeliest = int(likely.amax(1).argmax())
     v = sinkhorn(TEMPERATURES[likeliest] * scores, marginal)
     agreement = _agreement(halves, TEMPERATURES[likeliest], marginal)
-    pairs = _pairs(labels[asked], given[asked], classes)
-    even, general, gain = _transitions(v[others], labels[others], pairs)
-    reached, bend = log_likelihood(v[counted], general, given[counted]), asymmetry(gain, classes)
+    even, general, gain = _transitions(v[seen.others], labels[seen.others], seen.pairs)
+    reached, bend = log_likelihood(v[seen.counted], general, seen.given[seen.counted]), asymmetry(gain, classes)
 
     raised, weight = likeliest, 0.0
     if agreement is not None:
         weight = agreement**2
         raised = max([likeliest, *(h for h, sure in enumerate(sureness) if sure <= agreement)])
     v = sinkhorn(TEMPERATURES[raised] * scores, marginal)
-    even, general, _ = _transitions(v[others], labels[others], pairs)
+    even, general, _ = _transitions(v[seen.others], labels[seen.others], seen.pairs)
     stable_transition = torch.lerp(even, general, bend)
     stable = posterior(v, stable_transition, labels)
     soft, soft_rate = _soft_posterior(scores, labels, marginal, rates, likely)
     together = torch.lerp(soft, stable, weight)
     p_clean = self_confidence(together, labels).clamp(max=1)
     if before is not None:
-        soft_before = _soft_posterior(scores, given, marginal, rates, likely)[0]
-        before = torch.lerp(soft_before, posterior(v, stable_transition, given), weight)
+        soft_before, _ = _soft_posterior(scores, seen.given, marginal, rates, likely)
+        before = torch.lerp(soft_before, posterior(v, stable_transition, seen.given), weight)
 
-    allowed = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
-    predicted = float((v.argmax(1) == given)[counted].float().mean())
-    most = _wrong(posterior(v, general, given)[counted], given[counted])
-    found = int((asked & (given != labels)).sum())
-    ends = [*allowed, *_contradicted(predicted, agreement, bend), most]
-    ends = [max(end * int(counted.sum()) - found, 0.0) / len(labels) for end in ends]
+    ends = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
+    ends += _ends_of_v(v[seen.counted], general, seen.given[seen.counted], agreement, bend)
     return NoiseModel(
-        posterior=together,
-        v=v,
+        posterior=together, v=v, p_clean=p_clean, agreement=agreement, temperature=TEMPERATURES[raised], before=before,
         transition=torch.lerp(symmetric(soft_rate, classes), stable_transition, weight),
-        p_clean=p_clean,
-        rate=_interval(float((1 - p_clean).masked_fill(known, 0.0).mean()), ends, known),
-        soft_rate=_wrong(soft[others], labels[others]),
-        stable_rate=_wrong(stable[others], labels[others]),
-        agreement=agreement,
-        temperature=TEMPERATURES[raised],
-        log_likelihood=reached / int(counted.sum()),
-        before=before,
-    )
+        rate=_interval(p_clean, ends, seen),
+        soft_rate=_wrong(soft[seen.others], labels[seen.others]),
+        stable_rate=_wrong(stable[seen.others], labels[seen.others]),
+        log_likelihood=reached / int(seen.counted.sum()),
+    )  # fmt: skip
+
+
+def _ends_of_v(v: Tensor, transition: Tensor, labels: Tensor, agreement: float | None, bend: float) -> list[float]:
+    """Return rates that follow from what v says of the labels, and from T that is not shrunk.
+
+    Shape: (N, C), (C, C), (N,) -> two or three shares.
+    """
+    predicted = float((v.argmax(1) == labels).float().mean())
+    return [*_contradicted(predicted, agreement, bend), _wrong(posterior(v, transition, labels), labels)]
 
 
 def _weighted(scores: Tensor, logits: Tensor, labels: Tensor, marginal: Tensor) -> Tensor:
@@ -252,15 +246,6 @@ def _agreement(halves: Sequence[tuple[Tensor, Tensor]], temperature: float, marg
         return None
     predicted = [[sinkhorn(temperature * scores, marginal).argmax(1) for scores in pair] for pair in halves]
     return float(torch.stack([one == other for one, other in predicted]).float().mean())
-
-
-def _pairs(labels: Tensor, before: Tensor, num_classes: int) -> Tensor:
-    """Return how many labels a person has decided of each pair, true class x label before.
-
-    Shape: (N,), (N,) -> (C, C) float64.
-    """
-    cells = torch.bincount(labels * num_classes + before, minlength=num_classes**2)
-    return cells.reshape(num_classes, num_classes).double()
 
 
 def _transitions(v: Tensor, labels: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, float]:
@@ -318,11 +303,14 @@ def _wrong(posterior: Tensor, labels: Tensor) -> float:
     return 1 - float(self_confidence(posterior, labels).mean()) if len(labels) else 0.0
 
 
-def _interval(value: float, ends: Sequence[float], known: Tensor) -> RateInterval:
+def _interval(p_clean: Tensor, ends: Sequence[float], seen: Counted) -> RateInterval:
     """Return the rate with an interval from the lowest to the highest of `ends`, widened by the sampling error.
 
-    It ends at the share of labels that are not known to be right. Shape: `known` is (N,) bool.
+    `ends` are shares of the labels that count, as they were before a person decided. Shape: (N,) -> shares of N.
     """
-    error = SAMPLING * (value * (1 - value) / len(known)) ** 0.5
-    highest = 1 - float(known.float().mean())
-    return RateInterval(value, max(min(*ends, value) - error, 0.0), min(max(*ends, value) + error, highest))
+    count = len(p_clean)
+    value = float((1 - p_clean).masked_fill(seen.known, 0.0).mean())
+    left = [max(end * int(seen.counted.sum()) - seen.found, 0.0) / count for end in ends]
+    error = SAMPLING * (value * (1 - value) / count) ** 0.5
+    highest = 1 - float(seen.known.float().mean())
+    return RateInterval(value, max(min(*left, value) - error, 0.0), min(max(*left, value) + error, highest))

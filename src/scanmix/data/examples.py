@@ -267,7 +267,8 @@ class Examples:
             labels: (N,) int64, the corrected labels.
             selected: (N,) bool, which examples stay.
             step: as in `with_labels`.
-            decided: (N,) int8, as the field; so is `before`, (N,) int64.
+            decided: (N,) int8, as the field `decided`.
+            before: (N,) int64, as the field `before`.
             excluded: records of the examples that are left out now, or were missing already.
         """
         left_out = tuple(dict.fromkeys((*self.excluded, *excluded)))
