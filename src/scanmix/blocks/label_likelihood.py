@@ -83,8 +83,8 @@ def symmetric_rate(
     count = len(confidence) + sum(known)
     for _ in range(rounds):
         right, wrong = confidence * (1 - rate), (1 - confidence) * (rate / others)
-        rate = (right / (right + wrong).clamp(min=torch.finfo(confidence.dtype).tiny)).mean()
-        rate = 1 - (len(confidence) / count * rate + known[0] / count)
+        share = right / (right + wrong).clamp(min=torch.finfo(confidence.dtype).tiny)
+        rate = 1 - (share.sum() + known[0]) / count
         rate = rate.clamp(min=1 / (count + 2)).clamp(max=highest)
     return rate
 
