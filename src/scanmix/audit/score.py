@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scanmix.audit.columns import IN_SAMPLE, OUT_OF_SAMPLE, SET_ASIDE, in_order
+from scanmix.audit.decided import check_decisions, estimate_rate
 from scanmix.audit.evidence import Evidence
 from scanmix.audit.explain import explain, readings
 from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
 from scanmix.audit.votes import judge_votes
+from scanmix.blocks.decided_rate import at_rate
 from scanmix.blocks.label_quality import (
     forgetting_events,
     is_outlier,
@@ -45,7 +47,8 @@ def score_labels(evidence: Evidence) -> Audit:
     label on the nearest neighbors, which has no part in it. Without networks it is what neighbors alone say.
 
     Labels that a person decided before the training come last and count as right in every count of wrong labels;
-    their p_clean and kind are what the evidence says.
+    their p_clean and kind are what the evidence says. Where it is known what they were before, they correct the noise
+    rate, and the expected counts with it.
 
     Shape: evidence of N examples -> table of N rows, sorted.
     """
@@ -54,11 +57,16 @@ def score_labels(evidence: Evidence) -> Audit:
     score = _score(evidence, model, losses)
     decided = torch.zeros(len(labels), dtype=torch.bool) if evidence.decided is None else evidence.decided > 0
     order = torch.from_numpy(np.lexsort((score.numpy(), model.p_clean.numpy(), decided.numpy())))
-    trusted = model.p_clean.masked_fill(decided, 1.0)
+    doubt = (1 - model.p_clean.double()).clamp(min=0).masked_fill(decided, 0.0)
+    checked, rate = check_decisions(evidence, model), model.rate
+    if checked is not None:
+        rate = estimate_rate(doubt.numpy(), decided.numpy(), rate, checked).now
+        doubt[~decided] = at_rate(doubt[~decided], min(rate.value * len(labels) / max(int((~decided).sum()), 1), 1.0))
+        checked = checked.sorted(order.numpy())
     votes = judge_votes(evidence)
     columns = {**_columns(evidence, model, score, losses), **votes.columns}
     columns = {name: column[order.numpy()] for name, column in columns.items()}
-    columns["expected_wrong"] = (1 - trusted[order].double()).cumsum(0).numpy().round(2)
+    columns["expected_wrong"] = doubt[order].cumsum(0).numpy().round(2)
     row_of = order.argsort()
     return Audit(
         columns=in_order(columns),
@@ -68,11 +76,12 @@ def score_labels(evidence: Evidence) -> Audit:
         neighbors=None if neighbors is None else row_of[neighbors[order]].numpy(),
         epochs=tuple(snapshot.epoch for snapshot in evidence.snapshots),
         losses=losses[:, :, order].numpy(),
-        noise_rate=model.rate,
+        noise_rate=rate,
+        checked=checked,
         readings=readings(model),
         excluded=evidence.excluded,
         votes=votes,
-        confusion=expected_confusion(truth_posterior(trusted, model.posterior, labels), labels).numpy(),
+        confusion=expected_confusion(truth_posterior((1 - doubt).float(), model.posterior, labels), labels).numpy(),
     )
 
 
