@@ -11,7 +11,6 @@ from torch import Generator, Tensor
 from scanmix.blocks.decided_rate import (
     LEAST,
     NARROW,
-    SAMPLING,
     STRATA,
     DecidedRate,
     at_rate,
@@ -19,7 +18,7 @@ from scanmix.blocks.decided_rate import (
     rate_with_decisions,
     strata_of,
 )
-from scanmix.blocks.label_quality import RateInterval
+from scanmix.blocks.label_quality import SAMPLING, RateInterval
 
 DRAWS = 200
 

@@ -18,7 +18,7 @@ from scanmix.audit.evidence import Evidence
 from scanmix.audit.explain import explain, readings
 from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
-from scanmix.audit.votes import judge_votes
+from scanmix.audit.votes import judge_votes, reading, with_votes
 from scanmix.blocks.decided_rate import at_rate
 from scanmix.blocks.label_quality import (
     forgetting_events,
@@ -41,7 +41,8 @@ MOST_COPIES = 3
 def score_labels(evidence: Evidence) -> Audit:
     """Score every label and return the audit.
 
-    p_clean, the suggestion, the noise rate and expected counts all come from one noise model, see `audit.explain`.
+    p_clean, the suggestion, the noise rate and expected counts all come from one noise model, see `audit.explain`; with
+    votes of several annotators from these.
     Labels of equal p_clean are ordered by their score: the mean of their likelihood over the whole training, or their
     final probability where no training dynamics were kept, and of the mean probability that the networks give to the
     label on the nearest neighbors, which has no part in it. Without networks it is what neighbors alone say.
@@ -53,7 +54,8 @@ def score_labels(evidence: Evidence) -> Audit:
     Shape: evidence of N examples -> table of N rows, sorted.
     """
     labels, neighbors = evidence.labels, evidence.neighbors
-    model, losses = explain(evidence), _losses(evidence)
+    votes, losses = judge_votes(evidence), _losses(evidence)
+    model = with_votes(explain(evidence), votes, evidence)
     score = _score(evidence, model, losses)
     decided = torch.zeros(len(labels), dtype=torch.bool) if evidence.decided is None else evidence.decided > 0
     order = torch.from_numpy(np.lexsort((score.numpy(), model.p_clean.numpy(), decided.numpy())))
@@ -63,7 +65,6 @@ def score_labels(evidence: Evidence) -> Audit:
         rate = estimate_rate(doubt.numpy(), decided.numpy(), rate, checked).now
         doubt[~decided] = at_rate(doubt[~decided], min(rate.value * len(labels) / max(int((~decided).sum()), 1), 1.0))
         checked = checked.sorted(order.numpy())
-    votes = judge_votes(evidence)
     columns = {**_columns(evidence, model, score, losses), **votes.columns}
     columns = {name: column[order.numpy()] for name, column in columns.items()}
     columns["expected_wrong"] = doubt[order].cumsum(0).numpy().round(2)
@@ -78,7 +79,7 @@ def score_labels(evidence: Evidence) -> Audit:
         losses=losses[:, :, order].numpy(),
         noise_rate=rate,
         checked=checked,
-        readings=readings(model),
+        readings=(reading(model, votes),) if votes.columns else readings(model),
         excluded=evidence.excluded,
         votes=votes,
         confusion=expected_confusion(truth_posterior((1 - doubt).float(), model.posterior, labels), labels).numpy(),

@@ -17,14 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scanmix.blocks.label_quality import RateInterval
+from scanmix.blocks.label_quality import SAMPLING, RateInterval
 
 STRATA = 5
 """Strata, with as many labels each."""
 LEAST = 5
 """Decisions in a stratum below which it keeps what the model says of it."""
-SAMPLING = 1.645
-"""Standard errors on either side, for 90 %."""
 NARROW = 0.03
 """Half of the width of an interval that is narrow enough: 3 points."""
 LEAST_VARIANCE = 0.01

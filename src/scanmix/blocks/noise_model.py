@@ -42,7 +42,7 @@ from scanmix.blocks.label_likelihood import (
     symmetric_rate,
     transition_by_em,
 )
-from scanmix.blocks.label_quality import RateInterval, self_confidence, truth_posterior
+from scanmix.blocks.label_quality import RateInterval, interval_from, self_confidence, truth_posterior
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
 from scanmix.blocks.ridge import ridge_scores
 
@@ -52,8 +52,6 @@ TEMPER = 4.0
 """The log-likelihood is divided by this before rates are averaged: labels of neighbors are not independent evidence."""
 ALLOWED = 8.0
 """Nats below the best at which a rate is still allowed: 1.35 for 90 % and independent labels, times six."""
-SAMPLING = 1.645
-"""Standard errors of a share on either side, for 90 %."""
 LEAST_WEIGHT = 1e-3
 """Rates of less weight than this are left out of the average."""
 LEAST_GAIN = 0.01
@@ -326,6 +324,4 @@ def _interval(p_clean: Tensor, ends: Sequence[float], seen: Counted) -> RateInte
     count = len(p_clean)
     value = float((1 - p_clean).masked_fill(seen.known, 0.0).mean())
     left = [max(end * int(seen.counted.sum()) - seen.found, 0.0) / count for end in ends]
-    error = SAMPLING * (value * (1 - value) / count) ** 0.5
-    highest = 1 - float(seen.known.float().mean())
-    return RateInterval(value, max(min(*left, value) - error, 0.0), min(max(*left, value) + error, highest))
+    return interval_from(value, left, count, highest=1 - float(seen.known.float().mean()))
