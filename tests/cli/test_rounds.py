@@ -189,6 +189,9 @@ def test_labels_that_were_only_kept_need_no_new_training(photos: Path, tmp_path:
     table.write_text("id,label,decision\n" + "".join(f"{name},{name.partition('/')[0]},keep\n" for name in ids[:9]))
     assert "What was decided since is kept with it" in say(*line).stdout
     assert words(rows_of(tmp_path / "two" / "labels.csv"), "decided").keys() == set(ids[:9])
+    kept = open_run(tmp_path / "two").evidence()
+    assert kept.before is not None and kept.before.tolist() == kept.labels.tolist()
+    assert json.loads((tmp_path / "two" / "audit.json").read_text())["checked"]["asked"] == 9
     assert weights == (tmp_path / "two" / "model" / "model.safetensors").read_bytes()
 
 
