@@ -93,6 +93,9 @@ def add_noise(
 ) -> Examples:
     """Return the examples with noisy labels and a `NoiseReport`; the old labels become the true ones if unknown.
 
+    Labels that came as trusted ones (a column `trusted`, `Examples.trusting`) keep label and trust, so noise of a rate
+    changes fewer labels than it selects; the report measures how many. Decisions of a review are dropped.
+
     Args:
         examples: N examples of C classes.
         kind: "symmetric", "symmetric-exclusive", "asymmetric", "instance" or "file".
@@ -147,6 +150,7 @@ def _mapping_for(examples: Examples, mapping: Mapping[int, int] | None) -> dict[
 def _with_noise(
     examples: Examples, labels: Tensor, kind: str, rate: float | None, seed: int | None, step: Mapping[str, JSON]
 ) -> Examples:
+    labels = examples.keep_trusted(labels)
     true_labels = examples.labels if examples.true_labels is None else examples.true_labels
     report = NoiseReport(
         kind=kind,
