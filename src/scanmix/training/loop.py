@@ -81,7 +81,7 @@ def train(
         precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
         batch_norm: statistics of the whole batch ("synchronized") or of each process's rows ("split").
         parallel: processes share the rows of each batch ("rows"), or two processes have a network each ("peers").
-        overrides: fields of the method, and the sections `network={...}`, `views={...}`, `labels`, `draw` and `monitor`.
+        overrides: fields of the method; sections `network={...}`, `views={...}`, `labels`, `draw` and `monitor`.
 
     Raises:
         UserError: settings, data and folder do not fit together, or a loss became NaN or infinite.

@@ -42,7 +42,7 @@ def _read_job(folder: Path) -> tuple[RunSettings, Examples, Examples | None]:
 def _read_examples(path: Path) -> Examples:
     with safe_open(path, framework="pt") as file:
         images, labels = file.get_tensor("images"), file.get_tensor("labels")
-        decided = file.get_tensor("decided") if "decided" in file.keys() else None  # noqa: SIM118  # no mapping
+        decided = file.get_tensor("decided") if "decided" in file.keys() else None  # no mapping
         about = json.loads(file.metadata()["about"])
     ids = tuple(str(i) for i in range(len(labels)))
     return Examples(
