@@ -52,9 +52,16 @@ def propagated_classes(
     does not count for its own T: EM, which counts it, soon believes all labels where v is soft. T has too much noise
     then, which costs little here.
     Rounds are not ended by their likelihood: at 90 % noise it falls while the classes become right.
-    A label that is known to be right (`trusted`) is believed in every round and tells nothing of T, which is that of
-    the other labels. Memory grows with N x (K + C).
-    Shape: (N, K) int64, (N,) int64 in 0..C-1, (N,) bool -> (N, C), rows sum to 1. `rounds` is at least 0.
+    Memory grows with N x (K + C). Shape: -> (N, C), rows sum to 1.
+
+    Args:
+        neighbors: of each example. Shape: (N, K) int64.
+        labels: given labels. Shape: (N,) int64 in 0..C-1.
+        num_classes: C.
+        generator: of the draws that find an example's own share of its score.
+        rounds: at least 0.
+        trusted: labels that are known to be right. They are believed in every round and tell nothing of T, which is
+            that of the other labels. Shape: (N,) bool.
     """
     graph = neighbor_graph(neighbors)
     own = own_share(graph, generator)

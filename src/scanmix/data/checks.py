@@ -29,10 +29,18 @@ def check_labels(labels: Tensor, count: int, num_classes: int, what: str, least:
 def check_votes(
     votes: Tensor | None, annotators: tuple[str, ...], count: int, num_classes: int, no_vote: int, name: str
 ) -> None:
-    """Check votes and the names of annotators. Shape: (N, A) int64 in `no_vote`..C - 1.
+    """Check votes and the names of annotators.
+
+    Args:
+        votes: the class that each annotator gave each example. Shape: (N, A) int64 in `no_vote`..C - 1.
+        annotators: A names.
+        count: N.
+        num_classes: C.
+        no_vote: what stands for no vote.
+        name: of the data, in the message.
 
     Raises:
-        UserError: they do not fit together, or to N examples; `name` is that of the data in the message.
+        UserError: they do not fit together, or to N examples.
     """
     if votes is None:
         if annotators:

@@ -1,9 +1,7 @@
 """M-correction (Arazo et al., ICML 2019): bootstrapping within MixUp, M-DYR-H and MD-DYR-SH.
 
-Legend: N examples, B batch, C classes.
-
 A mixture of two Beta distributions, fitted to the losses, gives the weight of each given label; the rest of the target
-is the prediction.
+is the prediction. Legend: N examples, B batch, C classes.
 """
 
 from __future__ import annotations
@@ -137,10 +135,7 @@ class MCorrection:
     def label_weights(
         self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, trusted: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return predictions and 1 - w, the weight of each given label, from one forward pass.
-
-        Shape: (B, ...), (B, C), (B,) bool -> logits (B, C), (B, 1).
-        """
+        """Return logits (B, C) and 1 - w, the weight (B, 1) of each given label, from one forward pass."""
         with inference(peer, batch_statistics=False):
             logits = peer.classifier(peer.encoder(views))
         losses = -(targets * F.log_softmax(logits, 1)).sum(1)
@@ -184,7 +179,14 @@ class MCorrectionSH(MCorrection):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return views mixed by the weights of their labels; targets are mixed at random, and corrected later.
 
-        Arguments are those of `MCorrection.mix`. Shape: (B, C, H, W), (B, classes), (B,) bool -> same as the first two.
+        Args:
+            peer: the network, which predicts z.
+            views: weak views of a batch. Shape: (B, C, H, W).
+            targets: one-hot given labels y. Shape: (B, classes).
+            noisy_at: w, the probability that a label is wrong, by its loss.
+            since: epochs since `begin`.
+            mix: generator of the draws.
+            trusted: labels that are known to be right. Shape: (B,) bool.
         """
         logits, trust = self.label_weights(peer, views, targets, noisy_at, trusted)
         partner = torch.randperm(len(views), generator=mix, device=mix.device)
