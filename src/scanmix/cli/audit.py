@@ -204,7 +204,7 @@ def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     ids: list[str] = []
     if is_table(labels):
-        words, ids = read_labels(labels)
+        words, ids, _ = read_labels(labels)
         given = np.array(words, dtype=str)
     else:
         given = read_array(labels)

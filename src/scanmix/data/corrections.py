@@ -1,7 +1,7 @@
 """Labels that a person corrected, read from a CSV and applied to examples.
 
 Columns: `label`; `id` or `path`, which name the example; and optionally `decision`: `exclude` leaves the example out,
-and `keep`, `accept` and `relabel` say that a person has checked the label.
+and `keep`, `accept` and `relabel` say that a person has checked the label; or `trusted`, see `decisions.read_trusted`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError, check_type, file_path, in_short
-from scanmix.data.decisions import read_decision
+from scanmix.data.decisions import read_decided
 from scanmix.data.examples import DECIDED, JSON, NOT_KNOWN, Examples, Excluded
 from scanmix.files import check_regular
 from scanmix.files.cells import csv_text
@@ -29,7 +29,7 @@ NAMED = 10
 
 
 class _Row(NamedTuple):
-    """A row of the CSV: its cells by column, and its decision in the words of `read_decision`."""
+    """A row of the CSV: its cells by column, and its decision in the words of `read_decided`."""
 
     cells: dict[str, str]
     decision: str
@@ -136,7 +136,7 @@ def _read(path: Path) -> tuple[list[_Row], str]:
                 "put cells with commas, quotes or line breaks into quotes, and complete what is cut off"
             )
         cells = dict(zip(columns, map(csv_text, line), strict=True))
-        rows.append(_Row(cells, read_decision(cells.get("decision", ""), path, number)))
+        rows.append(_Row(cells, read_decided(cells.get("decision", ""), cells.get("trusted", ""), path, number)))
     return rows, hashlib.sha256(content).hexdigest()
 
 

@@ -13,6 +13,7 @@ from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.schedules import linear_ramp, step_decay
+from scanmix.blocks.trust import pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, labeled_views, paired
 from scanmix.distributed.engine import Engine
@@ -94,7 +95,8 @@ class DivideMix:
             losses = torch.stack([normalize_losses(per_sample_losses(peer, data).losses) for peer in state.peers])
             state.history = append_epoch(state.history, losses, self.loss_memory)
             groups = data.labels if self.mixture == "class" else None
-            state.p_clean = state.peers[0].engine.broadcast(clean_probabilities(state.history.mean(0), groups))
+            p_clean = pinned(clean_probabilities(state.history.mean(0), groups), data.trusted)
+            state.p_clean = state.peers[0].engine.broadcast(p_clean)
         rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, len(data)),))
         with meter.timed("learn"):
             for side in training_turns(state.peers):

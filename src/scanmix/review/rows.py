@@ -25,11 +25,14 @@ SHOWN_NEIGHBORS = 6
 """Neighbors shown beside an example."""
 LOOKED_WRONG = [CHOICES.index("accept"), CHOICES.index("relabel")]
 CHOICE_WORDS = {
-    "": "undecided", "keep": "✓ kept", "accept": "✓ accepted", "relabel": "✎ {label}", "exclude": "✕ excluded",
-    "unsure": "? unsure",
+    "": "undecided", "keep": "✓ kept", "accept": "✓ accepted", "relabel": "✎ {label}",
+    "trusted": "✓ known to be right", "exclude": "✕ excluded", "unsure": "? unsure",
 }  # fmt: skip
 """What the page shows for a decision; it puts the name of the class in place of `{label}`."""
-BEFORE_WORDS = {"": "", "keep": "✓ kept before", "accept": "✓ accepted before", "relabel": "✎ relabeled before"}
+BEFORE_WORDS = {
+    "": "", "keep": "✓ kept before", "accept": "✓ accepted before", "relabel": "✎ relabeled before",
+    "trusted": "✓ known to be right",
+}  # fmt: skip
 """What the page shows for a decision of an earlier round."""
 WORST, RANDOM, INFORMATIVE = "worst", "random", "informative"
 ORDERS = {
