@@ -102,14 +102,13 @@ def _computed(
         assert file is not None  # there is a picture
         file.seal()
         return file
-    except CannotWrite as error:
-        size = 2 * math.prod(file.shape) / 1e9 if file is not None else 0
-        needs = f"The features take {size:.1f} GB in all; " if size else ""
-        raise UserError(f"{error}. {needs}SCANMIX_CACHE may name a folder elsewhere") from None
     except BaseException as stop:
         with suppress(CannotWrite):  # the first error is the one to report
             if file is not None:
                 file.seal()
+        if isinstance(stop, CannotWrite):
+            needs = "" if file is None else f" The features take {2 * math.prod(file.shape) / 1e9:.1f} GB in all;"
+            raise UserError(f"{stop}.{needs} SCANMIX_CACHE may name another folder") from None
         if not isinstance(stop, KeyboardInterrupt):
             raise
         kept = 0 if file is None else file.done
