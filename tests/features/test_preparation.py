@@ -27,12 +27,12 @@ def scenes(count: int, channels: int, height: int, width: int) -> Tensor:
 
 def slow_resized(picture: np.ndarray, preparation: Preparation) -> np.ndarray:
     """By Pillow: the shorter side to size / crop, then the center. Shape: (C, H, W) -> (C, h, w)."""
-    side = preparation.side
+    side, way = preparation.side, WAYS[preparation.interpolation]
     planes = []
     for plane in picture:
         image = Image.fromarray(plane)
-        scale = side / min(image.size)
-        image = image.resize((round(scale * image.width), round(scale * image.height)), WAYS[preparation.interpolation])
+        shorter = min(image.size)
+        image = image.resize((side * image.width // shorter, side * image.height // shorter), way)
         left, top = (round((length - preparation.size[0]) / 2) for length in image.size)
         planes.append(np.asarray(image.crop((left, top, left + preparation.size[0], top + preparation.size[0]))))
     return np.stack(planes)

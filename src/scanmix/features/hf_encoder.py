@@ -42,7 +42,7 @@ def open_hf(text: str, device: torch.device) -> FrozenEncoder:
     if lost:
         raise UserError(f"hf:{text} has no weights for {lost[0]} ({len(lost)} tensors in all); choose another model")
     weights = digest({name: tensor for name, tensor in model.state_dict().items() if name not in missing})
-    model.eval().requires_grad_(False).to(device)
+    model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     network, output = _images_to_features(model, pooled=not missing)
     return FrozenEncoder(
         f"hf:{text}", f"hf {type(model).__name__} {output}", weights, network, _preparation(processor), device=device

@@ -42,15 +42,17 @@ class Preparation:
     def resized(self, images: Tensor) -> Tensor:
         """Resize so that the center crop covers the encoder's size, cut it, and make gray of color or color of gray.
 
-        Pixels agree with Pillow's up to rounding. Shape: (B, 1 or 3, H, W) uint8 -> (B, 1 or 3, h, w) uint8.
+        Sides are rounded down, as torchvision does, and pixels are Pillow's up to rounding.
+        Shape: (B, 1 or 3, H, W) uint8 -> (B, 1 or 3, h, w) uint8.
 
         Raises:
             UserError: the pictures are neither gray nor of three channels.
         """
         covered = [int(length / self.crop) for length in self.size]
         height, width = images.shape[2:]
-        scale = max(covered[0] / height, covered[1] / width)
-        wanted = [max(least, round(scale * length)) for least, length in zip(covered, (height, width), strict=True)]
+        by_height = covered[0] * width >= covered[1] * height
+        up, down = (covered[0], height) if by_height else (covered[1], width)
+        wanted = [max(least, up * length // down) for least, length in zip(covered, (height, width), strict=True)]
         if wanted != [height, width]:
             images = F.interpolate(images.contiguous(), size=wanted, mode=self.interpolation, antialias=True)
         top, left = (round((length - kept) / 2) for length, kept in zip(wanted, self.size, strict=True))
