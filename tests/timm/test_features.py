@@ -185,6 +185,16 @@ def test_maps_are_averaged(tmp_path: Path) -> None:
     assert found.shape == (3, 12)
 
 
+def test_pixels_are_taken_as_they_are_where_the_processor_says_so(tmp_path: Path) -> None:
+    vit(tmp_path, pooled=True)
+    plain = {"size": {"height": 32, "width": 32}, "do_normalize": False}
+    transformers.ViTImageProcessor(**plain).save_pretrained(tmp_path)
+    assert opened(f"hf:{tmp_path}").preparation == Preparation((32, 32), (0.0,) * 3, (1.0,) * 3, 1.0, "bilinear")
+    transformers.ViTImageProcessor(**plain, rescale_factor=1 / 127.5).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"scaled by other than 1/255"):
+        open_encoder(f"hf:{tmp_path}")
+
+
 def test_a_folder_that_lacks_weights_is_refused(tmp_path: Path) -> None:
     vit(tmp_path, pooled=True)
     from safetensors.torch import load_file

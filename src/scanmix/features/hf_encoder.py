@@ -38,15 +38,14 @@ def open_hf(text: str, device: torch.device) -> FrozenEncoder:
         UserError: transformers is not installed, the model cannot be had, or it is none of images.
     """
     model, missing, processor = _loaded(text)
+    prepared = _preparation(processor, text)
     lost = sorted(name for name in missing if POOLER not in name)
     if lost:
         raise UserError(f"hf:{text} has no weights for {lost[0]} ({len(lost)} tensors in all); choose another model")
     weights = digest({name: tensor for name, tensor in model.state_dict().items() if name not in missing})
     model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     network, output = _images_to_features(model, pooled=not missing)
-    return FrozenEncoder(
-        f"hf:{text}", f"hf {type(model).__name__} {output}", weights, network, _preparation(processor), device=device
-    )
+    return FrozenEncoder(f"hf:{text}", f"hf {type(model).__name__} {output}", weights, network, prepared, device=device)
 
 
 def _loaded(text: str) -> tuple[Any, set[str], Any]:
@@ -105,16 +104,16 @@ def _images_to_features(model: Any, pooled: bool) -> tuple[Callable[[Tensor], Te
     return of_outputs, "pooled" if pooled else "first token"
 
 
-def _preparation(processor: Any) -> Preparation:
+def _preparation(processor: Any, name: str) -> Preparation:
     """Translate the settings of an image processor: resize, center crop, scale to 0..1, normalize."""
+    if not processor.do_rescale or abs(255 * processor.rescale_factor - 1) > 1e-3:
+        raise UserError(f"hf:{name} wants pixels scaled by other than 1/255, which is not known here; choose another")
     resized = _size(processor.size)
     cut = _size(processor.crop_size) if getattr(processor, "do_center_crop", False) else resized
-    mean, std = (tuple(map(float, given)) for given in (processor.image_mean, processor.image_std))
-    if not processor.do_normalize:
-        mean, std = (0.0,) * 3, (1.0,) * 3
+    mean, std = (processor.image_mean, processor.image_std) if processor.do_normalize else ((0.0,) * 3, (1.0,) * 3)
     return Preparation(
-        size=cut, mean=mean, std=std, crop=min(1.0, cut[0] / resized[0]),
-        interpolation=RESAMPLING.get(int(processor.resample), "bicubic"),
+        size=cut, mean=tuple(map(float, mean)), std=tuple(map(float, std)), crop=min(1.0, cut[0] / resized[0]),
+        interpolation=RESAMPLING.get(processor.resample, "bicubic"),
     )  # fmt: skip
 
 
