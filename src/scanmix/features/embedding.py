@@ -32,9 +32,10 @@ FORMAT = 1
 """Part of every key: it is raised when features are computed in another way, so that no stale ones are found."""
 MOST_LOST = 20.0
 """Seconds of work after which what is finished is sealed; a kill costs no more than this and one batch."""
-BATCH_PIXELS = 32 * 224 * 224
-"""Pixels of a batch on a CPU, where larger ones are no faster."""
-DEVICE_FACTOR = 8
+BATCH_PIXELS = 4 * 224 * 224
+"""Pixels of a batch for each thread of a CPU. Larger ones cost up to twice the time: their maps are too large for what
+the C library keeps, so that the system hands out zeroed pages anew for every layer."""
+DEVICE_FACTOR = 64
 """How many times as large a batch is on other devices."""
 MOST_IN_BATCH = 512
 
@@ -169,7 +170,8 @@ def _batch_size(images: Tensor, encoder: AnyEncoder) -> int:
     """Return B, by the pixels of a picture before or after it is prepared, whichever are more."""
     sizes = [part.preparation.size for part in encoder.parts if part.preparation is not None]
     pixels = max(math.prod(size) for size in (*sizes, tuple(images.shape[2:])))
-    factor = 1 if all(part.device.type == "cpu" for part in encoder.parts) else DEVICE_FACTOR
+    on_cpu = all(part.device.type == "cpu" for part in encoder.parts)
+    factor = torch.get_num_threads() if on_cpu else DEVICE_FACTOR
     return max(1, min(MOST_IN_BATCH, factor * BATCH_PIXELS // pixels))
 
 
