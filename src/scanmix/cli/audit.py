@@ -245,13 +245,15 @@ def _audit_arrays(labels: Path | None, probs: Path | None, features: str | None,
 
 def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:
     """Print the totals for the data set, then the first rows. Shape: `truth` (N,), true labels where they are known."""
+    from scanmix.audit.decided import sentences
+
     summary: dict[str, Any] = found.summary()
     rate = summary["noise_rate"]
     say(
         f"Wrong labels: about {summary['expected_wrong']:.0f} of {summary['labels']} "
         f"({percent(rate['value'])}; the evidence allows {percent(rate['low'])} to {percent(rate['high'])})."
     )
-    for sentence in found.readings:
+    for sentence in (*found.readings, *sentences(summary)):
         say(sentence)
     if truth is not None:
         _show_truth(found, truth)

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from scanmix.config import UserError, check_type, file_path, in_short
 from scanmix.data.decisions import read_decision
-from scanmix.data.examples import DECIDED, JSON, Examples, Excluded
+from scanmix.data.examples import DECIDED, JSON, NOT_KNOWN, Examples, Excluded
 from scanmix.files import check_regular
 from scanmix.files.cells import csv_text
 
@@ -39,7 +40,7 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
 
     Rows are matched by `id` if the file has that column, else by `path`. Examples that the file does not name keep
     their labels, and examples that it excludes may be missing already. `true_labels` stay as they are; the old labels
-    are not taken for true ones. `Examples.decided` and `Examples.excluded` record what was decided.
+    are not taken for true ones. `Examples.decided`, `before` and `excluded` record what was decided.
 
     Args:
         examples: the examples to correct.
@@ -83,7 +84,19 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
         labels[i] = label
     excluded += [_left_out(row.cells, key) for row in gone]
     step: JSON = {"corrections": {"path": str(path), "sha256": found}}
-    return examples.corrected(labels, keep, decided=decided, excluded=excluded, step=step)
+    before = _before_decisions(examples)
+    return examples.corrected(labels, keep, decided=decided, before=before, excluded=excluded, step=step)
+
+
+def _before_decisions(examples: Examples) -> Tensor:
+    """Return the label before the first decision about it, `NOT_KNOWN` where an earlier one has left no trace.
+
+    Shape: -> (N,) int64.
+    """
+    if examples.decided is None:
+        return examples.labels
+    earlier = torch.full_like(examples.labels, NOT_KNOWN) if examples.before is None else examples.before
+    return torch.where(examples.decided > 0, earlier, examples.labels)
 
 
 def _by_file(row: _Row, files: Mapping[str, int]) -> int | None:

@@ -26,6 +26,8 @@ NO_VOTE = -1
 """Stands in `Examples.votes` where an annotator has given no label."""
 DECIDED = ("", "keep", "accept", "relabel")
 """Decisions of a person about labels of examples that stay; the position is the code in `Examples.decided`."""
+NOT_KNOWN = -1
+"""Stands in `Examples.before` where a person has decided and the label that was there before is not known."""
 Excluded: TypeAlias = tuple[str, str, str]
 """The record of an example that a person excluded: id, path ("" if there is none) and given label."""
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007
@@ -83,6 +85,8 @@ class Examples:
         skipped: files set aside while reading, each "path: reason".
         decided: (N,) int8, positions in `DECIDED`: what a person has decided about each label, so that a review does
             not ask again. No method sees it, and it is not in the fingerprint. None before any review.
+        before: (N,) int64, the label before a person's first decision, `NOT_KNOWN` where that is not known; it tells
+            nothing of a label that nobody has decided. No method sees it. None before any review.
         excluded: the examples that a person left out, so that they stay out.
         votes: (N, A) int64, the class that each of A annotators gave each example, `NO_VOTE` where one gave none; None
             if there is but one label each. `labels` are then the majority, see `readers.votes`.
@@ -104,6 +108,7 @@ class Examples:
     source: Mapping[str, JSON] | None = None
     skipped: tuple[str, ...] = ()
     decided: Tensor | None = None
+    before: Tensor | None = None
     excluded: tuple[Excluded, ...] = ()
     votes: Tensor | None = None
     annotators: tuple[str, ...] = ()
@@ -131,6 +136,8 @@ class Examples:
         if self.decided is not None and (self.decided.dtype != torch.int8 or self.decided.shape != (len(self),)):
             has = f"{self.decided.dtype} of shape {tuple(self.decided.shape)}"
             raise UserError(f"decided of {self.name!r} must be {len(self)} int8 numbers, not {has}.")
+        if self.before is not None:
+            _check_labels(self.before, len(self), self.num_classes, f"labels before of {self.name!r}", NOT_KNOWN)
         _check_votes(self)
 
     def __len__(self) -> int:
@@ -205,6 +212,7 @@ class Examples:
             noise=noise,
             source=None,
             decided=None if self.decided is None else self.decided[chosen],
+            before=None if self.before is None else self.before[chosen],
             votes=None if self.votes is None else self.votes[chosen],
         )
 
@@ -244,13 +252,14 @@ class Examples:
             noise=noise,
             source=None if step is None else self.source_after(step),
             decided=None,
+            before=None,
             votes=None,
             annotators=(),
         )
 
     def corrected(
         self, labels: Tensor, selected: Tensor, *, step: JSON, decided: Tensor | None = None,
-        excluded: Sequence[Excluded] = (),
+        before: Tensor | None = None, excluded: Sequence[Excluded] = (),
     ) -> Examples:  # fmt: skip
         """Return the selected examples with labels that a person corrected; old labels do not become true ones.
 
@@ -259,10 +268,13 @@ class Examples:
             selected: (N,) bool, which examples stay.
             step: as in `with_labels`.
             decided: (N,) int8, as the field `decided`.
+            before: (N,) int64, as the field `before`.
             excluded: records of the examples that are left out now, or were missing already.
         """
         left_out = tuple(dict.fromkeys((*self.excluded, *excluded)))
-        relabeled = dataclasses.replace(self, labels=labels, noise=None, decided=decided, excluded=left_out)
+        relabeled = dataclasses.replace(
+            self, labels=labels, noise=None, decided=decided, before=before, excluded=left_out
+        )
         kept = relabeled if bool(selected.all()) else relabeled.select(selected)  # `select` copies the pixels
         return dataclasses.replace(kept, source=self.source_after(step))
 
