@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -82,16 +83,24 @@ class Evidence:
     """A names."""
 
 
-def collect(outputs: Outputs, examples: Examples) -> Evidence:
-    """Return the evidence of a model's outputs for its own training data. Shape: outputs for N examples."""
-    neighbors, similarity = neighborhood(outputs.features)
+def collect(outputs: Outputs, examples: Examples, features: np.ndarray | None = None) -> Evidence:
+    """Return the evidence of a model's outputs for its own training data.
+
+    Neighbors are those of `features`, of a pretrained encoder, where there are any: no label has shaped them. Without
+    them they are those of the networks' features, and there are neighbors by pixels besides.
+    Shape: outputs for N examples, features (N, D).
+    """
+    found = outputs.features if features is None else torch.from_numpy(features.astype(np.float32))
+    neighbors, similarity = neighborhood(found)
+    by_pixels = neighborhood(image_features(examples.images.cpu()))[0] if features is None else None
     return dataclasses.replace(
         evidence_of(examples),
         probs=outputs.logits.softmax(2).mean(0).half(),
         predictions=outputs.logits.argmax(2),
         neighbors=neighbors,
         similarity=similarity,
-        image_neighbors=neighborhood(image_features(examples.images.cpu()))[0],
+        components=None if features is None else components_of(found),
+        image_neighbors=by_pixels,
     )
 
 

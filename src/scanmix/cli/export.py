@@ -41,6 +41,6 @@ def export(
         checked = f"\nChecked on {agreement.inputs}: probabilities differ by {agreement.difference:.1e} at most."
     else:
         export_safetensors(run, out)
-    new = "new.npy" if open_run(run).settings.kind == "vector" else "new_images/"
+    new = "new.npy" if open_run(run).settings.given == "vector" else "new_images/"
     say(f"Wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}.{checked}")
     say(f"Next: scanmix predict {shlex.quote(str(out))} {new}")

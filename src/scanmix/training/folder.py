@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pydantic.dataclasses
 import tomli_w
@@ -169,8 +170,18 @@ def _differences(old: Table, new: Table) -> list[str]:
     for key in sorted(key for key in {*before, *after} if before.get(key) != after.get(key)):
         if key == "trusted_fingerprint":
             found.append("which labels are trusted")
+        elif key.startswith("features."):
+            found.append(_encoder_difference(key, before.get(key), after.get(key)))
         elif "fingerprint" in key:
             found.append("the test images" if key.startswith("test") else "the training images or labels")
         else:
             found.append(f"{key} was {before.get(key)!r}, is {after.get(key)!r}")
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _encoder_difference(key: str, before: Any, after: Any) -> str:
+    """Name what differs between the encoders of two runs, one of which may have none."""
+    if None in (before, after):
+        return "features of another number of encoders"
+    what = "its encoder had weights with the hash" if key.endswith(".digest") else f"{key} was"
+    return f"{what} {str(before)[:16]!r}, now {str(after)[:16]!r}"

@@ -35,6 +35,7 @@ from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
 from scanmix.data.views.feature_views import FeatureViewSettings
 from scanmix.distributed.engine import device_name
 from scanmix.distributed.process_group import Processes
+from scanmix.features import EncoderRecord
 from scanmix.methods import METHODS, Method
 from scanmix.networks.encoders import NetworkSettings, settings_class
 
@@ -109,6 +110,14 @@ class RunSettings:
     """Hash of which labels are known to be right; None if none is, and in runs of 0.1.0, which trusted none."""
     test_fingerprint: str = ""
     """Hash of the test images and labels; empty without a test set."""
+    features: EncoderRecord | None = None
+    """The pretrained encoder that turns images into the vectors that are learned from; None where there is none, and in
+    runs of 0.1.0."""
+
+    @property
+    def given(self) -> Kind:
+        """What a person gives, and looks at: images or feature vectors."""
+        return self.kind if self.features is None else "image"
 
     @property
     def kind(self) -> Kind:
@@ -131,6 +140,8 @@ class RunSettings:
         }  # fmt: skip
         if self.labels == Labels():
             del found["labels"]
+        if self.features is not None:
+            found["features"] = self.features.key
         settings = found.get("settings", {}).items()
         return found | {"settings": {key: value for key, value in settings if NEWER.get(key, ...) != value}}
 
