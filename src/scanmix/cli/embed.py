@@ -89,6 +89,15 @@ def opened(model: str, device: str = "auto") -> AnyEncoder:
     return encoder
 
 
+def encoder_name(model: str) -> str:
+    """Return a short name for folders: of `timm:resnet50` it is resnet50, of `onnx:models/net.onnx:std=1` net."""
+    found = []
+    for text in model.split("+"):
+        place = text.partition(":")[2].partition(":")[0].partition("@")[0]
+        found.append(Path(place).name.removesuffix(".onnx"))
+    return "+".join(found)
+
+
 def side_of(encoder: AnyEncoder) -> int:
     """Return the shorter side in pixels of the pictures that the encoder wants; the largest of several."""
     return max(part.preparation.side for part in encoder.parts if part.preparation is not None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scanmix.cli.inputs import Chunk, find_files, image_chunks, is_table, load_labeled, read_vector_files, vector_chunks
-from scanmix.cli.options import Device
+from scanmix.cli.options import Device, Encoder
 from scanmix.cli.shell import Written, check_run, check_writable, has_columns, say, show_skipped
 from scanmix.config import UserError, percent
 
@@ -44,6 +44,7 @@ def predict(
         ),
     ] = None,
     device: Device = "auto",
+    encoder: Encoder = None,
     root: Annotated[
         Path | None, typer.Option(help="What the paths of a table are relative to; by default its folder.")
     ] = None,
@@ -58,7 +59,7 @@ def predict(
     check_writable(out, TABLE, inputs=[*paths, calibrate], run=run)
     from scanmix.export.classifier import load_classifier
 
-    model = load_classifier(run, device)
+    model = load_classifier(run, device, encoder)
     if top > len(model.class_names):
         raise UserError(f"--top {top} is more than the {len(model.class_names)} classes of {run}")
     chunks = _chunks(model, run, paths, root)

@@ -107,10 +107,11 @@ class OnnxClassifier:
         return np.concatenate([np.empty((0, len(self.class_names)), np.float32), *batches])
 
 
-def load_classifier(folder: Path, device: str = "auto") -> Classifier:
+def load_classifier(folder: Path, device: str = "auto", encoder: str | None = None) -> Classifier:
     """Return the classifier in a folder of `scanmix export`, in a run, or in a copy of a run's `model` folder.
 
-    PyTorch is imported only for safetensors; `device` is for PyTorch, an ONNX file runs on the CPU.
+    PyTorch is imported only for safetensors; `device` is for PyTorch, an ONNX file runs on the CPU. `encoder` says
+    where the pretrained encoder of a run is now, if it has been moved.
 
     Raises:
         UserError: there is no classifier, it is damaged, a package is missing, or the device does not fit.
@@ -122,7 +123,7 @@ def load_classifier(folder: Path, device: str = "auto") -> Classifier:
     from scanmix.distributed.engine import find_device
     from scanmix.model import load_model
 
-    return load_model(folder, find_device(device))
+    return load_model(folder, find_device(device), encoder)
 
 
 def load_onnx(path: Path) -> OnnxClassifier:
