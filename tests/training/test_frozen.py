@@ -77,7 +77,7 @@ def test_the_pictures_stay(parts: tuple[Examples, Examples]) -> None:
     assert (again.settings.kind, again.settings.given, again.model.kind) == ("vector", "image", "image")
     assert (again.model.channels, again.model.size, again.model.inputs) == (1, (8, 8), WIDTH)
     assert torch.equal(again.training_data().images, noisy.images)
-    assert torch.equal(torch.as_tensor(again.pictures(again.evidence())), noisy.images)  # type: ignore[arg-type]
+    assert torch.equal(torch.as_tensor(again.pictures(again.evidence())), noisy.images)
     probs = again.predict_proba(test.images.numpy())
     assert np.array_equal(probs, run.predict_proba(test)) and again.model.accuracy(test) == run.last_accuracy
     rows = embed(test, open_encoder("onnx:tiny.onnx"))

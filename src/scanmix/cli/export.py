@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from scanmix.cli.options import RunFolder
+from scanmix.cli.options import Encoder, RunFolder
 from scanmix.cli.shell import check_run, say
 
 
@@ -26,6 +26,7 @@ def export(
     format_: Annotated[
         Format, typer.Option("--format", help="onnx runs without PyTorch; safetensors is the network as it is.")
     ] = Format.onnx,
+    encoder: Encoder = None,
 ) -> None:
     """Make a folder to give away: the classifier of a finished run and its model card.
 
@@ -37,7 +38,7 @@ def export(
 
     checked = ""
     if format_ is Format.onnx:
-        agreement = export_onnx(run, out)
+        agreement = export_onnx(run, out, encoder)
         checked = f"\nChecked on {agreement.inputs}: probabilities differ by {agreement.difference:.1e} at most."
     else:
         export_safetensors(run, out)

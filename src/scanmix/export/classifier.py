@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from scanmix.data.examples import Kind
 
 ONNX_FILE = "model.onnx"
+ENCODER_FILE = "encoder.json"
+"""Beside an ONNX file of a head alone: the pretrained encoder whose features it takes."""
 INPUTS: Mapping[Kind, str] = {"image": "images", "vector": "vectors"}
 """Name of the input of an ONNX file."""
 DTYPES: Mapping[Kind, str] = {"image": "uint8", "vector": "float32"}
@@ -119,6 +121,12 @@ def load_classifier(folder: Path, device: str = "auto", encoder: str | None = No
     if (folder / ONNX_FILE).is_file():
         if device not in ("auto", "cpu"):
             raise UserError(f"{folder / ONNX_FILE} runs on the CPU; leave --device out")
+        if (folder / ENCODER_FILE).is_file():
+            from scanmix.export.encoded import load_encoded
+
+            return load_encoded(folder, encoder)
+        if encoder is not None:
+            raise UserError(f"{folder / ONNX_FILE} needs no encoder beside it; leave --encoder out")
         return load_onnx(folder / ONNX_FILE)
     from scanmix.distributed.engine import find_device
     from scanmix.model import load_model

@@ -36,6 +36,14 @@ class EncoderPart:
     preparation: Table | None = None
     """How it wants its pictures: the fields of `Preparation`."""
 
+    @property
+    def short(self) -> str:
+        """Its name without folders of this machine."""
+        kind, _, rest = self.name.partition(":")
+        before, at, file = rest.rpartition("@")
+        is_file = kind == "onnx" or at or rest.startswith("/")
+        return f"{kind}:{before}{at}{file.rpartition('/')[2]}" if is_file else self.name
+
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
 class EncoderRecord:

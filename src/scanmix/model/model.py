@@ -6,6 +6,7 @@ Legend: N examples, B batch, C classes, D features, P networks.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,13 @@ class Model:
     def inputs(self) -> int:
         """What the networks take: channels of images, or the number of features."""
         return self.channels if self.encoder is None else self.encoder.features
+
+    @property
+    def head(self) -> Model:
+        """The networks alone, which take the features of the encoder as vectors; without an encoder this model."""
+        if self.encoder is None:
+            return self
+        return dataclasses.replace(self, encoder=None, channels=self.encoder.features, size=(1, 1))
 
     def logits(self, images: Pixels) -> Tensor:
         """Summed logits of the center views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
