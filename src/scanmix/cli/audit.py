@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.embed import features_of, opened, side_of
+from scanmix.cli.embed import features_of, opened
 from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, size_for
 from scanmix.cli.options import Noise, PerClass, Root, Seed, Size
 from scanmix.cli.shell import (
@@ -197,7 +197,7 @@ def _with_features(
     if kind_of(source) == "vector":
         raise UserError(f"{source} holds vectors; --features {features} turns pictures into features")
     encoder = opened(features)
-    examples = read(size=size or size_for(source, root, side_of(encoder)))
+    examples = read(size=size or size_for(source, root, encoder.side))
     return examples, features_of(examples, encoder)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.embed import encoder_name, opened, side_of
+from scanmix.cli.embed import encoder_name, opened
 from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, size_for
 from scanmix.cli.options import (
     BatchNormName,
@@ -89,7 +89,7 @@ def train(
         processes=build(Processes, shared, where="scanmix train"),
     )  # fmt: skip
     given, corrections = (labels, None) if kind_of(data) == "vector" else (None, labels)
-    size = size if size is not None or encoder is None else size_for(data, root, side_of(encoder))
+    size = size if size is not None or encoder is None else size_for(data, root, encoder.side)
     examples, test_set = _load_both(
         data, test, root, limit_test, size=size, per_class=per_class, seed=seed, labels=given
     )
