@@ -175,9 +175,12 @@ def test_a_changed_file_is_refused_and_a_moved_one_is_named(parts: tuple[Example
     with pytest.raises(UserError, match="is another encoder than"):
         resume("run", features="onnx:moved.onnx+onnx:tiny.onnx", progress=False)
     run = resume("run", features="onnx:moved.onnx", progress=False)
+    assert np.array_equal(open_run("run").predict_proba(test), run.predict_proba(test))  # the new place is noted
+    Path("moved.onnx").rename("again.onnx")
+    write_encoder(Path("moved.onnx"), seed=1)
     with pytest.raises(UserError, match="bring back the file that was used"):
         open_run("run").predict(test)
-    model = load_model("run", encoder="onnx:moved.onnx")
+    model = load_model("run", encoder="onnx:again.onnx")
     assert np.array_equal(model.predict_proba(test), run.predict_proba(test))
     train(noisy, out="plain", network={"widths": [4], "blocks": [1], "stem_stride": 2}, **SHORT)
     with pytest.raises(UserError, match=r"holds another run .features of another number of encoders"):
@@ -213,6 +216,22 @@ def test_a_function_needs_a_digest_in_a_folder_and_is_given_again(parts: tuple[E
         resume("run", features=open_encoder(brightness, digest="brightness 2"), progress=False)
     assert np.array_equal(resume("run", features=known, progress=False).predict(test), in_memory.predict(test))
     assert np.array_equal(load_model("run", encoder=known).predict(test), in_memory.predict(test))
+
+
+def test_a_run_that_was_stopped_while_features_are_computed_goes_on(parts: tuple[Examples, Examples]) -> None:
+    noisy, test = parts
+
+    def stops(images: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"scanmix resume run. goes on: the features of 0 of"):
+        train(noisy, test=test, features=open_encoder(stops, digest="brightness 1"), out="run", **SHORT)
+    ended = resume("run", features=open_encoder(brightness, digest="brightness 1"), progress=False)
+    assert equal(ended, train(noisy, test=test, features=brightness, **SHORT))
+    train(noisy, out="plain", loggers=[], network={"widths": [4], "blocks": [1], "stem_stride": 2}, **SHORT)
+    Path("plain/model/model.json").unlink()
+    with pytest.raises(UserError, match="it has no encoder; leave it out"):
+        resume("plain", features="onnx:tiny.onnx", progress=False)
 
 
 def test_vectors_need_no_encoder(parts: tuple[Examples, Examples]) -> None:

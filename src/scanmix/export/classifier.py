@@ -124,7 +124,7 @@ def load_classifier(folder: Path, device: str = "auto", encoder: str | None = No
         if (folder / ENCODER_FILE).is_file():
             from scanmix.export.encoded import load_encoded
 
-            return load_encoded(folder, encoder)
+            return load_encoded(folder / ENCODER_FILE, load_onnx(folder / ONNX_FILE), encoder)
         if encoder is not None:
             raise UserError(f"{folder / ONNX_FILE} needs no encoder beside it; leave --encoder out")
         return load_onnx(folder / ONNX_FILE)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pydantic.dataclasses
@@ -14,7 +15,6 @@ import torch
 
 from scanmix.config import STRICT, Count, UserError, dump
 from scanmix.data.examples import Kind
-from scanmix.export.classifier import ENCODER_FILE, ONNX_FILE, OnnxClassifier, load_onnx
 from scanmix.features import EncoderRecord, RunEncoder
 from scanmix.files import read_json, write_json
 from scanmix.model import Model
@@ -33,11 +33,30 @@ class Front:
     """Their height and width."""
 
 
+class Head(Protocol):
+    """A classifier of vectors."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it takes."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """C names."""
+
+    @property
+    def channels(self) -> int:
+        """D."""
+
+    def predict_proba(self, inputs: np.ndarray, /) -> np.ndarray:
+        """Class probabilities. Shape: (N, D, 1, 1) float32 -> (N, C) float32."""
+
+
 @dataclass(frozen=True, eq=False)
 class EncodedClassifier:
-    """The head, run by onnxruntime, behind the encoder, which is opened when pictures come."""
+    """A head behind the encoder, which is opened when pictures come."""
 
-    onnx: OnnxClassifier
+    head: Head
     encoder: RunEncoder
     channels: int
     size: tuple[int, int]
@@ -46,7 +65,7 @@ class EncodedClassifier:
     @property
     def class_names(self) -> tuple[str, ...]:
         """C names."""
-        return self.onnx.class_names
+        return self.head.class_names
 
     def predict_proba(self, inputs: np.ndarray, /) -> np.ndarray:
         """Class probabilities. Shape: (N, channels, H, W) uint8 -> (N, C) float32.
@@ -60,11 +79,11 @@ class EncodedClassifier:
                 f"images must be uint8 of shape (N, {', '.join(map(str, wanted))}) as in training, "
                 f"not {inputs.dtype} of shape {inputs.shape}"
             )
-        return self.onnx.predict_proba(self.encoder.vectors(torch.from_numpy(inputs)).numpy())
+        return self.head.predict_proba(self.encoder.vectors(torch.from_numpy(inputs)).numpy())
 
 
-def save_front(model: Model, folder: Path) -> None:
-    """Write `encoder.json`.
+def save_front(model: Model, path: Path) -> None:
+    """Write what stands in front of the head of a model.
 
     Raises:
         CannotWrite: it cannot be written.
@@ -73,19 +92,18 @@ def save_front(model: Model, folder: Path) -> None:
     front = Front(
         encoder=model.encoder.record, features=model.encoder.features, channels=model.channels, size=model.size
     )
-    write_json(folder / ENCODER_FILE, dump(front), indent=2)
+    write_json(path, dump(front), indent=2)
 
 
-def load_encoded(folder: Path, encoder: str | None = None) -> EncodedClassifier:
-    """Return the classifier of a folder with `encoder.json`; `encoder` says where the encoder is, if not as it was.
+def load_encoded(path: Path, head: Head, encoder: str | None = None) -> EncodedClassifier:
+    """Return a head with what `save_front` wrote; `encoder` says where the encoder is now, if it has been moved.
 
     Raises:
-        UserError: a file is damaged, or head and encoder do not fit together.
+        UserError: the file is damaged, or head and encoder do not fit together.
     """
-    front = read_json(folder / ENCODER_FILE, Front)
-    head = load_onnx(folder / ONNX_FILE)
+    front = read_json(path, Front)
     if (head.kind, head.channels) != ("vector", front.features):
-        raise UserError(f"{folder / ONNX_FILE} does not take the {front.features} features of {front.encoder.name}")
+        raise UserError(f"{path} names an encoder of {front.features} features, which the file beside it does not take")
     return EncodedClassifier(
         head, RunEncoder(front.encoder, front.features, source=encoder), front.channels, front.size
     )

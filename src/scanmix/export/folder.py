@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scanmix.config import UserError
 from scanmix.export.card import apart_use, made_with, model_card, onnx_use, safetensors_use
-from scanmix.export.classifier import INPUTS, ONNX_FILE, OUTPUT
+from scanmix.export.classifier import ENCODER_FILE, INPUTS, ONNX_FILE, OUTPUT
 from scanmix.export.encoded import save_front
 from scanmix.export.merged import write_merged
 from scanmix.export.onnx_file import Agreement, about, check_onnx, opset_of, require_onnx, write_onnx
@@ -42,7 +42,7 @@ def export_onnx(run_folder: Path, out: Path, encoder: str | None = None) -> Agre
         if apart or model.encoder is None:
             write_onnx(model.head, path)
         if apart:
-            save_front(model, folder)
+            save_front(model, folder / ENCODER_FILE)
         agreement, inside = check_onnx(run, model, path), model.head if apart else model
         description = {**about(inside), "input": INPUTS[inside.kind], "output": OUTPUT, "opset": opset_of(path)}
         write_text(folder / "model.json", json.dumps(description, indent=2) + "\n")

@@ -115,7 +115,7 @@ def _write(part: FrozenEncoder, model: Model, path: Path) -> None:
     assert part.preparation is not None  # `_reason` refuses functions
     pictures = torch.zeros(2, model.channels, *model.size, dtype=torch.uint8)
     if part.name.startswith("onnx:"):
-        graph = _joined(part, part.preparation, model, pictures, path)
+        graph = _linked(part, part.preparation, model, pictures, path)
     else:
         whole = _Traced(_Front(part.preparation), part.network, _Head(model))
         _export(whole, pictures, path, INPUTS["image"], OUTPUT, OPSET)
@@ -125,7 +125,7 @@ def _write(part: FrozenEncoder, model: Model, path: Path) -> None:
     onnx.save(graph, path)
 
 
-def _joined(part: FrozenEncoder, preparation: Preparation, model: Model, pictures: Tensor, path: Path) -> Any:
+def _linked(part: FrozenEncoder, preparation: Preparation, model: Model, pictures: Tensor, path: Path) -> Any:
     """Return an encoder's graph with a front before and the head behind it.
 
     Raises:

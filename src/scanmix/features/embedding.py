@@ -167,7 +167,10 @@ def _read_ahead(images: Tensor, places: np.ndarray, size: int) -> Iterator[Tenso
 
 
 def batch_size(images: Tensor, encoder: AnyEncoder) -> int:
-    """Return B, by the pixels of a picture before or after it is prepared, whichever are more."""
+    """Return B, by the pixels of a picture before or after it is prepared, whichever are more.
+
+    Shape: images (N, C, H, W).
+    """
     sizes = [part.preparation.size for part in encoder.parts if part.preparation is not None]
     pixels = max(math.prod(size) for size in (*sizes, tuple(images.shape[2:])))
     on_cpu = all(part.device.type == "cpu" for part in encoder.parts)

@@ -85,6 +85,8 @@ def reopened(
         source: where it is now, as `open_encoder` takes it; by default where it was. A function has to be given.
         device: where it computes.
 
+    Shape: a function takes (B, C, H, W) uint8 and returns (B, D).
+
     Raises:
         UserError: it cannot be opened, or is not the one of the run.
     """
@@ -131,7 +133,15 @@ class RunEncoder:
         self, record: EncoderRecord, features: int, *, opened: AnyEncoder | None = None,
         source: str | Callable[[Tensor], Any] | AnyEncoder | None = None, device: str = "auto",
     ) -> None:  # fmt: skip
-        """Store what opens it; `opened` is the encoder where it is open already, `features` its number D."""
+        """Store what opens it.
+
+        Args:
+            record: what was written down of it.
+            features: their number, D.
+            opened: the encoder, where it is open already.
+            source: where it is now, by default where it was. Shape: a function takes (B, C, H, W) and returns (B, D).
+            device: where it computes.
+        """
         self.record = record
         self.features = features
         self._opened, self._source, self._device = opened, source, device

@@ -271,6 +271,7 @@ def load_model(
 
     A run that learned from pretrained features needs their encoder as well. It is opened when pictures come, from
     where it was, or from where `encoder` says that it is now, as `open_encoder` takes it.
+    Shape: a function as encoder takes (B, C, H, W) uint8 and returns (B, D).
 
     Raises:
         UserError: there is no model, its files are damaged or do not fit together, or weights are NaN or infinite.

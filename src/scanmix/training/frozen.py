@@ -17,7 +17,7 @@ from torch import Tensor
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.distributed.engine import SINGLE_PROCESS, Engine
-from scanmix.features import AnyEncoder, RunEncoder, as_vectors, embed, open_encoder
+from scanmix.features import AnyEncoder, RunEncoder, as_vectors, embed, open_encoder, record_of, reopened
 from scanmix.model import Model
 from scanmix.progress import StageTick
 from scanmix.training import Run
@@ -51,6 +51,24 @@ def opened(features: AnySource | None, examples: Examples, out: str | Path | Non
             f"nothing tells whether the function {encoder.name} is the same when the run in {out} goes on; give it as "
             "open_encoder(function, digest=...), with a text that you change when it does"
         )
+    return encoder
+
+
+def reopened_for(run: Run, features: AnySource | None) -> AnyEncoder | None:
+    """Open the encoder of a run that goes on; `features` says where it is now, if not as it was. The run notes that.
+
+    Shape: a function takes (B, C, H, W) uint8 and returns (B, D).
+
+    Raises:
+        UserError: it is not the one of the run, or one is given to a run without.
+    """
+    record = run.settings.features
+    if record is None:
+        if features is not None:
+            raise UserError(f"the run in {run.folder} learns from what it was given: it has no encoder; leave it out")
+        return None
+    encoder = reopened(record, features, run.settings.device)
+    run.settings = dataclasses.replace(run.settings, features=record_of(encoder))
     return encoder
 
 

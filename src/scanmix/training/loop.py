@@ -23,7 +23,7 @@ from scanmix.data.store import default_cache, on_device
 from scanmix.data.views import make_views
 from scanmix.distributed.engine import BatchNorm, Engine, Parallel, Precision, find_device
 from scanmix.distributed.process_group import Processes, RankInfo, choose_processes, is_first, launched, limited_threads
-from scanmix.features import AnyEncoder, record_of, reopened
+from scanmix.features import AnyEncoder, record_of
 from scanmix.model import save_model
 from scanmix.progress import Bar, watched_stages
 from scanmix.training import (
@@ -39,7 +39,7 @@ from scanmix.training import (
 )  # fmt: skip
 from scanmix.training.consensus import with_consensus
 from scanmix.training.epochs import run_epochs
-from scanmix.training.frozen import AnySource, as_given, embedded, learned_from, opened
+from scanmix.training.frozen import AnySource, as_given, embedded, learned_from, opened, reopened_for
 from scanmix.training.inputs import WANTED, Inputs, check_data, reload_data, trusted_fingerprint, trusted_labels
 from scanmix.training.launch import launch
 from scanmix.training.loggers import Logger, catch_up, check_loggers, logged
@@ -176,8 +176,8 @@ def resume(
         run = open_run(folder)  # another process may have gone on with it in between
         run.settings = dataclasses.replace(run.settings, processes=processes)
         examples, test = reload_data(run, folder)
-        record, mine = run.settings.features, run if first else Run(run.settings, run.about, [])
-        encoder = None if record is None or not first else reopened(record, features, run.settings.device)
+        encoder = reopened_for(run, features) if first else None
+        mine = run if first else Run(run.settings, run.about, [])
         return _start(mine, Inputs(examples, test, cache, encoder), progress, loggers)
 
 

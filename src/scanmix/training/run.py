@@ -277,7 +277,10 @@ class Run:
         return None if p_clean is None or threshold is None else (p_clean <= threshold).all(0)
 
     def adopt(self, model: Model, examples: Examples, features: np.ndarray | None = None) -> None:
-        """Store the model of the training that has just ended, its training data and their pretrained features."""
+        """Store the model of the training that has just ended, its training data and their pretrained features.
+
+        Shape: features (N, D) float16.
+        """
         self._model, self.examples, self.features = model, examples, features
 
     def record(self, line: EpochMetrics) -> None:
