@@ -66,6 +66,10 @@ def audit(
     probs: Annotated[Path | None, typer.Option(help="Class probabilities, .npy of (N, C) or (P, N, C).")] = None,
     features: Features = None,
     classes: Annotated[str | None, typer.Option(help="Class names, as a,b,c, in the order of --probs.")] = None,
+    prior: Annotated[
+        str | None,
+        typer.Option(help="Shares of the true classes where they are known, as cat=0.7,dog=0.3; of DATA or arrays."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default RUN, audit/DATA, or audit for arrays.")
     ] = None,
@@ -97,9 +101,11 @@ def audit(
         _refuse("arrays", for_data)
         folder = out or ARRAYS
         _check_folder(folder)
-        found = _audit_arrays(labels, probs, features, classes)
+        found = _audit_arrays(labels, probs, features, classes, _shares(prior))
     elif (Path(source) / "run.toml").is_file():
-        _refuse(f"a run, as {source} is", {**for_data, **for_arrays, "--labels": labels, "--features": features})
+        _refuse(f"a run, as {source} is", {
+            **for_data, **for_arrays, "--labels": labels, "--features": features, "--prior": prior,
+        })  # fmt: skip
         folder = out or Path(source)
         _check_folder(out, Path(source))
         from scanmix.training import open_run
@@ -111,13 +117,31 @@ def audit(
         _check_folder(folder)
         read = functools.partial(_load, source, labels, noise, seed, per_class=per_class, root=root)
         examples, given = _with_features(read, source, features, root, size)
-        found, truth = _audit_examples(examples, given), examples.true_labels
+        found, truth = _audit_examples(examples, given, _shares(prior)), examples.true_labels
     from scanmix.training import writer
 
     with writer(folder, "being audited"):
         written = _write(found, folder)
     _show(found, worst, truth)
     say(f"Written to {folder}: {', '.join(written)}.")
+
+
+def _shares(prior: str | None) -> dict[str, float] | None:
+    """Return the shares of `--prior` by class."""
+    if prior is None:
+        return None
+    found = {}
+    for part in prior.split(","):
+        name, sign, share = part.rpartition("=")
+        try:
+            if not sign or name.strip() in found:
+                raise ValueError
+            found[name.strip()] = float(share)
+        except ValueError:
+            raise UserError(
+                f"--prior: {part!r} is no class with its share; write each class once, as cat=0.7"
+            ) from None
+    return found
 
 
 def _refuse(what: str, options: Mapping[str, object]) -> None:
@@ -201,7 +225,7 @@ def _with_features(
     return examples, features_of(examples, encoder)
 
 
-def _audit_examples(examples: Examples, features: str | np.ndarray | None) -> Audit:
+def _audit_examples(examples: Examples, features: str | np.ndarray | None, prior: Mapping[str, float] | None) -> Audit:
     """Audit data without a run; `features` are a `.npy` in the order of the examples, or its rows. Shape: (N, D)."""
     from scanmix.audit import audit_data
     from scanmix.files.npy import read_rows
@@ -213,10 +237,13 @@ def _audit_examples(examples: Examples, features: str | np.ndarray | None) -> Au
             "is needed, in their order"
         )
     with stage_bars() as tick:
-        return audit_data(examples, given, tick)
+        return audit_data(examples, given, tick, prior)
 
 
-def _audit_arrays(labels: Path | None, probs: Path | None, features: str | None, classes: str | None) -> Audit:
+def _audit_arrays(
+    labels: Path | None, probs: Path | None, features: str | None, classes: str | None,
+    prior: Mapping[str, float] | None,
+) -> Audit:  # fmt: skip
     """Audit arrays in files; `classes` are names separated by commas."""
     if labels is None:
         raise UserError("name the folder of a run or data, or give --labels and with it --probs, --features or both")
@@ -240,7 +267,7 @@ def _audit_arrays(labels: Path | None, probs: Path | None, features: str | None,
     else:
         given = read_array(labels)
     said, found = (None if path is None else read_array(Path(path)) for path in (probs, features))
-    return score_labels(evidence_from_arrays(given, said, found, names, ids or None))
+    return score_labels(evidence_from_arrays(given, said, found, names, ids or None, prior))
 
 
 def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:
