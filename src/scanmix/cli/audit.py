@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scanmix.cli.embed import features_of, opened, side_of
-from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, size_for
+from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, shares_of, size_for
 from scanmix.cli.options import Noise, PerClass, Root, Seed, Size
 from scanmix.cli.shell import (
     Written,
@@ -48,6 +48,10 @@ Features = Annotated[
         help="Features that tell neighbors: .npy of (N, D), for DATA, too; or of DATA, a model as for embed.",
     ),
 ]
+Prior = Annotated[
+    str | None,
+    typer.Option(help="Shares of the true classes where they are known, as cat=0.7,dog=0.3; of DATA or arrays."),
+]
 ARRAYS = Path("audit")
 MOST_ANNOTATORS = 20
 """Annotators that the terminal shows."""
@@ -66,10 +70,7 @@ def audit(
     probs: Annotated[Path | None, typer.Option(help="Class probabilities, .npy of (N, C) or (P, N, C).")] = None,
     features: Features = None,
     classes: Annotated[str | None, typer.Option(help="Class names, as a,b,c, in the order of --probs.")] = None,
-    prior: Annotated[
-        str | None,
-        typer.Option(help="Shares of the true classes where they are known, as cat=0.7,dog=0.3; of DATA or arrays."),
-    ] = None,
+    prior: Prior = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default RUN, audit/DATA, or audit for arrays.")
     ] = None,
@@ -92,20 +93,19 @@ def audit(
 
         say(columns_page())
         return
-    for_data = {
+    for_data: dict[str, object] = {
         "--noise": None if noise == "none" else noise, "--per-class": per_class, "--size": size, "--root": root,
     }  # fmt: skip
-    for_arrays = {"--probs": probs, "--classes": classes}
+    for_arrays: dict[str, object] = {"--probs": probs, "--classes": classes}
+    for_both: dict[str, object] = {"--labels": labels, "--features": features, "--prior": prior}
     truth = None
     if source is None:
         _refuse("arrays", for_data)
         folder = out or ARRAYS
         _check_folder(folder)
-        found = _audit_arrays(labels, probs, features, classes, _shares(prior))
+        found = _audit_arrays(labels, probs, features, classes, shares_of(prior))
     elif (Path(source) / "run.toml").is_file():
-        _refuse(f"a run, as {source} is", {
-            **for_data, **for_arrays, "--labels": labels, "--features": features, "--prior": prior,
-        })  # fmt: skip
+        _refuse(f"a run, as {source} is", for_data | for_arrays | for_both)
         folder = out or Path(source)
         _check_folder(out, Path(source))
         from scanmix.training import open_run
@@ -117,31 +117,13 @@ def audit(
         _check_folder(folder)
         read = functools.partial(_load, source, labels, noise, seed, per_class=per_class, root=root)
         examples, given = _with_features(read, source, features, root, size)
-        found, truth = _audit_examples(examples, given, _shares(prior)), examples.true_labels
+        found, truth = _audit_examples(examples, given, shares_of(prior)), examples.true_labels
     from scanmix.training import writer
 
     with writer(folder, "being audited"):
         written = _write(found, folder)
     _show(found, worst, truth)
     say(f"Written to {folder}: {', '.join(written)}.")
-
-
-def _shares(prior: str | None) -> dict[str, float] | None:
-    """Return the shares of `--prior` by class."""
-    if prior is None:
-        return None
-    found = {}
-    for part in prior.split(","):
-        name, sign, share = part.rpartition("=")
-        try:
-            if not sign or name.strip() in found:
-                raise ValueError
-            found[name.strip()] = float(share)
-        except ValueError:
-            raise UserError(
-                f"--prior: {part!r} is no class with its share; write each class once, as cat=0.7"
-            ) from None
-    return found
 
 
 def _refuse(what: str, options: Mapping[str, object]) -> None:
