@@ -25,7 +25,7 @@ class CoTeachingPlus(CoTeaching):
     )  # fmt: skip
 
     alike: Count = 20  # epochs of plain Co-teaching before (5 for CIFAR-100)
-    fidelity: Fidelity = "paper"  # "released": a second softmax, of the probabilities, in the loss after that
+    fidelity: Fidelity = "paper"  # "released": a second softmax in the loss after that, and all instead of none kept
 
     def losses(self, logits: Tensor, labels: Tensor, epoch: int) -> Tensor:
         """Return cross-entropies. Shape: (B, C), (B,) -> (B,)."""
@@ -42,5 +42,7 @@ class CoTeachingPlus(CoTeaching):
         differ = (logits[0].argmax(1) != logits[1].argmax(1)).nonzero().squeeze(1)
         if not len(differ):
             return [differ, differ]
+        if self.fidelity == "released" and share * len(differ) < 1:
+            share = 1.0
         first, second = (differ[small_loss(row[differ].detach(), share)] for row in losses)
         return [second, first]

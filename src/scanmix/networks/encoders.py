@@ -25,7 +25,7 @@ from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.networks.resnet import ResNetSettings
 from scanmix.networks.timm_network import TimmSettings
 
-__all__ = ["NEWER", "Encoder", "NetworkSettings", "equip", "identity", "settings_class", "stored_network"]
+__all__ = ["NEWER", "Encoder", "NetworkSettings", "equip", "hashed_network", "settings_class", "stored_network"]
 
 NetworkSettings: TypeAlias = PreActResNetSettings | ResNetSettings | TimmSettings | MlpSettings
 """Every network: a table is told from the others by its `kind`, or where that is missing, by its keys."""
@@ -47,8 +47,8 @@ def stored_network(table: Table) -> Table:
     return NEWER | table if "widths" in table and "kind" not in table else table
 
 
-def identity(network: NetworkSettings) -> Table:
-    """Return what identifies a network in a hash: all of its settings but newer ones at their old values."""
+def hashed_network(network: NetworkSettings) -> Table:
+    """Return what a hash holds of a network: all of its settings but newer ones at their old values."""
     return {key: value for key, value in dataclasses.asdict(network).items() if NEWER.get(key, ...) != value}
 
 

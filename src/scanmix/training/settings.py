@@ -51,7 +51,18 @@ CONTROL = "cross_entropy"
 KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
 """Values that a method's settings must have where each epoch draws other examples: it may keep nothing of them."""
 
-NEWER: Table = {"scanmix.propagate_classes": False}
+NEWER: Table = {
+    "scanmix.propagate_classes": False,
+    "scanmix.reg_covar": 5e-4,
+    "dividemix.reg_covar": 5e-4,
+    "scan_dividemix.dividemix.reg_covar": 5e-4,
+    "c2d.dividemix.reg_covar": 5e-4,
+    "scan_dividemix.warmup_view": "strong",
+    "elr_plus.clamp": 1e-4,
+    "ssr.include_self": False,
+    "ssr_plus.include_self": False,
+    "mentormix.weight_statistics": "running",
+}
 """Settings of methods that came after 0.1.0, each with the value that does what was done before. Files of 0.1.0 are
 read with it, and with it a setting is no part of the config hash, so that older runs go on as they began. For networks
 `networks.encoders.NEWER` says the same. A newer setting whose default is None needs no entry."""
