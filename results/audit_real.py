@@ -31,6 +31,7 @@ from results.real_data import Pool, features, pool
 from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.noise_model import fit_neighbors
+from scanmix.blocks.ridge import principal_components
 from scanmix.data.noise import asymmetric, symmetric
 from scanmix.files import append_text, write_text
 
@@ -87,9 +88,11 @@ class Seen(NamedTuple):
     near: Tensor
     """(N, K) int64, for the classifier that cleanlab gets; the first are those of the noise model."""
     components: Tensor
-    """(N, D), principal components of the unit rows, of equal spread."""
+    """(N, P), principal components of the unit rows, for the noise model."""
+    spread: Tensor
+    """(N, D), the first of them with equal spread, for the classifier that cleanlab gets."""
     seconds: float
-    """Of the search for neighbors."""
+    """Of the search for neighbors and of the decomposition."""
 
 
 def main() -> None:
@@ -154,14 +157,11 @@ def see(rows: np.ndarray, chosen: np.ndarray) -> Seen:
     tensor = torch.from_numpy(rows[chosen])
     clock = time.process_time()
     nearest_neighbors(tensor, min(NEIGHBORS, len(tensor) - 1))
+    components = principal_components(tensor, Generator().manual_seed(0))
     seconds = time.process_time() - clock
     near = nearest_neighbors(tensor, min(2 * max(VOTERS), len(tensor) - 1))
-    unit = F.normalize(tensor, dim=1)
-    unit = unit - unit.mean(0)
-    torch.manual_seed(0)  # the randomized decomposition takes no generator
-    _, _, axes = torch.pca_lowrank(unit, min(COMPONENTS, *unit.shape), center=False, niter=4)
-    components = unit @ axes
-    return Seen(chosen, near, components / components.std(0).clamp(min=1e-6), seconds)
+    spread = components[:, :COMPONENTS]
+    return Seen(chosen, near, components, spread / spread.std(0).clamp(min=1e-6), seconds)
 
 
 def measure(task: Task, source: Pool, seen: Seen) -> dict[str, Any]:
@@ -170,7 +170,8 @@ def measure(task: Task, source: Pool, seen: Seen) -> dict[str, Any]:
     labels = given(task, source, seen.chosen, truth)
     clock = time.process_time()
     neighbors = seen.near[:, :NEIGHBORS].contiguous()
-    model = fit_neighbors(neighbors, labels, source.classes, Generator().manual_seed(task.seed))
+    draws = Generator().manual_seed(task.seed)
+    model = fit_neighbors(neighbors, labels, source.classes, draws, components=seen.components)
     seconds = time.process_time() - clock + seen.seconds
     right = labels == truth
     probs, classifier, held_out = classified(seen, labels, source.classes, task.seed)
@@ -222,7 +223,7 @@ def classified(seen: Seen, labels: Tensor, classes: int, seed: int) -> tuple[Ten
     """
     fold = torch.randperm(len(labels), generator=Generator().manual_seed(seed)) % FOLDS
     candidates = {f"{k}-NN": voted(seen.near, labels, classes, fold, k) for k in VOTERS}
-    regressed = logistic(seen.components, labels, classes, fold)
+    regressed = logistic(seen.spread, labels, classes, fold)
     candidates |= {f"logistic, C = {c:g}": probs for c, probs in zip(STRENGTHS, regressed, strict=True)}
     likely = {name: float(self_confidence(probs, labels).log().mean()) for name, probs in candidates.items()}
     best = max(likely, key=likely.__getitem__)

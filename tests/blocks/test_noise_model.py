@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 import scanmix.blocks.noise_model as module
@@ -20,6 +21,7 @@ from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.noise_model import TEMPERATURES, NoiseModel, fit, fit_neighbors
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
+from scanmix.blocks.ridge import principal_components
 
 
 def seeded(seed: int) -> Generator:
@@ -202,6 +204,24 @@ def test_a_second_source_counts_as_far_as_it_explains_labels() -> None:
 
     assert both.log_likelihood > alone.log_likelihood + 0.1 and brier(both) < 0.7 * brier(alone)
     assert abs(chance.log_likelihood - alone.log_likelihood) < 0.01 and brier(chance) < 1.05 * brier(alone)
+
+
+def test_a_linear_classifier_counts_where_neighbors_say_little() -> None:
+    """Three directions tell the classes, the others are noise: neighbors hardly see them, a regression does."""
+    classes = torch.arange(900) % 3
+    features = made(900, 60) + 2 * F.one_hot(classes, 60)
+    labels = symmetric(torch.tensor(0.3), 3)[classes].multinomial(1, generator=seeded(1)).squeeze(1)
+    neighbors = nearest_neighbors(features, 10)
+    components = principal_components(features, seeded(0))
+    alone = fit_neighbors(neighbors, labels, 3, seeded(0))
+    both = fit_neighbors(neighbors, labels, 3, seeded(0), components=components)
+    chance = fit_neighbors(neighbors, labels, 3, seeded(0), components=made(900, 30, seed=9))
+
+    def brier(found: NoiseModel) -> float:
+        return float((found.p_clean - (labels == classes).float()).square().mean())
+
+    assert brier(both) < 0.85 * brier(alone) and brier(chance) < 1.05 * brier(alone)
+    assert both.rate.low <= float((labels != classes).float().mean()) <= both.rate.high
 
 
 def test_labels_in_other_order_give_the_same_model() -> None:

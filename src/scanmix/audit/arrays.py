@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from scanmix.audit.evidence import Evidence, check_comparable, neighborhood
+from scanmix.audit.evidence import Evidence, check_comparable, components_of, neighborhood
 from scanmix.config import UserError, texts
 from scanmix.data.readers.folder import sort_names
 from scanmix.files.cells import MISSING, one_name, without_point
@@ -37,7 +37,7 @@ def evidence_from_arrays(
             They must come from models that were not trained on the label that they judge, as in cross-validation: one
             that was is too sure of it, and its errors pass for wrong labels or the reverse.
         features: (N, D), any representation in which similar images lie close together and that was not learned from
-            these labels; nearest neighbors in it vote on each label.
+            these labels; nearest neighbors and a linear classifier on it judge each label.
         class_names: C names; without them 0..C-1, or the names among `labels`, sorted as numbers where all of them
             are whole numbers, else as text.
         ids: N unique names of the examples; 0..N-1 when not given.
@@ -60,9 +60,10 @@ def evidence_from_arrays(
     example_ids = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
     if len(example_ids) != count or len(set(example_ids)) != count:
         raise UserError(f"{count} different ids are needed, and {len(set(example_ids))} were given")
-    neighbors, similarity = (None, None)
+    neighbors, similarity, components = (None, None, None)
     if features is not None:
-        neighbors, similarity = neighborhood(torch.from_numpy(checked_features(np.asarray(features), count)))
+        rows = torch.from_numpy(checked_features(np.asarray(features), count))
+        (neighbors, similarity), components = neighborhood(rows), components_of(rows)
     probabilities = None if checked is None else torch.from_numpy(checked)
     return Evidence(
         labels=torch.from_numpy(numbers),
@@ -73,6 +74,7 @@ def evidence_from_arrays(
         ids=example_ids,
         neighbors=neighbors,
         similarity=similarity,
+        components=components,
     )
 
 

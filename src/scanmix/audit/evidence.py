@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
+from scanmix.blocks.ridge import principal_components
 from scanmix.config import UserError
 from scanmix.data.duplicates import exact_groups
 from scanmix.data.examples import Examples, Excluded
@@ -56,6 +57,8 @@ class Evidence:
     """(N, K) int64, nearest other examples by the networks' features; without them no neighbor votes."""
     similarity: Tensor | None = None
     """(N,) mean cosine similarity to the neighbors."""
+    components: Tensor | None = None
+    """(N, P), principal components of features that no label shaped, for a linear classifier; None without such."""
     image_neighbors: Tensor | None = None
     """(N, K) int64, nearest other examples by pixels (or by the vectors that are the data): no label shaped them."""
     pictures: Tensor | None = None
@@ -137,6 +140,11 @@ def neighborhood(features: Tensor, tick: Tick | None = None) -> tuple[Tensor, Te
         return None, None
     neighbors = nearest_neighbors(features, min(NEIGHBORS, len(features) - 1), tick=tick)
     return neighbors, neighbor_similarity(features, neighbors)
+
+
+def components_of(features: Tensor) -> Tensor:
+    """Return the principal components that the noise model's linear classifier sees. Shape: (N, D) -> (N, P)."""
+    return principal_components(features, Generator().manual_seed(0))
 
 
 def same_images(images: Tensor) -> Tensor:

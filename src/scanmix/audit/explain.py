@@ -21,8 +21,9 @@ ALMOST_ALL = 0.97
 def explain(evidence: Evidence) -> NoiseModel:
     """Fit the noise model to what an audit knows of its labels.
 
-    Neighbors come first, since the label of an example can be left out of what they say; probabilities are added where
-    no network learned from the label that it judges. Features of networks that have memorized their labels do not
+    Neighbors come first, since the label of an example can be left out of what they say. So it can in a regression on
+    principal components of features that no label shaped. Probabilities are added where no network learned from the
+    label that it judges. Features of networks that have memorized their labels do not
     count: wrong labels have drawn them to wrong neighbors. Neighbors by pixels take their place, and the history of
     the training, in which memorized labels were learned late, is a second source.
 
@@ -35,11 +36,11 @@ def explain(evidence: Evidence) -> NoiseModel:
         logits = torch.zeros(len(labels), classes) if logits is None else logits
         model = fit(logits, labels, logits.softmax(1).mean(0), trusted=_trusted(evidence))
         return model if held_out else _with_history(model, evidence)
-    model = _by_neighbors(evidence.neighbors, evidence, logits if held_out else None)
+    model = _by_neighbors(evidence.neighbors, evidence, evidence.components, logits if held_out else None)
     if held_out or not memorized(evidence, model):
         return model
     if evidence.image_neighbors is not None:
-        model = _by_neighbors(evidence.image_neighbors, evidence, None)
+        model = _by_neighbors(evidence.image_neighbors, evidence, None, None)
     return _with_history(model, evidence)
 
 
@@ -56,14 +57,17 @@ def memorized(evidence: Evidence, model: NoiseModel) -> bool:
     return predicted > said + MORE or (evidence.learned_all and predicted > ALMOST_ALL)
 
 
-def _by_neighbors(neighbors: Tensor, evidence: Evidence, logits: Tensor | None) -> NoiseModel:
-    """Fit the noise model to neighbors. Shape: (N, K), (N, C) -> posterior (N, C)."""
+def _by_neighbors(
+    neighbors: Tensor, evidence: Evidence, components: Tensor | None, logits: Tensor | None
+) -> NoiseModel:
+    """Fit the noise model to neighbors and other sources. Shape: (N, K), (N, P), (N, C) -> posterior (N, C)."""
     return fit_neighbors(
         neighbors,
         evidence.labels,
         len(evidence.class_names),
         Generator().manual_seed(0),
         trusted=_trusted(evidence),
+        components=components,
         logits=logits,
     )
 

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 
 from scanmix.audit.arrays import checked_features
-from scanmix.audit.evidence import Evidence, check_comparable, evidence_of, image_features, neighborhood
+from scanmix.audit.evidence import (
+    Evidence,
+    check_comparable,
+    components_of,
+    evidence_of,
+    image_features,
+    neighborhood,
+)
 from scanmix.audit.score import score_labels
 from scanmix.audit.table import Audit
 from scanmix.config import check_type
@@ -20,7 +27,7 @@ from scanmix.progress import StageTick, Tick
 
 
 def audit_data(examples: Examples, features: np.ndarray | None = None, tick: StageTick | None = None) -> Audit:
-    """Audit the labels of data without a run: what the nearest neighbors of each example say of its class.
+    """Audit the labels of data without a run: what nearest neighbors and a linear classifier say of each class.
 
     Arguments and errors as of `evidence_from_examples`; the last stage is "noise model". Shape: features (N, D) -> a
     table of N rows.
@@ -37,9 +44,9 @@ def audit_data(examples: Examples, features: np.ndarray | None = None, tick: Sta
 def evidence_from_examples(
     examples: Examples, features: np.ndarray | None = None, tick: StageTick | None = None
 ) -> Evidence:
-    """Return the evidence of data on which nothing was trained: neighbors, duplicates, and what a person decided.
+    """Return the evidence of data on which nothing was trained: features, duplicates, and what a person decided.
 
-    Neighbors are found in `features`; without them in the vectors themselves, or in small thumbnails of the images,
+    Neighbors and principal components are of `features`; without them in the vectors themselves, or in small thumbnails of the images,
     which serve where images of a class look alike pixel by pixel. Memory grows with N x D, D at most 144 x channels + 1
     for images.
 
@@ -61,7 +68,9 @@ def evidence_from_examples(
     else:
         found = torch.from_numpy(checked_features(given, len(examples)))
     neighbors, similarity = neighborhood(found, _of_stage("neighbors", tick))
-    return dataclasses.replace(evidence_of(examples), neighbors=neighbors, similarity=similarity)
+    return dataclasses.replace(
+        evidence_of(examples), neighbors=neighbors, similarity=similarity, components=components_of(found)
+    )
 
 
 def _of_stage(stage: str, tick: StageTick | None) -> Tick | None:

@@ -43,6 +43,7 @@ from scanmix.blocks.label_likelihood import (
 )
 from scanmix.blocks.label_quality import RateInterval, self_confidence, truth_posterior
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
+from scanmix.blocks.ridge import ridge_scores
 
 TEMPERATURES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)
 """Factors t of the scores that are tried, rising."""
@@ -94,9 +95,12 @@ def fit_neighbors(
     generator: Generator,
     marginal: Tensor | None = None,
     trusted: Tensor | None = None,
+    components: Tensor | None = None,
     logits: Tensor | None = None,
 ) -> NoiseModel:
     """Fit the noise model to what neighbors say, by balanced propagation of the given labels.
+
+    Further sources are added with the weights that make the given labels likeliest.
 
     A second round propagates the posterior of the first. Where it explains the labels clearly better, as with much
     noise, it says how likely the classes other than the given one are. p_clean and the rate are those of the first
@@ -110,8 +114,8 @@ def fit_neighbors(
         marginal: (C,) with sum 1, share of each true class where it is known; else that of `logits`, or without them
             that of the given labels.
         trusted: (N,) bool, as in `fit`.
-        logits: (N, C), what models that did not learn from these labels say. They are added to the neighbors' scores
-            with the weight that makes the given labels likeliest.
+        components: (N, P), features for a linear classifier, see `ridge.principal_components`.
+        logits: (N, C), what models that did not learn from these labels say.
 
     Shape: (N, K), (N,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
@@ -119,16 +123,24 @@ def fit_neighbors(
     diagonal = own_share(graph, generator)
     given = F.one_hot(labels, num_classes).float()
     balance = given.mean(0) if marginal is None else marginal
+    if logits is not None and marginal is None:
+        balance = logits.softmax(1).mean(0)
+
+    def sources(class_probs: Tensor, used: Tensor | None = None) -> list[Tensor]:
+        scores = [neighbor_scores(graph, class_probs, diagonal, used)]
+        return scores if components is None else [*scores, ridge_scores(components, class_probs, used)]
+
+    seen = sources(given)
+    weights = _weights(seen, labels, balance)
     halves = []
     for _ in range(SPLITS):
         half = torch.rand(len(labels), generator=generator, device=generator.device) < 0.5
-        halves.append((neighbor_scores(graph, given, diagonal, half), neighbor_scores(graph, given, diagonal, ~half)))
-    scores = neighbor_scores(graph, given, diagonal)
+        halves.append((_combined(sources(given, half), weights), _combined(sources(given, ~half), weights)))
     if logits is not None:
-        balance = logits.softmax(1).mean(0) if marginal is None else marginal
-        return fit(_weighted(scores, logits, labels, balance), labels, balance, halves, trusted)
-    first = fit(scores, labels, balance, halves, trusted)
-    again = neighbor_scores(graph, first.posterior, diagonal)
+        together = [_combined(seen, weights), logits]
+        return fit(_combined(together, _weights(together, labels, balance)), labels, balance, halves, trusted)
+    first = fit(_combined(seen, weights), labels, balance, halves, trusted)
+    again = _combined(sources(first.posterior), weights)
     second = fit(again, labels, balance, trusted=trusted)
     if second.log_likelihood < first.log_likelihood + LEAST_GAIN:
         return first
@@ -199,22 +211,29 @@ def fit(
     )
 
 
-def _weighted(scores: Tensor, logits: Tensor, labels: Tensor, marginal: Tensor) -> Tensor:
-    """Return the sum of two sources, each at its likeliest temperature, with the likeliest of `SHARES`.
+def _weights(sources: Sequence[Tensor], labels: Tensor, marginal: Tensor) -> list[float]:
+    """Return the weights of one or two sources: likeliest temperatures, and the likeliest of `SHARES`.
 
-    Shape: (N, C), (N, C), (N,), (C,) -> (N, C).
+    Shape: (N, C) each, (N,), (C,) -> a number each.
     """
-    scaled = []
-    for source in (scores, logits):
+    if len(sources) == 1:
+        return [1.0]
+    scales = []
+    for source in sources:
         _, likely = symmetric_profile(_confidences(source, labels, marginal)[0], source.shape[1])
-        scaled.append(TEMPERATURES[int(likely.amax(1).argmax())] * source)
-    best = scores, -torch.inf
+        scales.append(TEMPERATURES[int(likely.amax(1).argmax())])
+    best = [1.0, 0.0], -torch.inf
     for share in SHARES:
-        source = torch.lerp(scaled[0], scaled[1], share)
-        confidence = self_confidence(sinkhorn(source, marginal), labels)
-        likelihood = float(symmetric_profile(confidence.unsqueeze(0), scores.shape[1])[1].max())
-        best = max(best, (source, likelihood), key=lambda found: found[1])
+        weights = [(1 - share) * scales[0], share * scales[1]]
+        confidence = self_confidence(sinkhorn(_combined(sources, weights), marginal), labels)
+        likelihood = float(symmetric_profile(confidence.unsqueeze(0), sources[0].shape[1])[1].max())
+        best = max(best, (weights, likelihood), key=lambda found: found[1])
     return best[0]
+
+
+def _combined(sources: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return the weighted sum of scores. Shape: (N, C) each, a number each -> (N, C)."""
+    return sum((weight * source for weight, source in zip(weights, sources, strict=True)), torch.zeros_like(sources[0]))
 
 
 def _confidences(scores: Tensor, labels: Tensor, marginal: Tensor) -> tuple[Tensor, list[float]]:

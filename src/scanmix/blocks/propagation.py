@@ -116,6 +116,11 @@ def neighbor_scores(graph: Tensor, class_probs: Tensor, own_share: Tensor, used:
         centered = (class_probs - mean) * used.unsqueeze(1)
     scores = propagate(graph, centered)
     scores -= centered.mul_(own_share.unsqueeze(1))
+    return standardized(scores)
+
+
+def standardized(scores: Tensor) -> Tensor:
+    """Give each column mean 0 and standard deviation 1, in place; a constant column gets zeros. Shape: (N, C)."""
     scores -= scores.mean(0)
     scale = scores.std(0, correction=0)
     return scores.mul_(torch.where(scale < CONSTANT, 0.0, 1 / scale.clamp(min=CONSTANT)))
