@@ -26,7 +26,7 @@ from scanmix.reproduce.explain import origins
 from scanmix.training import resolve
 
 SETTINGS: dict[str, Any] = json.loads((Path(__file__).parent / "recipes.json").read_text(encoding="utf-8"))
-"""What each recipe of version 0.1 says, with what it extends."""
+"""What each recipe says, with what it extends. A value that changes on purpose changes here, too."""
 FILES = sorted(set(recipe_names()) - shared_recipes().keys())
 """Recipes that have a file of their own."""
 

@@ -11,14 +11,7 @@ import numpy as np
 import torch
 
 from scanmix.audit.arrays import checked_features
-from scanmix.audit.evidence import (
-    Evidence,
-    check_comparable,
-    components_of,
-    evidence_of,
-    image_features,
-    neighborhood,
-)
+from scanmix.audit.evidence import Evidence, check_comparable, components_of, evidence_of, image_features, neighborhood
 from scanmix.audit.score import score_labels
 from scanmix.audit.table import Audit
 from scanmix.config import check_type
