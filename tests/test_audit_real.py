@@ -82,7 +82,7 @@ def test_the_classifiers_are_held_out() -> None:
     truth = torch.randint(3, (300,), generator=draws)
     rows = 10 * torch.eye(3)[truth] + torch.randn(300, 3, generator=draws)
     near = torch.cdist(rows, rows).fill_diagonal_(99).argsort(1)[:, :100]
-    seen = audit_real.Seen(np.arange(300), near, rows, 0.0)
+    seen = audit_real.Seen(np.arange(300), near, rows, rows, 0.0)
     for labels, least, most in ((truth, 0.99, 1.0), (torch.randint(3, (300,), generator=draws), 0.2, 0.45)):
         fold = torch.randperm(300, generator=draws) % 5
         found = [audit_real.voted(near, labels, 3, fold, 10), *audit_real.logistic(rows, labels, 3, fold)]

@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.encoders import write_encoder
 from tests.interrupted import Ended, Order, Victim, files_of, spread, without_seconds
 
 HERE = "tests.test_interrupted"
@@ -64,6 +65,7 @@ COMMANDS: dict[str, list[str]] = {
     "export safetensors": ["export", "run", "--out", "given", "--format", "safetensors"],
     "noise": ["noise", "../photos", "--rate", "0.4", "--out", "noise.json"],
     "review static": ["review", "run", "--static", "page.html"],
+    "embed": ["embed", "../photos", "--model", "onnx:../tiny.onnx", "--out", "features.npy"],
     "figure": ["reproduce", "figure3", "run", "--out", "drawn"],
 }
 FUNCTIONS = {"reproduce": "reproduce", "decide": "decide"}
@@ -105,9 +107,12 @@ PLAIN: dict[str, Callable[[bytes], Any]] = {
 
 def command(folder: Path, *words: str) -> None:
     from scanmix.cli import app
+    from scanmix.features import embedding
     from scanmix.pretrain import cache as artifacts
 
     artifacts.MOST_LOST = 0.0  # every epoch of a stage is saved
+    embedding.MOST_LOST = 0.0  # and every batch of features
+    embedding.MOST_IN_BATCH = 8
     os.environ["SCANMIX_CACHE"] = str(folder / "cache")
     app(list(words), prog_name="scanmix")
 
@@ -160,6 +165,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, victim: Victim) -> Path:
             pixels[kind * 4 : kind * 4 + 4, :, kind] = 230
             Image.fromarray(pixels).save(top / "photos" / "abc"[kind] / f"{i}.png")
     (top / "small.toml").write_text(RECIPE)
+    write_encoder(top / "tiny.onnx")
     (top / "ready").mkdir()
     words = [word if word != "new" else "run" for word in COMMANDS["train"]]
     for order in (Order(f"{HERE}.command", str(top / "ready"), words), Order(f"{HERE}.reproduce", str(top / "ready"))):
@@ -244,7 +250,8 @@ def full(request: pytest.FixtureRequest, place: Path) -> Iterator[tuple[Path, st
     try:
         for name in ("photos", "ready"):
             shutil.copytree(place / name, top / name)
-        shutil.copy(place / "small.toml", top)
+        for name in ("small.toml", "tiny.onnx"):
+            shutil.copy(place / name, top)
         yield top, str(top / "filler")
     finally:
         subprocess.run(["umount", top], check=True)

@@ -230,7 +230,7 @@ def test_labels_are_audited_from_what_the_run_keeps(name: str, place: Place, sai
     same_table(place, run / "labels.csv", kept / "labels.csv")
     if (kept / "audit.json").is_file():
         now, then = ((folder / "audit.json").read_text(encoding="utf-8") for folder in (run, kept))
-        assert json.loads(now).keys() - json.loads(then).keys() == {"readings"}, "since 0.2.0"
+        assert json.loads(now).keys() - json.loads(then).keys() == {"readings", "decisions_needed"}, "since 0.2.0"
         parquet = pytest.importorskip("pyarrow.parquet")
         columns = [parquet.read_table(folder / "labels.parquet").to_pydict() for folder in (run, kept)]
         assert columns[0].keys() == columns[1].keys() and sorted(columns[0]["id"]) == sorted(columns[1]["id"])

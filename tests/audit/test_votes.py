@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from scanmix.audit import Evidence, load_evidence, save_evidence, score_labels
 from scanmix.audit.votes import NO_VOTES, judge_votes
+from scanmix.blocks.annotators import majority
+from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.config import UserError
 from scanmix.files.tensors import read_tensors, write_tensors
 
@@ -52,9 +55,51 @@ def test_without_two_votes_there_is_nothing_to_tell(votes: torch.Tensor | None) 
     assert "votes" not in audit and "annotators" not in audit.summary()
 
 
-def test_a_prior_counts() -> None:
-    sure = torch.eye(3)[[2, 2, 2, 2, 2, 2]] * 0.999998 + 1e-6 / 3
-    assert set(judge_votes(evidence(), sure / sure.sum(1, keepdim=True)).columns["consensus"]) == {"cat"}
+def test_p_clean_and_the_suggestion_are_those_of_the_votes() -> None:
+    audit, found = score_labels(evidence()), judge_votes(evidence())
+    assert found.posterior is not None
+    given = found.posterior.gather(1, evidence().labels.unsqueeze(1)).squeeze(1).numpy()
+    assert audit["p_clean"].tolist() == pytest.approx(given[audit.order].tolist())
+    assert audit["suggested"].tolist() == audit["consensus"].tolist()
+    assert audit.noise_rate.value == pytest.approx(1 - given.mean(), abs=1e-6)
+    qualities = sum(each.quality * each.votes for each in found.annotators) / 15
+    assert found.wrong_votes == pytest.approx(1 - qualities)
+    assert audit.noise_rate.high >= found.wrong_votes - 1e-9 and "make the same mistake" in audit.readings[0]
+
+
+def voted(seed: int) -> tuple[Evidence, torch.Tensor]:
+    """Three votes of which a third are wrong, on 400 points in two clouds; the labels are the majority."""
+    draws = torch.Generator().manual_seed(seed)
+    truth = torch.arange(400) % 2
+    points = torch.randn(400, 4, generator=draws) + 3.0 * torch.eye(4)[truth]
+    votes = torch.where(torch.rand(400, 3, generator=draws) < 0.33, 1 - truth[:, None], truth[:, None])
+    near = nearest_neighbors(points, 10)
+    found = Evidence(
+        labels=majority(votes, 2), class_names=("ant", "bee"), ids=tuple(map(str, range(400))), votes=votes,
+        annotators=("al", "bo", "cy"), neighbors=near,
+    )  # fmt: skip
+    return found, truth
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_neighbors_and_votes_together_find_what_a_majority_got_wrong(seed: int) -> None:
+    found, truth = voted(seed)
+    audit = score_labels(found)
+    right = (found.labels == truth).numpy()[audit.order]
+    assert audit.noise_rate.low <= 1 - right.mean() <= audit.noise_rate.high < 0.45
+    alone = score_labels(dataclasses.replace(found, neighbors=None))
+    assert ((audit["p_clean"] - right) ** 2).mean() < 0.7 * (
+        (alone["p_clean"] - right[audit.order.argsort()][alone.order]) ** 2
+    ).mean()
+
+
+def test_a_decided_label_is_right_whatever_the_votes_say() -> None:
+    found, _ = voted(0)
+    decided = torch.zeros(400, dtype=torch.int8)
+    decided[:200] = 1
+    audit = score_labels(dataclasses.replace(found, decided=decided))
+    doubt = np.where(audit.decided, 0.0, 1 - audit["p_clean"])
+    assert audit.noise_rate.value == pytest.approx(float(doubt.mean()), abs=1e-6) and audit.noise_rate.high <= 0.5
 
 
 def test_votes_are_kept(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from scanmix.blocks.label_likelihood import (
     transition_of_counts,
 )
 from scanmix.blocks.label_quality import self_confidence
+from scanmix.blocks.transition import transition_matrix
 
 GRID = [(1, 1), (1, 3), (2, 2), (30, 2), (50, 7), (40, 1)]
 
@@ -216,3 +217,44 @@ def test_symmetric_noise_leaves_little_asymmetry_and_pairs_leave_much() -> None:
         general = transition_by_em(v, labels, start, 100)
         shares.append(asymmetry(log_likelihood(v, general, labels) - log_likelihood(v, start, labels), 5))
     assert shares[0] < 0.5 < 0.9 < shares[1]
+
+
+@pytest.mark.parametrize(("count", "classes"), [(1, 1), (30, 2), (50, 7)])
+def test_known_pairs_count_in_full_beside_what_is_expected(count: int, classes: int) -> None:
+    """As images whose v is certain; but those count from the first round on, whatever the matrix says."""
+    v, start, labels = case(count, classes)
+    known = torch.randint(0, 9, (classes, classes), generator=seeded(3)).double()
+    transition = start.double()
+    for _ in range(5):
+        counts = 0.5 * start.double() + known
+        for row, given in zip(v.double(), labels.tolist(), strict=True):
+            joint = row * transition[:, given]
+            counts[:, given] += joint / joint.sum()
+        transition = counts / counts.sum(1, keepdim=True)
+    found = transition_by_em(v, labels, start, 5, known)
+    torch.testing.assert_close(found.double(), transition, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(transition_by_em(v, labels, start, 5, 0 * known), transition_by_em(v, labels, start, 5))
+
+
+def test_pairs_alone_are_the_matrix_and_many_of_them_pin_a_row() -> None:
+    v, start, labels = case(50, 3)
+    known = torch.tensor([[30, 10, 0], [0, 40, 0], [5, 5, 10]]).double()
+    none = transition_by_em(v[:0], labels[:0], start, 3, known)
+    torch.testing.assert_close(none.double(), transition_matrix(known + 0.5 * start.double()))
+    pinned = transition_by_em(v, labels, start, 40, 1000 * known)
+    torch.testing.assert_close(pinned.double(), transition_matrix(known), atol=2e-3, rtol=0)
+
+
+def test_labels_known_to_be_right_or_wrong_count_in_the_symmetric_rate() -> None:
+    sure = torch.full((40,), 0.7)
+    plain, right, wrong = (
+        float(symmetric_rate(sure, 4, known=pair)) for pair in ((0.0, 0.0), (50.0, 0.0), (0.0, 50.0))
+    )
+    assert right < plain < wrong
+    assert float(symmetric_rate(torch.zeros(0), 4, known=(30.0, 10.0))) == pytest.approx(0.25)
+    # The likeliest rate of all labels together, by search.
+    rates = torch.linspace(1e-4, highest_rate(4), 20_000, dtype=torch.float64)
+    likely = 40 * (0.7 * (1 - rates) + 0.3 * rates / 3).log() + 50 * (rates / 3).log()
+    assert float(symmetric_rate(sure, 4, rounds=500, known=(0.0, 50.0))) == pytest.approx(
+        float(rates[likely.argmax()]), abs=1e-3
+    )

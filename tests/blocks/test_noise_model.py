@@ -20,7 +20,7 @@ from scanmix.blocks.label_likelihood import (
 from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.noise_model import TEMPERATURES, NoiseModel, fit, fit_neighbors
-from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
+from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, propagate, sinkhorn
 from scanmix.blocks.ridge import principal_components
 
 
@@ -278,3 +278,78 @@ def test_duplicated_points_and_labels_that_are_all_equal() -> None:
     found = fit_neighbors(neighbors, labels, 5, seeded(0))
     assert sound(found, 100, 5) and found.rate.value < 0.1
     assert sound(fit_neighbors(neighbors, torch.zeros(100, dtype=torch.int64), 3, seeded(0)), 100, 3)
+
+
+def decided(labels: Tensor, classes: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels, trusted and before, after a person has set labels right."""
+    asked = torch.zeros(len(labels), dtype=torch.bool)
+    asked[places] = True
+    return torch.where(asked, classes, labels), asked, torch.where(asked, labels, -1)
+
+
+@pytest.mark.parametrize("name", NOISE)
+def test_decisions_do_not_choose_the_temperature_and_have_no_part_in_what_is_said_without_them(name: str) -> None:
+    neighbors, labels, classes = mixture(NOISE[name], 0)
+    scores, marginal, halves = parts(neighbors, labels, 5)
+    plain = fit(scores, labels, marginal, halves)
+    worst = plain.p_clean.argsort()[:150]
+    corrected, asked, before = decided(labels, classes, worst)
+    found = fit(scores, corrected, marginal, halves, asked, before)
+    assert (found.temperature, found.agreement) == (plain.temperature, plain.agreement)
+    assert torch.equal(found.v, plain.v) and plain.before is None and found.before is not None
+    # By T alone, which decisions pin, the posterior of the labels before differs from that without decisions.
+    assert float((found.before - plain.posterior).abs().mean()) < 0.01
+    other, _, _ = decided(labels, (labels + 1) % 5, worst)  # a person who says something else
+    again = fit(scores, other, marginal, halves, asked, before)
+    assert again.temperature == found.temperature
+    value = float((1 - found.p_clean)[~asked].sum() / 1500)
+    assert found.rate.value == pytest.approx(value, abs=1e-6)
+    # The wrong labels that were found are out of the interval of what is left.
+    changed = float((asked & (corrected != labels)).float().mean())
+    assert found.rate.high <= plain.rate.high - changed + 0.03 and found.rate.low <= value <= found.rate.high
+
+
+def test_decided_pairs_pin_the_matrix() -> None:
+    neighbors, labels, classes = mixture(NOISE["asymmetric 30 %"], 0, apart=2.0)
+    scores, marginal, halves = parts(neighbors, labels, 5)
+    truth = NOISE["asymmetric 30 %"]
+    places = torch.arange(0, 1500, 3)
+    corrected, asked, before = decided(labels, classes, places)
+    plain = fit(scores, labels, marginal, halves)
+    found = fit(scores, corrected, marginal, halves, asked, before)
+    assert float((found.transition - truth).abs().mean()) < float((plain.transition - truth).abs().mean())
+    turned = fit(scores, labels, marginal, halves, asked, torch.where(asked, classes, -1))  # true and given exchanged
+    assert float((turned.transition - truth).abs().mean()) > float((found.transition - truth).abs().mean())
+
+
+def test_to_decide_the_worst_first_does_not_make_the_rest_look_clean() -> None:
+    """Labels that were decided stay in the likelihood as they were; without them the low end falls."""
+    neighbors, labels, classes = mixture(NOISE["symmetric 30 %"], 0)
+    plain = fit_neighbors(neighbors, labels, 5, seeded(0))
+    corrected, asked, before = decided(labels, classes, plain.p_clean.argsort()[:200])
+    found = fit_neighbors(neighbors, corrected, 5, seeded(0), trusted=asked, before=before)
+    changed = float((corrected != labels).float().mean())
+    truth = float((labels != classes).float().mean()) - changed
+    assert abs(found.rate.value - truth) < 0.04 and found.rate.low <= truth <= found.rate.high
+    assert found.rate.low + changed > plain.rate.low - 0.05
+
+
+def test_a_decided_label_does_not_come_back_through_its_neighbors() -> None:
+    """A person who decides at random: were the label heard in its own v, it would be suggested too often."""
+    neighbors, labels, _ = mixture(NOISE["symmetric 30 %"], 0, apart=2.0)
+    random = torch.randint(5, (1500,), generator=seeded(5))
+    places = torch.randperm(1500, generator=seeded(6))[:300]
+    corrected, asked, before = decided(labels, random, places)
+    found = fit_neighbors(neighbors, corrected, 5, seeded(0), trusted=asked, before=before)
+    assert found.before is not None
+    suggested = found.before.argmax(1)
+    by_chance = (suggested == random.roll(1))[places].float().mean()
+    assert abs(float((suggested == random)[places].float().mean()) - float(by_chance)) < 0.07
+    # One label alone: its row of scores moves by the mean of N labels, and by nothing else.
+    graph = neighbor_graph(neighbors)
+    identity = torch.eye(1500)
+    exact = propagate(graph, identity).diagonal()
+    one = labels.clone()
+    one[7] = (one[7] + 2) % 5
+    here, there = (neighbor_scores(graph, torch.eye(5)[each], exact)[7] for each in (labels, one))
+    torch.testing.assert_close(here, there, atol=0.03, rtol=0)

@@ -89,6 +89,8 @@ def test_wrong_labels_of_a_folder_are_listed_without_a_run(photos: Path) -> None
     lines = result.stdout.splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("Wrong labels: about"))
     assert lines[first + 1 : first + 1 + len(summary["readings"])] == summary["readings"] != []
+    more = summary["decisions_needed"]["more"]
+    assert f"About {more} more decisions about labels drawn at random would narrow the interval to" in result.stdout
     assert "Written to audit/photos: labels.csv" in lines[-1] and sorted(os.listdir()) == ["audit", "photos"]
     assert {"labels.csv", "labels.parquet", "audit.json"} <= set(os.listdir("audit/photos"))
     assert "Known:" not in result.stdout

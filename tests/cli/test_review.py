@@ -99,6 +99,12 @@ def test_from_decisions_to_a_run_on_corrected_labels(run: Path, server: tuple[st
     assert corrected.noise.actual is None  # the old labels are not taken for the true ones
 
 
+def test_an_order_is_one_of_three_and_a_static_copy_has_the_worst(run: Path) -> None:
+    assert "random" in say("review", run, "--order", "best", code=2).output
+    refused = say("review", run, "--order", "random", "--static", "share.html", code=2)
+    assert "--static shows the worst labels; leave out --order" in refused.stderr
+
+
 def test_a_static_copy(run: Path, tmp_path: Path) -> None:
     result = say("review", run, "--static", "share.html")
     assert "share.html: the 24 most doubtful labels" in result.stdout

@@ -109,11 +109,17 @@ def test_every_number_of_the_second_run_leaves_decided_labels_out(second: Path) 
     looks = [row for row in rows if float(row["p_clean"]) < 0.5 and not row["decided"]]
     assert summary["looks_wrong"] == len(looks) and sum(summary["kinds"].values()) == 40
     assert sum(summary["decided"].values()) == 18 and summary["excluded"] == 2
-    doubt = sum(1 - float(row["p_clean"]) for row in rows if not row["decided"])
-    assert summary["expected_wrong"] == pytest.approx(doubt, abs=0.01)
-    assert float(rows[-1]["expected_wrong"]) == pytest.approx(doubt, abs=0.01)
-    assert summary["noise_rate"]["value"] == pytest.approx(doubt / 58, abs=1e-4)
+    assert float(rows[-1]["expected_wrong"]) == pytest.approx(summary["expected_wrong"], abs=0.01)
+    assert summary["expected_wrong"] == pytest.approx(58 * summary["noise_rate"]["value"], abs=1e-3)
     assert "Decided by a person before: " in result.stdout
+    # Of the twenty that were decided two are left out; nothing is known of those.
+    seen, before = summary["checked"], summary["before_review"]
+    assert seen["asked"] == 18 and seen["found_wrong"] == sum(row["decided"] in ("accept", "relabel") for row in rows)
+    assert before["value"] == pytest.approx(summary["noise_rate"]["value"] + seen["found_wrong"] / 58)
+    assert f"Of 18 labels that a person decided, the audit's suggestion was right for {seen['suggestion_right']}" in (
+        result.stdout
+    )
+    assert "Before the review " in result.stdout
 
 
 def test_it_holds_without_the_data_and_for_a_run_in_memory(photos: Path, first: Path, second: Path) -> None:
@@ -183,6 +189,9 @@ def test_labels_that_were_only_kept_need_no_new_training(photos: Path, tmp_path:
     table.write_text("id,label,decision\n" + "".join(f"{name},{name.partition('/')[0]},keep\n" for name in ids[:9]))
     assert "What was decided since is kept with it" in say(*line).stdout
     assert words(rows_of(tmp_path / "two" / "labels.csv"), "decided").keys() == set(ids[:9])
+    kept = open_run(tmp_path / "two").evidence()
+    assert kept.before is not None and kept.before.tolist() == kept.labels.tolist()
+    assert json.loads((tmp_path / "two" / "audit.json").read_text())["checked"]["asked"] == 9
     assert weights == (tmp_path / "two" / "model" / "model.safetensors").read_bytes()
 
 

@@ -10,7 +10,7 @@ import torch
 
 from scanmix.config import UserError
 from scanmix.data.corrections import apply_corrections
-from scanmix.data.examples import DECIDED, Examples
+from scanmix.data.examples import DECIDED, NOT_KNOWN, Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers import load, reload
 
@@ -205,3 +205,33 @@ def test_a_file_that_both_excludes_and_keeps_one_example_is_refused(tmp_path: Pa
     rows = ("4.png,/data/part/4.png,bee,exclude", "part/4.png,/data/part/4.png,bee,keep")
     with pytest.raises(UserError, match=r"more than one row for 'part/4\.png'"):
         apply_corrections(six(), write(tmp_path / "a.csv", "id,path,label,decision", *rows))
+
+
+def test_the_label_before_the_first_decision_is_kept(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.csv", "id,label,decision", "part/0.png,bee,relabel", "part/1.png,bee,keep",
+                "part/3.png,ant,exclude")  # fmt: skip
+    first = apply_corrections(six(), one)
+    assert first.before is not None and first.before.tolist() == [0, 1, 2, 1, 2]
+    two = write(tmp_path / "b.csv", "id,label,decision", 'part/0.png,"cat, big",relabel', "part/2.png,ant,accept")
+    second = apply_corrections(first, two)
+    assert second.labels.tolist() == [2, 1, 0, 1, 2] and second.decided is not None
+    assert second.before is not None and second.before.tolist() == [0, 1, 2, 1, 2]  # not the bee between
+    assert second.select([2, 0]).before.tolist() == [2, 0]  # type: ignore[union-attr]
+    undone = apply_corrections(second, write(tmp_path / "c.csv", "id,label,decision", "part/0.png,bee,undo"))
+    again = apply_corrections(undone, write(tmp_path / "d.csv", "id,label,decision", "part/0.png,ant,relabel"))
+    assert again.before is not None and again.before.tolist()[0] == 1  # nobody had decided when it was a bee
+    assert first.with_labels(first.labels).before is None and six().before is None
+
+
+def test_what_was_decided_before_anybody_kept_it_is_not_known(tmp_path: Path) -> None:
+    older = dataclasses.replace(six(), decided=torch.tensor([3, 0, 0, 0, 0, 0], dtype=torch.int8))
+    found = apply_corrections(older, write(tmp_path / "a.csv", "id,label,decision", "part/1.png,ant,relabel"))
+    assert found.before is not None and found.before.tolist() == [NOT_KNOWN, 1, 2, 0, 1, 2]
+    with pytest.raises(UserError, match=r"labels before of 'data' must lie in -1\.\.2"):
+        dataclasses.replace(six(), before=torch.full((6,), 3))
+
+
+def test_the_fingerprint_does_not_change_with_what_was_before(tmp_path: Path) -> None:
+    table = write(tmp_path / "a.csv", "id,label,decision", "part/0.png,bee,relabel")
+    corrected = apply_corrections(six(), table)
+    assert corrected.fingerprint() == dataclasses.replace(six(), labels=corrected.labels).fingerprint()

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from scanmix.config import UserError
-from scanmix.data.examples import OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import OPEN_SET, Examples
+from scanmix.data.noise_report import NoiseReport, changed_share, measure_transition
 
 
 def make(count: int = 12, classes: int = 3, **changes: Any) -> Examples:

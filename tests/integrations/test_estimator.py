@@ -130,6 +130,18 @@ def test_a_pickle_without_a_part_is_told(missing: str) -> None:
         tiny().__setstate__(state)
 
 
+def test_labels_that_are_known_are_given_as_a_mask() -> None:
+    images, labels = made()
+    labels[:2], known = labels[:2][::-1], np.arange(40) < 2  # wrong, but believed
+    fitted = tiny("bootstrap", settings={"epochs": 2, "network": TINY["network"]}).fit(images, labels, trusted=known)
+    rows = {name: row for row, name in enumerate(fitted.audit_["id"])}
+    assert [fitted.audit_["decided"][rows[str(i)]] for i in (0, 1, 2)] == ["trusted", "trusted", ""]
+    assert fitted.run_.settings.trusted_fingerprint is not None
+    for wrong in (known[:-1], np.arange(40), "all"):
+        with pytest.raises(ValueError, match="trusted labels must be given as a mask of 40 booleans"):
+            tiny().fit(images, labels, trusted=wrong)
+
+
 def test_clone_and_cross_validation() -> None:
     images, labels = made()
     assert clone(tiny(random_state=3)).get_params() == tiny(random_state=3).get_params()

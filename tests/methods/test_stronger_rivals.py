@@ -53,7 +53,7 @@ def test_labels_of_m_correction_are_blended_by_what_the_mixture_says(data: Train
     peer.train()
     noisy = NoisyAt(state.noisy_at, state.low, state.high)
     before = {name: value.clone() for name, value in peer.state_dict().items()}
-    same, found = method.mix(peer, images, given, noisy, 0, *_generators(1))
+    same, found = method.mix(peer, images, given, noisy, 0, _generators(1)[0])
     assert all(torch.equal(value, peer.state_dict()[name]) for name, value in before.items()), "statistics stay"
     assert torch.equal(same, images)
     for i in range(8):
@@ -71,7 +71,7 @@ def test_images_of_m_correction_sh_count_as_their_labels_are_believed(data: Trai
     logits, trust = method.label_weights(peer, images, given, noisy)
     assert float(trust.max() - trust.min()) > 0.05
     for since, temperature in ((0, None), (5, 1.0), (10, 0.6), (15, 0.2), (40, 0.2)):
-        mixed, targets = method.mix(peer, images, given, noisy, since, *_generators(1))
+        mixed, targets = method.mix(peer, images, given, noisy, since, _generators(1)[0])
         partner = torch.randperm(8, generator=_generators(1)[0])
         for i, j in enumerate(partner.tolist()):
             share = trust[i] / (trust[i] + trust[j])

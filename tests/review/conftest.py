@@ -76,13 +76,14 @@ def make_review(tmp_path: Path) -> MakeReview:
 
     def make(
         count: int = 12, *, folder: Path = tmp_path, paths: Sequence[str] | None = None, again: bool = False,
-        **more: object,
+        by: str = "worst", **more: object,
     ) -> Review:  # fmt: skip
         audit = made_up(count, paths=paths, **more)  # type: ignore[arg-type]
         squares = (torch.arange(count) % 256).to(torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8)
         sources = squares if paths is None else paths[::-1]
         decisions = Decisions(folder, audit, "ann")
         decisions.recover()
-        return Review("made up", audit, make_queue(audit, again), decisions, Thumbnails(sources, audit.order.tolist()))
+        queue = make_queue(audit, again, by)
+        return Review("made up", audit, queue, decisions, Thumbnails(sources, audit.order.tolist()))
 
     return make

@@ -23,6 +23,7 @@ from scanmix.data.corrections import apply_corrections
 from scanmix.files import CannotWrite
 from scanmix.review import Review, make_app, write_static
 from scanmix.review.decisions import CHOICES, State
+from scanmix.review.rows import progress
 from scanmix.review.server import listen
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'scanmix[e2e]' for the browser tests")
@@ -508,3 +509,25 @@ def test_asked_again_decided_labels_come_first(make_review: Any, open_tab: Any) 
         press(page, "z")
         until(lambda: decided(review) == {10: "keep"})
         comes(page, "document.getElementById('now').textContent === '✓ accepted before'")
+
+
+def test_in_random_order_the_page_says_so_and_the_estimate_follows_the_decisions(
+    make_review: Any, open_tab: Any
+) -> None:
+    review = make_review(200, by="random")
+    with served(review) as (url, *_):
+        page = open_tab(url)
+        assert current(page) == review.audit["id"][review.queue.order[0]]
+        numbers = " ".join(page.inner_text("#numbers").split())
+        assert "Decided 0 of 200 to check, in random order" in numbers and "Spot checks" not in numbers
+        start = progress(review.audit, review.queue, review.decisions)
+        left = f"Wrong labels left ≈ {start['expected_left']:.0f} {start['left_low']:.0f} to {start['left_high']:.0f}"
+        assert left in numbers and f"About {start['more']} more decisions in random order" in numbers
+        press(page, *"k" * 40)  # half of them the audit takes for wrong, and none is
+        until(lambda: len(decided(review)) == 40)
+        now = progress(review.audit, review.queue, review.decisions)
+        assert now["expected_left"] < 0.5 * start["expected_left"] and now["more"] < start["more"]
+        left = f"Wrong labels left ≈ {now['expected_left']:.0f} {now['left_low']:.0f} to {now['left_high']:.0f}"
+        until(lambda: left in " ".join(page.inner_text("#numbers").split()))
+        press(page, "g")
+        until(lambda: "200 images, in random order." in page.inner_text("#grid-note"))

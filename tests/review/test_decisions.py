@@ -18,7 +18,7 @@ from scanmix.data.decisions import WORDS
 from scanmix.data.examples import DECIDED, Examples
 from scanmix.files import CannotWrite
 from scanmix.review import Decisions
-from scanmix.review.decisions import CHOICES, CORRECTED, LOG, UNDO, Entry, OnlyInLog, outcome
+from scanmix.review.decisions import CHOICES, CORRECTED, LOG, OFFERED, UNDO, Entry, OnlyInLog, outcome
 from scanmix.review.rows import BEFORE_WORDS, CHOICE_WORDS
 from scanmix.review.server import PAGE
 
@@ -75,11 +75,12 @@ def test_a_class_that_is_given_or_suggested_is_kept_or_accepted(tmp_path: Path, 
 
 
 def test_every_part_knows_the_same_decisions() -> None:
-    assert set(get_args(get_type_hints(Entry)["decision"])) == {*CHOICES[1:], UNDO}
+    assert set(get_args(get_type_hints(Entry)["decision"])) == {*OFFERED, UNDO}
+    assert {*OFFERED} == {*CHOICES} - {"", "trusted"}
     assert set(WORDS.values()) == set(CHOICES), "what a table of corrections may say"
     assert tuple(CHOICE_WORDS) == CHOICES and tuple(BEFORE_WORDS) == DECIDED
     page = (PAGE / "index.html").read_text(encoding="utf-8")
-    assert set(re.findall(r'data-choice="(\w+)"', page)) == set(CHOICES) - {"", "relabel"}, "relabel has a list"
+    assert set(re.findall(r'data-choice="(\w+)"', page)) == set(OFFERED) - {"relabel"}, "relabel has a list"
 
 
 @pytest.mark.parametrize(("given", "suggested"), [(0, 1), (1, 1)])
@@ -117,7 +118,7 @@ def test_a_random_walk_is_rebuilt_from_the_log_at_every_cut(tmp_path: Path, audi
             decisions.undo()
         else:
             rows = rng.choice(12, size=rng.integers(1, 5), replace=False).tolist()
-            decisions.decide(rows, str(rng.choice(CHOICES[1:])), int(rng.integers(4)))
+            decisions.decide(rows, str(rng.choice(OFFERED)), int(rng.integers(4)))
     again = fresh(tmp_path, audit)
     assert state(again) == state(decisions) and again.revision == decisions.revision
     while decisions.undo():

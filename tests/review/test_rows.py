@@ -4,10 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 from scanmix.audit.columns import ORIGINS
-from scanmix.blocks.label_quality import ISSUE_TYPES
-from scanmix.review.rows import SPOT_EVERY, detail, make_queue, progress, table
+from scanmix.audit.decided import Checked
+from scanmix.blocks.decided_rate import rate_with_decisions, strata_of
+from scanmix.blocks.label_quality import ISSUE_TYPES, RateInterval
+from scanmix.review.decisions import CHOICES
+from scanmix.review.rows import ORDERS, SPOT_EVERY, detail, make_queue, progress, table
 
 
 def test_every_row_is_shown_once_the_doubtful_first_and_in_order(make_audit: Any) -> None:
@@ -95,7 +100,14 @@ def test_progress_counts_by_hand(make_review: Any, tmp_path: Path) -> None:
     assert (now["decided"], now["all_decided"], now["looked"], now["found"]) == (9, 10, 7, 4)
     assert (now["spots_seen"], now["spots_kept"], now["excluded"]) == (2, 1, 1)
     left = [row for row in range(60) if row not in (0, 1, 2, 3, 4, 6, calm, *spots)]  # unsure is not settled
-    assert now["expected_left"] == round(doubt[left].sum(), 1)
+    decisions = review.decisions
+    asked = np.isin(np.arange(60), left, invert=True) & (decisions.codes != CHOICES.index("exclude"))
+    wrong, gone = decisions.labels != decisions.given, decisions.codes == CHOICES.index("exclude")
+    parts = {"chance": doubt, "p_wrong": doubt, "asked": asked, "wrong": wrong, "known": asked | gone}
+    rates = rate_with_decisions(model=RateInterval(0.3, 0.2, 0.4), **{n: torch.from_numpy(p) for n, p in parts.items()})
+    assert [now[name] for name in ("expected_left", "left_low", "left_high")] == [round(60 * x, 1) for x in rates.now]
+    assert now["more"] == rates.more > 0 and start["left_low"] < start["expected_left"] < start["left_high"]
+    assert now["expected_left"] != round(doubt[left].sum(), 1)  # the decisions have been heard
 
 
 def test_what_was_decided_before_comes_last_and_is_not_asked(make_audit: Any) -> None:
@@ -136,3 +148,44 @@ def test_progress_of_a_further_round(make_review: Any) -> None:
     now = progress(review.audit, review.queue, review.decisions)
     assert (now["again_seen"], now["again_same"]) == (5, 3)
     assert (now["looked"], now["found"], now["decided"], now["all_decided"]) == (1, 1, 7, 13)
+
+
+@pytest.mark.parametrize("by", ["random", "informative"])
+def test_labels_are_drawn_from_all_and_in_the_same_order_each_time(make_audit: Any, by: str) -> None:
+    audit = make_audit(600, decided=["keep"] * 100)
+    queue = make_queue(audit, by=by)
+    assert queue.order.tolist() == make_queue(audit, by=by).order.tolist() and queue.length == 500
+    assert sorted(queue.order[:500].tolist()) == list(range(500)) and queue.order[500:].tolist() == [*range(500, 600)]
+    assert not queue.spots.any() and table(audit, queue)["order_words"] == ORDERS[by]
+    again = make_queue(audit, again=True, by=by)
+    assert again.order[:100].tolist() == list(range(500, 600)) and again.length == 600
+    other = make_audit(600, decided=["keep"] * 100)
+    other["id"][:] = [f"other/{i}" for i in range(600)]
+    assert make_queue(other, by=by).order.tolist() != queue.order.tolist()
+
+
+def test_the_random_order_is_the_same_whatever_the_audit_says_and_the_informative_one_asks_where_it_is_unsure(
+    make_audit: Any,
+) -> None:
+    audit = make_audit(1000)
+    random = make_queue(audit, by="random").order
+    audit["p_clean"][:] = np.linspace(0, 1, 1000) ** 0.2
+    assert make_queue(audit, by="random").order.tolist() == random.tolist()
+    counts = np.bincount(strata_of(torch.from_numpy(audit.doubt)).numpy()[random[:200]], minlength=5)
+    assert (counts > 20).all()  # 200 of 1,000, evenly
+    audit["p_clean"][:] = np.where(np.arange(1000) < 400, 0.01, np.where(np.arange(1000) < 600, 0.5, 0.99))
+    first = make_queue(audit, by="informative").order[:100]
+    unsure = (first >= 400) & (first < 600)
+    assert 45 <= unsure.sum() <= 70 and (~unsure).sum() > 20  # without the order: 20
+
+
+def test_progress_counts_decisions_of_earlier_rounds_that_are_known(make_review: Any) -> None:
+    review = make_review(60, decided=["relabel"] * 12)
+    alone = progress(review.audit, review.queue, review.decisions)
+    asked = np.arange(60) >= 48
+    chance = np.where(asked, 0.3, 1 - np.linspace(0, 1, 60))
+    checked = Checked(asked=asked, wrong=asked, chance=chance, suggested=asked, model=RateInterval(0.4, 0.2, 0.6))
+    audit = dataclasses.replace(review.audit, checked=checked)
+    now = progress(audit, review.queue, review.decisions)
+    assert now["expected_left"] > alone["expected_left"]  # labels that seemed sure were wrong
+    assert now["expected_left"] == round(60 * audit.rates().now.value, 1)

@@ -9,8 +9,9 @@ import torch
 
 import scanmix
 from scanmix.config import UserError
-from scanmix.data.examples import OPEN_SET, Examples, changed_share
+from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.data.noise import SEMANTIC_NETWORKS, NoiseSpec, parse_noise
+from scanmix.data.noise_report import changed_share
 from scanmix.data.readers import reload
 from scanmix.progress import Quiet
 from scanmix.semantic_noise import LABELLERS, apply_noise, semantic_labels

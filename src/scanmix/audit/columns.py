@@ -47,7 +47,7 @@ COLUMNS = (
     Column("suggestion", str, "How far the suggestion depends on the given label, see below."),
     Column("reason", str, "The verdict in one sentence."),
     Column("expected_wrong", float, "Expected number of wrong labels in this row and all above it."),
-    Column("decided", str, "Earlier decision: `keep`, `accept` or `relabel`; may be empty.", WITH_DECISIONS),
+    Column("decided", str, "Earlier `keep`, `accept`, `relabel` or `trusted`; may be empty.", WITH_DECISIONS),
     Column("votes", str, "What annotators said: `cat 2, dog 1`.", WITH_VOTES),
     Column("consensus", str, "The likeliest class by the votes, each annotator weighed by quality.", WITH_VOTES),
     Column("consensus_prob", float, "Its probability by the votes alone (0 to 1).", WITH_VOTES),

@@ -72,6 +72,8 @@ class Evidence:
     """Whether the networks learned from every label as it was given."""
     decided: Tensor | None = None
     """(N,) int8, positions in `DECIDED`: what a person decided before the training; None if there was no review."""
+    before: Tensor | None = None
+    """(N,) int64, the label before a person's first decision, `NOT_KNOWN` where that is not known; None if of none."""
     excluded: tuple[Excluded, ...] = ()
     """Examples that a person left out before the training."""
     votes: Tensor | None = None
@@ -103,6 +105,7 @@ def evidence_of(examples: Examples) -> Evidence:
         true_labels=None if examples.true_labels is None else examples.true_labels.cpu(),
         pictures=same_images(examples.images.cpu()),
         decided=examples.decided,
+        before=examples.before,
         excluded=examples.excluded,
         votes=examples.votes,
         annotators=examples.annotators,

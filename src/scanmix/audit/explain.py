@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from scanmix.audit.decided import labels_before
 from scanmix.audit.evidence import Evidence
 from scanmix.blocks.label_quality import RateInterval, mean_likelihood, truth_posterior, with_history
 from scanmix.blocks.noise_model import NoiseModel, fit, fit_neighbors
@@ -34,7 +35,8 @@ def explain(evidence: Evidence) -> NoiseModel:
     logits = None if evidence.probs is None else evidence.probs.float().clamp(min=LEAST).log()
     if evidence.neighbors is None:
         logits = torch.zeros(len(labels), classes) if logits is None else logits
-        model = fit(logits, labels, logits.softmax(1).mean(0), trusted=_trusted(evidence))
+        marginal = logits.softmax(1).mean(0)
+        model = fit(logits, labels, marginal, trusted=_trusted(evidence), before=labels_before(evidence))
         return model if held_out else _with_history(model, evidence)
     model = _by_neighbors(evidence.neighbors, evidence, evidence.components, logits if held_out else None)
     if held_out or not memorized(evidence, model):
@@ -69,6 +71,7 @@ def _by_neighbors(
         trusted=_trusted(evidence),
         components=components,
         logits=logits,
+        before=labels_before(evidence),
     )
 
 

@@ -7,7 +7,10 @@ from typing import Any
 
 from scanmix.blocks.label_quality import DUPLICATE, HARD, OUT_OF_SCOPE, WRONG
 
-DECIDED_BEFORE = {"keep": "kept by a person; ", "accept": "accepted by a person; ", "relabel": "given by a person; "}
+DECIDED_BEFORE = {
+    "keep": "kept by a person; ", "accept": "accepted by a person; ", "relabel": "given by a person; ",
+    "trusted": "known to be right; ",
+}  # fmt: skip
 """Put before the reason of a label that a person decided in an earlier round."""
 
 

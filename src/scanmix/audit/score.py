@@ -13,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scanmix.audit.columns import IN_SAMPLE, OUT_OF_SAMPLE, SET_ASIDE, in_order
+from scanmix.audit.decided import check_decisions, estimate_rate
 from scanmix.audit.evidence import Evidence
 from scanmix.audit.explain import explain, readings
 from scanmix.audit.reasons import reason
 from scanmix.audit.table import Audit
-from scanmix.audit.votes import judge_votes
+from scanmix.audit.votes import judge_votes, reading, with_votes
+from scanmix.blocks.decided_rate import at_rate
 from scanmix.blocks.label_quality import (
     forgetting_events,
     is_outlier,
@@ -39,26 +41,33 @@ MOST_COPIES = 3
 def score_labels(evidence: Evidence) -> Audit:
     """Score every label and return the audit.
 
-    p_clean, the suggestion, the noise rate and expected counts all come from one noise model, see `audit.explain`.
+    p_clean, the suggestion, the noise rate and expected counts all come from one noise model, see `audit.explain`; with
+    votes of several annotators from these.
     Labels of equal p_clean are ordered by their score: the mean of their likelihood over the whole training, or their
     final probability where no training dynamics were kept, and of the mean probability that the networks give to the
     label on the nearest neighbors, which has no part in it. Without networks it is what neighbors alone say.
 
     Labels that a person decided before the training come last and count as right in every count of wrong labels;
-    their p_clean and kind are what the evidence says.
+    their p_clean and kind are what the evidence says. Where it is known what they were before, they correct the noise
+    rate, and the expected counts with it.
 
     Shape: evidence of N examples -> table of N rows, sorted.
     """
     labels, neighbors = evidence.labels, evidence.neighbors
-    model, losses = explain(evidence), _losses(evidence)
+    votes, losses = judge_votes(evidence), _losses(evidence)
+    model = with_votes(explain(evidence), votes, evidence)
     score = _score(evidence, model, losses)
     decided = torch.zeros(len(labels), dtype=torch.bool) if evidence.decided is None else evidence.decided > 0
     order = torch.from_numpy(np.lexsort((score.numpy(), model.p_clean.numpy(), decided.numpy())))
-    trusted = model.p_clean.masked_fill(decided, 1.0)
-    votes = judge_votes(evidence)
+    doubt = (1 - model.p_clean.double()).clamp(min=0).masked_fill(decided, 0.0)
+    checked, rate = check_decisions(evidence, model), model.rate
+    if checked is not None:
+        rate = estimate_rate(doubt.numpy(), decided.numpy(), rate, checked).now
+        doubt[~decided] = at_rate(doubt[~decided], min(rate.value * len(labels) / max(int((~decided).sum()), 1), 1.0))
+        checked = checked.sorted(order.numpy())
     columns = {**_columns(evidence, model, score, losses), **votes.columns}
     columns = {name: column[order.numpy()] for name, column in columns.items()}
-    columns["expected_wrong"] = (1 - trusted[order].double()).cumsum(0).numpy().round(2)
+    columns["expected_wrong"] = doubt[order].cumsum(0).numpy().round(2)
     row_of = order.argsort()
     return Audit(
         columns=in_order(columns),
@@ -68,11 +77,12 @@ def score_labels(evidence: Evidence) -> Audit:
         neighbors=None if neighbors is None else row_of[neighbors[order]].numpy(),
         epochs=tuple(snapshot.epoch for snapshot in evidence.snapshots),
         losses=losses[:, :, order].numpy(),
-        noise_rate=model.rate,
-        readings=readings(model),
+        noise_rate=rate,
+        checked=checked,
+        readings=(reading(model, votes),) if votes.columns else readings(model),
         excluded=evidence.excluded,
         votes=votes,
-        confusion=expected_confusion(truth_posterior(trusted, model.posterior, labels), labels).numpy(),
+        confusion=expected_confusion(truth_posterior((1 - doubt).float(), model.posterior, labels), labels).numpy(),
     )
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from scanmix.audit.evidence import Evidence
-from scanmix.data.examples import DECIDED, NO_VOTE, OPEN_SET, Excluded
+from scanmix.data.examples import DECIDED, NO_VOTE, NOT_KNOWN, OPEN_SET, Excluded
 from scanmix.files import parse_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 
 TENSORS = (
     "labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "image_neighbors", "pictures",
-    "decided", "votes",
+    "decided", "before", "votes",
 )  # fmt: skip
 """Fields of `Evidence` that are stored as tensors. Whole numbers take 32 bits on disk and 64 in memory."""
 
@@ -79,6 +79,7 @@ def load_evidence(folder: Path) -> Evidence:
             image_neighbors=tensors.get("image_neighbors"),
             pictures=tensors.get("pictures"),
             decided=tensors.get("decided"),
+            before=tensors.get("before"),
             excluded=excluded,
             votes=tensors.get("votes"),
             annotators=annotators,
@@ -121,7 +122,7 @@ def _check(evidence: Evidence) -> None:
     if evidence.paths is not None and len(evidence.paths) != count:
         raise ValueError(f"{count} ids and {len(evidence.paths)} paths")
     below = {"labels": classes, "true_labels": classes, "predictions": classes, "neighbors": count, "pictures": count}
-    below |= {"decided": len(DECIDED), "votes": classes, "image_neighbors": count}
+    below |= {"decided": len(DECIDED), "before": classes, "votes": classes, "image_neighbors": count}
     for name in TENSORS:
         tensor = getattr(evidence, name)
         if tensor is None:
@@ -136,6 +137,6 @@ def _check(evidence: Evidence) -> None:
             raise ValueError(f"{name} of {tensor.dtype}")
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{name} that are no numbers")
-        least = {"true_labels": OPEN_SET, "votes": NO_VOTE}.get(name, 0)
+        least = {"true_labels": OPEN_SET, "before": NOT_KNOWN, "votes": NO_VOTE}.get(name, 0)
         if name in below and tensor.numel() and not least <= int(tensor.min()) <= int(tensor.max()) < below[name]:
             raise ValueError(f"{name} outside of {least}..{below[name] - 1}")

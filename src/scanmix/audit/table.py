@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from scanmix.audit.columns import TYPES
+from scanmix.audit.decided import Checked, estimate_rate
 from scanmix.audit.votes import NO_VOTES, VoteFindings
+from scanmix.blocks.decided_rate import NARROW, DecidedRate, at_rate
 from scanmix.blocks.label_quality import EVEN, RateInterval
 from scanmix.blocks.transition import transition_matrix
 from scanmix.config import UserError
@@ -44,6 +46,7 @@ class Audit(Mapping[str, np.ndarray]):
     losses: np.ndarray
     """(T, P, N) loss of the given label after each of `epochs`."""
     noise_rate: RateInterval
+    """Share of labels that are wrong, decided ones counted as right, with a 90 % interval."""
     readings: tuple[str, ...]
     """What the interval of `noise_rate` allows for, in sentences."""
     confusion: np.ndarray
@@ -52,6 +55,8 @@ class Audit(Mapping[str, np.ndarray]):
     """Examples that a person left out before the training; they have no row."""
     votes: VoteFindings = NO_VOTES
     """What several annotators said; its columns, in the order of the training data, are among `columns` too."""
+    checked: Checked | None = None
+    """Labels that a person decided, as they were before; None if there are none, or that is not known."""
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column."""
@@ -73,8 +78,26 @@ class Audit(Mapping[str, np.ndarray]):
 
     @property
     def doubt(self) -> np.ndarray:
-        """(N,) float64: probability that each label is wrong, 1 - p_clean; 0 for a decided label."""
+        """(N,) float64: probability that each label is wrong, 1 - p_clean; 0 for a decided label.
+
+        Where decisions have corrected the noise rate, those of the other labels are moved to its value.
+        """
+        doubt, others = self._by_model(), ~self.decided
+        if self.checked is not None:
+            rate = self.noise_rate.value * len(others) / max(int(others.sum()), 1)
+            doubt[others] = at_rate(torch.from_numpy(doubt[others]), min(rate, 1.0)).numpy()
+        return doubt
+
+    def _by_model(self) -> np.ndarray:
+        """Return the chance that each label is wrong by the model alone; 0 for a decided label. Shape: -> (N,)."""
         return np.where(self.decided, 0.0, 1 - self["p_clean"].astype(np.float64))
+
+    def rates(self, **since: np.ndarray) -> DecidedRate:
+        """Return the share of wrong labels now and before all decisions, and how many more decisions are needed.
+
+        Shape: `since`, decisions that the audit does not know: `asked`, `wrong`, `gone` of `estimate_rate`, (N,) bool.
+        """
+        return estimate_rate(self._by_model(), self.decided, self.noise_rate, self.checked, **since)
 
     @property
     def looks_wrong(self) -> np.ndarray:
@@ -105,6 +128,7 @@ class Audit(Mapping[str, np.ndarray]):
             "labels": len(self["id"]),
             "noise_rate": self.noise_rate._asdict(),
             "readings": list(self.readings),
+            **self._by_decisions(),
             "expected_wrong": float(wrong.sum()),
             "looks_wrong": int(self.looks_wrong.sum()),
             "kinds": dict(zip(kind.tolist(), count.tolist(), strict=True)),
@@ -115,6 +139,14 @@ class Audit(Mapping[str, np.ndarray]):
             "transition": self.transition.round(4).tolist(),
             "class_names": list(self.class_names),
         }
+
+    def _by_decisions(self) -> dict[str, Any]:
+        """Return what decisions tell of the labels before them and of the audit, and how many more are needed."""
+        rates = self.rates()
+        needed = {"decisions_needed": {"half_width": NARROW, "more": rates.more}}
+        if self.checked is None:
+            return needed
+        return {"before_review": rates.before._asdict(), "checked": self.checked.summary(), **needed}
 
     def _decided_before(self) -> dict[str, Any]:
         """Return counts of earlier decisions, and of how many the audit, which does not see them, still doubts."""

@@ -39,9 +39,9 @@ def evidence_from_examples(
 ) -> Evidence:
     """Return the evidence of data on which nothing was trained: features, duplicates, and what a person decided.
 
-    Neighbors and principal components are of `features`; without them in the vectors themselves, or in small thumbnails of the images,
-    which serve where images of a class look alike pixel by pixel. Memory grows with N x D, D at most 144 x channels + 1
-    for images.
+    Neighbors and principal components are those of `features`; without them those of the vectors themselves, or of
+    small thumbnails of the images, which serve where images of a class look alike pixel by pixel. Memory grows with
+    N x D, D at most 144 x channels + 1 for images.
 
     Args:
         examples: images or vectors with their given labels.

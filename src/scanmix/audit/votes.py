@@ -10,10 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from scanmix.audit.evidence import Evidence
-from scanmix.blocks.annotators import fit_annotators, several_votes, vote_counts
+from scanmix.blocks.annotators import fit_annotators, fit_with_neighbors, several_votes, vote_counts
+from scanmix.blocks.label_quality import interval_from, self_confidence
+from scanmix.blocks.noise_model import NoiseModel
+from scanmix.config import percent
+from scanmix.data.examples import NO_VOTE
 
 
 class Annotator(NamedTuple):
@@ -37,6 +41,10 @@ class VoteFindings(NamedTuple):
     """Whether the annotators cannot be told apart by their votes, so that one matrix stands for all."""
     no_majority: int
     """Examples with at least two votes of which no class has more than half."""
+    posterior: Tensor | None = None
+    """(N, C), probability of each true class by all votes and by neighbors, in the order of the training data."""
+    wrong_votes: float = 0.0
+    """Expected share of single votes that are wrong, 0..1."""
 
     def summary(self) -> dict[str, Any]:
         """Return what holds for the data set as a whole, in types that JSON has; empty without votes."""
@@ -55,17 +63,20 @@ class VoteFindings(NamedTuple):
 NO_VOTES = VoteFindings({}, (), False, 0)
 
 
-def judge_votes(evidence: Evidence, prior: Tensor | None = None) -> VoteFindings:
-    """Return consensus and agreement of each example and the quality of each annotator; `NO_VOTES` without any.
+def judge_votes(evidence: Evidence) -> VoteFindings:
+    """Return what the votes on each example say and the quality of each annotator; `NO_VOTES` without several votes.
 
-    Args:
-        evidence: of N examples.
-        prior: (N, C), rows sum to 1: v of a noise model, which has not seen the votes on an example itself.
+    Neighbors have a part in it, those by pixels where they are known, since no label shaped them.
     """
-    votes = evidence.votes
+    votes, classes = evidence.votes, len(evidence.class_names)
     if votes is None or not several_votes(votes):
         return NO_VOTES
-    found, names = fit_annotators(votes, len(evidence.class_names), prior), np.array(evidence.class_names, dtype=object)
+    near = evidence.neighbors if evidence.image_neighbors is None else evidence.image_neighbors
+    if near is None:
+        found = fit_annotators(votes, classes)
+    else:
+        found = fit_with_neighbors(near, votes, classes, Generator().manual_seed(0))
+    names = np.array(evidence.class_names, dtype=object)
     counts = vote_counts(votes, len(names))
     total = counts.sum(1)
     columns = {
@@ -81,6 +92,35 @@ def judge_votes(evidence: Evidence, prior: Tensor | None = None) -> VoteFindings
         annotators=tuple(sorted(rows, key=lambda row: row.quality)),
         alike=found.difference.none,
         no_majority=int(((total > 1) & (2 * counts.amax(1) <= total)).sum()),
+        posterior=found.posterior.float(),
+        wrong_votes=1 - float((found.quality * found.counts).sum() / found.counts.sum()),
+    )
+
+
+def with_votes(model: NoiseModel, votes: VoteFindings, evidence: Evidence) -> NoiseModel:
+    """Return the noise model with the posterior of the votes, where there are any, in place of one label's.
+
+    A label is wrong if the votes and neighbors together say so. The interval reaches to the share of single votes that
+    are wrong: if all who look at an image make the same mistake, the label they agree on is no better than one vote.
+    Shape: N examples.
+    """
+    if votes.posterior is None or evidence.votes is None:
+        return model
+    voted = (evidence.votes != NO_VOTE).any(1, keepdim=True)
+    posterior = torch.where(voted, votes.posterior, model.posterior)
+    before = None if model.before is None else torch.where(voted, votes.posterior, model.before)
+    p_clean = self_confidence(posterior, evidence.labels).clamp(max=1)
+    doubt = (1 - p_clean) if evidence.decided is None else (1 - p_clean).masked_fill(evidence.decided > 0, 0.0)
+    share = 1.0 if evidence.decided is None else 1 - float((evidence.decided > 0).float().mean())
+    rate = interval_from(float(doubt.mean()), [share * votes.wrong_votes], len(doubt), highest=share)
+    return model._replace(posterior=posterior, before=before, p_clean=p_clean, rate=rate)
+
+
+def reading(model: NoiseModel, votes: VoteFindings) -> str:
+    """Return, in a sentence, what the interval of the noise rate allows for where there are votes."""
+    return (
+        f"If annotators err independently of each other, {percent(model.rate.value)} of the labels are wrong; if all "
+        f"who look at an image make the same mistake, as many as single votes, {percent(votes.wrong_votes)}."
     )
 
 

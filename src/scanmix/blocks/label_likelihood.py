@@ -69,18 +69,23 @@ def highest_rate(num_classes: int) -> float:
     return (num_classes - 1) / num_classes
 
 
-def symmetric_rate(confidence: Tensor, num_classes: int, rounds: int = 60) -> Tensor:
+def symmetric_rate(
+    confidence: Tensor, num_classes: int, rounds: int = 60, known: tuple[float, float] = (0.0, 0.0)
+) -> Tensor:
     """Return the likeliest rate of symmetric noise by EM; the log-likelihood is concave in it.
 
-    It is at least 1 / (N + 2), the rule of succession, and at most `highest_rate`.
+    `known` are numbers of labels, besides the N, that are known to be right and to be wrong. The rate is at least
+    1 / (N + 2), the rule of succession, and at most `highest_rate`.
     Shape: (N,) in 0..1, see the module -> scalar. `rounds` is at least 1.
     """
     highest = highest_rate(num_classes)
     rate, others = confidence.new_tensor(highest / 2), max(num_classes - 1, 1)
+    count = len(confidence) + sum(known)
     for _ in range(rounds):
         right, wrong = confidence * (1 - rate), (1 - confidence) * (rate / others)
-        rate = 1 - (right / (right + wrong).clamp(min=torch.finfo(confidence.dtype).tiny)).mean()
-        rate = rate.clamp(min=1 / (len(confidence) + 2)).clamp(max=highest)
+        share = right / (right + wrong).clamp(min=torch.finfo(confidence.dtype).tiny)
+        rate = 1 - (share.sum() + known[0]) / count
+        rate = rate.clamp(min=1 / (count + 2)).clamp(max=highest)
     return rate
 
 
@@ -138,16 +143,17 @@ def shrinkage_for(count: int, num_classes: int) -> float:
     return 1 / (1 + count / (20 * num_classes**2))
 
 
-def transition_by_em(v: Tensor, labels: Tensor, start: Tensor, rounds: int = 40) -> Tensor:
+def transition_by_em(v: Tensor, labels: Tensor, start: Tensor, rounds: int = 40, known: Tensor | None = None) -> Tensor:
     """Return the T that makes the given labels likeliest, by EM from `start`, which counts as half an image a class.
 
     The log-likelihood is concave in T for a given v. Where v is soft between the classes that people confuse, T has
-    too few mistakes; where v itself is mistaken, too many. Memory beyond the inputs grows with `CHUNK` x C.
-    Shape: (N, C), (N,) int64, (C, C) -> (C, C), rows sum to 1. `rounds` is at least 0.
+    too few mistakes; where v itself is mistaken, too many. `known` are counts of true class x given label of further
+    images, which count in full. Memory beyond the inputs grows with `CHUNK` x C.
+    Shape: (N, C), (N,) int64, (C, C), (C, C) -> (C, C), rows sum to 1. `rounds` is at least 0.
     """
     transition = start
     for _ in range(rounds):
-        counts = 0.5 * start.double()
+        counts = 0.5 * start.double() + (0.0 if known is None else known)
         for rows, given in zip(v.split(CHUNK), labels.split(CHUNK), strict=True):
             counts += expected_confusion(posterior(rows, transition, given), given)
         transition = transition_matrix(counts).to(v.dtype)

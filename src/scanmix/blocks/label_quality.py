@@ -5,6 +5,7 @@ Legend: N examples, C classes, K neighbors, P networks, T snapshots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,8 @@ ISSUE_TYPES = {
 }
 """Names of the issue types in the order of their rules, and what each means; the last is for what fits no rule."""
 DUPLICATE, OUT_OF_SCOPE, WRONG, HARD, FINE = ISSUE_TYPES
+SAMPLING = 1.645
+"""Standard errors of a share on either side, for 90 %."""
 
 
 class RateInterval(NamedTuple):
@@ -36,6 +39,15 @@ class RateInterval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def interval_from(value: float, ends: Sequence[float], count: int, highest: float = 1.0) -> RateInterval:
+    """Return a share of `count` labels with an interval from the lowest to the highest of `value` and `ends`.
+
+    It is widened by the sampling error of the share, and lies in 0..`highest`.
+    """
+    error = SAMPLING * (value * (1 - value) / max(count, 1)) ** 0.5
+    return RateInterval(value, max(min(*ends, value) - error, 0.0), min(max(*ends, value) + error, highest))
 
 
 def self_confidence(probs: Tensor, labels: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from scanmix.blocks.trust import keep_given
 from scanmix.config import UserError
 from scanmix.progress import Tick
 
@@ -224,17 +225,20 @@ def neighbor_similarity(features: Tensor, neighbors: Tensor) -> Tensor:
     return found
 
 
-def voted_labels(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int) -> Tensor:
+def voted_labels(
+    candidates: Tensor, labels: Tensor, num_classes: int, rounds: int, trusted: Tensor | None = None
+) -> Tensor:
     """Return labels after label propagation on the graph of neighbors.
 
     Each round replaces the votes of an example by the mean votes of its candidates (one-hot labels at first), so that
     wrong labels that are spread over the classes cancel out. The result is the class whose share of the votes is
-    furthest above its mean over all examples. With 0 rounds the labels are returned as they are. Memory grows with
-    N x C. Shape: (N, K), (N,) int64 -> (N,) int64.
+    furthest above its mean over all examples. Labels that are known to be right (`trusted`) stay through all rounds.
+    With 0 rounds the labels are returned as they are. Memory grows with N x C.
+    Shape: (N, K), (N,) int64, (N,) bool -> (N,) int64.
     """
     if rounds == 0:
         return labels
-    votes = F.one_hot(labels, num_classes).float()
+    votes = given = F.one_hot(labels, num_classes).float()
     for _ in range(rounds):
-        votes = neighbor_vote(candidates, votes)
+        votes = keep_given(neighbor_vote(candidates, votes), given, trusted)
     return (votes - votes.mean(0)).argmax(1)

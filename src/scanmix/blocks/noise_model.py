@@ -1,8 +1,8 @@
 """The noise model: given labels explained by what is seen and by a transition matrix, with an interval of the rate.
 
 P(y_i | x_i) = sum_c v_i(c) T[c, y_i], see `label_likelihood`. v = Sinkhorn(exp(t F)) comes from scores F that leave
-out the label of the image itself, such as `propagation.neighbor_scores`. The posterior of the true class is
-r_i(c) ~ v_i(c) T[c, y_i]; a label is right with probability r_i(y_i).
+out the label of the image itself: `propagation.neighbor_scores`, `ridge.ridge_scores`. The posterior of the true class
+is r_i(c) ~ v_i(c) T[c, y_i]; a label is right with probability r_i(y_i).
 
 Given labels alone do not tell a wrong label from a class that v does not see clearly: a soft v (low t) with few wrong
 labels often explains them as well as a sure v with many. So there are two readings:
@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from scanmix.blocks.counted import Counted, count_labels
 from scanmix.blocks.label_likelihood import (
     asymmetry,
     log_likelihood,
@@ -41,7 +42,7 @@ from scanmix.blocks.label_likelihood import (
     symmetric_rate,
     transition_by_em,
 )
-from scanmix.blocks.label_quality import RateInterval, self_confidence, truth_posterior
+from scanmix.blocks.label_quality import RateInterval, interval_from, self_confidence, truth_posterior
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
 from scanmix.blocks.ridge import ridge_scores
 
@@ -51,8 +52,6 @@ TEMPER = 4.0
 """The log-likelihood is divided by this before rates are averaged: labels of neighbors are not independent evidence."""
 ALLOWED = 8.0
 """Nats below the best at which a rate is still allowed: 1.35 for 90 % and independent labels, times six."""
-SAMPLING = 1.645
-"""Standard errors of a share on either side, for 90 %."""
 LEAST_WEIGHT = 1e-3
 """Rates of less weight than this are left out of the average."""
 LEAST_GAIN = 0.01
@@ -86,18 +85,15 @@ class NoiseModel(NamedTuple):
     """The factor t of the stable reading."""
     log_likelihood: float
     """Mean of log P(y_i | x_i) in nats under general T and the likeliest t, which were fitted to the same labels."""
+    before: Tensor | None = None
+    """(N, C), as `posterior`, for the labels before a person's decisions; those have no part in it. None without."""
 
 
 def fit_neighbors(
-    neighbors: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    generator: Generator,
-    marginal: Tensor | None = None,
-    trusted: Tensor | None = None,
-    components: Tensor | None = None,
-    logits: Tensor | None = None,
-) -> NoiseModel:
+    neighbors: Tensor, labels: Tensor, num_classes: int, generator: Generator, marginal: Tensor | None = None,
+    trusted: Tensor | None = None, components: Tensor | None = None, logits: Tensor | None = None,
+    before: Tensor | None = None,
+) -> NoiseModel:  # fmt: skip
     """Fit the noise model to what neighbors say, by balanced propagation of the given labels.
 
     Further sources are added with the weights that make the given labels likeliest.
@@ -116,6 +112,7 @@ def fit_neighbors(
         trusted: (N,) bool, as in `fit`.
         components: (N, P), features for a linear classifier, see `ridge.principal_components`.
         logits: (N, C), what models that did not learn from these labels say.
+        before: (N,) int64, as in `fit`; the weights, too, are chosen by these labels.
 
     Shape: (N, K), (N,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
@@ -131,17 +128,19 @@ def fit_neighbors(
         return scores if components is None else [*scores, ridge_scores(components, class_probs, used)]
 
     seen = sources(given)
-    weights = _weights(seen, labels, balance)
+    then = labels if before is None else torch.where(before < 0, labels, before)
+    weights = _weights(seen, then, balance)
     halves = []
     for _ in range(SPLITS):
         half = torch.rand(len(labels), generator=generator, device=generator.device) < 0.5
         halves.append((_combined(sources(given, half), weights), _combined(sources(given, ~half), weights)))
     if logits is not None:
         together = [_combined(seen, weights), logits]
-        return fit(_combined(together, _weights(together, labels, balance)), labels, balance, halves, trusted)
-    first = fit(_combined(seen, weights), labels, balance, halves, trusted)
+        scores = _combined(together, _weights(together, then, balance))
+        return fit(scores, labels, balance, halves, trusted, before)
+    first = fit(_combined(seen, weights), labels, balance, halves, trusted, before)
     again = _combined(sources(first.posterior), weights)
-    second = fit(again, labels, balance, trusted=trusted)
+    second = fit(again, labels, balance, trusted=trusted, before=before)
     if second.log_likelihood < first.log_likelihood + LEAST_GAIN:
         return first
     v = sinkhorn(first.temperature * again, balance)
@@ -155,6 +154,7 @@ def fit(
     marginal: Tensor,
     halves: Sequence[tuple[Tensor, Tensor]] = (),
     trusted: Tensor | None = None,
+    before: Tensor | None = None,
 ) -> NoiseModel:
     """Fit temperature, rate and T to the given labels.
 
@@ -167,48 +167,55 @@ def fit(
         halves: pairs of scores (N, C) that come from disjoint halves of the labels.
         trusted: (N,) bool, labels that are known to be right. They have no part in the likelihood, and the rate counts
             them as right; their p_clean and posterior are what holds for a label like theirs that nobody has checked.
+        before: (N,) int64, the labels before a person decided, -1 where nobody has, or that is not known. The
+            likelihood is of these; with decided labels as true classes they are pairs that count in T, see `counted`.
 
     Shape: (N, C), (N,), (C,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
     classes = scores.shape[1]
-    known = torch.zeros_like(labels, dtype=torch.bool) if trusted is None else trusted
-    counted = torch.ones_like(known) if bool(known.all()) else ~known
-    confidence, sureness = _confidences(scores, labels, marginal)
-    rates, likely = symmetric_profile(confidence[:, counted], classes)
+    seen = count_labels(labels, trusted, before, classes)
+    confidence, sureness = _confidences(scores, seen.given, marginal)
+    rates, likely = symmetric_profile(confidence[:, seen.counted], classes)
     likeliest = int(likely.amax(1).argmax())
     v = sinkhorn(TEMPERATURES[likeliest] * scores, marginal)
     agreement = _agreement(halves, TEMPERATURES[likeliest], marginal)
-    even, general, reached = _transitions(v[counted], labels[counted])
-    bend = asymmetry(reached - log_likelihood(v[counted], even, labels[counted]), classes)
+    even, general, gain = _transitions(v[seen.others], labels[seen.others], seen.pairs)
+    reached, bend = log_likelihood(v[seen.counted], general, seen.given[seen.counted]), asymmetry(gain, classes)
 
     raised, weight = likeliest, 0.0
     if agreement is not None:
         weight = agreement**2
         raised = max([likeliest, *(h for h, sure in enumerate(sureness) if sure <= agreement)])
     v = sinkhorn(TEMPERATURES[raised] * scores, marginal)
-    even, general, _ = _transitions(v[counted], labels[counted])
+    even, general, _ = _transitions(v[seen.others], labels[seen.others], seen.pairs)
     stable_transition = torch.lerp(even, general, bend)
     stable = posterior(v, stable_transition, labels)
     soft, soft_rate = _soft_posterior(scores, labels, marginal, rates, likely)
     together = torch.lerp(soft, stable, weight)
     p_clean = self_confidence(together, labels).clamp(max=1)
+    if before is not None:
+        soft_before, _ = _soft_posterior(scores, seen.given, marginal, rates, likely)
+        before = torch.lerp(soft_before, posterior(v, stable_transition, seen.given), weight)
 
-    allowed = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
-    predicted = float((v.argmax(1) == labels)[counted].float().mean())
-    most = _wrong(posterior(v, general, labels)[counted], labels[counted])
-    ends = [*allowed, *_contradicted(predicted, agreement, bend), most]
+    ends = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
+    ends += _ends_of_v(v[seen.counted], general, seen.given[seen.counted], agreement, bend)
     return NoiseModel(
-        posterior=together,
-        v=v,
+        posterior=together, v=v, p_clean=p_clean, agreement=agreement, temperature=TEMPERATURES[raised], before=before,
         transition=torch.lerp(symmetric(soft_rate, classes), stable_transition, weight),
-        p_clean=p_clean,
-        rate=_interval(float((1 - p_clean).masked_fill(known, 0.0).mean()), ends, known),
-        soft_rate=_wrong(soft[counted], labels[counted]),
-        stable_rate=_wrong(stable[counted], labels[counted]),
-        agreement=agreement,
-        temperature=TEMPERATURES[raised],
-        log_likelihood=reached / int(counted.sum()),
-    )
+        rate=_interval(p_clean, ends, seen),
+        soft_rate=_wrong(soft[seen.others], labels[seen.others]),
+        stable_rate=_wrong(stable[seen.others], labels[seen.others]),
+        log_likelihood=reached / int(seen.counted.sum()),
+    )  # fmt: skip
+
+
+def _ends_of_v(v: Tensor, transition: Tensor, labels: Tensor, agreement: float | None, bend: float) -> list[float]:
+    """Return rates that follow from what v says of the labels, and from T that is not shrunk.
+
+    Shape: (N, C), (C, C), (N,) -> two or three shares.
+    """
+    predicted = float((v.argmax(1) == labels).float().mean())
+    return [*_contradicted(predicted, agreement, bend), _wrong(posterior(v, transition, labels), labels)]
 
 
 def _weights(sources: Sequence[Tensor], labels: Tensor, marginal: Tensor) -> list[float]:
@@ -254,14 +261,19 @@ def _agreement(halves: Sequence[tuple[Tensor, Tensor]], temperature: float, marg
     return float(torch.stack([one == other for one, other in predicted]).float().mean())
 
 
-def _transitions(v: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Return the likeliest symmetric T, the likeliest T, and the log-likelihood of the latter in nats.
+def _transitions(v: Tensor, labels: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Return the likeliest symmetric T, the likeliest T, and the log-likelihood in nats that the latter gains.
 
-    Shape: (N, C), (N,) -> (C, C), (C, C), scalar.
+    Shape: (N, C), (N,), (C, C) counts of true class x label -> (C, C), (C, C), scalar.
     """
-    even = symmetric(symmetric_rate(self_confidence(v, labels), v.shape[1]), v.shape[1])
-    general = transition_by_em(v, labels, even)
-    return even, general, log_likelihood(v, general, labels)
+    classes = v.shape[1]
+    right, tiny = float(pairs.trace()), torch.finfo(v.dtype).tiny
+    rate = symmetric_rate(self_confidence(v, labels), classes, known=(right, float(pairs.sum()) - right))
+    even = symmetric(rate, classes)
+    general = transition_by_em(v, labels, even, known=pairs)
+    gain = log_likelihood(v, general, labels) - log_likelihood(v, even, labels)
+    pinned = pairs * (general.clamp(min=tiny).log() - even.clamp(min=tiny).log())
+    return even, general, gain + float(pinned.sum())
 
 
 def _contradicted(predicted: float, agreement: float | None, bend: float) -> list[float]:
@@ -304,12 +316,12 @@ def _wrong(posterior: Tensor, labels: Tensor) -> float:
     return 1 - float(self_confidence(posterior, labels).mean()) if len(labels) else 0.0
 
 
-def _interval(value: float, ends: Sequence[float], known: Tensor) -> RateInterval:
+def _interval(p_clean: Tensor, ends: Sequence[float], seen: Counted) -> RateInterval:
     """Return the rate with an interval from the lowest to the highest of `ends`, widened by the sampling error.
 
-    `ends` are shares of the labels that are not known to be right. Shape: `known` is (N,) bool.
+    `ends` are shares of the labels that count, as they were before a person decided. Shape: (N,) -> shares of N.
     """
-    share = 1 - float(known.float().mean())
-    low, high = (share * end for end in (min(ends), max(ends)))
-    error = SAMPLING * (value * (1 - value) / len(known)) ** 0.5
-    return RateInterval(value, max(min(low, value) - error, 0.0), min(max(high, value) + error, 1.0))
+    count = len(p_clean)
+    value = float((1 - p_clean).masked_fill(seen.known, 0.0).mean())
+    left = [max(end * int(seen.counted.sum()) - seen.found, 0.0) / count for end in ends]
+    return interval_from(value, left, count, highest=1 - float(seen.known.float().mean()))

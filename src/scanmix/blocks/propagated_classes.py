@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from scanmix.blocks.label_likelihood import posterior
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
 from scanmix.blocks.transition import expected_confusion, transition_matrix
+from scanmix.blocks.trust import keep_given
 
 NEIGHBORS = 10
 """K. On the digits 7 to 10 are alike, 5 fails more often at 90 % noise."""
@@ -41,8 +42,9 @@ class Head(NamedTuple):
 
 
 def propagated_classes(
-    neighbors: Tensor, labels: Tensor, num_classes: int, generator: Generator, rounds: int = ROUNDS
-) -> Tensor:
+    neighbors: Tensor, labels: Tensor, num_classes: int, generator: Generator, rounds: int = ROUNDS,
+    trusted: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Return the probability of each class, from the neighbors and the given label.
 
     Each round propagates what the one before found (at first the given labels), balances it to the shares of the given
@@ -50,17 +52,26 @@ def propagated_classes(
     does not count for its own T: EM, which counts it, soon believes all labels where v is soft. T has too much noise
     then, which costs little here.
     Rounds are not ended by their likelihood: at 90 % noise it falls while the classes become right.
-    Memory grows with N x (K + C).
-    Shape: (N, K) int64, (N,) int64 in 0..C-1 -> (N, C), rows sum to 1. `rounds` is at least 0.
+    Memory grows with N x (K + C). Shape: -> (N, C), rows sum to 1.
+
+    Args:
+        neighbors: of each example. Shape: (N, K) int64.
+        labels: given labels. Shape: (N,) int64 in 0..C-1.
+        num_classes: C.
+        generator: of the draws that find an example's own share of its score.
+        rounds: at least 0.
+        trusted: labels that are known to be right. They are believed in every round and tell nothing of T, which is
+            that of the other labels. Shape: (N,) bool.
     """
     graph = neighbor_graph(neighbors)
     own = own_share(graph, generator)
-    found = F.one_hot(labels, num_classes).float()
+    found = given = F.one_hot(labels, num_classes).float()
+    doubted = slice(None) if trusted is None else ~trusted
     marginal = found.mean(0)
     for _ in range(rounds):
         v = sinkhorn(TEMPERATURE * neighbor_scores(graph, found, own), marginal)
-        transition = transition_matrix(expected_confusion(v, labels)).to(v)
-        found = posterior(v, transition, labels)
+        transition = transition_matrix(expected_confusion(v[doubted], labels[doubted])).to(v)
+        found = keep_given(posterior(v, transition, labels), given, trusted)
     return found
 
 

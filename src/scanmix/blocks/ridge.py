@@ -40,7 +40,8 @@ def principal_components(features: Tensor, generator: Generator, count: int = CO
     for _ in range(POWERS):
         basis = torch.linalg.qr(unit @ torch.linalg.qr(unit.T @ basis).Q).Q
     left, values, _ = torch.linalg.svd(basis.T @ unit, full_matrices=False)
-    return basis @ (left * values)[:, :wanted]
+    components: Tensor = basis @ (left * values)[:, :wanted]
+    return components
 
 
 def ridge_scores(components: Tensor, class_probs: Tensor, used: Tensor | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scanmix.blocks.losses import PROBABILITY_FLOOR, soft_cross_entropy
+from scanmix.blocks.trust import keep_given
 
 NO_ZERO = 1e-4
 """Probabilities are kept this far from 0 and 1 where log(1 - p) is taken, and in ELR's targets (its published code)."""
@@ -22,25 +23,31 @@ def bootstrap_targets(logits: Tensor, targets: Tensor, trust: float | Tensor, *,
     return trust * targets + (1 - trust) * prediction
 
 
-def forward_loss(logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
+def forward_loss(logits: Tensor, labels: Tensor, transition: Tensor, trusted: Tensor | None = None) -> Tensor:
     """Return the forward-corrected cross-entropy, the mean over the batch of -log sum_i p_i T_iy.
 
     Patrini et al., CVPR 2017, Theorem 2. T_ij = P(given j | true i): rows are true classes, as in
-    `transition.estimate_transition`; entries below PROBABILITY_FLOOR count as that.
-    Shape: (B, C), (B,) int64, (C, C) -> ().
+    `transition.estimate_transition`; entries below PROBABILITY_FLOOR count as that. For a label that is known to be
+    right, T is the identity. Shape: (B, C), (B,) int64, (C, C), (B,) bool -> ().
     """
-    log_transition = transition.T[labels].clamp(min=PROBABILITY_FLOOR).log()  # (B, C): log T_iy
+    columns = _known(transition.T[labels], labels, trusted)  # (B, C): T_iy
+    log_transition = columns.clamp(min=PROBABILITY_FLOOR).log()
     return -torch.logsumexp(F.log_softmax(logits, 1) + log_transition, 1).mean()
 
 
-def backward_loss(logits: Tensor, labels: Tensor, inverse: Tensor) -> Tensor:
+def backward_loss(logits: Tensor, labels: Tensor, inverse: Tensor, trusted: Tensor | None = None) -> Tensor:
     """Return the backward-corrected cross-entropy, the mean over the batch of sum_k (T^-1)_yk (-log p_k).
 
     Its expectation over noisy labels is the cross-entropy of the true ones (Patrini et al., CVPR 2017, Theorem 1).
-    `inverse` is T^-1; its entries may be negative, so the loss is not bounded from below.
-    Shape: (B, C), (B,) int64, (C, C) -> ().
+    `inverse` is T^-1; its entries may be negative, so the loss is not bounded from below. For a label that is known to
+    be right, T is the identity. Shape: (B, C), (B,) int64, (C, C), (B,) bool -> ().
     """
-    return soft_cross_entropy(logits, inverse[labels])
+    return soft_cross_entropy(logits, _known(inverse[labels], labels, trusted))
+
+
+def _known(rows: Tensor, labels: Tensor, trusted: Tensor | None) -> Tensor:
+    """Return rows of a matrix with those of the identity for labels that are known to be right. Shape: (B, C)."""
+    return keep_given(rows, F.one_hot(labels, rows.shape[1]).to(rows), trusted)
 
 
 def early_learning_term(logits: Tensor, targets: Tensor) -> Tensor:

@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 
 
-def small_loss(losses: Tensor, share: float) -> Tensor:
+def small_loss(losses: Tensor, share: float, trusted: Tensor | None = None) -> Tensor:
     """Return the positions of the floor(share * B) smallest losses, at least one, smallest first.
 
     The small-loss trick of Co-teaching (Han et al., NeurIPS 2018). `share` in 0..1; equal losses keep their order,
-    and NaN counts as the largest. Shape: (B,) -> (K,) int64.
+    and NaN counts as the largest. Losses of labels that are known to be right count as the smallest, and all of them
+    are returned. Shape: (B,), (B,) bool -> (K,) int64.
     """
     count = max(1, math.floor(share * len(losses) + 1e-9))  # a product such as 0.29 * 100 falls just below 29
+    if trusted is not None:
+        losses = losses.masked_fill(trusted, float("-inf"))
+        count = max(count, int(trusted.sum()))
     return losses.argsort(stable=True)[:count]
 
 

@@ -9,6 +9,7 @@ import typer
 from scanmix.cli.audit import audit
 from scanmix.cli.demo import demo
 from scanmix.cli.doctor import doctor
+from scanmix.cli.embed import embed
 from scanmix.cli.evaluate import evaluate
 from scanmix.cli.export import export
 from scanmix.cli.methods import methods
@@ -51,6 +52,7 @@ def scanmix_command(
 
 
 for command in (
-    demo, doctor, train, resume, evaluate, predict, audit, report, review, export, methods, noise, reproduce,
+    demo, doctor, train, resume, evaluate, predict, audit, report, review, export, embed, methods, noise,
+    reproduce,
 ):  # fmt: skip
     app.command()(command)

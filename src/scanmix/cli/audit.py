@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled
+from scanmix.cli.embed import features_of, opened, side_of
+from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, size_for
 from scanmix.cli.options import Noise, PerClass, Root, Seed, Size
 from scanmix.cli.shell import (
     Written,
@@ -26,6 +28,7 @@ from scanmix.config import UserError, percent
 from scanmix.files import CannotWrite
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from scanmix.audit import Audit
@@ -37,6 +40,13 @@ Source = Annotated[
 ]
 Labels = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Of arrays: given labels, .npy or a table. Of DATA: as for train.")
+]
+Features = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|MODEL",
+        help="Features that tell neighbors: .npy of (N, D), for DATA, too; or of DATA, a model as for embed.",
+    ),
 ]
 ARRAYS = Path("audit")
 MOST_ANNOTATORS = 20
@@ -54,9 +64,7 @@ def audit(
     source: Source = None,
     labels: Labels = None,
     probs: Annotated[Path | None, typer.Option(help="Class probabilities, .npy of (N, C) or (P, N, C).")] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="Features, .npy of (N, D), by which neighbors are found; for DATA, too.")
-    ] = None,
+    features: Features = None,
     classes: Annotated[str | None, typer.Option(help="Class names, as a,b,c, in the order of --probs.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default RUN, audit/DATA, or audit for arrays.")
@@ -101,8 +109,9 @@ def audit(
         _refuse(f"data, as {source} is", for_arrays)
         folder = out or ARRAYS / plain_name(name_parts(source, noise, labels))
         _check_folder(folder)
-        examples = _load(source, labels, noise, seed, size=size, per_class=per_class, root=root)
-        found, truth = _audit_examples(examples, features), examples.true_labels
+        read = functools.partial(_load, source, labels, noise, seed, per_class=per_class, root=root)
+        examples, given = _with_features(read, source, features, root, size)
+        found, truth = _audit_examples(examples, given), examples.true_labels
     from scanmix.training import writer
 
     with writer(folder, "being audited"):
@@ -173,12 +182,31 @@ def _load(
     return examples
 
 
-def _audit_examples(examples: Examples, features: Path | None) -> Audit:
-    """Audit data without a run; `features` is a `.npy` in the order of the examples."""
+def _with_features(
+    read: Callable[..., Examples], source: str, features: str | None, root: Path | None, size: int | None
+) -> tuple[Examples, str | np.ndarray | None]:
+    """Read the data, at a size that suits the model where `--features` names one, and compute its features.
+
+    Shape: -> of N examples, features (N, D); a file of them, or none, is returned as it was given.
+    """
+    from scanmix.data.readers import kind_of
+    from scanmix.features import is_encoder
+
+    if features is None or not is_encoder(features):
+        return read(size=size), features
+    if kind_of(source) == "vector":
+        raise UserError(f"{source} holds vectors; --features {features} turns pictures into features")
+    encoder = opened(features)
+    examples = read(size=size or size_for(source, root, side_of(encoder)))
+    return examples, features_of(examples, encoder)
+
+
+def _audit_examples(examples: Examples, features: str | np.ndarray | None) -> Audit:
+    """Audit data without a run; `features` are a `.npy` in the order of the examples, or its rows. Shape: (N, D)."""
     from scanmix.audit import audit_data
     from scanmix.files.npy import read_rows
 
-    given = None if features is None else read_rows(features)
+    given = read_rows(Path(features)) if isinstance(features, str) else features
     if given is not None and len(given) != len(examples):
         raise UserError(
             f"{features} has {len(given)} rows for {len(examples)} {examples.kind}s of {examples.name}; one for each "
@@ -188,7 +216,7 @@ def _audit_examples(examples: Examples, features: Path | None) -> Audit:
         return audit_data(examples, given, tick)
 
 
-def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None, classes: str | None) -> Audit:
+def _audit_arrays(labels: Path | None, probs: Path | None, features: str | None, classes: str | None) -> Audit:
     """Audit arrays in files; `classes` are names separated by commas."""
     if labels is None:
         raise UserError("name the folder of a run or data, or give --labels and with it --probs, --features or both")
@@ -199,28 +227,33 @@ def _audit_arrays(labels: Path | None, probs: Path | None, features: Path | None
     from scanmix.audit import score_labels
     from scanmix.audit.arrays import evidence_from_arrays
     from scanmix.data.readers.vectors import read_labels
+    from scanmix.features import is_encoder
     from scanmix.files.npy import read_array
 
+    if features is not None and is_encoder(features):
+        raise UserError(f"--features {features} needs pictures: name DATA, or give a .npy of features")
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     ids: list[str] = []
     if is_table(labels):
-        words, ids = read_labels(labels)
+        words, ids, _ = read_labels(labels)
         given = np.array(words, dtype=str)
     else:
         given = read_array(labels)
-    said, found = (None if path is None else read_array(path) for path in (probs, features))
+    said, found = (None if path is None else read_array(Path(path)) for path in (probs, features))
     return score_labels(evidence_from_arrays(given, said, found, names, ids or None))
 
 
 def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:
     """Print the totals for the data set, then the first rows. Shape: `truth` (N,), true labels where they are known."""
+    from scanmix.audit.decided import sentences
+
     summary: dict[str, Any] = found.summary()
     rate = summary["noise_rate"]
     say(
         f"Wrong labels: about {summary['expected_wrong']:.0f} of {summary['labels']} "
         f"({percent(rate['value'])}; the evidence allows {percent(rate['low'])} to {percent(rate['high'])})."
     )
-    for sentence in found.readings:
+    for sentence in (*found.readings, *sentences(summary)):
         say(sentence)
     if truth is not None:
         _show_truth(found, truth)

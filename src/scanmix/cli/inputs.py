@@ -123,6 +123,20 @@ def vector_chunks(files: Mapping[Path, np.ndarray]) -> Iterator[Chunk]:
                 bar.advance(len(marked))
 
 
+def size_for(data: str, root: Path | None, side: int) -> int | None:
+    """Return the side in pixels at which files are read for an encoder that wants `side`; None if there are none.
+
+    It is `side`, or the median shorter side of the files where that is smaller: nothing is gained by larger ones.
+    """
+    from scanmix.data.readers import is_known, kind_of
+    from scanmix.data.readers.images import median_side, read_headers
+
+    if is_known(data) or kind_of(data) == "vector" or not Path(data).expanduser().exists():
+        return None
+    headers = read_headers(find_files([Path(data).expanduser()], root))
+    return max(8, min(side, median_side([header for header in headers if not isinstance(header, str)])))
+
+
 def load_labeled(model: Classifier, data: str, root: Path | None = None) -> Examples:
     """Load labeled images or vectors with a model's classes, size and channels; their test part if there is one.
 

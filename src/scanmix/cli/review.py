@@ -7,7 +7,7 @@ import re
 import shlex
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from scanmix.review import Review
     from scanmix.training import Run
 
+Order = Literal["worst", "random", "informative"]
 PAGE = Written("a page of scanmix review", begins_with("<title>Review</title>"))
 
 
@@ -30,16 +31,22 @@ def review(
     again: Annotated[
         bool, typer.Option("--again", help="Ask labels once more that were decided before this run; they come first.")
     ] = False,
+    order: Annotated[
+        Order, typer.Option(help="What comes first: the worst, or what is drawn to find the share of wrong labels.")
+    ] = "worst",
     static: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write one read-only HTML file of the worst labels instead.")
     ] = None,
 ) -> None:
     """Look at the labels of a finished run, worst first, and decide which are right.
 
+    To learn how many labels are wrong, ask in random order, or in the informative one, which needs fewer decisions.
     Labels that were decided before the run (`train --labels`) are not asked again. Decisions are saved in the run
     folder one by one; image files and the labels you gave are never changed.
     """
     check_run(run)
+    if static is not None and order != "worst":
+        raise UserError("--static shows the worst labels; leave out --order")
     if static is not None:
         check_writable(static, PAGE, run=run)
     from scanmix.files import locked
@@ -57,7 +64,7 @@ def review(
         return
     socket, token, url = listen(port)
     with socket, locked(run, "under review", LOCK, url, "use that page or stop it first"):
-        page = _review_of(opened, run, name, again)
+        page = _review_of(opened, run, name, again, order)
         page.decisions.recover()
         say(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
         if browser:
@@ -77,7 +84,10 @@ def _show_end(page: Review) -> None:
     from scanmix.review.rows import progress
 
     now = progress(page.audit, page.queue, page.decisions)
-    say(f"{now['all_decided']} of {now['labels']} labels are decided.")
+    say(
+        f"{now['all_decided']} of {now['labels']} labels are decided. About {now['expected_left']:.0f} of the others "
+        f"are wrong ({now['left_low']:.0f} to {now['left_high']:.0f})."
+    )
     if now["before"]:
         again = f"; {now['again_same']} of {now['again_seen']} were decided the same again" if now["again_seen"] else ""
         say(
@@ -86,7 +96,7 @@ def _show_end(page: Review) -> None:
         )
 
 
-def _review_of(run: Run, folder: Path, who: str, again: bool) -> Review:
+def _review_of(run: Run, folder: Path, who: str, again: bool, order: Order = "worst") -> Review:
     """Score the labels and read the decisions made so far."""
     from scanmix.audit import score_labels
     from scanmix.progress import progress
@@ -100,7 +110,7 @@ def _review_of(run: Run, folder: Path, who: str, again: bool) -> Review:
     return Review(
         title=folder.resolve().name,
         audit=audit,
-        queue=make_queue(audit, again),
+        queue=make_queue(audit, again, order),
         decisions=Decisions(folder, audit, who),
         thumbnails=Thumbnails(images, audit.order.tolist()),
     )

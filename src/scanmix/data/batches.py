@@ -49,6 +49,8 @@ class TrainingData:
     views: AnyViews
     generator: Callable[[str, int, str], Generator]
     """(stage, epoch, purpose) -> a fresh generator for these draws."""
+    trusted: Tensor | None = None
+    """(N,) bool, the given labels that are known to be right; None if there are none."""
 
     def __len__(self) -> int:
         """Return N."""
@@ -66,6 +68,10 @@ class TrainingData:
         sizes = [len(batch) for batch in batches]
         views: tuple[Tensor, ...] = view(self.images[torch.cat(list(batches))], draws, sizes).split(sizes)
         return views
+
+    def trusts(self, index: Tensor) -> Tensor | None:
+        """Return which given labels are known to be right. Shape: (B,) -> (B,) bool; None if there are none at all."""
+        return None if self.trusted is None else self.trusted[index]
 
     @property
     def everything(self) -> Tensor:

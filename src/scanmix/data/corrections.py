@@ -1,7 +1,7 @@
 """Labels that a person corrected, read from a CSV and applied to examples.
 
 Columns: `label`; `id` or `path`, which name the example; and optionally `decision`: `exclude` leaves the example out,
-and `keep`, `accept` and `relabel` say that a person has checked the label.
+and `keep`, `accept` and `relabel` say that a person has checked the label; or `trusted`, see `decisions.read_trusted`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from scanmix.config import UserError, check_type, file_path, in_short
-from scanmix.data.decisions import read_decision
-from scanmix.data.examples import DECIDED, JSON, Examples, Excluded
+from scanmix.data.decisions import read_decided
+from scanmix.data.examples import DECIDED, JSON, NOT_KNOWN, Examples, Excluded
 from scanmix.files import check_regular
 from scanmix.files.cells import csv_text
 
@@ -28,7 +29,7 @@ NAMED = 10
 
 
 class _Row(NamedTuple):
-    """A row of the CSV: its cells by column, and its decision in the words of `read_decision`."""
+    """A row of the CSV: its cells by column, and its decision in the words of `read_decided`."""
 
     cells: dict[str, str]
     decision: str
@@ -39,7 +40,7 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
 
     Rows are matched by `id` if the file has that column, else by `path`. Examples that the file does not name keep
     their labels, and examples that it excludes may be missing already. `true_labels` stay as they are; the old labels
-    are not taken for true ones. `Examples.decided` and `Examples.excluded` record what was decided.
+    are not taken for true ones. `Examples.decided`, `before` and `excluded` record what was decided.
 
     Args:
         examples: the examples to correct.
@@ -83,7 +84,19 @@ def apply_corrections(examples: Examples, path: str | Path, sha256: str | None =
         labels[i] = label
     excluded += [_left_out(row.cells, key) for row in gone]
     step: JSON = {"corrections": {"path": str(path), "sha256": found}}
-    return examples.corrected(labels, keep, decided=decided, excluded=excluded, step=step)
+    before = _before_decisions(examples)
+    return examples.corrected(labels, keep, decided=decided, before=before, excluded=excluded, step=step)
+
+
+def _before_decisions(examples: Examples) -> Tensor:
+    """Return the label before the first decision about it, `NOT_KNOWN` where an earlier one has left no trace.
+
+    Shape: -> (N,) int64.
+    """
+    if examples.decided is None:
+        return examples.labels
+    earlier = torch.full_like(examples.labels, NOT_KNOWN) if examples.before is None else examples.before
+    return torch.where(examples.decided > 0, earlier, examples.labels)
 
 
 def _by_file(row: _Row, files: Mapping[str, int]) -> int | None:
@@ -123,7 +136,7 @@ def _read(path: Path) -> tuple[list[_Row], str]:
                 "put cells with commas, quotes or line breaks into quotes, and complete what is cut off"
             )
         cells = dict(zip(columns, map(csv_text, line), strict=True))
-        rows.append(_Row(cells, read_decision(cells.get("decision", ""), path, number)))
+        rows.append(_Row(cells, read_decided(cells.get("decision", ""), cells.get("trusted", ""), path, number)))
     return rows, hashlib.sha256(content).hexdigest()
 
 

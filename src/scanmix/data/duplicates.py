@@ -34,13 +34,28 @@ def exact_groups(*parts: Tensor) -> list[list[int]]:
     Several parts are searched together; positions then count through all of them, one after the other.
     Shape: (N, C, H, W) uint8 or float32 each -> M lists.
     """
-    # A hash of 16 bytes stands for each image, so memory does not grow with its pixels. Two different images
-    # with the same 128 bits are too unlikely to matter.
-    rows = (image for images in parts for some in images.split(4096) for image in some.contiguous().numpy())
-    digests = b"".join(hashlib.blake2b(image, digest_size=16).digest() for image in rows)
-    halves = np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: copies stay in the order of the images
-    new = (halves[order[1:]] != halves[order[:-1]]).any(1)
+    return equal_rows(np.concatenate([np.empty((0, 2), np.uint64), *map(row_digests, parts)]))
+
+
+def row_digests(images: Tensor, tick: Tick | None = None) -> np.ndarray:
+    """Return a hash of 128 bits of each image or vector, as two numbers; `tick` is told how many are done.
+
+    Memory does not grow with the pixels. Two different images with the same 128 bits are too unlikely to matter.
+    Shape: (N, C, H, W) uint8 or float32 -> (N, 2) uint64.
+    """
+    digests = bytearray()
+    for start in range(0, len(images), 4096):
+        some = images[start : start + 4096].contiguous().numpy()
+        digests += b"".join(hashlib.blake2b(image, digest_size=16).digest() for image in some)
+        if tick is not None:
+            tick(start + len(some), len(images), "")
+    return np.frombuffer(bytes(digests), dtype=np.uint64).reshape(-1, 2)
+
+
+def equal_rows(digests: np.ndarray) -> list[list[int]]:
+    """Return the positions of equal rows, in groups of two or more, in order. Shape: (N, 2) -> M lists."""
+    order = np.lexsort((digests[:, 1], digests[:, 0]))  # stable: copies stay in the order of the images
+    new = (digests[order[1:]] != digests[order[:-1]]).any(1)
     bounds = np.concatenate([[0], np.flatnonzero(new) + 1, [len(order)]])
     several = np.flatnonzero(np.diff(bounds) > 1)
     return sorted(order[bounds[group] : bounds[group + 1]].tolist() for group in several)

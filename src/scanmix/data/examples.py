@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, Union
 
 import numpy as np
-import pydantic.dataclasses
 import torch
 from torch import Tensor
 
-from scanmix.config import STRICT, UserError, in_short
+from scanmix.config import UserError, in_short
+from scanmix.data.checks import check_labels, check_mask, check_votes
+from scanmix.data.noise_report import NoiseReport, changed_share, measure_transition
 
 Kind: TypeAlias = Literal["image", "vector"]
 """What the examples are: images, or feature vectors."""
@@ -24,44 +25,18 @@ OPEN_SET = -1
 """The true label of an open-set image: one that is of none of the classes, whatever label it was given."""
 NO_VOTE = -1
 """Stands in `Examples.votes` where an annotator has given no label."""
-DECIDED = ("", "keep", "accept", "relabel")
-"""Decisions of a person about labels of examples that stay; the position is the code in `Examples.decided`."""
+TRUSTED = "trusted"
+DECIDED = ("", "keep", "accept", "relabel", TRUSTED)
+"""What a person has said about labels of examples that stay; the position is the code in `Examples.decided`.
+
+The first is nothing, the next three are decisions of a review, and the last says that a label came with the data as one
+that is known to be right.
+"""
+NOT_KNOWN = -1
+"""Stands in `Examples.before` where a person has decided and the label that was there before is not known."""
 Excluded: TypeAlias = tuple[str, str, str]
 """The record of an example that a person excluded: id, path ("" if there is none) and given label."""
 JSON: TypeAlias = Union[bool, int, float, str, Sequence["JSON"], Mapping[str, "JSON"], None]  # noqa: UP007
-
-
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
-class NoiseReport:
-    """The label noise that was asked for and the result, measured against the true labels.
-
-    Attributes:
-        kind: "symmetric", "symmetric-exclusive", "asymmetric", "instance", "open-set", "semantic-..." or "file"; for
-            labels that were wrong in the data set itself, "human" or "web".
-        asked_rate: share of labels (0..1) that the noise selected; None if unknown.
-        actual_rate: share of labels (0..1) that differ from the true ones, open-set images included.
-        seed: seed of the draw; None if unknown.
-        transition: (C, C) shares; rows are true classes, columns given labels. A row is zero for a class without
-            examples. Open-set images are in no row.
-    """
-
-    kind: str
-    asked_rate: float | None
-    actual_rate: float
-    seed: int | None
-    transition: tuple[tuple[float, ...], ...]
-
-
-def measure_transition(true_labels: Tensor, labels: Tensor, num_classes: int) -> tuple[tuple[float, ...], ...]:
-    """Return the share of each true class (row) that was given each label (column); open-set images are in no row.
-
-    Shape: (N,), (N,) int64 -> C tuples of C floats; rows sum to 1, or to 0 for a class without examples.
-    """
-    of_a_class = true_labels != OPEN_SET
-    cells = torch.bincount(true_labels[of_a_class] * num_classes + labels[of_a_class], minlength=num_classes**2)
-    counts = cells.reshape(num_classes, num_classes).double()
-    rows = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    return tuple(tuple(row) for row in rows.tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +56,11 @@ class Examples:
         noise: the report of `add_noise`, or of noise that the data set came with; else None.
         source: how to load these examples again (`readers.reload`), or None for arrays in memory.
         skipped: files set aside while reading, each "path: reason".
-        decided: (N,) int8, positions in `DECIDED`: what a person has decided about each label, so that a review does
-            not ask again. No method sees it, and it is not in the fingerprint. None before any review.
+        decided: (N,) int8, positions in `DECIDED`: what a person has decided about each label. A review does not ask
+            again, and methods take all such labels for right (`trusted`). It is not in the fingerprint. None before any
+            review.
+        before: (N,) int64, the label before a person's first decision, `NOT_KNOWN` where that is not known; it tells
+            nothing of a label that nobody has decided. No method sees it. None before any review.
         excluded: the examples that a person left out, so that they stay out.
         votes: (N, A) int64, the class that each of A annotators gave each example, `NO_VOTE` where one gave none; None
             if there is but one label each. `labels` are then the majority, see `readers.votes`.
@@ -104,6 +82,7 @@ class Examples:
     source: Mapping[str, JSON] | None = None
     skipped: tuple[str, ...] = ()
     decided: Tensor | None = None
+    before: Tensor | None = None
     excluded: tuple[Excluded, ...] = ()
     votes: Tensor | None = None
     annotators: tuple[str, ...] = ()
@@ -125,13 +104,16 @@ class Examples:
             raise UserError(f"{self.name!r} needs {len(self)} different ids and has {len(set(self.ids))}.")
         if self.paths is not None and len(self.paths) != len(self):
             raise UserError(f"{self.name!r} has {len(self)} images but {len(self.paths)} paths.")
-        _check_labels(self.labels, len(self), self.num_classes, f"labels of {self.name!r}")
+        check_labels(self.labels, len(self), self.num_classes, f"labels of {self.name!r}")
         if self.true_labels is not None:
-            _check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}", OPEN_SET)
+            check_labels(self.true_labels, len(self), self.num_classes, f"true labels of {self.name!r}", OPEN_SET)
         if self.decided is not None and (self.decided.dtype != torch.int8 or self.decided.shape != (len(self),)):
             has = f"{self.decided.dtype} of shape {tuple(self.decided.shape)}"
             raise UserError(f"decided of {self.name!r} must be {len(self)} int8 numbers, not {has}.")
-        _check_votes(self)
+        if self.before is not None:
+            what = f"labels before of {self.name!r}"
+            check_labels(self.before, len(self), self.num_classes, what, NOT_KNOWN)
+        check_votes(self.votes, self.annotators, len(self), self.num_classes, NO_VOTE, f"{self.name!r}")
 
     def __len__(self) -> int:
         """Return N."""
@@ -166,6 +148,25 @@ class Examples:
     def open_set(self) -> Tensor | None:
         """Which images are of none of the classes, so that any label is wrong. Shape: (N,) bool; None if unknown."""
         return None if self.true_labels is None else self.true_labels == OPEN_SET
+
+    @property
+    def trusted(self) -> Tensor | None:
+        """Which labels are known to be right: all that a person has decided. Shape: (N,) bool, None without any."""
+        return None if self.decided is None or not bool(self.decided.any()) else self.decided > 0
+
+    def trusting(self, mask: Tensor | np.ndarray | Sequence[bool]) -> Examples:
+        """Return the same examples with the labels at `mask` as known to be right; other decisions stay.
+
+        The result has no `source`, since an arbitrary mask cannot be loaded again; a column `trusted` in a table can.
+        Shape: (N,) bool.
+
+        Raises:
+            UserError: `mask` is something else.
+        """
+        chosen = check_mask(mask, len(self), "trusted labels")
+        before = torch.zeros(len(self), dtype=torch.int8) if self.decided is None else self.decided
+        decided = before.masked_fill(chosen, DECIDED.index(TRUSTED))
+        return dataclasses.replace(self, decided=decided, source=None)
 
     def select(self, index: Tensor | np.ndarray | Sequence[int]) -> Examples:
         """Return the examples at `index` in that order; the pixels are copied.
@@ -205,6 +206,7 @@ class Examples:
             noise=noise,
             source=None,
             decided=None if self.decided is None else self.decided[chosen],
+            before=None if self.before is None else self.before[chosen],
             votes=None if self.votes is None else self.votes[chosen],
         )
 
@@ -230,7 +232,8 @@ class Examples:
     def with_labels(self, labels: Tensor, *, noise: NoiseReport | None = None, step: JSON = None) -> Examples:
         """Return the same images with other given labels; the old labels become the true ones if those are unknown.
 
-        Decisions of a person are dropped, because they were about the old labels, and so are votes. Shape: (N,) int64.
+        Decisions of a person are dropped, because they were about the old labels, and so are votes. A label that came
+        as a trusted one stays trusted where it is still the same. Shape: (N,) int64.
 
         Args:
             labels: the new given labels.
@@ -243,14 +246,31 @@ class Examples:
             true_labels=self.labels if self.true_labels is None else self.true_labels,
             noise=noise,
             source=None if step is None else self.source_after(step),
-            decided=None,
+            decided=self._still_trusted(labels),
+            before=None,
             votes=None,
             annotators=(),
         )
 
+    def keep_trusted(self, labels: Tensor) -> Tensor:
+        """Return labels with those given that came as trusted ones in their place: noise does not hit these.
+
+        Shape: (N,) int64 -> (N,) int64.
+        """
+        came = None if self.decided is None else self.decided == DECIDED.index(TRUSTED)
+        return labels if came is None else torch.where(came, self.labels, labels)
+
+    def _still_trusted(self, labels: Tensor) -> Tensor | None:
+        """Return `decided` for other labels: trusted ones that have not changed, None if there is none."""
+        if self.decided is None:
+            return None
+        code = DECIDED.index(TRUSTED)
+        decided = torch.where(self.labels == labels, self.decided, 0) * (self.decided == code)
+        return decided if bool(decided.any()) else None
+
     def corrected(
         self, labels: Tensor, selected: Tensor, *, step: JSON, decided: Tensor | None = None,
-        excluded: Sequence[Excluded] = (),
+        before: Tensor | None = None, excluded: Sequence[Excluded] = (),
     ) -> Examples:  # fmt: skip
         """Return the selected examples with labels that a person corrected; old labels do not become true ones.
 
@@ -259,10 +279,13 @@ class Examples:
             selected: (N,) bool, which examples stay.
             step: as in `with_labels`.
             decided: (N,) int8, as the field `decided`.
+            before: (N,) int64, as the field `before`.
             excluded: records of the examples that are left out now, or were missing already.
         """
         left_out = tuple(dict.fromkeys((*self.excluded, *excluded)))
-        relabeled = dataclasses.replace(self, labels=labels, noise=None, decided=decided, excluded=left_out)
+        relabeled = dataclasses.replace(
+            self, labels=labels, noise=None, decided=decided, before=before, excluded=left_out
+        )
         kept = relabeled if bool(selected.all()) else relabeled.select(selected)  # `select` copies the pixels
         return dataclasses.replace(kept, source=self.source_after(step))
 
@@ -300,34 +323,3 @@ class Examples:
         if not isinstance(steps, Sequence):
             raise UserError(f"the source of {self.name!r} has steps that are not a list.")
         return {**self.source, "steps": [*steps, step]}
-
-
-def changed_share(true_labels: Tensor, labels: Tensor) -> float:
-    """Return the share of labels that differ from the true ones, 0..1. Shape: (N,), (N,) -> scalar; 0 if N is 0."""
-    return (true_labels != labels).double().mean().item() if len(labels) else 0.0
-
-
-def _check_labels(labels: Tensor, count: int, num_classes: int, what: str, least: int = 0) -> None:
-    if labels.dtype != torch.int64 or labels.shape != (count,):
-        raise UserError(f"{what} must be {count} int64 numbers, not {labels.dtype} of shape {tuple(labels.shape)}.")
-    if count and not least <= int(labels.min()) <= int(labels.max()) < num_classes:
-        low, high = int(labels.min()), int(labels.max())
-        raise UserError(f"{what} must lie in {least}..{num_classes - 1}, but run from {low} to {high}.")
-
-
-def _check_votes(examples: Examples) -> None:
-    votes, name, count = examples.votes, examples.name, len(examples.annotators)
-    if votes is None:
-        if count:
-            raise UserError(f"{name!r} has {count} annotators but no votes.")
-        return
-    if votes.dtype != torch.int64 or votes.shape != (len(examples), count):
-        has = f"{votes.dtype} of shape {tuple(votes.shape)}"
-        raise UserError(f"votes of {name!r} must be int64 of shape ({len(examples)}, {count}), not {has}.")
-    if len(set(examples.annotators)) < count:
-        raise UserError(f"{name!r} has {count} annotators, but {len(set(examples.annotators))} different names.")
-    if votes.numel() and not NO_VOTE <= int(votes.min()) <= int(votes.max()) < examples.num_classes:
-        low, high = int(votes.min()), int(votes.max())
-        raise UserError(
-            f"votes of {name!r} must lie in {NO_VOTE}..{examples.num_classes - 1}, but run from {low} to {high}."
-        )

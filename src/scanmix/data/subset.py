@@ -63,7 +63,10 @@ def draw_pool(data: TrainingData, size: int | None, epoch: int) -> Pool:
     if size is None or size >= len(data):
         return Pool(data, None)
     index = balanced_draw(data.labels, data.num_classes, size, data.generator("pool", epoch, "draw"))
-    return Pool(dataclasses.replace(data, images=Subset(data.images, index), labels=data.labels[index]), index)
+    drawn = dataclasses.replace(
+        data, images=Subset(data.images, index), labels=data.labels[index], trusted=data.trusts(index)
+    )
+    return Pool(drawn, index)
 
 
 def balanced_draw(labels: Tensor, num_classes: int, size: int, generator: Generator) -> Tensor:

@@ -98,10 +98,12 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.threads = threads
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> ScanMixClassifier:
+    def fit(self, X: Any, y: Any, trusted: Any = None) -> ScanMixClassifier:
         """Train on examples and their labels, and audit the labels.
 
-        Shape: X (N, H, W), (N, H, W, C), N files or PIL images, or (N, D); y (N,) texts or whole numbers.
+        Labels at `trusted` are known to be right: no method relabels them or leaves them out.
+        Shape: X (N, H, W), (N, H, W, C), N files or PIL images, or (N, D); y (N,) texts or whole numbers; trusted (N,)
+        bool, by default none.
 
         Raises:
             UserError: the data or a parameter cannot be used; says why. For X and y it is a ValueError too.
@@ -120,6 +122,9 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             name="arrays",
             flip=False,
         )
+        if trusted is not None:
+            with _as_value_errors():
+                examples = examples.trusting(np.asarray(trusted))
         self.run_ = train(
             examples, method=self.method, seed=self._seed(), recipe=self.recipe, device=self.device,
             threads=self.threads, progress=bool(self.verbose), **self._overrides(),

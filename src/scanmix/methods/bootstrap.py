@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.robust import bootstrap_targets
+from scanmix.blocks.trust import keep_given
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -60,8 +61,10 @@ class Bootstrap:
             for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 logits = peer.logits(data.views.weak(data.images[index], draws))
                 prediction = logits.detach() if self.detach else logits
-                given = peer.all_gather(data.one_hot(index))
+                rows = peer.all_gather(index)
+                given = data.one_hot(rows)
                 targets = bootstrap_targets(prediction, given, self.trust, hard=self.answer == "hard")
+                targets = keep_given(targets, given, data.trusts(rows))
                 loss = soft_cross_entropy(logits, targets)
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)

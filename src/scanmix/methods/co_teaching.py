@@ -13,6 +13,7 @@ from torch import Tensor
 from scanmix.blocks.divide import clean_probabilities, noise_rate
 from scanmix.blocks.schedules import linear_ramp
 from scanmix.blocks.selection import small_loss
+from scanmix.blocks.trust import pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -79,9 +80,10 @@ class CoTeaching:
             for index in map(state.peers[0].shard, batches(data.everything, self.batch_size, order)):
                 views = data.views.weak(data.images[index], draws)
                 logits = [peer.logits(views) for peer in state.peers]
-                labels = state.peers[0].all_gather(data.labels[index])
+                rows = state.peers[0].all_gather(index)
+                labels, trusted = data.labels[rows], data.trusts(rows)
                 losses = [self.losses(row, labels, epoch) for row in logits]
-                for side, chosen in enumerate(self.choose(logits, losses, 1 - left_out, epoch)):
+                for side, chosen in enumerate(self.choose(logits, losses, 1 - left_out, epoch, trusted)):
                     if not len(chosen):
                         continue
                     loss = losses[side][chosen].mean()
@@ -90,7 +92,7 @@ class CoTeaching:
         if self.forget_rate is None:
             with meter.timed("examine"):
                 losses_of = torch.stack([per_sample_losses(peer, data).losses for peer in state.peers])
-                state.p_clean = state.peers[0].engine.broadcast(clean_probabilities(losses_of))
+                state.p_clean = state.peers[0].engine.broadcast(pinned(clean_probabilities(losses_of), data.trusted))
                 if epoch < rising:  # later the networks memorize, and the estimate gets too low
                     state.forget = noise_rate(state.p_clean, 0.5)
         return meter.results() | {"rate/learn": rate, "left_out": left_out}
@@ -99,9 +101,11 @@ class CoTeaching:
         """Return the losses by which examples are chosen, and which are minimized. Shape: (B, C), (B,) -> (B,)."""
         return F.cross_entropy(logits, labels, reduction="none")
 
-    def choose(self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int) -> list[Tensor]:
-        """Return the rows that each network learns: the small losses of the other.
+    def choose(
+        self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int, trusted: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return the rows that each network learns: labels known to be right, and the small losses of the other.
 
-        Shape: two (B, C), two (B,) -> two (K,) int64.
+        Shape: two (B, C), two (B,), (B,) bool -> two (K,) int64.
         """
-        return [small_loss(losses[1].detach(), share), small_loss(losses[0].detach(), share)]
+        return [small_loss(losses[side].detach(), share, trusted) for side in (1, 0)]

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.selection import small_loss
+from scanmix.blocks.trust import pinned
 from scanmix.config import STRICT, About, Count, Fidelity
 from scanmix.methods.co_teaching import CoTeaching
 
@@ -32,17 +33,20 @@ class CoTeachingPlus(CoTeaching):
         twice = self.fidelity == "released" and epoch >= self.alike
         return super().losses(logits.softmax(1) if twice else logits, labels, epoch)
 
-    def choose(self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int) -> list[Tensor]:
-        """Return the small losses of the other among the rows on which predictions differ.
+    def choose(
+        self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int, trusted: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return the small losses of the other among the rows on which predictions differ or labels are known.
 
-        Shape: two (B, C), two (B,) -> two (K,) int64.
+        Shape: two (B, C), two (B,), (B,) bool -> two (K,) int64.
         """
         if epoch < self.alike:
-            return super().choose(logits, losses, share, epoch)
-        differ = (logits[0].argmax(1) != logits[1].argmax(1)).nonzero().squeeze(1)
+            return super().choose(logits, losses, share, epoch, trusted)
+        differ = pinned(logits[0].argmax(1) != logits[1].argmax(1), trusted).nonzero().squeeze(1)
         if not len(differ):
             return [differ, differ]
         if self.fidelity == "released" and share * len(differ) < 1:
             share = 1.0
-        first, second = (differ[small_loss(row[differ].detach(), share)] for row in losses)
+        known = None if trusted is None else trusted[differ]
+        first, second = (differ[small_loss(row[differ].detach(), share, known)] for row in losses)
         return [second, first]

@@ -17,6 +17,7 @@ from torch import Tensor
 from scanmix.blocks.dimensionality import intrinsic_dimensionality, turns
 from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.robust import bootstrap_targets
+from scanmix.blocks.trust import keep_given
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -94,7 +95,10 @@ class D2L:
         with meter.timed("learn"):
             for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 logits = peer.logits(data.views.weak(data.images[index], draws))
-                targets = bootstrap_targets(logits.detach(), peer.all_gather(data.one_hot(index)), trust, hard=True)
+                rows = peer.all_gather(index)
+                given = data.one_hot(rows)
+                targets = bootstrap_targets(logits.detach(), given, trust, hard=True)
+                targets = keep_given(targets, given, data.trusts(rows))
                 loss = soft_cross_entropy(logits, targets)
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 
+from scanmix.blocks.trust import pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -61,8 +62,9 @@ class Decoupling:
             for index in map(state.peers[0].shard, batches(data.everything, self.batch_size, order)):
                 views = data.views.weak(data.images[index], draws)
                 a, b = (peer.logits(views) for peer in state.peers)
-                labels = state.peers[0].all_gather(data.labels[index])
-                differ = (a.argmax(1) != b.argmax(1)) | everywhere
+                rows = state.peers[0].all_gather(index)
+                labels = data.labels[rows]
+                differ = pinned((a.argmax(1) != b.argmax(1)) | everywhere, data.trusts(rows))
                 count = differ.sum().clamp(min=self.least_share * len(labels))
                 for peer, logits in zip(state.peers, (a, b), strict=True):
                     loss = (differ * F.cross_entropy(logits, labels, reduction="none")).sum() / count

@@ -13,6 +13,7 @@ from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.schedules import linear_ramp
+from scanmix.blocks.trust import pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, labeled_views, paired
 from scanmix.distributed.engine import Engine
@@ -97,7 +98,7 @@ class DivideMix:
             losses = torch.stack([normalize_losses(per_sample_losses(peer, data).losses) for peer in state.peers])
             state.history = append_epoch(state.history, losses, self.loss_memory)
             groups = data.labels if self.mixture == "class" else None
-            p_clean = clean_probabilities(state.history.mean(0), groups, self.reg_covar)
+            p_clean = pinned(clean_probabilities(state.history.mean(0), groups, self.reg_covar), data.trusted)
             state.p_clean = state.peers[0].engine.broadcast(p_clean)
         rate = rate_after_drops(self, len(data), epoch)
         with meter.timed("learn"):

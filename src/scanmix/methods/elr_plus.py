@@ -18,6 +18,7 @@ from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.robust import early_learning_term, running_targets
 from scanmix.blocks.schedules import sigmoid_ramp
+from scanmix.blocks.trust import keep_given
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -106,7 +107,8 @@ class ELRPlus:
             with inference(other, batch_statistics=self.fidelity == "released"):
                 prediction = other.classifier(other.encoder(views))
             rows = peer.all_gather(index)
-            targets[rows] = running_targets(targets[rows], peer.all_gather(prediction), self.memory, self.clamp)
+            running = running_targets(targets[rows], peer.all_gather(prediction), self.memory, self.clamp)
+            targets[rows] = keep_given(running, data.one_hot(rows), data.trusts(rows))
             mixed, both = mixup(views, torch.cat([data.one_hot(index), targets[index]], 1), self.mixup_alpha, mix)
             labels, soft = peer.all_gather(both).split(data.num_classes, 1)
             if self.refine:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from scanmix.blocks.losses import confidence_penalty, prior_penalty, soft_cross_entropy
 from scanmix.blocks.schedules import step_decay
+from scanmix.blocks.trust import keep_given
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -94,6 +95,6 @@ class Joint:
                 peer.step(loss, rate)
         first = data.epochs_in(self.begin, self.batch_size, self.epochs)
         if max(first, self.remembered - 1) <= epoch < second:  # never before all rows are filled
-            state.targets = state.said.mean(0)
+            state.targets = keep_given(state.said.mean(0), data.one_hot(data.everything), data.trusted)
         changed = (state.targets.argmax(1) != data.labels).float().mean()
         return meter.results() | {"rate/learn": rate, "changed": float(changed)}

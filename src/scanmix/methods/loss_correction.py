@@ -102,9 +102,9 @@ class Forward:
         before = Passes(forward_backward=trained, weak=trained, forward_only=count) * first
         return {"training": before + Passes(forward_backward=count, weak=count) * (self.epochs - first)}
 
-    def correct(self, logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
-        """Return the corrected loss of a batch. Shape: (B, C), (B,), (C, C) -> scalar."""
-        return forward_loss(logits, labels, transition.to(logits.dtype))
+    def correct(self, logits: Tensor, labels: Tensor, transition: Tensor, trusted: Tensor | None = None) -> Tensor:
+        """Return the corrected loss of a batch. Shape: (B, C), (B,), (C, C), (B,) bool -> scalar."""
+        return forward_loss(logits, labels, transition.to(logits.dtype), trusted)
 
     def _observe(self, state: CorrectionState, data: TrainingData, epoch: int, rate: float, meter: Meter) -> None:
         """Train by cross-entropy on labels that are not held out; those held out select the best predictions."""
@@ -129,11 +129,12 @@ class Forward:
         peer.train()
         for index in map(peer.shard, batches(among, self.batch_size, order)):
             logits = peer.logits(data.views.weak(data.images[index], draws))
-            labels = peer.all_gather(data.labels[index])
+            rows = peer.all_gather(index)
+            labels = data.labels[rows]
             if transition is None:
                 loss = F.cross_entropy(logits, labels)
             else:
-                loss = self.correct(logits, labels, transition)
+                loss = self.correct(logits, labels, transition, data.trusts(rows))
             meter.add("learn", loss=loss)
             peer.step(loss, rate)
 
@@ -149,6 +150,6 @@ class Backward(Forward):
         "Patrini et al., CVPR 2017", remembers=True, cost_in_words="1.2",
     )  # fmt: skip
 
-    def correct(self, logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
-        """Return the corrected loss of a batch. Shape: (B, C), (B,), (C, C) -> scalar."""
-        return backward_loss(logits, labels, torch.linalg.inv(transition).to(logits.dtype))
+    def correct(self, logits: Tensor, labels: Tensor, transition: Tensor, trusted: Tensor | None = None) -> Tensor:
+        """Return the corrected loss of a batch. Shape: (B, C), (B,), (C, C), (B,) bool -> scalar."""
+        return backward_loss(logits, labels, torch.linalg.inv(transition).to(logits.dtype), trusted)

@@ -1,9 +1,7 @@
 """M-correction (Arazo et al., ICML 2019): bootstrapping within MixUp, M-DYR-H and MD-DYR-SH.
 
-Legend: N examples, B batch, C classes.
-
 A mixture of two Beta distributions, fitted to the losses, gives the weight of each given label; the rest of the target
-is the prediction.
+is the prediction. Legend: N examples, B batch, C classes.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from scanmix.blocks.losses import prior_penalty, soft_cross_entropy
 from scanmix.blocks.mixmatch import beta, mixup
 from scanmix.blocks.robust import NO_ZERO, bootstrap_targets
 from scanmix.blocks.schedules import linear_ramp
+from scanmix.blocks.trust import pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -90,7 +89,7 @@ class MCorrection:
                 views, targets = data.views.weak(data.images[index], draws), data.one_hot(index)
                 if epoch >= begin and state.noisy_at is not None:
                     noisy_at = NoisyAt(state.noisy_at, state.low, state.high)
-                    mixed, targets = self.mix(peer, views, targets, noisy_at, epoch - begin, mix)
+                    mixed, targets = self.mix(peer, views, targets, noisy_at, epoch - begin, mix, data.trusts(index))
                 else:
                     mixed, targets = mixup(views, targets, self.mixup_alpha, mix, dominant=False)
                 peer.train()
@@ -115,8 +114,9 @@ class MCorrection:
         return {"training": plain + corrections + Passes(forward_only=count, weak=count) * fitted}
 
     def mix(
-        self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator
-    ) -> tuple[Tensor, Tensor]:
+        self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator,
+        trusted: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return mixed views and targets: labels are corrected to (1 - w) y + w z, then MixUp.
 
         Args:
@@ -126,20 +126,20 @@ class MCorrection:
             noisy_at: w, the probability that a label is wrong, by its loss.
             since: epochs since `begin`.
             mix: generator of the draws.
+            trusted: labels that are known to be right. Shape: (B,) bool.
         """
-        logits, trust = self.label_weights(peer, views, targets, noisy_at)
+        logits, trust = self.label_weights(peer, views, targets, noisy_at, trusted)
         corrected = bootstrap_targets(logits, targets, trust, hard=True)
         return mixup(views, corrected, self.mixup_alpha, mix, dominant=False)
 
-    def label_weights(self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt) -> tuple[Tensor, Tensor]:
-        """Return predictions and 1 - w, the weight of each given label, from one forward pass.
-
-        Shape: (B, ...), (B, C) -> logits (B, C), (B, 1).
-        """
+    def label_weights(
+        self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, trusted: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits (B, C) and 1 - w, the weight (B, 1) of each given label, from one forward pass."""
         with inference(peer, batch_statistics=False):
             logits = peer.classifier(peer.encoder(views))
         losses = -(targets * F.log_softmax(logits, 1)).sum(1)
-        return logits, 1 - noisy_at(losses).clamp(NO_ZERO, 1 - NO_ZERO).unsqueeze(1)
+        return logits, pinned(1 - noisy_at(losses).clamp(NO_ZERO, 1 - NO_ZERO), trusted).unsqueeze(1)
 
     def _fit_mixture(self, state: MCorrectionState, data: TrainingData, epoch: int) -> None:
         """Fit the mixture to the loss of every example in a random view, as in training."""
@@ -154,7 +154,7 @@ class MCorrection:
         found = fit_beta_mixture(losses)
         table = found.table.to(losses.device)
         state.noisy_at, state.low, state.high = table, found.low, found.high
-        state.p_clean = (1 - found._replace(table=table)(losses)).unsqueeze(0)
+        state.p_clean = pinned(1 - found._replace(table=table)(losses), data.trusted).unsqueeze(0)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -174,8 +174,9 @@ class MCorrectionSH(MCorrection):
     coldest: Rate = 1e-3  # ... to this
 
     def mix(
-        self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator
-    ) -> tuple[Tensor, Tensor]:
+        self, peer: Peer, views: Tensor, targets: Tensor, noisy_at: NoisyAt, since: int, mix: Generator,
+        trusted: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return views mixed by the weights of their labels; targets are mixed at random, and corrected later.
 
         Args:
@@ -185,8 +186,9 @@ class MCorrectionSH(MCorrection):
             noisy_at: w, the probability that a label is wrong, by its loss.
             since: epochs since `begin`.
             mix: generator of the draws.
+            trusted: labels that are known to be right. Shape: (B,) bool.
         """
-        logits, trust = self.label_weights(peer, views, targets, noisy_at)
+        logits, trust = self.label_weights(peer, views, targets, noisy_at, trusted)
         partner = torch.randperm(len(views), generator=mix, device=mix.device)
         share = trust / (trust + trust[partner])
         mixed = torch.lerp(views[partner], views, share.view(-1, *[1] * (views.ndim - 1)))

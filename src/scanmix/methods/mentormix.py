@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from scanmix.blocks.mixmatch import betas
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
+from scanmix.blocks.trust import pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -91,6 +92,7 @@ class MentorMix:
                     state.threshold, peer.all_gather(losses), self.quantile, self.loss_decay
                 )
                 weights = torch.ones_like(losses) if everything_counts else self._weights(losses, state.threshold)
+                weights = pinned(weights, data.trusts(index))
                 mixed, targets = self._mix(views, labels, weights, partners, mix)
                 peer.train()
                 after = _cross_entropies(peer.logits(mixed), peer.all_gather(targets))
@@ -99,7 +101,9 @@ class MentorMix:
                     state.mixed_threshold = moving_percentile(
                         state.mixed_threshold, after, self.quantile, self.loss_decay
                     )
-                    loss = (self._weights(after.detach(), state.mixed_threshold) * after).mean()
+                    trusted = data.trusts(peer.all_gather(index))
+                    second = pinned(self._weights(after.detach(), state.mixed_threshold), trusted)
+                    loss = (second * after).mean()
                 meter.add("learn", loss=loss, weight=weights.mean())
                 peer.step(loss, rate)
                 state.steps += 1

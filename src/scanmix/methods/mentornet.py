@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
+from scanmix.blocks.trust import pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -80,12 +81,14 @@ class MentorNet:
         with meter.timed("learn"):
             for step, index in enumerate(map(peer.shard, steps)):
                 logits = peer.logits(data.views.weak(data.images[index], draws))
-                losses = F.cross_entropy(logits, peer.all_gather(data.labels[index]), reduction="none")
+                rows = peer.all_gather(index)
+                losses = F.cross_entropy(logits, data.labels[rows], reduction="none")
                 progress = (epoch + step / len(steps)) / self.epochs
                 state.threshold = moving_percentile(state.threshold, losses, self.quantile, self.loss_decay)
                 weights = weight_of_small_losses(losses.detach(), state.threshold, progress)
                 share = self.early_dropout if progress < 0.17 else self.dropout
                 weights *= torch.rand(len(weights), generator=drop, device=weights.device) >= share
+                weights = pinned(weights, data.trusts(rows))
                 loss = (weights * losses).mean()
                 meter.add("learn", loss=loss, weight=weights.mean())
                 peer.optimizer.param_groups[0]["weight_decay"] = self.weight_decay * float(weights.mean())

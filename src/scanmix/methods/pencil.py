@@ -12,6 +12,7 @@ from torch import Tensor
 from scanmix.blocks.losses import confidence_penalty
 from scanmix.blocks.robust import divergence_from
 from scanmix.blocks.schedules import step_decay
+from scanmix.blocks.trust import keep_given
 from scanmix.config import STRICT, About, Batch, Count, Duration, Fidelity, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -91,7 +92,8 @@ class Pencil:
                 meter.add("learn", loss=loss)
                 peer.step(loss, rate)
                 if first <= epoch < second and soft.grad is not None:
-                    state.label_logits[rows] -= self.label_rate * soft.grad
+                    moved = soft.detach() - self.label_rate * soft.grad
+                    state.label_logits[rows] = keep_given(moved, soft.detach(), data.trusts(rows))
         changed = (state.label_logits.argmax(1) != data.labels).float().mean()
         return meter.results() | {"rate/learn": rate, "changed": float(changed)}
 

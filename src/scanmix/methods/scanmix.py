@@ -16,6 +16,7 @@ from scanmix.blocks.losses import scan_loss, semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
 from scanmix.blocks.schedules import linear_ramp
+from scanmix.blocks.trust import keep_given, pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, batches, labeled_views, paired
 from scanmix.distributed.engine import Engine
@@ -137,7 +138,7 @@ class ScanMix:
         """Run one turn of Algorithm 1's loop, or one epoch of its warm-up."""
         meter, begin = Meter(), self.epochs_in(self.warmup, len(data))
         if epoch < begin:
-            labels = voted_labels(state.candidates, data.labels, data.num_classes, self.vote_rounds)
+            labels = voted_labels(state.candidates, data.labels, data.num_classes, self.vote_rounds, data.trusted)
             return self._warm_up(self.warmup_part, labels, self.warmup_rate, state, data, epoch, meter)
         # p(clean | loss, gamma): one forward pass of each peer over all examples.
         with meter.timed("examine"):
@@ -146,17 +147,16 @@ class ScanMix:
             state.history = append_epoch(state.history, losses, self.loss_memory)
             averaged = state.history.mean(0) if state.severe else losses
             p_clean = clean_probabilities(averaged, data.labels if self.mixture == "class" else None, self.reg_covar)
-            state.p_clean = state.peers[0].engine.broadcast(p_clean)
+            state.p_clean = state.peers[0].engine.broadcast(pinned(p_clean, data.trusted))
         if state.severe is None:
             state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
         begin += 0 if state.severe else self.epochs_in(self.mild_warmup, len(data))
         if epoch < begin:
             return self._warm_up("network", data.labels, self.learning_rate, state, data, epoch, meter)
-
         # E-step: q(z_ji) = 1 where neighbor j has the label that example i has.
         if self.neighbor_refresh and (epoch - begin) % self.neighbor_refresh == 0:
             state.candidates = current_neighbors(state.peers, data, self.num_neighbors, self.include_self)
-        a, b = (each.prediction for each in found)
+        a, b = (keep_given(each.prediction, data.labels, data.trusted) for each in found)
         compared = {"other": (b, a), "own": (a, b), "given": (data.labels, data.labels)}[self.agreement]
         agree = [agreeing(state.candidates, labels) for labels in compared]
 

@@ -18,6 +18,7 @@ from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.schedules import cosine
 from scanmix.blocks.selection import wins_vote
+from scanmix.blocks.trust import keep_given, pinned
 from scanmix.config import STRICT, About, Batch, Count, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, forever
 from scanmix.distributed.engine import Engine
@@ -71,10 +72,12 @@ class SSR:
         with meter.timed("examine"):
             features = predict_all(peer.encoder, data, peer.engine)
             labels = self._relabel(peer.classifier(features).detach().softmax(1), data.labels)
+            labels = keep_given(labels, data.labels, data.trusted)
             others = max(1, min(self.num_neighbors - self.include_self, len(data) - 1))
             voters = candidate_neighbors(nearest_neighbors(features, others), self.include_self)
             chosen = wins_vote(labels, voters, data.num_classes, self.select_threshold)
             chosen |= ~chosen.any()  # no label is confirmed: take all labels as they are
+            chosen = pinned(chosen, data.trusted)
             state.p_clean = peer.engine.broadcast((chosen & (labels == data.labels)).float().unsqueeze(0))
             labels, chosen = peer.engine.broadcast(labels), peer.engine.broadcast(chosen)
         steps = max(1, len(data) // self.batch_size)

@@ -212,7 +212,8 @@ def propagate_classes(peers: Sequence[Peer], data: TrainingData) -> None:
     features = predict_all(peers[0].encoder, data, engine)
     neighbors = nearest_neighbors(features, min(NEIGHBORS, len(data) - 1))
     probes = data.generator("propagation", 0, "probes")
-    found = least_squares_head(features, propagated_classes(neighbors, data.labels, data.num_classes, probes))
+    classes = propagated_classes(neighbors, data.labels, data.num_classes, probes, trusted=data.trusted)
+    found = least_squares_head(features, classes)
     head = Head(*map(engine.broadcast, found))
     for layer in (layer for peer in peers for layer in (peer.classifier, peer.clusterer)):
         layer.load_state_dict(head._asdict())

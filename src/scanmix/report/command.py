@@ -11,7 +11,16 @@ from scanmix.config import Table, UserError, defaults, dump, flatten, load_recip
 from scanmix.methods import METHODS
 from scanmix.training import OTHER_SECTIONS, Run, RunSettings, resolve
 
-SHOWN_ELSEWHERE = ("fingerprint", "test_fingerprint", "source", "oracle", "recipe", "threads", "device")
+SHOWN_ELSEWHERE = (
+    "fingerprint",
+    "test_fingerprint",
+    "trusted_fingerprint",
+    "source",
+    "oracle",
+    "recipe",
+    "threads",
+    "device",
+)
 """Settings that the report shows in another place than the comparison of two runs."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from scanmix.audit import Audit
-from scanmix.data.examples import measure_transition
+from scanmix.data.noise_report import measure_transition
 from scanmix.report.curves import Runs
 from scanmix.report.findings import RunFindings
 from scanmix.report.plots import Interval, LineSeries, heat_map, interval_chart, line_chart

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from scanmix.audit.columns import issue_in_words
+from scanmix.audit.decided import sentences
 from scanmix.config import percent
 from scanmix.data.names import visible
 from scanmix.files import write_text
@@ -65,6 +66,7 @@ def _context(found: Sequence[RunFindings], epochs: Sequence[int]) -> Mapping[str
         "thing": main.run.settings.kind,
         "audit": main.audit,
         "summary": None if main.audit is None else main.audit.summary(),
+        "by_decisions": [] if main.audit is None else sentences(main.audit.summary()),
         "decided": 0 if main.audit is None else int(main.audit.decided.sum()),
         "self_supervised": any(line.get("accuracy_after_matching") for each in found for line in each.run.metrics),
         "runs": runs,

@@ -18,13 +18,15 @@ import pydantic
 
 from scanmix.audit import Audit
 from scanmix.config import STRICT, UserError
-from scanmix.data.examples import DECIDED
+from scanmix.data.examples import DECIDED, TRUSTED
 from scanmix.files import CannotWrite, append_text, reading, write_text, writing
 from scanmix.files.cells import csv_line
 
 LOG, CORRECTED = "review-log.jsonl", "corrected.csv"
 CHOICES = (*DECIDED, "exclude", "unsure")
 """Possible decisions; the position in this tuple is the code, and the first means undecided."""
+OFFERED = tuple(choice for choice in CHOICES[1:] if choice != TRUSTED)
+"""Decisions of a review; a label that came as a trusted one has no decision yet."""
 UNDO = "undo"
 MOST = 2**53
 """Revisions stay below this, since the numbers of the page's JavaScript are doubles."""
@@ -148,8 +150,8 @@ class Decisions:
             OnlyInLog: the change holds, but the CSV could not be written.
         """
         rows = list(dict.fromkeys(rows))
-        if choice not in CHOICES[1:]:
-            raise UserError(f"there is no decision {choice!r}; known: {', '.join(CHOICES[1:])}")
+        if choice not in OFFERED:
+            raise UserError(f"there is no decision {choice!r}; known: {', '.join(OFFERED)}")
         if not rows or min(rows) < 0 or max(rows) >= len(self.given):
             raise UserError(f"rows must lie in 0..{len(self.given) - 1}, and there must be one")
         if choice == "relabel" and (label is None or not 0 <= label < len(self.class_names)):

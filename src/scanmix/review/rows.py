@@ -9,9 +9,11 @@ import hashlib
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from scanmix.audit import Audit
 from scanmix.audit.columns import ORIGINS, issue_in_words
+from scanmix.blocks.decided_rate import informative_order
 from scanmix.blocks.label_quality import EVEN, FINE, ISSUE_TYPES
 from scanmix.config import percent
 from scanmix.data.examples import DECIDED
@@ -23,17 +25,25 @@ SHOWN_NEIGHBORS = 6
 """Neighbors shown beside an example."""
 LOOKED_WRONG = [CHOICES.index("accept"), CHOICES.index("relabel")]
 CHOICE_WORDS = {
-    "": "undecided", "keep": "✓ kept", "accept": "✓ accepted", "relabel": "✎ {label}", "exclude": "✕ excluded",
-    "unsure": "? unsure",
+    "": "undecided", "keep": "✓ kept", "accept": "✓ accepted", "relabel": "✎ {label}",
+    "trusted": "✓ known to be right", "exclude": "✕ excluded", "unsure": "? unsure",
 }  # fmt: skip
 """What the page shows for a decision; it puts the name of the class in place of `{label}`."""
-BEFORE_WORDS = {"": "", "keep": "✓ kept before", "accept": "✓ accepted before", "relabel": "✎ relabeled before"}
+BEFORE_WORDS = {
+    "": "", "keep": "✓ kept before", "accept": "✓ accepted before", "relabel": "✎ relabeled before",
+    "trusted": "✓ known to be right",
+}  # fmt: skip
 """What the page shows for a decision of an earlier round."""
+WORST, RANDOM, INFORMATIVE = "worst", "random", "informative"
+ORDERS = {
+    WORST: "worst first", RANDOM: "in random order", INFORMATIVE: "those that tell most about the share of wrong ones",
+}  # fmt: skip
+"""Orders in which labels are asked, and what the page calls them."""
 KEPT, EXCLUDED, UNSURE = (CHOICES.index(choice) for choice in ("keep", "exclude", "unsure"))
 
 
 class Queue(NamedTuple):
-    """The order in which rows are shown: doubtful ones mixed with spot checks, then all others, decided ones last."""
+    """The order in which rows are shown: those to check, then all others, decided ones last."""
 
     order: np.ndarray
     """(N,) rows."""
@@ -43,15 +53,20 @@ class Queue(NamedTuple):
     """(N,) bool by row: spot checks."""
     again: bool = False
     """Whether labels that were decided in an earlier round are to be decided once more."""
+    by: str = WORST
+    """One of `ORDERS`."""
 
 
-def make_queue(audit: Audit, again: bool = False) -> Queue:
+def make_queue(audit: Audit, again: bool = False, by: str = WORST) -> Queue:
     """Return the order of rows: doubtful labels with a few of the surest labels mixed in as spot checks.
 
     Spot checks are chosen by a hash of their ids, so the order is the same every time. Labels that were decided in an
-    earlier round come after all others, or, with `again`, before all others.
+    earlier round come after all others, or, with `again`, before all others. In the other `ORDERS` all labels are to
+    be checked, in a random order that is the same every time: as it is, or shared out by `informative_order`.
     """
     before = audit.decided
+    if by != WORST:
+        return _sampled(audit, again, by)
     fine = (audit["kind"] == FINE) & ~before
     doubtful = np.flatnonzero(~fine & ~before)
     surest = np.flatnonzero(fine)[fine.sum() // 2 :]  # rows come the most doubtful first
@@ -72,6 +87,17 @@ def make_queue(audit: Audit, again: bool = False) -> Queue:
     return Queue(np.array(order, dtype=np.int64), length, spots, again)
 
 
+def _sampled(audit: Audit, again: bool, by: str) -> Queue:
+    """Return an order in which labels are drawn from all that nobody has decided, without spot checks."""
+    settled, others = np.flatnonzero(audit.decided), np.flatnonzero(~audit.decided)
+    draws = torch.tensor([_draw(audit["id"][row]) >> 1 for row in others.tolist()], dtype=torch.int64)
+    chance = torch.from_numpy(audit.doubt[others])
+    order = draws.argsort() if by == RANDOM else informative_order(chance, draws)
+    parts = (settled, others[order.numpy()]) if again else (others[order.numpy()], settled)
+    length = len(others) + (len(settled) if again else 0)
+    return Queue(np.concatenate(parts), length, np.zeros(len(audit.decided), dtype=bool), again, by)
+
+
 def table(audit: Audit, queue: Queue) -> dict[str, Any]:
     """Return what the page keeps of every row, and the words it shows, as JSON takes them.
 
@@ -88,6 +114,8 @@ def table(audit: Audit, queue: Queue) -> dict[str, Any]:
         "choice_words": [CHOICE_WORDS[choice] for choice in CHOICES],
         "before_words": [BEFORE_WORDS[choice] for choice in DECIDED],
         "order": queue.order.tolist(),
+        "order_words": ORDERS[queue.by],
+        "sampled": queue.by != WORST,
         "before": [CHOICES.index(word) for word in audit.get("decided", [""] * len(audit["id"]))],
         "again": queue.again,
         "id": audit["id"].tolist(),
@@ -128,13 +156,17 @@ def votes_in_words(audit: Audit, row: int) -> str:
 
 
 def progress(audit: Audit, queue: Queue, decisions: Decisions) -> dict[str, Any]:
-    """Return how far the review is, what it has found, and how many wrong labels are probably left."""
+    """Return how far the review is, what it has found, and how many wrong labels are probably left.
+
+    The latter is estimated from the audit and from all decisions, see `blocks.decided_rate`.
+    """
     codes, spots, before = decisions.codes, queue.spots, decisions.before > 0
     listed = np.zeros(len(codes), dtype=bool)
     listed[queue.order[: queue.length]] = True
     checked, decided = (codes > 0) & ~spots & ~before & (audit["kind"] != FINE), codes > 0
-    undecided = ~decided | (codes == UNSURE)  # their given label stays
-    doubt = audit.doubt
+    settled = decided & (codes != UNSURE) & (codes != EXCLUDED) & ~before  # unsure: the given label stays
+    rates = audit.rates(asked=settled, wrong=settled & (decisions.labels != decisions.given), gone=codes == EXCLUDED)
+    left = [each * len(codes) for each in rates.now]
     return {
         "decided": int((decided & listed).sum()),
         "to_decide": queue.length,
@@ -143,8 +175,11 @@ def progress(audit: Audit, queue: Queue, decisions: Decisions) -> dict[str, Any]
         "looked": int(checked.sum()),
         "found": int((checked & np.isin(codes, LOOKED_WRONG)).sum()),
         "excluded": int((codes == EXCLUDED).sum()),
-        "expected_left": round(float(doubt[undecided].sum()), 1),
-        "expected_first": round(float(doubt.sum()), 1),
+        "expected_left": round(left[0], 1),
+        "left_low": round(left[1], 1),
+        "left_high": round(left[2], 1),
+        "more": rates.more,
+        "expected_first": round(float(audit.doubt.sum()), 1),
         "look_wrong": int(audit.looks_wrong.sum()),
         "spots": int(spots.sum()),
         "spots_seen": int((spots & decided).sum()),

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from scanmix.blocks.schedules import cosine, step_decay
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData, batches
-from scanmix.data.examples import OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import OPEN_SET, Examples
+from scanmix.data.noise_report import NoiseReport, changed_share, measure_transition
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.distributed.engine import Engine
 from scanmix.networks.inference import predict_all

@@ -13,7 +13,8 @@ import pydantic.dataclasses
 import tomli_w
 
 from scanmix.config import STRICT, Table, UserError, build, dump, file_path, flatten, read_toml, unknown_name
-from scanmix.data.examples import Examples, changed_share
+from scanmix.data.examples import Examples
+from scanmix.data.noise_report import changed_share
 from scanmix.data.readers.origin import check_origin
 from scanmix.files import checked, locked, reading, remove_leftovers, write_text, writing
 from scanmix.files.lock import LOCK
@@ -147,6 +148,10 @@ def open_or_create(settings: RunSettings, examples: Examples, folder: Path | Non
     if folder is None or not (folder / "run.toml").is_file():
         return create_run(settings, examples, folder)
     run = open_run(folder)
+    if run.finished or run.settings.trusted_fingerprint is None:
+        # Later decisions do not change a finished run, nor one that began without (as those of 0.1.0): it ends as it
+        # began. What was decided is kept with it.
+        settings = dataclasses.replace(settings, trusted_fingerprint=run.settings.trusted_fingerprint)
     if run.settings.config_hash() != settings.config_hash():
         changed = "; ".join(_differences(run.settings.hashed_settings(), settings.hashed_settings()))
         raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
@@ -162,7 +167,9 @@ def _differences(old: Table, new: Table) -> list[str]:
     found: list[str] = []
     before, after = flatten(old), flatten(new)
     for key in sorted(key for key in {*before, *after} if before.get(key) != after.get(key)):
-        if "fingerprint" in key:
+        if key == "trusted_fingerprint":
+            found.append("which labels are trusted")
+        elif "fingerprint" in key:
             found.append("the test images" if key.startswith("test") else "the training images or labels")
         else:
             found.append(f"{key} was {before.get(key)!r}, is {after.get(key)!r}")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from scanmix.config import UserError, check_type
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
-from scanmix.training import Run
+from scanmix.training import Run, RunSettings
 from scanmix.training.consensus import with_consensus
 
 WANTED = "Examples, as the parts of the pair that scanmix.load returns"
@@ -69,3 +72,22 @@ def reload_data(run: Run, folder: str | Path) -> tuple[Examples, Examples | None
     if found != (run.settings.fingerprint, run.settings.test_fingerprint):
         raise UserError(f"the data of {folder} is not what it was when the run began; bring it back or train anew")
     return examples, test
+
+
+def trusted_fingerprint(examples: Examples) -> str | None:
+    """Return a hex SHA-256 of which labels are known to be right; None if none is."""
+    trusted = examples.trusted
+    return None if trusted is None else hashlib.sha256(trusted.cpu().numpy().tobytes()).hexdigest()
+
+
+def trusted_labels(examples: Examples, settings: RunSettings) -> Tensor | None:
+    """Return which labels a run takes for right. Shape: -> (N,) bool; None if it trusts none, whoever has decided some.
+
+    Raises:
+        UserError: these are not the labels that it trusted when it began.
+    """
+    if settings.trusted_fingerprint is None:
+        return None
+    if settings.trusted_fingerprint != trusted_fingerprint(examples):
+        raise UserError("other labels are trusted now than when the run began; bring the decisions back, or train anew")
+    return examples.trusted

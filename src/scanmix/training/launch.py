@@ -164,6 +164,7 @@ def _write_job(folder: Path, settings: RunSettings, examples: Examples, test: Ex
 
 def _write_examples(path: Path, examples: Examples) -> None:
     """Write what a worker needs of examples: neither true labels nor names of images."""
+    decided = {} if examples.decided is None else {"decided": examples.decided.contiguous()}
     about = {"class_names": examples.class_names, "name": examples.name, "flip": examples.flip}
-    tensors = {"images": examples.images.contiguous(), "labels": examples.labels.contiguous()}
+    tensors = {"images": examples.images.contiguous(), "labels": examples.labels.contiguous(), **decided}
     save_file(tensors, path, metadata={"about": json.dumps(about)})

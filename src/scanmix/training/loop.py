@@ -44,7 +44,7 @@ from scanmix.training import (
 )  # fmt: skip
 from scanmix.training.checkpoint import check_weights, load_checkpoint, save_checkpoint, share_checkpoint, unpack
 from scanmix.training.consensus import with_consensus
-from scanmix.training.inputs import WANTED, Inputs, check_data, reload_data
+from scanmix.training.inputs import WANTED, Inputs, check_data, reload_data, trusted_fingerprint, trusted_labels
 from scanmix.training.launch import launch
 from scanmix.training.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.training.monitor import bound_monitor
@@ -62,7 +62,8 @@ def train(
     """Train a method on examples whose labels may be wrong.
 
     Args:
-        examples: images with given labels; their true labels, where known, are only measured against.
+        examples: images with given labels; their true labels, where known, are only measured against. Labels that a
+            person has decided, or that came as trusted ones, are taken for right, unless `labels.trust_decided` is off.
         test: images with right labels; accuracy is measured on them after every epoch.
         method: a name in `METHODS`; when not given the recipe's, else "scanmix".
         seed: decides every draw of the training.
@@ -80,7 +81,7 @@ def train(
         precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
         batch_norm: statistics of the whole batch ("synchronized") or of each process's rows ("split").
         parallel: processes share the rows of each batch ("rows"), or two processes have a network each ("peers").
-        overrides: fields of the method, and the sections `network={...}`, `views={...}`, `draw` and `monitor`.
+        overrides: fields of the method; sections `network={...}`, `views={...}`, `labels`, `draw` and `monitor`.
 
     Raises:
         UserError: settings, data and folder do not fit together, or a loss became NaN or infinite.
@@ -128,6 +129,7 @@ def train_resolved(
         settings,
         source=source_of(examples, test),
         fingerprint=examples.fingerprint(),
+        trusted_fingerprint=trusted_fingerprint(examples) if settings.labels.trust_decided else None,
         test_fingerprint=test.fingerprint() if test else "",
         processes=choose_processes(devices, nodes, settings.processes),
     )
@@ -224,12 +226,14 @@ def _finish(
             return run
         if engine.broadcast_bytes(settings.config_hash().encode) != settings.config_hash().encode():
             raise UserError(f"process {rank} has other settings or other data than process 0; give all the same")
+        trusted = trusted_labels(examples, settings)
         data = TrainingData(
             images=on_device(examples.images, engine.device),
             labels=examples.labels.to(engine.device),
             num_classes=examples.num_classes,
             views=make_views(settings.views, examples.images, flip=examples.flip, device=engine.device),
             generator=engine.generator,
+            trusted=None if trusted is None else trusted.to(engine.device),
         )
         with logged(run, loggers) as log:
             model, outputs = _run_epochs(run, method, engine, data, inputs, bar, log)

@@ -230,7 +230,8 @@ class Run:
             known = found.decided is not None and torch.equal(found.decided, examples.decided)
             if found.ids != examples.ids or known:
                 return False
-            save_evidence(folder, dataclasses.replace(found, decided=examples.decided, excluded=examples.excluded))
+            decided, before, excluded = examples.decided, examples.before, examples.excluded
+            save_evidence(folder, dataclasses.replace(found, decided=decided, before=before, excluded=excluded))
             self.write_labels(folder)
         return True
 

@@ -39,7 +39,7 @@ from scanmix.methods import METHODS, Method
 from scanmix.networks import encoders
 from scanmix.networks.encoders import NetworkSettings, settings_class
 
-OTHER_SECTIONS = ("network", "views", "draw", "monitor")
+OTHER_SECTIONS = ("network", "views", "labels", "draw", "monitor")
 """Tables of a recipe, and fields of `RunSettings`, that are not the method's."""
 SECTIONS = ("settings", *OTHER_SECTIONS)
 """All tables that a recipe may hold."""
@@ -65,7 +65,18 @@ NEWER: Table = {
 }
 """Settings of methods that came after 0.1.0, each with the value that does what was done before. Files of 0.1.0 are
 read with it, and with it a setting is no part of the config hash, so that older runs go on as they began. For networks
-`networks.encoders.NEWER` says the same. A newer setting whose default is None needs no entry."""
+`networks.encoders.NEWER` says the same. A newer setting whose default is None needs no entry. `Labels` is no part of
+the hash where it is the default: which labels a run trusts stands in `RunSettings.trusted_fingerprint`, which runs of
+0.1.0 do not have."""
+
+
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
+class Labels:
+    """How far given labels are believed, whatever the method."""
+
+    trust_decided: bool = True
+    """Whether labels that a person has decided, or that came as trusted ones, are known to be right: no method relabels
+    them or leaves them out."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -101,12 +112,15 @@ class RunSettings:
     device: str = "auto"
     threads: int | None = None
     processes: Processes = Processes()
+    labels: Labels = Labels()
     draw: Draw = Draw()
     monitor: Monitor = Monitor()
     source: Table | None = None
     """How "train" and "test" load again; None if one of them came from memory."""
     fingerprint: str = ""
     """Hash of the training images and given labels."""
+    trusted_fingerprint: str | None = None
+    """Hash of which labels are known to be right; None if none is, and in runs of 0.1.0, which trusted none."""
     test_fingerprint: str = ""
     """Hash of the test images and labels; empty without a test set."""
 
@@ -129,6 +143,8 @@ class RunSettings:
             key: value for key, value in dump(self).items()
             if key not in ("source", "recipe", "oracle", "device", "threads", "processes") and value != {}
         }  # fmt: skip
+        if self.labels == Labels():
+            del found["labels"]
         network = {key: value for key, value in found["network"].items() if encoders.NEWER.get(key, ...) != value}
         return found | {"network": network, "settings": _without_newer(found.get("settings", {}), f"{self.method}.")}
 
@@ -167,8 +183,8 @@ def resolve(
         recipe: name or path. When not given, the first that is shipped of `<data_name>/any/<method>` and
             `folder/any/<method>` (`vectors/any/<method>`); then those of "cross_entropy", as far as the method has
             such settings; else the defaults.
-        overrides: nested as in a recipe (`settings`, `network`, `views`); fields of the method may also stand at the
-            top, and keys may be dotted (`pretrain.epochs`).
+        overrides: nested as in a recipe (`settings`, `network`, `views`, `labels`); fields of the method may also
+            stand at the top, and keys may be dotted (`pretrain.epochs`).
         kind: of the data; it decides which settings network and views have.
         seed: decides every draw of the training.
         device: "auto", "cpu", "cuda" ...; not looked for here.
@@ -205,6 +221,7 @@ def resolve(
         network=build(settings_class(kind, network), network, where=where, prefix="network."),
         views=build(VIEW_SETTINGS[kind], table.get("views", {}), where=where, prefix="views."),
         settings=dump(settings),
+        labels=build(Labels, table.get("labels", {}), where=where, prefix="labels."),
         draw=draw,
         monitor=build(Monitor, table.get("monitor", {}), where=where, prefix="monitor."),
         oracle=oracle,

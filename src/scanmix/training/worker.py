@@ -14,6 +14,7 @@ from scanmix.data.readers import reload
 from scanmix.distributed.process_group import process_group
 from scanmix.distributed.watchdog import end_with_parent
 from scanmix.training import RunSettings
+from scanmix.training.consensus import with_consensus
 from scanmix.training.loop import run_worker
 
 
@@ -33,7 +34,7 @@ def _read_job(folder: Path) -> tuple[RunSettings, Examples, Examples | None]:
     if settings.source is None:
         examples = _read_examples(folder / "train")
         return settings, examples, _read_examples(folder / "test") if (folder / "test").exists() else None
-    examples = reload(settings.source["train"])
+    examples = with_consensus(reload(settings.source["train"]))
     if examples.fingerprint() != settings.fingerprint:
         raise UserError("its data is not that of process 0; the data has changed")
     return settings, examples, reload(settings.source["test"]) if "test" in settings.source else None
@@ -42,9 +43,12 @@ def _read_job(folder: Path) -> tuple[RunSettings, Examples, Examples | None]:
 def _read_examples(path: Path) -> Examples:
     with safe_open(path, framework="pt") as file:
         images, labels = file.get_tensor("images"), file.get_tensor("labels")
+        decided = file.get_tensor("decided") if "decided" in file.keys() else None  # no mapping
         about = json.loads(file.metadata()["about"])
     ids = tuple(str(i) for i in range(len(labels)))
-    return Examples(images, labels, tuple(about["class_names"]), ids, name=about["name"], flip=about["flip"])
+    return Examples(
+        images, labels, tuple(about["class_names"]), ids, name=about["name"], flip=about["flip"], decided=decided
+    )
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def test_decisions_of_a_review_stand_in_such_a_table(tmp_path: Path) -> None:
         ("label_1,label_2\nx,x\n", "no column 'path'"),
         ("path,label,annotator\na.png,x,al\na.png,y,al\n", "rows 1 and 2 of .* votes of 'al' on a.png; keep one"),
         ("path,label,annotator\na.png,x,\n", "row 1 of .* has no annotator"),
-        ("path,label,annotator,split\na.png,x,al,\na.png,x,bo,test\n", "rows 1 and 2 .* differ in split or decision"),
+        ("path,label,annotator,split\na.png,x,al,\na.png,x,bo,test\n", "rows 1 and 2 .* differ in split, decision or"),
         ("path,label,annotator\na.png,x,al\n,x,bo\n", "row 2 of .* has no path"),
     ],
 )  # fmt: skip

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError, check_type, whole_number
-from scanmix.data.examples import JSON, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import JSON, Examples
 from scanmix.data.noise.instance import instance_dependent
 from scanmix.data.noise.mappings import ASYMMETRIC
+from scanmix.data.noise_report import NoiseReport, changed_share, measure_transition
 from scanmix.files import check_regular, parse_json, reading, write_json
 from scanmix.files.npy import read_array
 
@@ -93,6 +94,9 @@ def add_noise(
 ) -> Examples:
     """Return the examples with noisy labels and a `NoiseReport`; the old labels become the true ones if unknown.
 
+    Labels that came as trusted ones (a column `trusted`, `Examples.trusting`) keep label and trust, so noise of a rate
+    changes fewer labels than it selects; the report measures how many. Decisions of a review are dropped.
+
     Args:
         examples: N examples of C classes.
         kind: "symmetric", "symmetric-exclusive", "asymmetric", "instance" or "file".
@@ -147,6 +151,7 @@ def _mapping_for(examples: Examples, mapping: Mapping[int, int] | None) -> dict[
 def _with_noise(
     examples: Examples, labels: Tensor, kind: str, rate: float | None, seed: int | None, step: Mapping[str, JSON]
 ) -> Examples:
+    labels = examples.keep_trusted(labels)
     true_labels = examples.labels if examples.true_labels is None else examples.true_labels
     report = NoiseReport(
         kind=kind,

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from scanmix.config import UserError, unknown_name
-from scanmix.data.examples import Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import Examples
+from scanmix.data.noise_report import NoiseReport, changed_share, measure_transition
 from scanmix.data.readers.cifar import read_cifar10, read_cifar100, read_cifar100_coarse
 from scanmix.data.readers.listed import warn_unless
 from scanmix.data.readers.pickles import read_pickle, whole_numbers

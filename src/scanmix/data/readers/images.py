@@ -133,6 +133,11 @@ def default_size(shorter_sides: Sequence[int]) -> int:
     return min(64, max(16, 8 * int(middle / 8 + 0.5)))
 
 
+def median_side(headers: Sequence[Header]) -> int:
+    """Return the median of the shorter sides in pixels; 32 if there are no headers."""
+    return int(statistics.median(min(header.width, header.height) for header in headers)) if headers else 32
+
+
 def resize_all(examples: Examples, size: int) -> Examples:
     """Return the examples with images resized to `size` pixels a side. Shape: (N, c, H, W) -> (N, c, size, size).
 

@@ -7,8 +7,9 @@ import dataclasses
 import torch
 
 from scanmix.config import UserError
-from scanmix.data.examples import JSON, OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import DECIDED, JSON, OPEN_SET, TRUSTED, Examples
 from scanmix.data.noise import select
+from scanmix.data.noise_report import NoiseReport, changed_share, measure_transition
 from scanmix.data.readers.images import resize_all
 from scanmix.data.readers.matching import with_channels
 
@@ -17,7 +18,8 @@ def add_open_set(examples: Examples, others: Examples, rate: float, seed: int = 
     """Replace `int(rate * N)` images by images of other classes; the labels stay, and any label of these is wrong.
 
     The new images are drawn from `others`, resized and given the same number of channels; too few are repeated. A
-    larger rate replaces all images that a smaller rate of the same seed does.
+    larger rate replaces all images that a smaller rate of the same seed does. An image whose label came as a trusted
+    one stays; decisions of a review on images that are replaced are dropped.
 
     Args:
         examples: the examples whose images are replaced.
@@ -34,6 +36,8 @@ def add_open_set(examples: Examples, others: Examples, rate: float, seed: int = 
     if examples.size[0] != examples.size[1]:
         raise UserError(f"only square images can be replaced; those of {examples.name!r} are {examples.size}.")
     chosen, rng = select(len(examples), rate, seed)
+    if examples.decided is not None:
+        chosen = chosen[(examples.decided != DECIDED.index(TRUSTED)).numpy()[chosen]]
     drawn = others.select(rng.permutation(len(others))[: len(chosen)])
     if examples.kind == "image":
         drawn = resize_all(drawn, examples.size[0])
@@ -41,6 +45,7 @@ def add_open_set(examples: Examples, others: Examples, rate: float, seed: int = 
     images[places] = with_channels(drawn.images, examples.channels)[torch.arange(len(places)) % max(1, len(drawn))]
     truth = (examples.labels if examples.true_labels is None else examples.true_labels).clone()
     truth[places] = OPEN_SET
+    decided = None if examples.decided is None else examples.decided.index_fill(0, places, 0)
     report = NoiseReport(
         kind="open-set",
         asked_rate=rate,
@@ -49,6 +54,7 @@ def add_open_set(examples: Examples, others: Examples, rate: float, seed: int = 
         transition=measure_transition(truth, examples.labels, examples.num_classes),
     )
     mixed = dataclasses.replace(
-        examples, images=images, paths=None, true_labels=truth, noise=report, source=None, votes=None, annotators=()
-    )
+        examples, images=images, paths=None, true_labels=truth, noise=report, source=None, votes=None, annotators=(),
+        decided=decided,
+    )  # fmt: skip
     return mixed if step is None else dataclasses.replace(mixed, source=examples.source_after(step))

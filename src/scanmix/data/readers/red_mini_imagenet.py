@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from scanmix.config import unknown_name
-from scanmix.data.examples import OPEN_SET, Examples, NoiseReport, changed_share, measure_transition
+from scanmix.data.examples import OPEN_SET, Examples
+from scanmix.data.noise_report import NoiseReport, changed_share, measure_transition
 from scanmix.data.readers.listed import read_list, read_names, require, tell, top_folder, warn_unless
 from scanmix.data.readers.pairs import Entry, Pair, to_examples
 from scanmix.files import reading

@@ -1,4 +1,4 @@
-"""A CSV or Parquet table of images: columns `path` and `label`, and optionally `split` and `decision`."""
+"""A CSV or Parquet table of images: columns `path` and `label`, optionally `split`, `decision` and `trusted`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from scanmix.config import DataError
-from scanmix.data.decisions import read_decision
+from scanmix.data.decisions import read_decided
 from scanmix.data.examples import DECIDED, Examples
 from scanmix.data.readers.folder import ListedImage, from_class_names
 from scanmix.data.readers.pairs import Pair
@@ -24,6 +24,8 @@ SPLITS = {
     "": "train", "train": "train", "training": "train", "test": "test", "val": "test", "validation": "test",
 }  # fmt: skip
 LINE_ENDS = ("\n", "\r")
+OPTIONAL = ("split", "decision", "trusted")
+"""Columns that a table may have."""
 
 
 class Entry(NamedTuple):
@@ -35,7 +37,7 @@ class Entry(NamedTuple):
     label: str
     split: str
     decision: str
-    """The decision of a person, in the words of `read_decision`."""
+    """The decision of a person, in the words of `read_decided`."""
 
     @property
     def excluded(self) -> bool:
@@ -50,7 +52,7 @@ def read_table(
 
     Rows without a label, or with a word for a missing one such as "nan", are set aside like files that cannot be read.
     If there is a column `decision`, as `scanmix review` writes it, excluded rows are left out and the other decisions
-    are stored in `Examples.decided`.
+    are stored in `Examples.decided`; so are labels that a column `trusted` marks as known to be right.
 
     Shape: images (N, 1 or 3, size, size) uint8.
 
@@ -60,10 +62,10 @@ def read_table(
     """
     table = table.absolute()
     base = table.parent if root is None else Path(root).expanduser().absolute()
-    records = read_records(table, required=("path", "label"), optional=("split", "decision"))
+    records = read_records(table, required=("path", "label"), optional=OPTIONAL)
     entries = [read_entry(table, base, record, number) for number, record in enumerate(records, start=1)]
     train, test = read_entries(table, base, entries, size, least_classes)
-    return with_decisions(train, base, entries) if any("decision" in record for record in records) else train, test
+    return with_decisions(train, base, entries) if has_decisions(records) else train, test
 
 
 def read_entries(
@@ -100,6 +102,11 @@ def read_entries(
     return from_class_names(table.stem, rows["train"], rows["test"], size, tuple(unlabeled), names)
 
 
+def has_decisions(records: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether rows have a column for what a person has said of their labels."""
+    return any("decision" in record or "trusted" in record for record in records)
+
+
 def with_decisions(examples: Examples, base: Path, entries: list[Entry]) -> Examples:
     """Return the examples with the decisions of a person and the excluded rows of the table."""
     words = {entry.path: entry.decision for entry in entries}
@@ -126,8 +133,8 @@ def read_entry(table: Path, base: Path, record: Mapping[str, Any], number: int) 
     Raises:
         DataError: a cell is missing, unknown, or runs over a line end.
     """
-    path, label, split, decision = (
-        cell_of(table, record, column, number) for column in ("path", "label", "split", "decision")
+    path, label, split, decision, trusted = (
+        cell_of(table, record, column, number) for column in ("path", "label", *OPTIONAL)
     )
     if not path:
         raise DataError(f"row {number} of {table} has no path.")
@@ -140,7 +147,7 @@ def read_entry(table: Path, base: Path, record: Mapping[str, Any], number: int) 
             f"row {number} of {table} has a {'path' if swallowed else 'label'} that runs over a line end; look for a "
             "quotation mark without its end there."
         )
-    return Entry(number, path, label, SPLITS[split.lower()], read_decision(decision, table, number))
+    return Entry(number, path, label, SPLITS[split.lower()], read_decided(decision, trusted, table, number))
 
 
 def _has_line_end(text: str) -> bool:

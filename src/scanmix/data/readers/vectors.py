@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from scanmix.config import DataError, UserError
+from scanmix.data.decisions import read_trusted
 from scanmix.data.examples import Examples
 from scanmix.data.readers.folder import sort_names
 from scanmix.data.readers.table import cell_of
@@ -34,6 +36,7 @@ class LabeledRows:
         labels: N labels as texts.
         class_names: C names; each label is one of them.
         ids: N unique names.
+        trusted: N booleans: which labels are known to be right; none if the labels came without that column.
         name: short name of the data set.
     """
 
@@ -41,13 +44,15 @@ class LabeledRows:
     labels: list[str]
     class_names: tuple[str, ...]
     ids: list[str]
+    trusted: list[bool]
     name: str
 
     def finite(self) -> LabeledRows:
         """Return the rows without infinite numbers and NaN, on which training is possible."""
         kept = finite_rows(self.vectors)
         labels, ids = list(compress(self.labels, kept)), list(compress(self.ids, kept))
-        return replace(self, vectors=self.vectors[kept], labels=labels, ids=ids)
+        trusted = list(compress(self.trusted, kept))
+        return replace(self, vectors=self.vectors[kept], labels=labels, ids=ids, trusted=trusted)
 
     def invalid_ids(self) -> tuple[str, ...]:
         """Return the ids of the rows with an infinite number or NaN."""
@@ -61,7 +66,8 @@ class LabeledRows:
         """
         number = {name: i for i, name in enumerate(self.class_names)}
         labels = [number[label] for label in self.labels]
-        return to_vectors(self.vectors, labels, self.class_names, ids=self.ids, name=self.name)
+        examples = to_vectors(self.vectors, labels, self.class_names, ids=self.ids, name=self.name)
+        return examples.trusting(self.trusted) if any(self.trusted) else examples
 
 
 def read_vectors(path: Path, labels: str | Path | None = None) -> Examples:
@@ -89,8 +95,8 @@ def read_labeled_rows(path: Path, labels: str | Path | None = None) -> LabeledRo
 
     Args:
         path: `.npy` of shape (N, D).
-        labels: `.csv` or `.parquet` with a column `label`, and `id` if rows have names; or `.npy` of N texts or whole
-            numbers. By default the `.csv` of the same name.
+        labels: `.csv` or `.parquet` with a column `label`, `id` if rows have names, and `trusted` if some labels are
+            known to be right; or `.npy` of N texts or whole numbers. By default the `.csv` of the same name.
 
     Raises:
         UserError: a file is missing.
@@ -100,7 +106,7 @@ def read_labeled_rows(path: Path, labels: str | Path | None = None) -> LabeledRo
     table = path.with_suffix(".csv") if labels is None else Path(labels).expanduser()
     if labels is None and not table.is_file():
         raise UserError(f"the labels of {path} are missing: name them with --labels, or put them into {table.name}.")
-    given, ids = read_labels(table)
+    given, ids, trusted = read_labels(table)
     if len(given) != len(vectors):
         raise DataError(f"{path} has {len(vectors)} rows, but {table} has {len(given)} labels.")
     if len(set(ids)) < len(ids):
@@ -110,6 +116,7 @@ def read_labeled_rows(path: Path, labels: str | Path | None = None) -> LabeledRo
         labels=given,
         class_names=tuple(sort_names(set(given))),
         ids=ids or row_names(path, len(given)),
+        trusted=trusted,
         name=path.stem,
     )
 
@@ -134,8 +141,19 @@ def to_vectors(
     )
 
 
-def read_labels(path: Path) -> tuple[list[str], list[str]]:
-    """Return the labels in a table or a `.npy` as texts, and the ids; no ids if the file has none.
+class ReadLabels(NamedTuple):
+    """What a file says of the rows of an array."""
+
+    labels: list[str]
+    """N texts."""
+    ids: list[str]
+    """N names; none if the file has none."""
+    trusted: list[bool]
+    """Which of the N labels are known to be right; none if the file does not say."""
+
+
+def read_labels(path: Path) -> ReadLabels:
+    """Return the labels in a table or a `.npy` as texts, the ids, and which labels are known to be right.
 
     Raises:
         UserError: the file is missing, or is of a review.
@@ -145,13 +163,17 @@ def read_labels(path: Path) -> tuple[list[str], list[str]]:
         array = read_array(path)
         if array.ndim != 1 or array.dtype.kind not in "iuUb":
             raise DataError(f"{path} must hold one text or whole number for each row, not {array.dtype} {array.shape}.")
-        return _checked([str(label) for label in array.tolist()], path), []
-    records = read_records(path, required=("label",), optional=("id", "decision"))
+        return ReadLabels(_checked([str(label) for label in array.tolist()], path), [], [])
+    records = read_records(path, required=("label",), optional=("id", "decision", "trusted"))
     if any("decision" in record for record in records):
         raise UserError(f"{path} is of a review, in another order than the rows; copy its labels into the label file.")
     labels = [cell_of(path, record, "label", number) for number, record in enumerate(records, start=1)]
     ids = [cell_of(path, record, "id", number) for number, record in enumerate(records, start=1) if "id" in record]
-    return _checked(labels, path), ids
+    cells = [
+        cell_of(path, record, "trusted", number) for number, record in enumerate(records, 1) if "trusted" in record
+    ]
+    trusted = [read_trusted(cell, path, number) for number, cell in enumerate(cells, start=1)]
+    return ReadLabels(_checked(labels, path), ids, trusted)
 
 
 def _checked(labels: list[str], path: Path) -> list[str]:

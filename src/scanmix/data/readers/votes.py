@@ -22,7 +22,7 @@ import torch
 from scanmix.config import DataError
 from scanmix.data.examples import NO_VOTE, Examples
 from scanmix.data.readers.folder import sort_names
-from scanmix.data.readers.table import Entry, cell_of, read_entries, read_entry, with_decisions
+from scanmix.data.readers.table import OPTIONAL, Entry, cell_of, has_decisions, read_entries, read_entry, with_decisions
 from scanmix.files.cells import MISSING, one_name
 from scanmix.files.tables import columns_of, read_records
 
@@ -106,23 +106,23 @@ def _with_votes(examples: Examples, votes: Votes, annotators: Sequence[str]) -> 
 def _by_column(table: Path, base: Path) -> VoteTable:
     """Read a table with a column for each annotator; the columns are the annotators' names."""
     columns = sorted((name for name in columns_of(table) if COLUMN.fullmatch(name)), key=lambda name: int(name[6:]))
-    records = read_records(table, required=("path", *columns[:1]), optional=("split", "decision", *columns[1:]))
+    records = read_records(table, required=("path", *columns[:1]), optional=(*OPTIONAL, *columns[1:]))
     entries, votes = [], Votes()
     for number, record in enumerate(records, start=1):
         entry = read_entry(table, base, {**record, "label": None}, number)
         cells = {column: cell_of(table, record, column, number) for column in columns}
         votes[entry.path] = {column: cell for column, cell in cells.items() if _is_vote(cell)}
         entries.append(entry)
-    return VoteTable(entries, votes, tuple(columns), any("decision" in record for record in records))
+    return VoteTable(entries, votes, tuple(columns), has_decisions(records))
 
 
 def _by_row(table: Path, base: Path) -> VoteTable:
     """Read a table with a row for each vote.
 
     Raises:
-        DataError: two rows are votes of one annotator on one image, or differ in its split or decision.
+        DataError: two rows are votes of one annotator on one image, or differ in what they say of the image.
     """
-    records = read_records(table, required=("path", "label", ANNOTATOR), optional=("split", "decision"))
+    records = read_records(table, required=("path", "label", ANNOTATOR), optional=OPTIONAL)
     first: dict[str, Entry] = {}
     rows: dict[tuple[str, str], int] = {}
     votes = Votes()
@@ -134,8 +134,8 @@ def _by_row(table: Path, base: Path) -> VoteTable:
         known = first.setdefault(os.path.normpath(base / entry.path), entry)
         if (known.split, known.decision) != (entry.split, entry.decision):
             raise DataError(
-                f"rows {known.number} and {number} of {table} are both of {known.path} and differ in split or "
-                "decision; make them alike."
+                f"rows {known.number} and {number} of {table} are both of {known.path} and differ in split, "
+                "decision or trusted; make them alike."
             )
         before = rows.setdefault((known.path, annotator), number)
         if before != number:
@@ -146,7 +146,7 @@ def _by_row(table: Path, base: Path) -> VoteTable:
         if _is_vote(entry.label):
             votes[known.path][annotator] = entry.label
     annotators = sort_names({annotator for _, annotator in rows})
-    return VoteTable(list(first.values()), votes, annotators, any("decision" in record for record in records))
+    return VoteTable(list(first.values()), votes, annotators, has_decisions(records))
 
 
 def _is_vote(cell: str) -> bool:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scanmix.blocks.trust import pinned
 from scanmix.data.batches import TrainingData, labeled_views
 from scanmix.distributed.meter import Meter
 from scanmix.methods.steps.warmup import warm_up
@@ -83,7 +84,10 @@ def reinit_and_refit(
 
 
 def agrees(peer: Peer, data: TrainingData, epoch: int) -> Tensor:
-    """Return whether each given label is the prediction, which is the mean of two random views. Shape: (N,) bool."""
+    """Return whether each given label is the prediction, which is the mean of two random views, or known to be right.
+
+    Shape: -> (N,) bool.
+    """
     draws, network = data.generator("examine", epoch, "views"), classify(peer)
 
     def mean_of_two(index: Tensor) -> Tensor:
@@ -92,4 +96,4 @@ def agrees(peer: Peer, data: TrainingData, epoch: int) -> Tensor:
 
     with inference(peer, batch_statistics=False):
         prediction = torch.cat([mean_of_two(index) for index in data.everything.split(512)])
-    return prediction.argmax(1) == data.labels
+    return pinned(prediction.argmax(1) == data.labels, data.trusted)

@@ -5,16 +5,21 @@ function drawProgress(now) {
   $("bar").value = now.to_decide ? now.decided / now.to_decide : 1;
   const entries = [
     ["Decided", `${now.decided} of ${now.to_decide}`,
-      `to check: labels in doubt for any reason, and ${now.spots} spot checks; ${now.all_decided} of all ${now.labels} labels are decided`],
+      (table.sampled ? `to check, ${table.order_words}` : `to check: labels in doubt for any reason, and ${now.spots} spot checks`)
+      + `; ${now.all_decided} of all ${now.labels} labels are decided`],
     ["Precision so far", now.looked ? percent(now.found / now.looked) : "–",
       `${now.found} of ${now.looked} checked labels were wrong: accepted or relabeled`],
     ["Wrong labels left", `≈ ${Math.round(now.expected_left)}`,
-      `expected among the undecided: each label counts by its chance to be wrong; ${Math.round(now.expected_first)} at the start, ` +
-      `when ${now.look_wrong} were more likely wrong than right`],
+      `${Math.round(now.left_low)} to ${Math.round(now.left_high)}, by the audit and your decisions; ${Math.round(now.expected_first)} at the start, ` +
+      `when ${now.look_wrong} were more likely wrong than right. ` + (now.more
+        ? `About ${now.more} more decisions in random order would narrow it to ± 3 % of the labels`
+        : "It is known to ± 3 % of the labels")],
     ["Excluded", now.excluded, `left out of training${now.before_excluded ? `; ${now.before_excluded} more in earlier rounds` : ""}`],
-    ["Spot checks", now.spots_seen ? `${now.spots_kept} of ${now.spots_seen} kept` : `0 of ${now.spots} seen`,
-      `one in ${now.spot_every} is a label that the audit is sure of, without a mark: it checks the reviewer and the score`],
   ];
+  if (now.spots) {
+    entries.push(["Spot checks", now.spots_seen ? `${now.spots_kept} of ${now.spots_seen} kept` : `0 of ${now.spots} seen`,
+      `one in ${now.spot_every} is a label that the audit is sure of, without a mark: it checks the reviewer and the score`]);
+  }
   if (now.before) {
     entries.push(["Decided before", now.before,
       `in earlier rounds, and taken as right; the audit still says that ${now.before_doubted} of them are wrong`]);

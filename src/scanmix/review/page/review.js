@@ -234,7 +234,7 @@ function picked(row, open) {
   if (open) return setView("one");
   const count = grid ? grid.selectedCount() : 0;
   $("grid-note").textContent = (count ? `${count.toLocaleString("en")} selected: one key decides for all of them. ` : "")
-    + `${shown.length.toLocaleString("en")} images, worst first. Click, Shift-click or Ctrl-A to select, double click to look closer.`;
+    + `${shown.length.toLocaleString("en")} images, ${table.order_words}. Click, Shift-click or Ctrl-A to select, double click to look closer.`;
   $("place").textContent = `${(at + 1).toLocaleString("en")} of ${shown.length.toLocaleString("en")} shown`;
   writeHash();
 }
