@@ -99,9 +99,9 @@ def test_the_mixture_is_of_all_losses_or_of_each_given_label(
     state, data = started
     groups: list[Tensor | None] = []
 
-    def fit(losses: Tensor, labels: Tensor | None = None) -> Tensor:
+    def fit(losses: Tensor, labels: Tensor | None, reg_covar: float) -> Tensor:
         groups.append(labels)
-        return clean_probabilities(losses, labels)
+        return clean_probabilities(losses, labels, reg_covar)
 
     monkeypatch.setattr(module, "clean_probabilities", fit)
     replace(scanmix, mixture=mixture).epoch(state, data, 1)

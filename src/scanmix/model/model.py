@@ -25,7 +25,7 @@ from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.distributed.engine import SINGLE_PROCESS, Engine
 from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
-from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class
+from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class, stored_network
 from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
 
 Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
@@ -246,7 +246,8 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
         if not bool(tensor.isfinite().all()):
             raise UserError(f"{weights_path} has weights that are not numbers ({name}); {NO_MODEL}")
     with reading(path, NO_MODEL):
-        network = build(settings_class(about.kind, about.network), about.network, where=str(path))
+        table = stored_network(about.network)
+        network = build(settings_class(about.kind, table), table, where=str(path))
         settings = build(VIEW_SETTINGS[about.kind], about.views, where=str(path))
         predictor = _empty_predictor(network, about.channels, len(about.class_names), about.members)
         predictor.load_state_dict(weights)
