@@ -182,8 +182,8 @@ def test_warm_up_learns_the_labels_that_neighbors_voted_for(
 ) -> None:
     state, data = started
 
-    def voted(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int) -> Tensor:
-        assert candidates is state.candidates and labels is data.labels
+    def voted(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int, trusted: Tensor | None) -> Tensor:
+        assert candidates is state.candidates and labels is data.labels and trusted is data.trusted is None
         assert (num_classes, rounds) == (4, 3)
         return torch.full_like(labels, 2)
 
