@@ -194,3 +194,21 @@ def _from_table(table: Path, root: Path | None) -> list[Path]:
     except ValueError as error:
         raise UserError(f"{table} has {error} as its path; one path a row is needed") from None
     return [base / cell for cell in cells if cell]
+
+
+def shares_of(prior: str | None) -> dict[str, float] | None:
+    """Return the shares of `--prior` by class, as `cat=0.7,dog=0.3` has them."""
+    if prior is None:
+        return None
+    found = {}
+    for part in prior.split(","):
+        name, sign, share = part.rpartition("=")
+        try:
+            if not sign or name.strip() in found:
+                raise ValueError
+            found[name.strip()] = float(share)
+        except ValueError:
+            raise UserError(
+                f"--prior: {part!r} is no class with its share; write each class once, as cat=0.7"
+            ) from None
+    return found

@@ -30,6 +30,7 @@ from scanmix.features import open_encoder
 from scanmix.model import load_model, save_model
 from scanmix.training import Run, RunSettings
 from scanmix.training.loop import train
+from scanmix.training.settings import as_stored
 
 
 class BadInput(UserError, ValueError):
@@ -293,5 +294,5 @@ def _unpacked(packed: Mapping[str, Any]) -> Run:
         for name, content in packed["files"].items():
             (Path(folder) / Path(name).name).write_bytes(content)
         model = load_model(folder)
-    settings = build(RunSettings, packed["settings"], where="the pickled run")
+    settings = build(RunSettings, as_stored(packed["settings"]), where="the pickled run")
     return Run(settings, packed["about"], packed["metrics"], model=model)

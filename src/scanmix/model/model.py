@@ -27,7 +27,7 @@ from scanmix.distributed.engine import SINGLE_PROCESS, Engine
 from scanmix.features import AnyEncoder, EncoderRecord, RunEncoder
 from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
-from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class
+from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class, stored_network
 from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
 
 Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
@@ -290,7 +290,8 @@ def load_model(
         opened = _run_encoder(about, str(device), encoder)
         kind: Kind = about.kind if opened is None else "vector"
         inputs = about.channels if opened is None else opened.features
-        network = build(settings_class(kind, about.network), about.network, where=str(path))
+        table = stored_network(about.network)
+        network = build(settings_class(kind, table), table, where=str(path))
         settings = build(VIEW_SETTINGS[kind], about.views, where=str(path))
         predictor = _empty_predictor(network, inputs, len(about.class_names), about.members)
         predictor.load_state_dict(weights)

@@ -22,7 +22,7 @@ from scanmix.files.lock import LOCK
 from scanmix.methods import METHODS
 from scanmix.training.metrics import read_lines
 from scanmix.training.run import Run
-from scanmix.training.settings import RunSettings
+from scanmix.training.settings import RunSettings, as_stored
 from scanmix.training.versions import versions
 
 WRITTEN = {
@@ -132,7 +132,7 @@ def open_run(folder: str | Path) -> Run:
         table = read_toml(path)
         about = build(About, table.pop("data", {}), where=str(path), prefix="data.")
         checked(dict[str, str], json.dumps(table.pop("versions", {})))
-        settings = build(RunSettings, table, where=str(path))
+        settings = build(RunSettings, as_stored(table), where=str(path))
         if settings.method not in METHODS:
             raise unknown_name(f"method in {path}", settings.method, METHODS)
         for split, source in (settings.source or {}).items():
