@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scanmix.cli.embed import features_of
 from scanmix.cli.inputs import load_labeled
 from scanmix.cli.options import Encoder, Root, RunFolder
 from scanmix.cli.shell import check_run, print_table, say
@@ -40,6 +41,8 @@ def evaluate(
 
     model = load_model(run, encoder=encoder)
     examples = test_set_of(run) if data is None else load_labeled(model, data, root)
+    if model.encoder is not None:
+        features_of(examples.without_open_set(), model.encoder.opened)  # with bars; what measures finds them
     result = measure(model, examples)
     many = f"{model.kind}s"
     rows = []

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from scanmix.config import STRICT, Table, UserError
-from scanmix.features.embedding import batch_size
+from scanmix.data.examples import Examples
+from scanmix.features.embedding import batch_size, embed
 from scanmix.features.encoder import AnyEncoder, FrozenEncoder
 from scanmix.features.opening import open_encoder, placed
 
@@ -173,6 +174,19 @@ class RunEncoder:
                     f"precision cannot hold; the run learned from {self.features} finite ones"
                 )
         return as_vectors(np.concatenate(found))
+
+    def rows(self, examples: Examples) -> np.ndarray:
+        """Return the features of a whole data set, from the cache where they are there. Shape: -> (N, D) float16.
+
+        Raises:
+            UserError: the encoder is not the one of the run, or as of `embed`.
+        """
+        found = embed(examples, self.opened)
+        if found.shape[1] != self.features:
+            raise UserError(
+                f"{self.opened.name} returned {found.shape[1]} features; the run learned from {self.features}"
+            )
+        return found
 
 
 def as_vectors(rows: np.ndarray) -> Tensor:

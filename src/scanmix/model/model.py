@@ -24,7 +24,7 @@ from scanmix.config import STRICT, Count, Table, UserError, build, check_type, d
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.distributed.engine import SINGLE_PROCESS, Engine
-from scanmix.features import AnyEncoder, EncoderRecord, RunEncoder
+from scanmix.features import AnyEncoder, EncoderRecord, RunEncoder, as_vectors
 from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class, stored_network
@@ -168,8 +168,10 @@ class Model:
     def _checked(self, images: Pixels) -> Tensor:
         """Return the pixels or vectors as they are taken. Shape: -> (N, C, H, W), vectors (N, D, 1, 1).
 
-        A model of images with an encoder takes features of it as well, as vectors.
+        A model of images with an encoder takes features of it as well, as vectors. Those of `Examples` are looked up in
+        the cache, and kept there.
         """
+        examples = images if isinstance(images, Examples) else None
         if isinstance(images, Examples):
             images = images.images
         check_type("images", images, (Tensor, np.ndarray), "an array, a tensor or Examples")
@@ -192,6 +194,8 @@ class Model:
                 f"{kinds[self.kind]} of shape (N, {channels}, {height}, {width}) as in training, "
                 f"not {pixels.dtype} of shape {tuple(pixels.shape)}"
             )
+        if self.encoder is not None and examples is not None and len(examples):
+            return as_vectors(self.encoder.rows(examples))
         return pixels
 
 

@@ -19,7 +19,7 @@ from scanmix.audit import Audit, Evidence, collect, has_evidence, load_evidence,
 from scanmix.config import ALL_AS_GIVEN, UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
-from scanmix.features import as_vectors, embed
+from scanmix.features import as_vectors
 from scanmix.files import locked, parse_json, reading
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
@@ -193,7 +193,7 @@ class Run:
         """Return pretrained features of the training data; None without an encoder. Shape: -> (N, D) float16."""
         if model.encoder is None or (self.features is not None and examples is self.examples):
             return self.features
-        return embed(examples, model.encoder.opened)
+        return model.encoder.rows(examples)
 
     def training_data(self) -> Examples:
         """Return the training data, loaded again if need be.
