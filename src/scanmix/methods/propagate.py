@@ -1,0 +1,77 @@
+"""Classes by label propagation on frozen features, then logistic regression on them: the default for features.
+
+The noise model in rounds (`blocks.propagated_classes`) says how probable each class of each example is; a linear
+classifier learns these. Legend: N examples, C classes, D features, K neighbors.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic.dataclasses import dataclass
+
+from scanmix.blocks.label_quality import self_confidence
+from scanmix.blocks.logistic import logistic_regression
+from scanmix.blocks.neighbors import nearest_neighbors
+from scanmix.blocks.propagated_classes import balanced_classes
+from scanmix.config import STRICT, About, Count
+from scanmix.data.batches import TrainingData
+from scanmix.distributed.engine import Engine
+from scanmix.distributed.meter import Meter
+from scanmix.methods.contract import same_every_epoch, sum_of_peers
+from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.inference import predict_all
+from scanmix.networks.peer import Heads, Networks, make_peer
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Propagate:
+    """The penalty is the one under which held-out posteriors are likeliest.
+
+    Held-out given labels would ask for the penalty that suits the noise, which the posteriors are rid of.
+    """
+
+    State: ClassVar[type[Networks]] = Networks
+    self_supervised: ClassVar[bool] = False
+    heads: ClassVar[Heads | None] = None
+    clean_threshold: ClassVar[float | None] = 0.5
+    epochs: ClassVar[int] = 1
+    about: ClassVar[About] = About(
+        "labels spread over neighbors in frozen features, then logistic regression on what they say",
+        "The first choice for vectors of a pretrained network: seconds, whatever the noise. Where neighbors do not\n"
+        "share classes, `linear` is better. The network stays as it is.",
+        labels="all, as they explain each other", forward_backward=0.0, forward_only=1.0, weak=0.0, rows=0,
+    )  # fmt: skip
+    predictor = sum_of_peers
+    passes = same_every_epoch
+
+    num_neighbors: Count = 10  # K
+
+    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
+        """Return the network as it begins: with pretrained weights, where its settings name some."""
+        return Networks([make_peer(network, data, engine, "a")])
+
+    def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
+        """Spread the labels, then fit the classifier to the posteriors."""
+        (peer,) = state.peers
+        meter = Meter()
+        folds, probes = data.generators("learn", epoch, "folds", "probes")
+        with meter.timed("propagate"):
+            features = predict_all(peer.encoder, data, peer.engine)
+            neighbors = nearest_neighbors(features, min(self.num_neighbors, len(data) - 1))
+            class_probs = balanced_classes(neighbors, data.labels, data.num_classes, probes, trusted=data.trusted)
+            class_probs = peer.engine.broadcast(class_probs)
+            state.p_clean = self_confidence(class_probs, data.labels).unsqueeze(0)
+        with meter.timed("learn"):
+            found = logistic_regression(features, class_probs, folds)
+            with torch.no_grad():
+                peer.classifier.weight.copy_(peer.engine.broadcast(found.weight))
+                peer.classifier.bias.copy_(peer.engine.broadcast(found.bias))
+        relabeled = float((class_probs.argmax(1) != data.labels).float().mean())
+        meter.add("learn", loss=-found.held_out)
+        return meter.results() | {"learn/penalty": found.penalty, "relabeled": relabeled}
+
+    def largest_batch(self, count: int) -> int:
+        """Return 0: no gradient goes through the network."""
+        return 0
