@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from scanmix.blocks.label_likelihood import log_likelihood, posterior, symmetric, symmetric_rate, transition_by_em
-from scanmix.blocks.label_quality import self_confidence
+from scanmix.blocks.label_likelihood import posterior
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
 from scanmix.blocks.transition import expected_confusion, transition_matrix
 from scanmix.blocks.trust import keep_given
@@ -28,10 +27,6 @@ TEMPERATURE = 1.5
 """Factor of the propagated scores; 1.2 to 2 give the same on the digits."""
 ROUNDS = 20
 """Rounds of propagation. One is enough at 50 % symmetric noise; at 90 % classes still settle in the twelfth."""
-SURE = 3.0
-"""Factor of the scores by which shares of classes are compared."""
-EVEN = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""How far from the shares of the given labels toward even ones the shares of the classes may lie."""
 SCALE = 7.0
 """Logits between a class that is fitted with 1 and one fitted with 0. With 20 the head is so sure of its mistakes at
 90 % noise that their losses no longer tell them apart; 3 to 7 are alike."""
@@ -69,53 +64,12 @@ def propagated_classes(
             that of the other labels. Shape: (N,) bool.
     """
     graph = neighbor_graph(neighbors)
-    diagonal = own_share(graph, generator)
-    marginal = F.one_hot(labels, num_classes).float().mean(0)
-    return _in_rounds(graph, diagonal, labels, marginal, rounds, trusted)
-
-
-def balanced_classes(
-    neighbors: Tensor, labels: Tensor, num_classes: int, generator: Generator, trusted: Tensor | None = None
-) -> Tensor:
-    """Return the probability of each class as `propagated_classes` does, balanced to the likeliest shares of classes.
-
-    Memory grows with N x (K + C). Shape: (N, K), (N,), (N,) bool -> (N, C), rows sum to 1.
-    """
-    graph = neighbor_graph(neighbors)
-    diagonal = own_share(graph, generator)
-    scores = neighbor_scores(graph, F.one_hot(labels, num_classes).float(), diagonal)
-    return _in_rounds(graph, diagonal, labels, likeliest_shares(scores, labels, trusted), ROUNDS, trusted)
-
-
-def likeliest_shares(scores: Tensor, labels: Tensor, trusted: Tensor | None = None) -> Tensor:
-    """Return the shares of the true classes under which the labels are likeliest that are not known to be right.
-
-    A class that loses more labels than it gets has more examples than labels: with the shares of the given labels, v
-    would hand some to another class, and T could not tell. Candidates lie between the shares of the given labels and
-    even ones, see `EVEN`; each gets the likeliest T, halfway to the likeliest symmetric one.
-    Shape: scores without the own label (N, C), (N,), (N,) bool -> (C,) with sum 1.
-    """
-    classes = scores.shape[1]
-    seen = labels.bincount(minlength=classes).to(scores) / len(labels)
-    judged = slice(None) if trusted is None else ~trusted
-    given, best = labels[judged], (seen, -torch.inf)
-    for even in EVEN:
-        shares = torch.lerp(seen, torch.full_like(seen, 1 / classes), even)
-        v = sinkhorn(SURE * scores, shares)[judged]
-        plain = symmetric(symmetric_rate(self_confidence(v, given), classes), classes)
-        transition = torch.lerp(transition_by_em(v, given, plain), plain, 0.5)
-        best = max(best, (shares, log_likelihood(v, transition, given)), key=lambda found: found[1])
-    return best[0]
-
-
-def _in_rounds(
-    graph: Tensor, diagonal: Tensor, labels: Tensor, marginal: Tensor, rounds: int, trusted: Tensor | None
-) -> Tensor:
-    """Return the posterior after so many rounds. Shape: (N, N) sparse CSR, (N,), (N,), (C,) -> (N, C)."""
-    found = given = F.one_hot(labels, len(marginal)).float()
+    own = own_share(graph, generator)
+    found = given = F.one_hot(labels, num_classes).float()
     doubted = slice(None) if trusted is None else ~trusted
+    marginal = found.mean(0)
     for _ in range(rounds):
-        v = sinkhorn(TEMPERATURE * neighbor_scores(graph, found, diagonal), marginal)
+        v = sinkhorn(TEMPERATURE * neighbor_scores(graph, found, own), marginal)
         transition = transition_matrix(expected_confusion(v[doubted], labels[doubted])).to(v)
         found = keep_given(posterior(v, transition, labels), given, trusted)
     return found

@@ -1,7 +1,7 @@
-"""Classes by label propagation on frozen features, then logistic regression on them: the default for features.
+"""Classes that labels and frozen features tell together, then logistic regression on them: the default for features.
 
-The noise model in rounds (`blocks.propagated_classes`) says how probable each class of each example is; a linear
-classifier learns these. Legend: N examples, C classes, D features, K neighbors.
+The noise model, in rounds where that helps (`blocks.inferred_classes`), says how probable each class of each example
+is; a linear classifier learns these. Legend: N examples, C classes, D features, K neighbors.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from typing import ClassVar
 import torch
 from pydantic.dataclasses import dataclass
 
+from scanmix.blocks.inferred_classes import infer_classes
 from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.logistic import logistic_regression
 from scanmix.blocks.neighbors import nearest_neighbors
-from scanmix.blocks.propagated_classes import balanced_classes
+from scanmix.blocks.ridge import principal_components
 from scanmix.config import STRICT, About, Count
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
@@ -56,12 +57,13 @@ class Propagate:
         """Spread the labels, then fit the classifier to the posteriors."""
         (peer,) = state.peers
         meter = Meter()
-        folds, probes = data.generators("learn", epoch, "folds", "probes")
+        folds, probes, basis = data.generators("learn", epoch, "folds", "probes", "basis")
         with meter.timed("propagate"):
             features = predict_all(peer.encoder, data, peer.engine)
             neighbors = nearest_neighbors(features, min(self.num_neighbors, len(data) - 1))
-            class_probs = balanced_classes(neighbors, data.labels, data.num_classes, probes, trusted=data.trusted)
-            class_probs = peer.engine.broadcast(class_probs)
+            components = principal_components(features, basis)
+            inferred = infer_classes(neighbors, components, data.labels, data.num_classes, probes, data.trusted)
+            class_probs = peer.engine.broadcast(inferred.posterior)
             state.p_clean = self_confidence(class_probs, data.labels).unsqueeze(0)
         with meter.timed("learn"):
             found = logistic_regression(features, class_probs, folds)
@@ -69,8 +71,9 @@ class Propagate:
                 peer.classifier.weight.copy_(peer.engine.broadcast(found.weight))
                 peer.classifier.bias.copy_(peer.engine.broadcast(found.bias))
         relabeled = float((class_probs.argmax(1) != data.labels).float().mean())
+        more = {"learn/penalty": found.penalty, "in_rounds": float(inferred.in_rounds), "relabeled": relabeled}
         meter.add("learn", loss=-found.held_out)
-        return meter.results() | {"learn/penalty": found.penalty, "relabeled": relabeled}
+        return meter.results() | more
 
     def largest_batch(self, count: int) -> int:
         """Return 0: no gradient goes through the network."""
