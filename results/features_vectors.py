@@ -89,9 +89,7 @@ def measure(source: Pool, test: np.ndarray, noise: str, method: str, seed: int) 
         threads=1,
     )
     seconds = time.process_time() - clock
-    run.audit()
-    assert run.last_audit is not None and run.last_audit.noise_rate is not None
-    rate = run.last_audit.noise_rate.value
+    rate = run.audit().noise_rate.value
     curve = [line["accuracy"] for line in run.metrics]
     return {**found, "accuracy": curve[-1], "best": max(curve), "estimated": rate, "seconds": seconds}
 

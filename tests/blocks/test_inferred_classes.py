@@ -43,6 +43,11 @@ def spread_of(points: Tensor) -> tuple[Tensor, Tensor]:
     return graph, own_share(graph, seeded())
 
 
+def whole(count: int) -> tuple[Tensor, Tensor]:
+    """All labels are propagated first, and none is hidden."""
+    return torch.ones(count, dtype=torch.bool), torch.zeros(count, dtype=torch.bool)
+
+
 def right(found: Tensor, true: Tensor) -> float:
     return float((found.argmax(1) == true).float().mean())
 
@@ -63,8 +68,8 @@ def test_rounds_are_for_groups_and_one_for_points_that_tell_little() -> None:
     labels = symmetric(true, 0.2, 5, 0)
     found = inferred(points, labels, 5)
     assert not found.in_rounds
-    spread = module._Spread(*(spread_of(points)), torch.full((5,), 0.2))
-    *_, (_, settled) = module._in_rounds(spread, labels, torch.zeros(750, dtype=torch.bool), None)
+    links = module._Links(*(spread_of(points)), torch.full((5,), 0.2))
+    *_, (_, settled) = module._in_rounds(links, labels, *whole(750), None)
     assert right(found.posterior, true) > right(settled, true)
 
 
@@ -97,9 +102,9 @@ def test_labels_that_are_known_stay_and_are_never_hidden(monkeypatch: pytest.Mon
     seen: list[Tensor] = []
     honest = module._in_rounds
 
-    def watched(spread: module._Spread, labels: Tensor, hidden: Tensor, *more: object) -> object:
+    def watched(links: module._Links, labels: Tensor, first: Tensor, hidden: Tensor, *more: object) -> object:
         seen.append(hidden)
-        return honest(spread, labels, hidden, *more)  # type: ignore[arg-type]
+        return honest(links, labels, first, hidden, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "_in_rounds", watched)
     found = inferred(points, labels, 3, known).posterior
@@ -113,10 +118,10 @@ def test_what_a_hidden_label_says_changes_nothing_of_what_is_seen_of_others() ->
     points, true = groups((40,) * 3, 3.0)
     labels = symmetric(true, 0.3, 3, 0)
     graph = neighbor_graph(nearest_neighbors(points, 5))
-    spread = module._Spread(graph, own_share(graph, seeded()), torch.full((3,), 1 / 3))
+    links = module._Links(graph, own_share(graph, seeded()), torch.full((3,), 1 / 3))
     hidden = torch.arange(120) % 4 == 0
     other = torch.where(hidden, (labels + 1) % 3, labels)
-    first, second = (module._in_rounds(spread, given, hidden, None) for given in (labels, other))
+    first, second = (module._in_rounds(links, given, ~hidden, hidden, None) for given in (labels, other))
     for (v, found), (w, again) in zip(first, second, strict=True):
         torch.testing.assert_close(v, w)
         torch.testing.assert_close(found, again)
@@ -129,3 +134,20 @@ def test_few_examples_of_one_class_or_all_known(known: bool) -> None:
     trusted = torch.ones(12, dtype=torch.bool) if known else None
     found = inferred(made(12, 4), labels, 3, trusted).posterior
     assert bool(found.isfinite().all()) and torch.equal(found.argmax(1), labels)
+
+
+def test_the_likeliest_of_several_starts_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start settles on classes that are exchanged: another one finds the right ones."""
+    points, true = groups((60,) * 3, 6.0)
+    labels = symmetric(true, 0.3, 3, 0)
+    honest, calls = module._in_rounds, []
+
+    def first_is_mistaken(links: module._Links, labels: Tensor, *more: object) -> object:
+        calls.append(1)
+        for v, found in honest(links, labels, *more):  # type: ignore[arg-type]
+            yield (v.roll(1, 1), found.roll(1, 1)) if len(calls) == 1 else (v, found)
+
+    monkeypatch.setattr(module, "_in_rounds", first_is_mistaken)
+    links = module._Links(*spread_of(points), torch.full((3,), 1 / 3))
+    assert right(module._settled(links, labels, seeded(), None), true) > 0.98
+    assert len(calls) == 4, "the second is the likeliest so far, and two more are like it"

@@ -29,6 +29,8 @@ TEMPERATURE = 3.0
 """Factor of the propagated scores."""
 ROUNDS = 12
 """Rounds of propagation; they settle in five to ten."""
+STARTS, ENOUGH, ALIKE = 10, 2, 0.98
+"""Most starts of the rounds, and how many others must settle on this share of the likeliest classes to end early."""
 FOLDS = 5
 """Parts of the labels; each is hidden once."""
 EVEN = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -44,8 +46,8 @@ class Inferred(NamedTuple):
     """Whether it comes from rounds of propagation, not from the noise model of the audit."""
 
 
-class _Spread(NamedTuple):
-    """What labels spread over, and the shares of the classes to which they are balanced."""
+class _Links(NamedTuple):
+    """What labels flow over, and the shares of the classes to which they are balanced."""
 
     graph: Tensor
     """(N, N) sparse CSR."""
@@ -78,14 +80,13 @@ def infer_classes(
     diagonal = own_share(graph, generator)
     given = F.one_hot(labels, num_classes).float()
     shares = likeliest_shares(neighbor_scores(graph, given, diagonal), labels, trusted)
-    spread = _Spread(graph, diagonal, shares)
-    if _repeat_mistakes(spread, labels, generator, trusted):
+    links = _Links(graph, diagonal, shares)
+    if _repeat_mistakes(links, labels, generator, trusted):
         model = fit_neighbors(
             neighbors, labels, num_classes, generator, marginal=shares, trusted=trusted, components=components
         )
         return Inferred(keep_given(model.posterior, given, trusted), in_rounds=False)
-    *_, (_, found) = _in_rounds(spread, labels, torch.zeros_like(labels, dtype=torch.bool), trusted)
-    return Inferred(found, in_rounds=True)
+    return Inferred(_settled(links, labels, generator, trusted), in_rounds=True)
 
 
 def likeliest_shares(scores: Tensor, labels: Tensor, left_out: Tensor | None = None) -> Tensor:
@@ -109,7 +110,35 @@ def likeliest_shares(scores: Tensor, labels: Tensor, left_out: Tensor | None = N
     return best[0]
 
 
-def _repeat_mistakes(spread: _Spread, labels: Tensor, generator: Generator, trusted: Tensor | None) -> bool:
+def _settled(links: _Links, labels: Tensor, generator: Generator, trusted: Tensor | None) -> Tensor:
+    """Return the posterior after the last round, of the start under which the labels are likeliest.
+
+    With much noise, rounds may settle where classes are exchanged. Further starts propagate a random half of the labels
+    first. Their likelihood is that of symmetric T, which tells exchanged classes from right ones. It ends early where
+    starts settle alike. Shape: (N,), (N,) bool -> (N, C).
+    """
+    everything = torch.ones_like(labels, dtype=torch.bool)
+    judged, classes = everything if trusted is None else ~trusted, len(links.shares)
+    best, likeliest, alike = everything.new_zeros(0), -torch.inf, 0
+    for number in range(STARTS):
+        half = torch.rand(len(labels), generator=generator, device=generator.device) < 0.5
+        first = half if number else everything
+        *_, (v, found) = _in_rounds(links, labels, first, ~everything, trusted)
+        v, given = v[judged], labels[judged]
+        even = symmetric(symmetric_rate(self_confidence(v, given), classes), classes)
+        likelihood = log_likelihood(v, even, given)
+        if number and float((found.argmax(1) == best.argmax(1)).float().mean()) > ALIKE:
+            alike += 1
+        elif likelihood > likeliest:
+            alike = 0
+        if likelihood > likeliest:
+            best, likeliest = found, likelihood
+        if alike == ENOUGH:
+            break
+    return best
+
+
+def _repeat_mistakes(links: _Links, labels: Tensor, generator: Generator, trusted: Tensor | None) -> bool:
     """Return whether the last round says hidden labels less often than the first, by more than the standard error.
 
     Shape: (N,), (N,) bool.
@@ -120,24 +149,25 @@ def _repeat_mistakes(spread: _Spread, labels: Tensor, generator: Generator, trus
     lost = won = 0
     for number in range(FOLDS):
         hidden = fold == number
-        first, *_, last = (v.argmax(1) == labels for v, _ in _in_rounds(spread, labels, hidden, trusted))
+        first, *_, last = (v.argmax(1) == labels for v, _ in _in_rounds(links, labels, ~hidden, hidden, trusted))
         lost += int((hidden & first & ~last).sum())
         won += int((hidden & last & ~first).sum())
     return lost - won > (lost + won) ** 0.5
 
 
 def _in_rounds(
-    spread: _Spread, labels: Tensor, hidden: Tensor, trusted: Tensor | None
+    links: _Links, labels: Tensor, first: Tensor, hidden: Tensor, trusted: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield v and the posterior after each of `ROUNDS` rounds, as in `propagated_classes`; hidden labels have no part.
 
-    The posterior of an example whose label is hidden is v. Shape: (N,), (N,) bool -> (N, C), (N, C) each.
+    The posterior of an example whose label is hidden is v. In the first round, labels outside of `first` are not
+    propagated. Shape: (N,), (N,) bool, (N,) bool -> (N, C), (N, C) each.
     """
-    found = given = F.one_hot(labels, len(spread.shares)).float()
+    found = given = F.one_hot(labels, len(links.shares)).float()
     shown = ~hidden if trusted is None else ~hidden & ~trusted
-    used = ~hidden if bool(hidden.any()) else None
+    used: Tensor | None = first
     for _ in range(ROUNDS):
-        v = sinkhorn(TEMPERATURE * neighbor_scores(spread.graph, found, spread.diagonal, used), spread.shares)
+        v = sinkhorn(TEMPERATURE * neighbor_scores(links.graph, found, links.diagonal, used), links.shares)
         transition = transition_matrix(expected_confusion(v[shown], labels[shown])).to(v)
         found = keep_given(posterior(v, transition, labels), given, trusted)
         found, used = torch.where(hidden.unsqueeze(1), v, found), None
