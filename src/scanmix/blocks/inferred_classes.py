@@ -11,6 +11,7 @@ Legend: N examples, C classes, K neighbors, P components.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -139,7 +140,7 @@ def _settled(links: _Links, labels: Tensor, generator: Generator, trusted: Tenso
 
 
 def _repeat_mistakes(links: _Links, labels: Tensor, generator: Generator, trusted: Tensor | None) -> bool:
-    """Return whether the last round says hidden labels less often than the first, by more than the standard error.
+    """Return whether the last round says hidden labels less often than the first, by over twice the standard error.
 
     Shape: (N,), (N,) bool.
     """
@@ -152,7 +153,7 @@ def _repeat_mistakes(links: _Links, labels: Tensor, generator: Generator, truste
         first, *_, last = (v.argmax(1) == labels for v, _ in _in_rounds(links, labels, ~hidden, hidden, trusted))
         lost += int((hidden & first & ~last).sum())
         won += int((hidden & last & ~first).sum())
-    return lost - won > (lost + won) ** 0.5
+    return lost - won > 2 * math.sqrt(lost + won)
 
 
 def _in_rounds(
