@@ -249,9 +249,11 @@ def _simclr(images: np.ndarray, classes: int, *, flip: bool) -> np.ndarray:
     engine = Engine(seed=0, tick=lambda stage, done, total, note: print(stage, done, total, note, file=sys.stderr))
     scale, color = ((0.3, 1.0), (0.4, 0.4, 0.4, 0.1)) if flip else ((0.5, 1.0), (0.5, 0.5, 0.0, 0.0))
     settings = ViewSettings(contrast_scale=scale, contrast_rotation=0.0 if flip else 15.0, jitter=color)
-    network = PreActResNetSettings(widths=(16, 32, 64), blocks=(1, 1, 1), stem_stride=2, final_norm=True)
+    network = PreActResNetSettings(
+        widths=(16, 32, 64), blocks=(1, 1, 1), stem_stride=2, final_norm=True, stem_norm=False
+    )
     if len(tensor[0, 0]) < 16:  # digits
-        network = PreActResNetSettings(widths=(32, 64), blocks=(1, 1), final_norm=True)
+        network = PreActResNetSettings(widths=(32, 64), blocks=(1, 1), final_norm=True, stem_norm=False)
     training = TrainingData(
         images=tensor,
         labels=torch.zeros(len(tensor), dtype=torch.int64),

@@ -39,9 +39,12 @@ class PlainPreActResNet(nn.Module):
         encoder = copy.deepcopy(encoder)
         self.num_features, self.stem = encoder.num_features, encoder.stem
         self.stages = nn.Sequential(*[PlainBlock(cast(PreActBlock, block)) for block in encoder.stages])
-        self.final = nn.Sequential(*[nn.ReLU() if isinstance(part, nn.ReLU) else part for part in encoder.final])
+        self.stem_norm, self.final = (
+            nn.Sequential(*[nn.ReLU() if isinstance(part, nn.ReLU) else part for part in parts])
+            for parts in (encoder.stem_norm, encoder.final)
+        )
         self.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.final(self.stages(self.stem(images)))
+        maps: Tensor = self.final(self.stages(self.stem_norm(self.stem(images))))
         return F.avg_pool2d(maps, maps.shape[2:]).flatten(1)

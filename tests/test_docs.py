@@ -165,6 +165,29 @@ def test_a_wrong_field_or_value_in_the_tables_would_be_found() -> None:
     assert chosen("entropy_weight=2.0") != defaults()["entropy_weight"]
 
 
+def rival_choices() -> list[tuple[str, str]]:
+    """Every `field=value` on the page of rivals, with each method that its section is about."""
+    sections = re.split(r"^### ", (ROOT / "docs" / "rivals.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    return [
+        (method, token)
+        for section in sections
+        for method in re.findall(r"`(\w+)`", section.partition("\n")[0])
+        for token in ticked(section)
+        if ASSIGNMENT.fullmatch(token)
+    ]
+
+
+@pytest.mark.parametrize(("method", "token"), rival_choices())
+def test_a_choice_on_the_page_of_rivals_is_one_that_its_method_takes(method: str, token: str) -> None:
+    key = token.partition("=")[0]
+    found = resolve(method, PLAIN_DATA, None, parse_assignment(token)).settings
+    assert found[key] != dump(METHODS[method]()).get(key), f"{token} is the default"
+
+
+def test_the_page_of_rivals_has_choices() -> None:
+    assert {("mentormix", 'weight_statistics="running"'), ("ssr_plus", "include_self=false")} <= set(rival_choices())
+
+
 def test_field_names_without_a_value_exist_too() -> None:
     """Outside the tables: single words with an underscore or a dot that look like fields."""
     known = set(defaults()) | {key for method in METHODS.values() for key in dotted_keys(method)}

@@ -9,14 +9,24 @@ from typing import Any
 
 import pytest
 
-from scanmix.config import RECIPES, UserError, load_recipe, read_toml, recipe_layers, recipe_names, shared_recipes
+from scanmix.config import (
+    RECIPES,
+    UserError,
+    flatten,
+    load_recipe,
+    read_toml,
+    recipe_layers,
+    recipe_names,
+    shared_recipes,
+)
 from scanmix.data.examples import Kind
 from scanmix.methods import METHODS
+from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.reproduce.explain import origins
 from scanmix.training import resolve
 
 SETTINGS: dict[str, Any] = json.loads((Path(__file__).parent / "recipes.json").read_text(encoding="utf-8"))
-"""What each recipe of version 0.1 says, with what it extends."""
+"""What each recipe says, with what it extends. A value that changes on purpose changes here, too."""
 FILES = sorted(set(recipe_names()) - shared_recipes().keys())
 """Recipes that have a file of their own."""
 
@@ -36,6 +46,49 @@ def test_every_method_keeps_the_recipe_that_its_data_gives_it(data: str) -> None
         kind: Kind = "vector" if data == "vectors" else "image"
         whole = {"draw.per_epoch": None}  # Clothing1M's draw is refused where a method keeps something of each example
         assert resolve(method, data, overrides=whole, kind=kind).recipe == wanted
+
+
+RED = {"epochs": 300, "learning_rate": 0.02, "weight_decay": 5e-4, "lr_drop": "200 epochs"}
+PAPER: dict[str, dict[str, Any]] = {
+    "clothing1m/any/scanmix": {
+        "epochs": 80, "batch_size": 64, "learning_rate": 0.02, "warmup_rate": 0.02, "weight_decay": 5e-4,
+        "lr_drop": "50%", "cluster_batch_size": 64, "warmup": "1 epoch", "mixup_alpha": 0.5, "unlabeled_weight": 0.0,
+    },
+    "clothing1m/any/scan_dividemix": {"dividemix.batch_size": 64, "dividemix.learning_rate": 0.02},
+    "clothing1m/any/dividemix": {"batch_size": 32, "learning_rate": 0.002, "weight_decay": 1e-3},
+    "red-mini-imagenet/any/scanmix": RED | {
+        "lr_second_drop": "250 epochs", "reg_covar": 1e-3, "cluster_rate": 1e-3, "unlabeled_weight": 0.0,
+        "warmup_view": "weak", "view": "weak", "severe_view": "weak", "cluster_view": "strong",
+    },
+    "red-mini-imagenet/any/scan_dividemix": {
+        "warmup_view": "weak", "dividemix.lr_second_drop": "250 epochs", "dividemix.reg_covar": 1e-3,
+    },
+    "red-mini-imagenet/any/dividemix": RED | {"lr_second_drop": "250 epochs", "reg_covar": 5e-4},
+    "webvision/any/scanmix": {
+        "warmup_view": "weak", "view": "weak", "severe_view": "weak", "cluster_view": "strong", "reg_covar": 5e-4,
+        "cluster_rate": 1e-5, "severe_cluster_rate": 1e-5, "cluster_batch_size": 64,
+    },
+    "webvision/any/scan_dividemix": {"warmup_view": "weak"},
+    "cifar10/any/scanmix": {"warmup_view": "strong", "severe_view": "strong", "reg_covar": 5e-4},
+    "cifar10/any/scan_dividemix": {"warmup_view": "strong"},
+    "cifar100/any/elr_plus": {"average_ramp": "40000 steps", "regularization_ramp": "40000 steps", "clamp": 0.0},
+}  # fmt: skip
+"""Values of published configurations and of the paper's section 4.2 that differ between data sets."""
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_recipe_has_the_published_values(name: str) -> None:
+    found = flatten(resolve(None, "some-data", name).settings)
+    assert {key: found[key] for key in PAPER[name]} == PAPER[name]
+    assert found.keys().isdisjoint({"cluster_view"}) or name.startswith(("red", "webvision"))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_networks_of_the_published_tables_have_a_norm_in_the_stem_and_small_ones_keep_theirs(name: str) -> None:
+    kind: Kind = "vector" if name.startswith("vectors/") else "image"
+    network = resolve(None, "some-data", name, kind=kind).network
+    if isinstance(network, PreActResNetSettings):
+        assert network.stem_norm is name.startswith(("cifar", "red-mini-imagenet"))
 
 
 def test_no_name_is_lost() -> None:

@@ -52,7 +52,7 @@ def halved(monkeypatch: pytest.MonkeyPatch) -> None:
     p_clean = (torch.arange(COUNT) % 2).float()
     monkeypatch.setattr(reference_loop, "clean_probability", lambda losses: p_clean)
     for name in ("scanmix", "dividemix"):
-        monkeypatch.setattr(f"scanmix.methods.{name}.clean_probabilities", lambda losses, _: torch.stack([p_clean] * 2))
+        monkeypatch.setattr(f"scanmix.methods.{name}.clean_probabilities", lambda *_: torch.stack([p_clean] * 2))
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> Counter[str]:

@@ -175,6 +175,7 @@ def test_a_model_is_made_again_from_the_checkpoint_to_the_bit(name: str, place: 
         assert (run / part).read_bytes() == (kept / part).read_bytes(), part
     now, before = (json.loads((top / "model/model.json").read_text(encoding="utf-8")) for top in (run, kept))
     assert now.keys() - before.keys() <= {"self_supervised"}, "since 0.2.0"
+    assert now["network"].pop("stem_norm", False) is False, "since 0.2.0"
     assert {key: now[key] for key in before if key != "sha256"} == {
         key: before[key] for key in before if key != "sha256"
     }

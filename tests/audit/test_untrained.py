@@ -153,3 +153,37 @@ def test_a_class_without_labels_is_a_warning_and_is_never_suggested() -> None:
 def test_two_or_three_examples_are_enough(count: int) -> None:
     audit = audit_data(examples(pictures(count), [0, 1, 0][:count]))
     assert len(audit["id"]) == count and np.isfinite(audit["p_clean"]).all()
+
+
+def rare(wrong: float) -> tuple[Examples, torch.Tensor]:
+    """600 vectors, of which a tenth are of the second class; so many labels of each class are of the other."""
+    draws = torch.Generator().manual_seed(0)
+    truth = (torch.arange(600) % 10 == 0).long()
+    vectors = torch.randn(600, 8, generator=draws) + 3 * torch.eye(8)[truth]
+    labels = torch.where(torch.rand(600, generator=draws) < wrong, 1 - truth, truth)
+    return Examples(vectors[:, :, None, None], labels, ("common", "rare"), tuple(map(str, range(600)))), truth
+
+
+def test_known_shares_of_the_classes_help_where_noise_makes_a_rare_class_common() -> None:
+    examples, truth = rare(0.35)
+    found = [audit_data(examples, class_prior=prior) for prior in (None, {"rare": 0.1, "common": 0.9})]
+    right = [
+        float((audit["suggested"] == np.array(examples.class_names)[truth.numpy()][audit.order]).mean())
+        for audit in found
+    ]
+    assert right[1] > right[0] + 0.02 and right[1] > 0.93
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ({"rare": 0.1}, "'common' has no share"),
+        ({"rare": 0.1, "common": 0.5, "odd": 0.4}, "'odd' is no class"),
+        ({"rare": 0.1, "common": 0.5}, "sum 0.6"),
+        ({"rare": -0.1, "common": 1.1}, "smallest is -0.1"),
+        ({"rare": float("nan"), "common": 1.0}, "at least 0"),
+    ],
+)
+def test_shares_that_are_none_are_told(prior: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        audit_data(rare(0.1)[0], class_prior=prior)

@@ -158,7 +158,7 @@ def test_what_is_returned_is_what_the_two_readings_say() -> None:
     assert found.stable_rate == pytest.approx(1 - float(self_confidence(stable, labels).mean()), abs=1e-5)
     said = float((v[raised].argmax(1) == labels).float().mean())
     allowed = [e for e, value in zip(rates, profile, strict=True) if value >= max(profile) - module.ALLOWED]
-    guesses = [1 - min(said / a, 1) for a in (agreement, agreement + (1 - agreement) * share)]
+    guesses = [1 - min(said / a, 1) for a in (agreement, 1)]
     ends = [*allowed, *guesses, 1 - float(self_confidence(posterior(v[raised], general, labels), labels).mean())]
     error = 1.645 * math.sqrt(found.rate.value * (1 - found.rate.value) / 600)
     assert found.rate.low == pytest.approx(max(min(*ends, found.rate.value) - error, 0), abs=1e-5)

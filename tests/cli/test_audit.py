@@ -276,3 +276,12 @@ def test_files_that_are_no_audit_are_not_replaced(photos: Path) -> None:
     assert "audit/photos is no folder" in refused("audit", photos)
     for _ in range(2):
         say("audit", photos, "--out", "other")
+
+
+def test_shares_of_the_true_classes_are_read(photos: Path) -> None:
+    say("audit", photos, "--prior", "night=0.5, sun=0.5")
+    assert json.loads(Path("audit/photos/audit.json").read_text())["looks_wrong"] == 2
+    assert "'sun' has no share" in refused("audit", photos, "--prior", "night=1")
+    assert "'night' is no class with its share" in refused("audit", photos, "--prior", "night")
+    assert "sum 1.2" in refused("audit", photos, "--prior", "night=0.5,sun=0.7")
+    assert "once" in refused("audit", photos, "--prior", "night=0.5,night=0.5")

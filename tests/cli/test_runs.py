@@ -96,7 +96,9 @@ def test_a_folder_is_trained_on_and_summed_up(photos: Path, tmp_path: Path) -> N
     assert run.finished and run.class_names == tuple(CLASSES)
     assert "photos: 24 images of 2 classes (24x24, color), 10 test images" in result.stdout
     assert f"actual {run.noise.actual:.1%}".replace("%", " %") in result.stdout
-    assert "asked 50.0 %" in result.stdout and "estimated" in result.stdout
+    estimated = json.loads((folder / "audit.json").read_text())["noise_rate"]["value"]
+    assert "asked 50.0 %" in result.stdout
+    assert f"estimated {estimated:.1%}".replace("%", " %") in result.stdout, "by the audit, as the count below"
     labels = rows_of(folder / "labels.csv")
     doubtful = [row for row in labels if float(row["p_clean"]) < 0.5]
     assert f"{len(doubtful)} of 24 labels look wrong." in result.stdout

@@ -144,7 +144,7 @@ def train_tiny(folder: Path, devices: int, **more: Any) -> Run:
 def test_a_run_goes_on_with_another_number_of_processes(
     before: int, after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("scanmix.training.loop")
+    module = importlib.import_module("scanmix.training.epochs")
     real = module.save_checkpoint
 
     def stopped(folder: Path, identity: str, epoch: int, state: Any) -> None:

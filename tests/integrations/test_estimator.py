@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_predict
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import Tensor
 
 from scanmix import ScanMixClassifier
 from scanmix.config import UserError
+from scanmix.features import open_encoder
+from tests.encoders import write_encoder
 
 TINY: dict[str, Any] = {
     "epochs": 2, "warmup": 1, "mild_warmup": 0, "batch_size": 16, "minimum_steps": 0, "num_neighbors": 5,
@@ -120,6 +124,33 @@ def test_a_pickle_holds_weights_and_no_code_of_torch() -> None:
     assert back.run_.metrics == fitted.run_.metrics and back.run_.settings == fitted.run_.settings
     assert np.array_equal(back.audit_["id"], fitted.audit_["id"])
     assert pickle.loads(pickle.dumps(tiny())).get_params() == tiny().get_params()
+
+
+def test_features_of_a_pretrained_encoder(tmp_path: Path) -> None:
+    spec = f"onnx:{write_encoder(tmp_path / 'tiny.onnx')}"
+    images, labels = made()
+    paths = [str(tmp_path / f"{i}.png") for i in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(np.kron(image, np.ones((3, 3), dtype=np.uint8))).save(path)
+    plain = ScanMixClassifier("cross_entropy", features=spec, settings={"epochs": 20, "batch_size": 8})
+    fitted = clone(plain).fit(paths, labels)
+    assert fitted.run_.model.size == (16, 16) and fitted.run_.settings.given == "image"  # not 24, as they are
+    assert (fitted.predict(paths) == labels).mean() > 0.8
+    back = pickle.loads(pickle.dumps(fitted))
+    assert np.array_equal(back.predict_proba(paths), fitted.predict_proba(paths))
+    assert clone(plain).fit(images, labels).run_.model.size == (8, 8)
+    by_function = clone(plain).set_params(features=_halves).fit(images, labels)
+    assert (by_function.predict(images) == labels).all()
+    opened = clone(ScanMixClassifier("cross_entropy", features=open_encoder(spec), settings={"epochs": 2}))
+    assert opened.fit(images, labels).predict(images).shape == (40,)
+    with pytest.raises(ValueError, match="holds vectors already"):
+        clone(plain).fit(np.zeros((40, 3)), labels)
+    with pytest.raises(ValueError, match="unknown kind of encoder 'tim'"):
+        clone(plain).set_params(features="tim:resnet50").fit(images, labels)
+
+
+def _halves(images: Tensor) -> Tensor:
+    return torch.stack([images[:, :, :4].float().mean((1, 2, 3)), images[:, :, 4:].float().mean((1, 2, 3))], 1)
 
 
 @pytest.mark.parametrize("missing", ["settings", "about", "metrics", "files"])

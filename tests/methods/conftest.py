@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def network() -> PreActResNetSettings:
-    return PreActResNetSettings(widths=(8, 16), blocks=(1, 1))
+    return PreActResNetSettings(widths=(8, 16), blocks=(1, 1), stem_norm=False)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from scanmix.methods.exact_em import ExactEM
 from scanmix.networks.inference import classify
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
-NETWORK = PreActResNetSettings(widths=(8, 16), blocks=(1, 1), stem_stride=2)
+NETWORK = PreActResNetSettings(widths=(8, 16), blocks=(1, 1), stem_stride=2, stem_norm=False)
 
 
 @pytest.fixture(scope="module")

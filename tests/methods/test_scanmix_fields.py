@@ -99,9 +99,9 @@ def test_the_mixture_is_of_all_losses_or_of_each_given_label(
     state, data = started
     groups: list[Tensor | None] = []
 
-    def fit(losses: Tensor, labels: Tensor | None = None) -> Tensor:
+    def fit(losses: Tensor, labels: Tensor | None, reg_covar: float) -> Tensor:
         groups.append(labels)
-        return clean_probabilities(losses, labels)
+        return clean_probabilities(losses, labels, reg_covar)
 
     monkeypatch.setattr(module, "clean_probabilities", fit)
     replace(scanmix, mixture=mixture).epoch(state, data, 1)
@@ -182,8 +182,8 @@ def test_warm_up_learns_the_labels_that_neighbors_voted_for(
 ) -> None:
     state, data = started
 
-    def voted(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int) -> Tensor:
-        assert candidates is state.candidates and labels is data.labels
+    def voted(candidates: Tensor, labels: Tensor, num_classes: int, rounds: int, trusted: Tensor | None) -> Tensor:
+        assert candidates is state.candidates and labels is data.labels and trusted is data.trusted is None
         assert (num_classes, rounds) == (4, 3)
         return torch.full_like(labels, 2)
 

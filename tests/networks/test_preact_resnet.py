@@ -13,7 +13,8 @@ SETTINGS = [
     PreActResNetSettings(widths=(4, 6, 8), blocks=(2, 1, 2), final_norm=True),
     PreActResNetSettings(widths=(4, 4), blocks=(2, 2), stem_kernel=5, stem_stride=2),
     PreActResNetSettings(widths=(3, 3, 3, 3), blocks=(1, 2, 1, 1), stem_stride=2),
-    PreActResNetSettings(widths=(5,), blocks=(2,), stem_kernel=1, final_norm=True),
+    PreActResNetSettings(widths=(5,), blocks=(2,), stem_kernel=1, final_norm=True, stem_norm=False),
+    PreActResNetSettings(widths=(4, 6), blocks=(1, 1), stem_stride=2, stem_norm=False),
 ]
 
 
@@ -44,6 +45,8 @@ def slow_forward(
 ) -> Tensor:
     """The network written out: stem; BN-ReLU-conv twice plus the shortcut of the activated input; pool."""
     maps = F.conv2d(images, weights["stem.weight"], stride=settings.stem_stride, padding=settings.stem_kernel // 2)
+    if settings.stem_norm:
+        maps = slow_norm(weights, "stem_norm.0", maps, training=training).clamp(min=0)
     number = 0
     for stage, blocks in enumerate(settings.blocks):
         for block in range(blocks):
@@ -76,7 +79,7 @@ def test_forward_is_the_slow_one(settings: PreActResNetSettings, channels: int, 
 
 def count_of(settings: PreActResNetSettings, channels: int, classes: int) -> int:
     """Convolutions have kernel^2 x in x out weights and no bias, batch norms 2 a channel, the head a bias."""
-    total = settings.stem_kernel**2 * channels * settings.widths[0]
+    total = settings.stem_kernel**2 * channels * settings.widths[0] + 2 * settings.widths[0] * settings.stem_norm
     inputs = settings.widths[0]
     for stage, (width, blocks) in enumerate(zip(settings.widths, settings.blocks, strict=True)):
         for block in range(blocks):
@@ -91,12 +94,57 @@ def parameters(*modules: nn.Module) -> int:
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-@pytest.mark.parametrize(("final_norm", "expected"), [(False, 11_171_146), (True, 11_172_170)])
-def test_preact_resnet_18_has_the_published_number_of_parameters(final_norm: bool, expected: int) -> None:
-    settings = PreActResNetSettings(final_norm=final_norm)
+@pytest.mark.parametrize(
+    ("stem_norm", "final_norm", "expected"),
+    [(True, False, 11_171_274), (True, True, 11_172_298), (False, False, 11_171_146), (False, True, 11_172_170)],
+)
+def test_preact_resnet_18_has_the_published_number_of_parameters(
+    stem_norm: bool, final_norm: bool, expected: int
+) -> None:
+    settings = PreActResNetSettings(stem_norm=stem_norm, final_norm=final_norm)
     encoder = PreActResNet(settings, 3)
     assert parameters(encoder, nn.Linear(encoder.num_features, 10)) == expected
     assert count_of(settings, 3, 10) == expected
+
+
+def test_the_default_is_the_published_network() -> None:
+    settings = PreActResNetSettings()
+    assert (settings.stem_norm, settings.final_norm) == (True, False)
+    encoder = settings.build(3)
+    assert parameters(encoder, nn.Linear(encoder.num_features, 10)) == 11_171_274
+
+
+def wave(shape: torch.Size, start: int) -> Tensor:
+    """cos(start), cos(start + 1) ...: numbers that no generator has to draw again."""
+    return torch.cos(torch.arange(shape.numel(), dtype=torch.float64) + start).view(shape)
+
+
+PUBLISHED_LOGITS = {
+    False: [4958.467086830673, -4720.565029042041, 4453.5219351969445, -4157.985110112797, 3835.6713923000348],
+    True: [11.408885108266935, -9.752782517244686, 8.79024621425299, -7.48343475945044, 5.6857637554874065],
+}
+"""First five logits of the first image, in evaluation and in training mode. A network put together as DivideMix's code
+says (convolution, batch norm, ReLU; eight blocks; average pooling; linear) gave the same, to 2e-12."""
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_outputs_of_preact_resnet_18_on_fixed_weights_are_the_published_ones(training: bool) -> None:
+    network = nn.Sequential(PreActResNet(PreActResNetSettings(), 3), nn.Linear(512, 10)).double().train(training)
+    with torch.no_grad():
+        for number, (name, tensor) in enumerate(network.state_dict().items()):
+            if not tensor.is_floating_point():
+                continue
+            values = wave(tensor.shape, number)
+            if tensor.ndim == 4:
+                values = values * (2 / tensor[0].numel()) ** 0.5
+            elif tensor.ndim == 1 and name.endswith(("weight", "var")):
+                values = 1 + values / 2
+            else:
+                values = values / 4
+            tensor.copy_(values)
+        images = torch.sin(torch.arange(4 * 3 * 32 * 32, dtype=torch.float64) / 7).view(4, 3, 32, 32)
+        logits = network(images)[0, :5]
+    assert torch.allclose(logits, torch.tensor(PUBLISHED_LOGITS[training], dtype=torch.float64), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)

@@ -16,7 +16,7 @@ from scanmix.networks.peer import make_encoder
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.pretrain.simclr import Projector, SimCLR, simclr
 
-SMALL = PreActResNetSettings(widths=(8, 16), blocks=(1, 1))
+SMALL = PreActResNetSettings(widths=(8, 16), blocks=(1, 1), stem_norm=False)
 
 
 def settings(epochs: int = 20, *, symmetric: bool = False, learning_rate: float = 0.1) -> SimCLR:

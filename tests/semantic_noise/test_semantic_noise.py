@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_the_command_line_names_the_networks_that_label() -> None:
     assert set(SEMANTIC_NETWORKS) == set(LABELLERS)
 
 
-@pytest.mark.parametrize("network", LABELLERS)
+@pytest.mark.parametrize("network", [name for name in LABELLERS if name not in semantic.PUBLISHED])
 def test_a_network_that_knows_more_errs_less(digits: Examples, network: str) -> None:
     rates = []
     for fraction in (0.03, 0.6):
@@ -79,6 +80,61 @@ def test_an_asked_rate_is_found(digits: Examples) -> None:
     # Its mistakes are not spread evenly: some classes are taken for others more than by chance.
     shares = torch.tensor(noisy.noise.transition).fill_diagonal_(0)
     assert float(shares.max()) > 3 * float(shares.sum() / 90)
+
+
+def test_networks_of_lee_and_others_have_the_parameters_that_one_counts_on_paper() -> None:
+    """DenseNet-BC-100 with a growth of 12 has 769,162 with 10 classes (Huang et al. count 0.8 million)."""
+    dense, residual = (LABELLERS[name](3) for name in semantic.PUBLISHED)
+    assert semantic.PUBLISHED == ("densenet100", "resnet34")
+    width, total = 24, 3 * 24 * 9
+    for stage in range(3):
+        if stage:
+            total += 2 * width + width * (width // 2)
+            width //= 2
+        for _ in range(16):
+            total += 2 * width + width * 48 + 2 * 48 + 48 * 12 * 9
+            width += 12
+    total += 2 * width
+    assert total + 10 * width + 10 == 769_162
+    assert parameters(dense) == total and dense.num_features == width == 342
+
+    count, inputs = 3 * 64 * 9 + 2 * 64, 64
+    for stage, (width, blocks) in enumerate([(64, 3), (128, 4), (256, 6), (256, 3)]):
+        for block in range(blocks):
+            count += 9 * inputs * width + 2 * width + 9 * width * width + 2 * width
+            if inputs != width or (stage > 0 and block == 0):
+                count += inputs * width + 2 * width
+            inputs = width
+    assert parameters(residual) == count and residual.num_features == 256
+    images = torch.zeros(2, 3, 32, 32)
+    assert dense.eval()(images).shape == (2, 342) and residual.eval()(images).shape == (2, 256)
+
+
+def parameters(network: torch.nn.Module) -> int:
+    return sum(weight.numel() for weight in network.parameters())
+
+
+@pytest.mark.parametrize("network", semantic.PUBLISHED)
+def test_networks_of_lee_and_others_are_trained_as_in_their_code(
+    network: str, digits: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = [semantic._rate(network, 0, epoch) for epoch in (0, 39, 40, 79, 80, 119)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert (semantic.PUBLISHED_EPOCHS, semantic.PUBLISHED_BATCH) == (120, 128)
+    used: list[Any] = []
+    step = torch.optim.SGD.step
+
+    def spy(optimizer: torch.optim.SGD, *given: object) -> object:
+        used.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]))
+        return step(optimizer, *given)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    monkeypatch.setattr(semantic, "PUBLISHED_EPOCHS", 3)
+    monkeypatch.setattr(semantic, "PUBLISHED_DROPS", (1, 2))
+    monkeypatch.setattr(semantic, "PUBLISHED_BATCH", 16)
+    made = semantic.labels_of(digits, network, 32 / len(digits), 0)
+    assert used == [(pytest.approx(0.1 ** (1 + epoch)), 5e-4) for epoch in (0, 0, 1, 1, 2, 2)]
+    assert made.labels.shape == digits.labels.shape and made.network == network
 
 
 def test_images_of_no_class_are_refused(digits: Examples) -> None:

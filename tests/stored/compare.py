@@ -19,6 +19,8 @@ HALF = 2**-9
 """Two steps of half precision, in which a run keeps losses and probabilities: what rounding may add in its tables."""
 JUDGED = ("suggested", "p_clean", "confidence", "margin", "kind", "suggestion", "reason", "expected_wrong")
 """Columns of labels.csv that the noise model gives since 0.2.0: runs of older versions are judged by it, too."""
+SINCE = {"network": {"stem_norm"}, "settings": {"propagate_classes", "reg_covar"}}
+"""Settings that runs of 0.1.0 did not have, by section."""
 Files = dict[str, tuple[bytes, int]]
 
 
@@ -40,9 +42,13 @@ class Place:
         return bool(self.about["machine"] == machine())
 
     def words(self, name: str, out: str | None = None) -> list[str]:
-        """The command that made a run, and where it is to go."""
+        """The command that made a run, and where it is to go.
+
+        The network of 0.1.0 had no batch norm after its first convolution, and its recipes do not say so.
+        """
         *words, folder = self.about["commands"][name]
-        return [*words, out or folder]
+        older = ["--set", "network.stem_norm=false"] if "photos" in words else []
+        return [*words[:2], *older, *words[2:], out or folder]
 
     def as_made(self, text: str) -> str:
         """A text with the paths of the place where the files were made."""
@@ -75,11 +81,12 @@ def settings_of(path: Path) -> dict[str, Any]:
 def same_settings(now: Path, then: Path) -> None:
     """Two run.toml are equal, but for the versions of the software and for settings that are newer than the second."""
     found, kept = settings_of(now), settings_of(then)
-    newer = found["settings"].keys() - kept["settings"].keys()
-    assert newer <= {"propagate_classes"}, "since 0.2.0"
     assert found.pop("labels", None) == {"trust_decided": True}, "since 0.2.0"
     found.pop("trusted_fingerprint", None)
-    found["settings"] = {key: value for key, value in found["settings"].items() if key not in newer}
+    for section, since in SINCE.items():
+        newer = found[section].keys() - kept[section].keys()
+        assert newer <= since, "since 0.2.0"
+        found[section] = {key: value for key, value in found[section].items() if key not in newer}
     assert found == kept
 
 

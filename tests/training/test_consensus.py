@@ -90,7 +90,7 @@ def test_a_run_trains_on_the_consensus_and_shows_the_votes(voted: Examples, tmp_
 def test_a_run_that_was_stopped_goes_on_with_the_consensus(
     voted: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import scanmix.training.loop as loop
+    import scanmix.training.epochs as epochs
 
     class Stopped(Exception):
         pass
@@ -99,13 +99,13 @@ def test_a_run_that_was_stopped_goes_on_with_the_consensus(
         raise Stopped
 
     folder = tmp_path / "run"
-    really: Callable[..., None] = vars(loop)["save_checkpoint"]
+    really: Callable[..., None] = vars(epochs)["save_checkpoint"]
     calls: Iterator[Callable[..., None]] = iter([really, really, stop])
-    monkeypatch.setattr(loop, "save_checkpoint", lambda *given: next(calls)(*given))
+    monkeypatch.setattr(epochs, "save_checkpoint", lambda *given: next(calls)(*given))
     settings = {"method": "cross_entropy", "epochs": 3, "batch_size": 16, "network": NETWORK, "threads": 1}
     with pytest.raises(Stopped):
         scanmix.train(voted, out=folder, **settings)  # type: ignore[arg-type]
-    monkeypatch.setattr(loop, "save_checkpoint", really)
+    monkeypatch.setattr(epochs, "save_checkpoint", really)
     ended, whole = resume(folder), scanmix.train(voted, out=tmp_path / "whole", **settings)  # type: ignore[arg-type]
     assert (folder / "labels.csv").read_bytes() == (tmp_path / "whole" / "labels.csv").read_bytes()
     assert ended.finished and whole.finished

@@ -6,12 +6,12 @@ Legend: N examples, C classes, D features, P networks.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from scanmix.audit.evidence import Evidence, check_comparable, components_of, neighborhood
+from scanmix.audit.evidence import Evidence, check_comparable, checked_prior, components_of, neighborhood
 from scanmix.config import UserError, texts
 from scanmix.data.readers.folder import sort_names
 from scanmix.files.cells import MISSING, one_name, without_point
@@ -28,6 +28,7 @@ def evidence_from_arrays(
     features: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
+    class_prior: Mapping[str, float] | None = None,
 ) -> Evidence:
     """Return evidence made of given labels and a model's class probabilities, or features, or both.
 
@@ -41,6 +42,8 @@ def evidence_from_arrays(
         class_names: C names; without them 0..C-1, or the names among `labels`, sorted as numbers where all of them
             are whole numbers, else as text.
         ids: N unique names of the examples; 0..N-1 when not given.
+        class_prior: share of each true class by its name, where it is known; else that of `probs`, or without them that
+            of the given labels, is taken.
 
     Raises:
         UserError: shapes, ranges or names do not fit together, or a value is not allowed; names the first such row.
@@ -75,6 +78,7 @@ def evidence_from_arrays(
         neighbors=neighbors,
         similarity=similarity,
         components=components,
+        class_prior=None if class_prior is None else checked_prior(class_prior, names),
     )
 
 

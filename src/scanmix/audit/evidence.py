@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -31,6 +32,8 @@ NEIGHBORS = 10
 """Neighbors that vote, where there are so many."""
 NAMED = 5
 """Number of classes that a warning lists."""
+WITHIN = 0.01
+"""How far the sum of shares that a user gives may be from 1."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,6 +66,8 @@ class Evidence:
     """(N, K) int64, nearest other examples by pixels (or by the vectors that are the data): no label shaped them."""
     pictures: Tensor | None = None
     """(N,) int64, the first example with the same image (or vector)."""
+    class_prior: Tensor | None = None
+    """(C,) with sum 1, share of each true class where the user knows it; else that of the given labels is taken."""
     snapshots: Sequence[Snapshot] = ()
     set_aside: Tensor | None = None
     """(N,) bool: labels that no network learned from in the last epoch."""
@@ -82,16 +87,24 @@ class Evidence:
     """A names."""
 
 
-def collect(outputs: Outputs, examples: Examples) -> Evidence:
-    """Return the evidence of a model's outputs for its own training data. Shape: outputs for N examples."""
-    neighbors, similarity = neighborhood(outputs.features)
+def collect(outputs: Outputs, examples: Examples, features: np.ndarray | None = None) -> Evidence:
+    """Return the evidence of a model's outputs for its own training data.
+
+    Neighbors are those of `features`, of a pretrained encoder, where there are any: no label has shaped them. Without
+    them they are those of the networks' features, and there are neighbors by pixels besides.
+    Shape: outputs for N examples, features (N, D).
+    """
+    found = outputs.features if features is None else torch.from_numpy(features.astype(np.float32))
+    neighbors, similarity = neighborhood(found)
+    by_pixels = neighborhood(image_features(examples.images.cpu()))[0] if features is None else None
     return dataclasses.replace(
         evidence_of(examples),
         probs=outputs.logits.softmax(2).mean(0).half(),
         predictions=outputs.logits.argmax(2),
         neighbors=neighbors,
         similarity=similarity,
-        image_neighbors=neighborhood(image_features(examples.images.cpu()))[0],
+        components=None if features is None else components_of(found),
+        image_neighbors=by_pixels,
     )
 
 
@@ -148,6 +161,25 @@ def neighborhood(features: Tensor, tick: Tick | None = None) -> tuple[Tensor, Te
 def components_of(features: Tensor) -> Tensor:
     """Return the principal components that the noise model's linear classifier sees. Shape: (N, D) -> (N, P)."""
     return principal_components(features, Generator().manual_seed(0))
+
+
+def checked_prior(shares: Mapping[str, float], class_names: Sequence[str]) -> Tensor:
+    """Return shares of the true classes in the order of the names. Shape: -> (C,) with sum 1.
+
+    Raises:
+        UserError: a class is unknown or missing, or the shares are no shares of one whole.
+    """
+    unknown, missing = [*shares.keys() - set(class_names)], [name for name in class_names if name not in shares]
+    if unknown or missing:
+        what = f"{unknown[0]!r} is no class" if unknown else f"the class {missing[0]!r} has no share"
+        raise UserError(f"class prior: {what}; name each of {', '.join(class_names[:NAMED])} once with its share")
+    found = torch.tensor([float(shares[name]) for name in class_names], dtype=torch.float64)
+    if not bool((found >= 0).all()) or not abs(float(found.sum()) - 1) <= WITHIN:
+        raise UserError(
+            "class prior: shares must be at least 0 and have the sum 1; "
+            f"the smallest is {float(found.min()):g} and the sum {float(found.sum()):g}"
+        )
+    return (found / found.sum()).float()
 
 
 def same_images(images: Tensor) -> Tensor:

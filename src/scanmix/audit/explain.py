@@ -24,9 +24,9 @@ def explain(evidence: Evidence) -> NoiseModel:
 
     Neighbors come first, since the label of an example can be left out of what they say. So it can in a regression on
     principal components of features that no label shaped. Probabilities are added where no network learned from the
-    label that it judges. Features of networks that have memorized their labels do not
-    count: wrong labels have drawn them to wrong neighbors. Neighbors by pixels take their place, and the history of
-    the training, in which memorized labels were learned late, is a second source.
+    label that it judges. Features of networks that have memorized their labels do not count: wrong labels have drawn
+    them to wrong neighbors. Neighbors by pixels take their place, and the history of the training, in which memorized
+    labels were learned late, is a second source.
 
     Shape: evidence of N examples -> posterior (N, C), p_clean (N,).
     """
@@ -35,7 +35,7 @@ def explain(evidence: Evidence) -> NoiseModel:
     logits = None if evidence.probs is None else evidence.probs.float().clamp(min=LEAST).log()
     if evidence.neighbors is None:
         logits = torch.zeros(len(labels), classes) if logits is None else logits
-        marginal = logits.softmax(1).mean(0)
+        marginal = logits.softmax(1).mean(0) if evidence.class_prior is None else evidence.class_prior
         model = fit(logits, labels, marginal, trusted=_trusted(evidence), before=labels_before(evidence))
         return model if held_out else _with_history(model, evidence)
     model = _by_neighbors(evidence.neighbors, evidence, evidence.components, logits if held_out else None)
@@ -68,6 +68,7 @@ def _by_neighbors(
         evidence.labels,
         len(evidence.class_names),
         Generator().manual_seed(0),
+        marginal=evidence.class_prior,
         trusted=_trusted(evidence),
         components=components,
         logits=logits,

@@ -17,8 +17,8 @@ from scanmix.files import parse_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 
 TENSORS = (
-    "labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "image_neighbors", "pictures",
-    "decided", "before", "votes",
+    "labels", "true_labels", "probs", "predictions", "neighbors", "similarity", "components", "image_neighbors",
+    "pictures", "decided", "before", "votes",
 )  # fmt: skip
 """Fields of `Evidence` that are stored as tensors. Whole numbers take 32 bits on disk and 64 in memory."""
 
@@ -76,6 +76,7 @@ def load_evidence(folder: Path) -> Evidence:
             true_labels=tensors.get("true_labels"),
             neighbors=tensors.get("neighbors"),
             similarity=tensors.get("similarity"),
+            components=tensors.get("components"),
             image_neighbors=tensors.get("image_neighbors"),
             pictures=tensors.get("pictures"),
             decided=tensors.get("decided"),
@@ -129,7 +130,8 @@ def _check(evidence: Evidence) -> None:
             continue
         pairs = {
             "probs": (count, classes), "predictions": (tensor.shape[0], count), "neighbors": (count, tensor.shape[-1]),
-            "image_neighbors": (count, tensor.shape[-1]), "votes": (count, len(evidence.annotators)),
+            "components": (count, tensor.shape[-1]), "image_neighbors": (count, tensor.shape[-1]),
+            "votes": (count, len(evidence.annotators)),
         }  # fmt: skip
         if tuple(tensor.shape) != pairs.get(name, (count,)):
             raise ValueError(f"{name} of shape {tuple(tensor.shape)} for {count} ids of {classes} classes")

@@ -67,19 +67,19 @@ def clean_probability(losses: Tensor, max_iter: int = 10, tol: float = 1e-2, reg
     return torch.from_numpy(posterior).to(losses.device, torch.float32)
 
 
-def clean_probabilities(losses: Tensor, labels: Tensor | None = None) -> Tensor:
+def clean_probabilities(losses: Tensor, labels: Tensor | None = None, reg_covar: float = 5e-4) -> Tensor:
     """Return `clean_probability` of each peer's losses; with `labels`, from one mixture for each given label.
 
     Under one mixture for all, a class that is harder than the others looks wrong as a whole: its labels are not
-    trained on, it becomes harder still, and in the end it is never predicted.
+    trained on, it becomes harder still, and in the end it is never predicted. `reg_covar` as in `clean_probability`.
     Shape: (P, N), (N,) int64 -> (P, N) in 0..1.
     """
     if labels is None:
-        return torch.stack([clean_probability(row) for row in losses])
+        return torch.stack([clean_probability(row, reg_covar=reg_covar) for row in losses])
     p_clean = torch.empty(losses.shape, device=losses.device)
     for label in labels.unique():
         members = labels == label
-        p_clean[:, members] = clean_probabilities(losses[:, members])
+        p_clean[:, members] = clean_probabilities(losses[:, members], None, reg_covar)
     return p_clean
 
 

@@ -198,7 +198,7 @@ def fit(
         before = torch.lerp(soft_before, posterior(v, stable_transition, seen.given), weight)
 
     ends = rates[likely.amax(0) >= likely.max() - ALLOWED].tolist()
-    ends += _ends_of_v(v[seen.counted], general, seen.given[seen.counted], agreement, bend)
+    ends += _ends_of_v(v[seen.counted], general, seen.given[seen.counted], agreement)
     return NoiseModel(
         posterior=together, v=v, p_clean=p_clean, agreement=agreement, temperature=TEMPERATURES[raised], before=before,
         transition=torch.lerp(symmetric(soft_rate, classes), stable_transition, weight),
@@ -209,13 +209,13 @@ def fit(
     )  # fmt: skip
 
 
-def _ends_of_v(v: Tensor, transition: Tensor, labels: Tensor, agreement: float | None, bend: float) -> list[float]:
+def _ends_of_v(v: Tensor, transition: Tensor, labels: Tensor, agreement: float | None) -> list[float]:
     """Return rates that follow from what v says of the labels, and from T that is not shrunk.
 
     Shape: (N, C), (C, C), (N,) -> two or three shares.
     """
     predicted = float((v.argmax(1) == labels).float().mean())
-    return [*_contradicted(predicted, agreement, bend), _wrong(posterior(v, transition, labels), labels)]
+    return [*_contradicted(predicted, agreement), _wrong(posterior(v, transition, labels), labels)]
 
 
 def _weights(sources: Sequence[Tensor], labels: Tensor, marginal: Tensor) -> list[float]:
@@ -276,16 +276,13 @@ def _transitions(v: Tensor, labels: Tensor, pairs: Tensor) -> tuple[Tensor, Tens
     return even, general, gain + float(pinned.sum())
 
 
-def _contradicted(predicted: float, agreement: float | None, bend: float) -> list[float]:
-    """Return rates e of wrong labels that follow from the share of labels that v predicts.
+def _contradicted(predicted: float, agreement: float | None) -> list[float]:
+    """Return rates e of wrong labels that follow from the share of labels that v predicts, each in 0..1.
 
-    Where v is right in a share a of the images and its errors coincide with no label, it predicts a (1 - e) of
-    them. The agreement of the halves is one guess of a. Mistakes that prefer a class lower it: as far as they are
-    there, by `bend`, the other guess is nearer to 1. All three are in 0..1; without halves the guess is 1.
+    Where v is right in a share a of the images and its errors coincide with no label, it predicts a (1 - e) of them.
+    The agreement of the halves is one guess of a, and 1 the other: every label that v contradicts is wrong then.
     """
-    if agreement is None:
-        return [1 - predicted]
-    guesses = (agreement, agreement + (1 - agreement) * bend)
+    guesses = [1.0] if agreement is None else [agreement, 1.0]
     return [1 - min(predicted / guess, 1.0) if guess > 0 else 0.0 for guess in guesses]
 
 

@@ -10,7 +10,7 @@ from scanmix.blocks.losses import PROBABILITY_FLOOR, soft_cross_entropy
 from scanmix.blocks.trust import keep_given
 
 NO_ZERO = 1e-4
-"""Probabilities are kept this far from 0 and 1 where log p or log(1 - p) is taken (the published code of ELR)."""
+"""Probabilities are kept this far from 0 and 1 where log(1 - p) is taken, and in ELR's targets (its published code)."""
 
 
 def bootstrap_targets(logits: Tensor, targets: Tensor, trust: float | Tensor, *, hard: bool) -> Tensor:
@@ -60,12 +60,13 @@ def early_learning_term(logits: Tensor, targets: Tensor) -> Tensor:
     return (1 - (targets * probs).sum(1)).log().mean()
 
 
-def running_targets(targets: Tensor, logits: Tensor, momentum: float) -> Tensor:
+def running_targets(targets: Tensor, logits: Tensor, momentum: float, clamp: float = 0.0) -> Tensor:
     """Return momentum * t + (1 - momentum) * p: the running mean t of predictions in ELR (Liu et al., NeurIPS 2020).
 
-    The result has no gradient. `momentum` in 0..1. Shape: (B, C), (B, C) -> (B, C).
+    The result has no gradient. `momentum` in 0..1. Probabilities are first kept `clamp` away from 0 and 1, and
+    scaled to a sum of 1: ELR's code does so with NO_ZERO, ELR+'s does not. Shape: (B, C), (B, C) -> (B, C).
     """
-    probs = logits.detach().softmax(1).clamp(NO_ZERO, 1 - NO_ZERO)
+    probs = logits.detach().softmax(1).clamp(clamp, 1 - clamp)
     return momentum * targets + (1 - momentum) * probs / probs.sum(1, keepdim=True)
 
 

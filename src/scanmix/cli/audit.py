@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.embed import features_of, opened, side_of
-from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, size_for
+from scanmix.cli.embed import features_of, opened
+from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, shares_of, size_for
 from scanmix.cli.options import Noise, PerClass, Root, Seed, Size
 from scanmix.cli.shell import (
     Written,
@@ -48,6 +48,10 @@ Features = Annotated[
         help="Features that tell neighbors: .npy of (N, D), for DATA, too; or of DATA, a model as for embed.",
     ),
 ]
+Prior = Annotated[
+    str | None,
+    typer.Option(help="Shares of the true classes where they are known, as cat=0.7,dog=0.3; of DATA or arrays."),
+]
 ARRAYS = Path("audit")
 MOST_ANNOTATORS = 20
 """Annotators that the terminal shows."""
@@ -66,6 +70,7 @@ def audit(
     probs: Annotated[Path | None, typer.Option(help="Class probabilities, .npy of (N, C) or (P, N, C).")] = None,
     features: Features = None,
     classes: Annotated[str | None, typer.Option(help="Class names, as a,b,c, in the order of --probs.")] = None,
+    prior: Prior = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write to; by default RUN, audit/DATA, or audit for arrays.")
     ] = None,
@@ -88,18 +93,19 @@ def audit(
 
         say(columns_page())
         return
-    for_data = {
+    for_data: dict[str, object] = {
         "--noise": None if noise == "none" else noise, "--per-class": per_class, "--size": size, "--root": root,
     }  # fmt: skip
-    for_arrays = {"--probs": probs, "--classes": classes}
+    for_arrays: dict[str, object] = {"--probs": probs, "--classes": classes}
+    for_both: dict[str, object] = {"--labels": labels, "--features": features, "--prior": prior}
     truth = None
     if source is None:
         _refuse("arrays", for_data)
         folder = out or ARRAYS
         _check_folder(folder)
-        found = _audit_arrays(labels, probs, features, classes)
+        found = _audit_arrays(labels, probs, features, classes, shares_of(prior))
     elif (Path(source) / "run.toml").is_file():
-        _refuse(f"a run, as {source} is", {**for_data, **for_arrays, "--labels": labels, "--features": features})
+        _refuse(f"a run, as {source} is", for_data | for_arrays | for_both)
         folder = out or Path(source)
         _check_folder(out, Path(source))
         from scanmix.training import open_run
@@ -111,7 +117,7 @@ def audit(
         _check_folder(folder)
         read = functools.partial(_load, source, labels, noise, seed, per_class=per_class, root=root)
         examples, given = _with_features(read, source, features, root, size)
-        found, truth = _audit_examples(examples, given), examples.true_labels
+        found, truth = _audit_examples(examples, given, shares_of(prior)), examples.true_labels
     from scanmix.training import writer
 
     with writer(folder, "being audited"):
@@ -197,11 +203,11 @@ def _with_features(
     if kind_of(source) == "vector":
         raise UserError(f"{source} holds vectors; --features {features} turns pictures into features")
     encoder = opened(features)
-    examples = read(size=size or size_for(source, root, side_of(encoder)))
+    examples = read(size=size or size_for(source, root, encoder.side))
     return examples, features_of(examples, encoder)
 
 
-def _audit_examples(examples: Examples, features: str | np.ndarray | None) -> Audit:
+def _audit_examples(examples: Examples, features: str | np.ndarray | None, prior: Mapping[str, float] | None) -> Audit:
     """Audit data without a run; `features` are a `.npy` in the order of the examples, or its rows. Shape: (N, D)."""
     from scanmix.audit import audit_data
     from scanmix.files.npy import read_rows
@@ -213,10 +219,13 @@ def _audit_examples(examples: Examples, features: str | np.ndarray | None) -> Au
             "is needed, in their order"
         )
     with stage_bars() as tick:
-        return audit_data(examples, given, tick)
+        return audit_data(examples, given, tick, prior)
 
 
-def _audit_arrays(labels: Path | None, probs: Path | None, features: str | None, classes: str | None) -> Audit:
+def _audit_arrays(
+    labels: Path | None, probs: Path | None, features: str | None, classes: str | None,
+    prior: Mapping[str, float] | None,
+) -> Audit:  # fmt: skip
     """Audit arrays in files; `classes` are names separated by commas."""
     if labels is None:
         raise UserError("name the folder of a run or data, or give --labels and with it --probs, --features or both")
@@ -240,7 +249,7 @@ def _audit_arrays(labels: Path | None, probs: Path | None, features: str | None,
     else:
         given = read_array(labels)
     said, found = (None if path is None else read_array(Path(path)) for path in (probs, features))
-    return score_labels(evidence_from_arrays(given, said, found, names, ids or None))
+    return score_labels(evidence_from_arrays(given, said, found, names, ids or None, prior))
 
 
 def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:

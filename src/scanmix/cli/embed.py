@@ -65,7 +65,7 @@ def embed(
     if kind_of(data) == "vector":
         raise UserError(f"{data} holds vectors already; an encoder turns pictures into features")
     encoder = opened(model, device)
-    size = size or size_for(data, root, side_of(encoder))
+    size = size or size_for(data, root, encoder.side)
     examples, test = load(data, root=root, size=size, per_class=per_class, seed=seed, least_classes=1)
     apart = "" if test is None else f" Its test part ({len(test)}) is left out."
     say(f"{examples.name}: {len(examples)} images of {examples.num_classes} classes ({shape_of(examples)}).{apart}")
@@ -89,9 +89,13 @@ def opened(model: str, device: str = "auto") -> AnyEncoder:
     return encoder
 
 
-def side_of(encoder: AnyEncoder) -> int:
-    """Return the shorter side in pixels of the pictures that the encoder wants; the largest of several."""
-    return max(part.preparation.side for part in encoder.parts if part.preparation is not None)
+def encoder_name(model: str) -> str:
+    """Return a short name for folders: of `timm:resnet50` it is resnet50, of `onnx:models/net.onnx:std=1` net."""
+    found = []
+    for text in model.split("+"):
+        place = text.partition(":")[2].partition(":")[0].partition("@")[0]
+        found.append(Path(place).name.removesuffix(".onnx"))
+    return "+".join(found)
 
 
 def features_of(examples: Examples, encoder: AnyEncoder) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from scanmix.cli.embed import features_of
 from scanmix.cli.inputs import load_labeled
-from scanmix.cli.options import Root, RunFolder
+from scanmix.cli.options import Encoder, Root, RunFolder
 from scanmix.cli.shell import check_run, print_table, say
 from scanmix.config import percent
 
@@ -30,6 +31,7 @@ def evaluate(
     rog: Annotated[
         bool, typer.Option("--rog", help="Also by RoG's robust head on the run's features, in place of its classifier.")
     ] = False,
+    encoder: Encoder = None,
 ) -> None:
     """Measure a finished run on labeled images or vectors."""
     check_run(run)
@@ -37,8 +39,10 @@ def evaluate(
     from scanmix.evaluate.accuracy import test_set_of
     from scanmix.model import load_model
 
-    model = load_model(run)
+    model = load_model(run, encoder=encoder)
     examples = test_set_of(run) if data is None else load_labeled(model, data, root)
+    if model.encoder is not None:
+        features_of(examples.without_open_set(), model.encoder.opened)  # with bars; what measures finds them
     result = measure(model, examples)
     many = f"{model.kind}s"
     rows = []

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from scanmix.cli.options import RunFolder
+from scanmix.cli.options import Encoder, RunFolder
 from scanmix.cli.shell import check_run, say
 
 
@@ -26,6 +26,7 @@ def export(
     format_: Annotated[
         Format, typer.Option("--format", help="onnx runs without PyTorch; safetensors is the network as it is.")
     ] = Format.onnx,
+    encoder: Encoder = None,
 ) -> None:
     """Make a folder to give away: the classifier of a finished run and its model card.
 
@@ -37,10 +38,10 @@ def export(
 
     checked = ""
     if format_ is Format.onnx:
-        agreement = export_onnx(run, out)
+        agreement = export_onnx(run, out, encoder)
         checked = f"\nChecked on {agreement.inputs}: probabilities differ by {agreement.difference:.1e} at most."
     else:
         export_safetensors(run, out)
-    new = "new.npy" if open_run(run).settings.kind == "vector" else "new_images/"
+    new = "new.npy" if open_run(run).settings.given == "vector" else "new_images/"
     say(f"Wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}.{checked}")
     say(f"Next: scanmix predict {shlex.quote(str(out))} {new}")

@@ -123,18 +123,14 @@ def vector_chunks(files: Mapping[Path, np.ndarray]) -> Iterator[Chunk]:
                 bar.advance(len(marked))
 
 
-def size_for(data: str, root: Path | None, side: int) -> int | None:
-    """Return the side in pixels at which files are read for an encoder that wants `side`; None if there are none.
-
-    It is `side`, or the median shorter side of the files where that is smaller: nothing is gained by larger ones.
-    """
+def size_for(data: str, root: Path | None, side: int | None) -> int | None:
+    """Return the side in pixels at which files are read for an encoder that wants `side`; None if there are none."""
     from scanmix.data.readers import is_known, kind_of
-    from scanmix.data.readers.images import median_side, read_headers
+    from scanmix.data.readers.images import side_within
 
-    if is_known(data) or kind_of(data) == "vector" or not Path(data).expanduser().exists():
+    if side is None or is_known(data) or kind_of(data) == "vector" or not Path(data).expanduser().exists():
         return None
-    headers = read_headers(find_files([Path(data).expanduser()], root))
-    return max(8, min(side, median_side([header for header in headers if not isinstance(header, str)])))
+    return side_within(find_files([Path(data).expanduser()], root), side)
 
 
 def load_labeled(model: Classifier, data: str, root: Path | None = None) -> Examples:
@@ -198,3 +194,21 @@ def _from_table(table: Path, root: Path | None) -> list[Path]:
     except ValueError as error:
         raise UserError(f"{table} has {error} as its path; one path a row is needed") from None
     return [base / cell for cell in cells if cell]
+
+
+def shares_of(prior: str | None) -> dict[str, float] | None:
+    """Return the shares of `--prior` by class, as `cat=0.7,dog=0.3` has them."""
+    if prior is None:
+        return None
+    found = {}
+    for part in prior.split(","):
+        name, sign, share = part.rpartition("=")
+        try:
+            if not sign or name.strip() in found:
+                raise ValueError
+            found[name.strip()] = float(share)
+        except ValueError:
+            raise UserError(
+                f"--prior: {part!r} is no class with its share; write each class once, as cat=0.7"
+            ) from None
+    return found

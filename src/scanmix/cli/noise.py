@@ -20,7 +20,7 @@ def noise(
         str,
         typer.Option(
             help="symmetric, symmetric-exclusive (never the same class), asymmetric, instance, or semantic:NETWORK, "
-            "where NETWORK is vgg, densenet or resnet."
+            "where NETWORK is vgg, densenet, resnet, densenet100 or resnet34."
         ),
     ] = "symmetric",
     rate: Annotated[float, typer.Option(help="Share of labels the noise selects, 0 to 1.")] = 0.8,

@@ -60,6 +60,14 @@ Labels = Annotated[
         "label, or .npy; by default the .csv beside it.",
     ),
 ]
+Features = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="Learn from features of a pretrained encoder, named as for `scanmix embed`."),
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="Of a run on features: where its encoder is now, named as for `scanmix embed`."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as pretrain.epochs=50; repeatable."),

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scanmix.cli.inputs import Chunk, find_files, image_chunks, is_table, load_labeled, read_vector_files, vector_chunks
-from scanmix.cli.options import Device
+from scanmix.cli.options import Device, Encoder
 from scanmix.cli.shell import Written, check_run, check_writable, has_columns, say, show_skipped
 from scanmix.config import UserError, percent
+from scanmix.progress import progress
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from scanmix.data.examples import Examples
     from scanmix.export.classifier import Classifier
     from scanmix.files.tables import Row
 
+STEP = 512
+"""Inputs between two updates of the bar: those of one forward pass."""
 PREDICTIONS = Path("predictions.csv")
 TABLE = Written("a table of predictions", has_columns(("path", "class", "probability"), ("id", "class", "probability")))
 
@@ -44,6 +49,7 @@ def predict(
         ),
     ] = None,
     device: Device = "auto",
+    encoder: Encoder = None,
     root: Annotated[
         Path | None, typer.Option(help="What the paths of a table are relative to; by default its folder.")
     ] = None,
@@ -58,7 +64,7 @@ def predict(
     check_writable(out, TABLE, inputs=[*paths, calibrate], run=run)
     from scanmix.export.classifier import load_classifier
 
-    model = load_classifier(run, device)
+    model = load_classifier(run, device, encoder)
     if top > len(model.class_names):
         raise UserError(f"--top {top} is more than the {len(model.class_names)} classes of {run}")
     chunks = _chunks(model, run, paths, root)
@@ -122,7 +128,7 @@ def _rows(model: Classifier, run: Path, chunk: Chunk, top: int, temperature: flo
 
     if not chunk.names:
         return []
-    raw = model.predict_proba(chunk.inputs)
+    raw = model.predict_proba(chunk.inputs) if model.kind == "vector" else _watched(model, chunk.inputs)
     good = finite_rows(raw)
     if not good.all():
         first = chunk.names[int(np.flatnonzero(~good)[0])]
@@ -137,13 +143,25 @@ def _rows(model: Classifier, run: Path, chunk: Chunk, top: int, temperature: flo
     ]
 
 
+def _watched(model: Classifier, inputs: np.ndarray) -> np.ndarray:
+    """Return class probabilities; a bar shows the work. Shape: (N, ...) -> (N, C)."""
+    import numpy as np
+
+    found = []
+    with progress("classifying", len(inputs)) as bar:
+        for first in range(0, max(len(inputs), 1), STEP):
+            found.append(model.predict_proba(inputs[first : first + STEP]))
+            bar.advance(len(found[-1]))
+    return np.concatenate(found)
+
+
 def _find_temperature(model: Classifier, run: Path, data: str, root: Path | None) -> float:
     """Fit a temperature to labeled examples, and print it with its interval."""
     from scanmix.evaluate.calibration import fit_temperature
 
     examples = load_labeled(model, data, root if is_table(data) else None)
     _refuse_training_data(run, examples, data)
-    found = fit_temperature(model.predict_proba(examples.images.numpy()), examples.labels.numpy())
+    found = fit_temperature(_watched(model, examples.images.numpy()), examples.labels.numpy())
     say(
         f"Temperature {found.temperature:.2f} (95 % interval {found.low:.2f} to {found.high:.2f}), "
         f"from {len(examples)} labels of which {percent(found.noise_rate)} seem wrong; "

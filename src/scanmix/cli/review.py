@@ -75,7 +75,9 @@ def review(
             say()
     _show_end(page)
     if (page.decisions.codes > 0).any():
+        encoder = opened.settings.features
         words = ["--labels", str(run / CORRECTED), *_new_folder(opened, run)]
+        words += [] if encoder is None or encoder.is_function else ["--features", encoder.name]
         say(f"Next: scanmix train {_data_of(opened)} {shlex.join(words)}")
 
 

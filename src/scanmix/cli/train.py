@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled
+from scanmix.cli.embed import encoder_name, opened
+from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, size_for
 from scanmix.cli.options import (
     BatchNormName,
     Data,
     Device,
     Devices,
+    Encoder,
+    Features,
     Labels,
     LimitTest,
     Loggers,
@@ -39,6 +42,7 @@ from scanmix.config import UserError, build
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
+    from scanmix.features import AnyEncoder
     from scanmix.training import Run
 
 
@@ -50,6 +54,7 @@ def train(
     test: TestData = None,
     recipe: Recipe = None,
     set_: Set = None,
+    features: Features = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-NOISE-METHOD-SEED.")] = None,
     device: Device = "auto",
@@ -72,27 +77,30 @@ def train(
     overrides = settings_from(set_ or ())
     from scanmix.data.readers import kind_of, name_of
     from scanmix.distributed.process_group import Processes, is_first
-    from scanmix.training import resolve
+    from scanmix.training import OWN_DATA, resolve
     from scanmix.training.loop import train_resolved
 
     _check_words(noise, device, loggers or ())
     shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    encoder = None if features is None else _encoder_for(data, features, device)
     settings = resolve(
-        method, name_of(data), recipe, overrides, kind=kind_of(data), seed=seed, device=device, threads=threads,
+        method, name_of(data) if encoder is None else OWN_DATA["vector"], recipe, overrides,
+        kind=kind_of(data) if encoder is None else "vector", seed=seed, device=device, threads=threads,
         processes=build(Processes, shared, where="scanmix train"),
     )  # fmt: skip
-    given, corrections = (labels, None) if settings.kind == "vector" else (None, labels)
+    given, corrections = (labels, None) if kind_of(data) == "vector" else (None, labels)
+    size = size if size is not None or encoder is None else size_for(data, root, encoder.side)
     examples, test_set = _load_both(
         data, test, root, limit_test, size=size, per_class=per_class, seed=seed, labels=given
     )
     examples = relabeled(examples, noise, seed, corrections)
-    folder = out or Path("runs") / run_name(data, noise, settings.method, seed, corrections)
+    folder = out or Path("runs") / run_name(data, noise, settings.method, seed, corrections, features)
     finished = (folder / "model" / "model.json").is_file()
     if is_first(nodes):
         _show_data(examples, test_set, folder)
     run = train_resolved(
-        settings, examples, test=test_set, out=folder, progress=watched(settings.method), loggers=loggers or (),
-        devices=devices, nodes=nodes,
+        settings, examples, test=test_set, out=folder, encoder=encoder, progress=watched(settings.method),
+        loggers=loggers or (), devices=devices, nodes=nodes,
     )  # fmt: skip
     if finished:
         _show_finished(run, folder, examples)
@@ -100,7 +108,9 @@ def train(
         _show_end(run, folder)
 
 
-def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None, loggers: Loggers = None) -> None:
+def resume(
+    run: RunFolder, devices: Devices = None, nodes: Nodes = None, loggers: Loggers = None, encoder: Encoder = None
+) -> None:
     """Go on with a run that was stopped.
 
     It ends as if it had not been: on a CPU, with the same weights, bit for bit. By default with as many processes
@@ -111,17 +121,35 @@ def resume(run: RunFolder, devices: Devices = None, nodes: Nodes = None, loggers
     from scanmix.training import open_run
     from scanmix.training.loop import resume as go_on
 
-    opened = open_run(run)
-    if opened.finished:
+    before = open_run(run)
+    if before.finished:
         say(f"{run} is finished already.")
-    ended = go_on(run, progress=watched(opened.settings.method), devices=devices, nodes=nodes, loggers=loggers or ())
+    ended = go_on(
+        run, features=encoder, progress=watched(before.settings.method), devices=devices, nodes=nodes,
+        loggers=loggers or (),
+    )  # fmt: skip
     if is_first(ended.settings.processes.nodes):
         _show_end(ended, run)
 
 
-def run_name(data: str, noise: str, method: str, seed: int, labels: Path | None = None) -> str:
-    """Return the name of a run folder, such as `digits-symmetric-0.8-scanmix-0` or `photos-corrected-scanmix-0`."""
-    return plain_name([*name_parts(data, noise, labels), method, str(seed)])
+def run_name(
+    data: str, noise: str, method: str, seed: int, labels: Path | None = None, features: str | None = None
+) -> str:
+    """Return the name of a run folder, such as `digits-symmetric-0.8-scanmix-0` or `photos-corrected-scanmix-0`.
+
+    A run on features has the name of its encoder behind that of the data: `photos-resnet50.a1_in1k-ssr-0`.
+    """
+    found = [] if features is None else [encoder_name(features)]
+    return plain_name([*name_parts(data, noise, labels), *found, method, str(seed)])
+
+
+def _encoder_for(data: str, features: str, device: str) -> AnyEncoder:
+    """Open the encoder whose features of DATA are learned from, before any picture is read."""
+    from scanmix.data.readers import kind_of
+
+    if kind_of(data) == "vector":
+        raise UserError(f"{data} holds vectors already; an encoder turns pictures into features: leave --features out")
+    return opened(features, device)
 
 
 def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
@@ -191,5 +219,5 @@ def _show_end(run: Run, folder: Path) -> None:
     show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
     show_labels(folder, run.last_audit)
     place = shlex.quote(str(folder))
-    new = "new.npy" if run.model.kind == "vector" else "path/to/images"
+    new = "new.npy" if run.settings.given == "vector" else "path/to/images"
     say(f"Run folder: {folder}. Next: scanmix predict {place} {new}")

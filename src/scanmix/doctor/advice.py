@@ -72,6 +72,7 @@ def _network(examples: Examples) -> list[Advice]:
         Advice("network.widths", widths, "the published PreAct-ResNet-18 is for 50,000 images and a GPU"),
         Advice("network.blocks", [1] * len(widths), "one block for each width"),
         Advice("network.stem_stride", 4 if side >= 64 else 2, "makes each image several times cheaper"),
+        Advice("network.stem_norm", False, "as where the other values were chosen"),
         Advice("network.final_norm", True, "neighbors are purer with it"),
     ]
 

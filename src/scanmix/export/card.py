@@ -69,10 +69,20 @@ probabilities = session.run(["{OUTPUT}"], {{"{name}": {name}}})[0]
 Input `{name}`: {dtype}, ({", ".join(map(str, ("N", *input_shape(model))))}). Output `{OUTPUT}`: float32,
 (N, {len(model.class_names)}).
 {_content(model)}
-{inside} the sum of the networks' logits and softmax are inside. Opset {OPSET}.
+{inside} the sum of the networks' logits and softmax are inside.{_opset(model)}
 
 Checked when it was written: on {agreement.inputs}, no probability differs from PyTorch's by more than
 {agreement.difference:.1e}."""
+
+
+def apart_use(model: Model, reason: str) -> str:
+    """Return, as Markdown, why the ONNX file is a head alone, and where its features come from."""
+    assert model.encoder is not None  # of such models alone
+    height, width = model.size
+    return f"""The file is the head alone: {reason}. Its vectors are features of {_encoders(model)}, in half precision,
+as `scanmix embed` writes them. `encoder.json` holds the encoder: `scanmix predict FOLDER images/` reads pictures of
+{height}x{width} pixels, opens it, refuses weights with another hash, and needs PyTorch and the encoder's package. Where
+the encoder lies elsewhere, `--encoder MODEL` says so."""
 
 
 def safetensors_use(model: Model) -> str:
@@ -114,8 +124,10 @@ def _training(run: Run, versions: Mapping[str, str]) -> str:
     """Return the table of settings."""
     settings = run.settings
     made = [f"{name} {version}" for name, version in versions.items()]
+    encoder = {} if run.model.encoder is None else {"pretrained encoder": _encoders(run.model)}
     return _table({
         "method": settings.method,
+        **encoder,
         "recipe": settings.recipe or "none, the defaults of the method",
         "settings chosen by knowing the noise": "yes" if settings.oracle else "no",
         "epochs": str(len(run.metrics)),
@@ -151,6 +163,11 @@ def _limits(run: Run) -> Iterator[str]:
         yield f"The scores hold for {what} like the test {what}, as far as the labels of those are right."
     else:
         yield f"It was not measured. `scanmix evaluate` does so, on {what} whose labels can be trusted."
+    if run.model.encoder is not None:
+        yield (
+            "It sees through a pretrained encoder, whose weights have a license and training data: look at their page. "
+            "An encoder that has seen the test images, or their labels, makes the scores look better than they are."
+        )
     if run.settings.oracle:
         yield "Its settings were chosen by someone who knew the noise: on other labels expect less."
     yield "Labels that are wrong in one direction (all wolves called dogs) are learned, not corrected."
@@ -159,6 +176,20 @@ def _limits(run: Run) -> Iterator[str]:
 def _what(model: Model) -> str:
     """Return what it classifies, in words."""
     return "images" if model.kind == "image" else "feature vectors"
+
+
+def _encoders(model: Model) -> str:
+    """Return name, hash and license of each part of the encoder, in words."""
+    parts = () if model.encoder is None else model.encoder.record.parts
+    return ", joined with ".join(
+        f"{_plain(part.short)} (weights {str(part.digest)[:16]}, license {_plain(part.license or 'not known')})"
+        for part in parts
+    )
+
+
+def _opset(model: Model) -> str:
+    """Return the version of the operators; a file with an encoder inside has that of the encoder."""
+    return f" Opset {OPSET}." if model.encoder is None else " So is the pretrained encoder."
 
 
 def _command(model: Model) -> str:

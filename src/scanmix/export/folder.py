@@ -10,31 +10,44 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scanmix.config import UserError
-from scanmix.export.card import made_with, model_card, onnx_use, safetensors_use
-from scanmix.export.classifier import INPUTS, ONNX_FILE, OUTPUT
-from scanmix.export.onnx_file import OPSET, Agreement, about, check_onnx, require_onnx, write_onnx
+from scanmix.export.card import apart_use, made_with, model_card, onnx_use, safetensors_use
+from scanmix.export.classifier import ENCODER_FILE, INPUTS, ONNX_FILE, OUTPUT
+from scanmix.export.encoded import save_front
+from scanmix.export.merged import write_merged
+from scanmix.export.onnx_file import Agreement, about, check_onnx, opset_of, require_onnx, write_onnx
 from scanmix.files import aside_of, locked, remove_leftovers, write_text, writing
 from scanmix.files.sums import write_sums
+from scanmix.model import load_model
 from scanmix.training import open_run
 
 MODEL_FILES = ("model.safetensors", "model.json")
 
 
-def export_onnx(run_folder: Path, out: Path) -> Agreement:
+def export_onnx(run_folder: Path, out: Path, encoder: str | None = None) -> Agreement:
     """Write `model.onnx`, `model.json` and `README.md` to a new folder, after comparing the file with the network.
+
+    Of a run on pretrained features the encoder is in the file where it allows it; else the file is the head alone, and
+    `encoder.json` says whose features it takes. `encoder` says where that is now, if it has been moved.
 
     Raises:
         UserError: the run is unfinished, `out` exists, a package is missing, or file and network disagree.
     """
     require_onnx()
     run = open_run(run_folder)
-    model = run.model
+    model = run.model if encoder is None else load_model(run_folder, encoder=encoder)
     with locked(run_folder, "being exported"), _new_folder(out) as folder:
-        write_onnx(model, folder / ONNX_FILE)
-        agreement = check_onnx(run, folder / ONNX_FILE)
-        description = {**about(model), "input": INPUTS[model.kind], "output": OUTPUT, "opset": OPSET}
+        path, apart = folder / ONNX_FILE, ""
+        if model.encoder is not None:
+            apart = write_merged(model, path)
+        if apart or model.encoder is None:
+            write_onnx(model.head, path)
+        if apart:
+            save_front(model, folder / ENCODER_FILE)
+        agreement, inside = check_onnx(run, model, path), model.head if apart else model
+        description = {**about(inside), "input": INPUTS[inside.kind], "output": OUTPUT, "opset": opset_of(path)}
         write_text(folder / "model.json", json.dumps(description, indent=2) + "\n")
-        write_text(folder / "README.md", model_card(run, made_with(run_folder), onnx_use(model, agreement)))
+        use = onnx_use(inside, agreement) + (f"\n\n{apart_use(model, apart)}" if apart else "")
+        write_text(folder / "README.md", model_card(run, made_with(run_folder), use))
     return agreement
 
 

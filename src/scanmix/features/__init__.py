@@ -8,5 +8,9 @@ from scanmix.features.embedding import embed
 from scanmix.features.encoder import AnyEncoder, FrozenEncoder, JoinedEncoder
 from scanmix.features.opening import is_encoder, open_encoder
 from scanmix.features.preparation import Preparation
+from scanmix.features.record import EncoderRecord, RunEncoder, as_vectors, check_same, record_of, reopened
 
-__all__ = ["AnyEncoder", "FrozenEncoder", "JoinedEncoder", "Preparation", "embed", "is_encoder", "open_encoder"]
+__all__ = [
+    "AnyEncoder", "EncoderRecord", "FrozenEncoder", "JoinedEncoder", "Preparation", "RunEncoder", "as_vectors",
+    "check_same", "embed", "is_encoder", "open_encoder", "record_of", "reopened",
+]  # fmt: skip

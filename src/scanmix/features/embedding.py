@@ -141,7 +141,7 @@ def _encoded(
     done, total, started = begun, len(distinct.first), time.monotonic()
     if tick is not None:
         tick(done, total, "")
-    for batch in _read_ahead(images, distinct.first[begun:], _batch_size(images, encoder)):
+    for batch in _read_ahead(images, distinct.first[begun:], batch_size(images, encoder)):
         with np.errstate(over="ignore"):
             rows = encoder.encode(batch).numpy().astype(np.float16)
         if not np.isfinite(rows).all():
@@ -166,8 +166,11 @@ def _read_ahead(images: Tensor, places: np.ndarray, size: int) -> Iterator[Tenso
         yield waiting.result()
 
 
-def _batch_size(images: Tensor, encoder: AnyEncoder) -> int:
-    """Return B, by the pixels of a picture before or after it is prepared, whichever are more."""
+def batch_size(images: Tensor, encoder: AnyEncoder) -> int:
+    """Return B, by the pixels of a picture before or after it is prepared, whichever are more.
+
+    Shape: images (N, C, H, W).
+    """
     sizes = [part.preparation.size for part in encoder.parts if part.preparation is not None]
     pixels = max(math.prod(size) for size in (*sizes, tuple(images.shape[2:])))
     on_cpu = all(part.device.type == "cpu" for part in encoder.parts)

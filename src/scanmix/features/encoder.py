@@ -49,6 +49,15 @@ class FrozenEncoder:
         """This one."""
         return (self,)
 
+    @property
+    def side(self) -> int | None:
+        """Shorter side in pixels of pictures that need no resizing; None for a function."""
+        return None if self.preparation is None else self.preparation.side
+
+    def __deepcopy__(self, memo: object) -> FrozenEncoder:
+        """Return this one: it never changes, and sessions of onnxruntime cannot be copied."""
+        return self
+
     def encode(self, images: Tensor) -> Tensor:
         """Return features of pictures, which are resized as the encoder asks. Shape: (B, C, H, W) uint8 -> (B, D).
 
@@ -97,6 +106,11 @@ class JoinedEncoder:
     def key_parts(self) -> Mapping[str, Any]:
         """All that decides the features, in types that JSON has."""
         return {"joined": [part.key_parts for part in self.parts]}
+
+    @property
+    def side(self) -> int | None:
+        """The largest `side` of the parts."""
+        return max((part.side for part in self.parts if part.side is not None), default=None)
 
     def encode(self, images: Tensor) -> Tensor:
         """Return the features of all parts. Shape: (B, C, H, W) uint8 -> (B, sum of D).

@@ -41,7 +41,7 @@ def open_onnx(text: str, device: torch.device) -> FrozenEncoder:
         UserError: onnxruntime is not installed, the file cannot be read or is no encoder of pictures, or an option is
             missing or wrong.
     """
-    place, options = _split(text)
+    place, options = split_options(text)
     path = file_path("the ONNX file", place)
     session, metadata = _session(path, text, device)
     given = {**{key: value for key, value in metadata.items() if key in OPTIONS}, **options}
@@ -62,7 +62,7 @@ def open_onnx(text: str, device: torch.device) -> FrozenEncoder:
     )
 
 
-def _split(text: str) -> tuple[str, dict[str, str]]:
+def split_options(text: str) -> tuple[str, dict[str, str]]:
     """Return the file and the options that follow it."""
     options: dict[str, str] = {}
     while found := OPTION.match(text):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from scanmix.config import UserError, in_short, unknown_name
 from scanmix.distributed.engine import find_device
 from scanmix.features.encoder import AnyEncoder, FrozenEncoder, JoinedEncoder
 from scanmix.features.hf_encoder import open_hf
-from scanmix.features.onnx_encoder import open_onnx
+from scanmix.features.onnx_encoder import open_onnx, split_options
 from scanmix.features.timm_encoder import open_timm
 
 OPENERS: dict[str, Callable[[str, torch.device], FrozenEncoder]] = {"timm": open_timm, "onnx": open_onnx, "hf": open_hf}
@@ -45,7 +46,7 @@ def open_encoder(
     """
     if isinstance(source, str):
         where = find_device(device)
-        parts = tuple(_opened(text, where) for text in re.split(rf"\+(?=(?:{'|'.join(OPENERS)}):)", source))
+        parts = tuple(_opened(text, where) for text in _split(source))
         encoder: AnyEncoder = parts[0] if len(parts) == 1 else JoinedEncoder(parts)
     elif isinstance(source, FrozenEncoder | JoinedEncoder):
         encoder = source
@@ -57,6 +58,30 @@ def open_encoder(
     if digest is not None:
         _check(encoder, digest)
     return encoder
+
+
+def placed(source: str) -> str:
+    """Return the text of an encoder with whole paths of files, so that it opens the same from another folder."""
+    return "+".join(map(_placed, _split(source)))
+
+
+def _split(source: str) -> list[str]:
+    return re.split(rf"\+(?=(?:{'|'.join(OPENERS)}):)", source)
+
+
+def _placed(text: str) -> str:
+    kind, _, rest = text.partition(":")
+    if kind == "onnx":
+        file, options = split_options(rest)
+        return ":".join([f"onnx:{_whole(file)}", *(f"{name}={value}" for name, value in options.items())])
+    if kind == "timm" and "@" in rest:
+        name, _, file = rest.partition("@")
+        return f"timm:{name}@{_whole(file)}"
+    return f"hf:{_whole(rest)}" if kind == "hf" and Path(rest).expanduser().is_dir() else text
+
+
+def _whole(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _opened(text: str, device: torch.device) -> FrozenEncoder:

@@ -48,15 +48,23 @@ class Preparation:
         Raises:
             UserError: the pictures are neither gray nor of three channels.
         """
-        covered = [int(length / self.crop) for length in self.size]
         height, width = images.shape[2:]
-        by_height = covered[0] * width >= covered[1] * height
-        up, down = (covered[0], height) if by_height else (covered[1], width)
-        wanted = [max(least, up * length // down) for least, length in zip(covered, (height, width), strict=True)]
+        wanted = self._covering(height, width)
         if wanted != [height, width]:
             images = F.interpolate(images.contiguous(), size=wanted, mode=self.interpolation, antialias=True)
         top, left = (round((length - kept) / 2) for length, kept in zip(wanted, self.size, strict=True))
         return _in_channels(images[:, :, top : top + self.size[0], left : left + self.size[1]], len(self.mean))
+
+    def only_cuts(self, size: tuple[int, int]) -> bool:
+        """Return whether pictures of this height and width are cut without being resized."""
+        return self._covering(*size) == list(size)
+
+    def _covering(self, height: int, width: int) -> list[int]:
+        """Return the height and width to which a picture is resized before it is cut."""
+        covered = [int(length / self.crop) for length in self.size]
+        by_height = covered[0] * width >= covered[1] * height
+        up, down = (covered[0], height) if by_height else (covered[1], width)
+        return [max(least, up * length // down) for least, length in zip(covered, (height, width), strict=True)]
 
     def normalized(self, pixels: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the deviation. Shape: (B, C, h, w) uint8 -> the same, float32."""

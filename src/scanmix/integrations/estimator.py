@@ -25,10 +25,12 @@ from scanmix.data.arrays import WHITES, check_finite, find_white, to_images
 from scanmix.data.decoding import decode_images, readable
 from scanmix.data.examples import Examples
 from scanmix.data.given import as_array, check_labels, decoded, file_names, form_of
-from scanmix.data.readers.images import read_images
+from scanmix.data.readers.images import read_images, side_within
+from scanmix.features import open_encoder
 from scanmix.model import load_model, save_model
 from scanmix.training import Run, RunSettings
 from scanmix.training.loop import train
+from scanmix.training.settings import as_stored
 
 
 class BadInput(UserError, ValueError):
@@ -74,7 +76,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def __init__(
         self, method: str = "scanmix", *, recipe: str | None = None, network: str = "auto",
         settings: Mapping[str, Any] | None = None, random_state: Any = 0, device: str = "auto",
-        threads: int | None = None, verbose: bool = False,
+        threads: int | None = None, verbose: bool = False, features: Any = None,
     ) -> None:  # fmt: skip
         """Store the parameters; `fit` checks them.
 
@@ -87,6 +89,8 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             device: "auto", "cpu", "cuda" ...
             threads: of PyTorch while training; its own choice when not given.
             verbose: whether to show progress, if there is a terminal.
+            features: a pretrained encoder of images, as `scanmix.features.open_encoder` takes it: "timm:resnet50". The
+                method then learns from its features.
         """
         self.method = method
         self.recipe = recipe
@@ -96,6 +100,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.device = device
         self.threads = threads
         self.verbose = verbose
+        self.features = features
 
     def fit(self, X: Any, y: Any, trusted: Any = None) -> ScanMixClassifier:
         """Train on examples and their labels, and audit the labels.
@@ -108,7 +113,8 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             UserError: the data or a parameter cannot be used; says why. For X and y it is a ValueError too.
         """
         with _as_value_errors():
-            inputs, given, paths = self._training_inputs(X, y)
+            encoder = None if self.features is None else open_encoder(self.features, device=self.device)
+            inputs, given, paths = self._training_inputs(X, y, None if encoder is None else encoder.side)
         self.classes_, labels = np.unique(given, return_inverse=True)
         if len(self.classes_) < 2:
             raise BadInput(f"y has the class {str(self.classes_[0])!r} only; a classifier needs two")
@@ -125,8 +131,8 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             with _as_value_errors():
                 examples = examples.trusting(np.asarray(trusted))
         self.run_ = train(
-            examples, method=self.method, seed=self._seed(), recipe=self.recipe, device=self.device,
-            threads=self.threads, progress=bool(self.verbose), **self._overrides(),
+            examples, method=self.method, seed=self._seed(), recipe=self.recipe, features=encoder,
+            device=self.device, threads=self.threads, progress=bool(self.verbose), **self._overrides(),
         )  # fmt: skip
         self._adopt(self.run_.audit())
         return self
@@ -150,9 +156,12 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         probs /= probs.sum(1, keepdims=True)  # they add up to 1 in float64 too
         return probs
 
-    def _training_inputs(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray, tuple[str, ...] | None]:
+    def _training_inputs(
+        self, X: Any, y: Any, side: int | None
+    ) -> tuple[Tensor, np.ndarray, tuple[str, ...] | None]:  # fmt: skip
         """Check X and y, and store what white is or the number of features.
 
+        Files are read at `side` pixels where an encoder wants that, and they have so many.
         Return inputs (N, C, H, W), labels (N,), and the paths of files, if there are any.
         """
         if y is None:
@@ -162,6 +171,8 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         form = form_of(X)
         if self.network == ("image" if form == "vectors" else "mlp"):
             raise BadInput(f'network={self.network!r} does not take {form}; "auto" takes what comes')
+        if form == "vectors" and self.features is not None:
+            raise BadInput("features= is an encoder of images, and X holds vectors already; leave it out")
         if form == "vectors":
             vectors = self._vectors(X, ensure_min_samples=2)
             given = check_labels(y)
@@ -172,7 +183,8 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.white_ = WHITES[-1]
         if form == "files":
             paths = file_names(X)
-            read = read_images([Path(path) for path in paths])
+            files = [Path(path) for path in paths]
+            read = read_images(files, None if side is None else side_within(files, side))
             if read.skipped:
                 raise BadInput(f"{read.skipped[0]}; leave it out of X and y")
             return read.images, given, tuple(paths)
@@ -282,5 +294,5 @@ def _unpacked(packed: Mapping[str, Any]) -> Run:
         for name, content in packed["files"].items():
             (Path(folder) / Path(name).name).write_bytes(content)
         model = load_model(folder)
-    settings = build(RunSettings, packed["settings"], where="the pickled run")
+    settings = build(RunSettings, as_stored(packed["settings"]), where="the pickled run")
     return Run(settings, packed["about"], packed["metrics"], model=model)

@@ -26,7 +26,7 @@ class CoTeachingPlus(CoTeaching):
     )  # fmt: skip
 
     alike: Count = 20  # epochs of plain Co-teaching before (5 for CIFAR-100)
-    fidelity: Fidelity = "paper"  # "released": a second softmax, of the probabilities, in the loss after that
+    fidelity: Fidelity = "paper"  # "released": a second softmax in the loss after that, and all instead of none kept
 
     def losses(self, logits: Tensor, labels: Tensor, epoch: int) -> Tensor:
         """Return cross-entropies. Shape: (B, C), (B,) -> (B,)."""
@@ -45,6 +45,8 @@ class CoTeachingPlus(CoTeaching):
         differ = pinned(logits[0].argmax(1) != logits[1].argmax(1), trusted).nonzero().squeeze(1)
         if not len(differ):
             return [differ, differ]
+        if self.fidelity == "released" and share * len(differ) < 1:
+            share = 1.0
         known = None if trusted is None else trusted[differ]
         first, second = (differ[small_loss(row[differ].detach(), share, known)] for row in losses)
         return [second, first]

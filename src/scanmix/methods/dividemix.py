@@ -12,7 +12,7 @@ from torch import Tensor
 from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
-from scanmix.blocks.schedules import linear_ramp, step_decay
+from scanmix.blocks.schedules import linear_ramp
 from scanmix.blocks.trust import pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, labeled_views, paired
@@ -21,6 +21,7 @@ from scanmix.distributed.meter import Meter
 from scanmix.methods.contract import rows_of_a_step, sum_of_peers
 from scanmix.methods.steps.division import divided_passes
 from scanmix.methods.steps.mixmatch import mixmatch
+from scanmix.methods.steps.schedule import rate_after_drops
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import per_sample_losses
@@ -63,12 +64,14 @@ class DivideMix:
     minimum_clean: Count = 1  # the likeliest examples kept as clean when the threshold leaves fewer
     learning_rate: Rate = 0.02  # of SGD
     warmup_rate: Rate = 0.02  # the same in warm-up
-    lr_drop: Duration = "50%"  # when the learning rate is divided by ten
+    lr_drop: Duration = "50%"  # when the learning rate is divided by ten, ...
+    lr_second_drop: Duration | None = None  # ... and again
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
 
     clean_threshold: Share = 0.5  # tau (0.6 at 90 % in the paper, which knows the rate)
     mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label (ours)
+    reg_covar: Rate = 5e-4  # added to the variances of the mixture (code)
     loss_memory: Count = 1  # epochs of losses averaged (5 at 90 % in the code, which knows the rate)
     sharpen_temperature: Rate = 0.5  # T
     mixup_alpha: Weight = 4.0  # alpha
@@ -95,9 +98,9 @@ class DivideMix:
             losses = torch.stack([normalize_losses(per_sample_losses(peer, data).losses) for peer in state.peers])
             state.history = append_epoch(state.history, losses, self.loss_memory)
             groups = data.labels if self.mixture == "class" else None
-            p_clean = pinned(clean_probabilities(state.history.mean(0), groups), data.trusted)
+            p_clean = pinned(clean_probabilities(state.history.mean(0), groups, self.reg_covar), data.trusted)
             state.p_clean = state.peers[0].engine.broadcast(p_clean)
-        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, len(data)),))
+        rate = rate_after_drops(self, len(data), epoch)
         with meter.timed("learn"):
             for side in training_turns(state.peers):
                 self._train_pass(side, state.p_clean[1 - side], state, data, epoch, rate, meter)

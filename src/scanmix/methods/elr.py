@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from scanmix.blocks.robust import early_learning_term, running_targets
+from scanmix.blocks.robust import NO_ZERO, early_learning_term, running_targets
 from scanmix.blocks.trust import keep_given
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
@@ -75,7 +75,7 @@ class ELR:
             for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 logits = peer.logits(data.views.weak(data.images[index], draws))
                 rows = peer.all_gather(index)
-                targets = running_targets(state.targets[rows], logits, self.memory)
+                targets = running_targets(state.targets[rows], logits, self.memory, NO_ZERO)
                 state.targets[rows] = keep_given(targets, data.one_hot(rows), data.trusts(rows))
                 fit = F.cross_entropy(logits, data.labels[rows])
                 term = early_learning_term(logits, state.targets[rows])

@@ -6,10 +6,11 @@ Legend: N examples, B batch, C classes, P = 2 peers.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
@@ -65,6 +66,9 @@ class ELRPlus:
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
     memory: Share = 0.7  # beta: decay of a target's running average (0.9 for asymmetric noise and CIFAR-100)
+    clamp: Annotated[float, Field(ge=0, lt=0.5)] = (
+        0.0  # distance from 0 and 1 of predictions before averages (ELR: 1e-4)
+    )
     regularization: Weight = 3.0  # lambda (1 for asymmetric noise, 7 for CIFAR-100)
     regularization_ramp: Duration = 0  # over which it rises ("40000 steps" for CIFAR-100)
     refine: bool = False  # labels times targets, normalized, in place of labels (CIFAR-100)
@@ -103,7 +107,7 @@ class ELRPlus:
             with inference(other, batch_statistics=self.fidelity == "released"):
                 prediction = other.classifier(other.encoder(views))
             rows = peer.all_gather(index)
-            running = running_targets(targets[rows], peer.all_gather(prediction), self.memory)
+            running = running_targets(targets[rows], peer.all_gather(prediction), self.memory, self.clamp)
             targets[rows] = keep_given(running, data.one_hot(rows), data.trusts(rows))
             mixed, both = mixup(views, torch.cat([data.one_hot(index), targets[index]], 1), self.mixup_alpha, mix)
             labels, soft = peer.all_gather(both).split(data.num_classes, 1)

@@ -53,8 +53,8 @@ class Joint:
     largest_batch = rows_of_a_step
 
     epochs: Count = 320  # E, both phases
-    joint: Duration = "62%"  # end of the first phase (epoch 200 of 320)
-    begin: Duration = "22%"  # first epoch after which labels are replaced (epoch 70 of 320)
+    joint: Duration = "62.5%"  # end of the first phase (epoch 200 of 320)
+    begin: Duration = "21.875%"  # first epoch after which labels are replaced (epoch 70 of 320)
     remembered: Count = 10  # R
     batch_size: Batch = 128  # B
     learning_rate: Rate = 0.08  # of SGD in the first phase, constant and high

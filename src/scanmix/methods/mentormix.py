@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from scanmix.methods.contract import rows_of_a_step, same_every_epoch
 from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.ema import ema_update
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import Predictor, classify, inference
+from scanmix.networks.inference import Predictor, classify, inference, unchanged_statistics
 from scanmix.networks.peer import Heads, Peer, make_peer
 
 
@@ -64,6 +64,7 @@ class MentorMix:
     quantile: Share = 0.7  # p: share of a batch whose losses are small
     loss_decay: Share = 0.5  # decay of a threshold's moving average, for each batch
     mixup_alpha: Weight = 2.0  # alpha of Beta(alpha, alpha)
+    weight_statistics: Literal["batch", "running"] = "batch"  # batch norm of the first look, which weights (code)
     second_weighting: bool = False  # weight the mixed losses as well (for 60 % noise and more)
     average_decay: Share = 0.9999  # decay of the average in each step, at the end
     fidelity: Fidelity = "paper"  # "released": thresholds start at 0; no weight decay with a second weighting
@@ -85,7 +86,7 @@ class MentorMix:
         with meter.timed("learn"):
             for index in map(peer.shard, batches(data.everything, self.batch_size, order)):
                 views, labels = data.views.weak(data.images[index], draws), data.one_hot(index)
-                with inference(peer, batch_statistics=False):
+                with unchanged_statistics(peer), inference(peer, batch_statistics=self.weight_statistics == "batch"):
                     losses = _cross_entropies(peer.classifier(peer.encoder(views)), labels)
                 state.threshold = moving_percentile(
                     state.threshold, peer.all_gather(losses), self.quantile, self.loss_decay

@@ -50,8 +50,8 @@ class Pencil:
     largest_batch = rows_of_a_step
 
     epochs: Count = 320  # E, all stages
-    fixed: Duration = "22%"  # end of the first stage, cross-entropy on the given labels (epoch 70 of 320)
-    moving: Duration = "62%"  # end of the second stage, in which labels move (epoch 200 of 320)
+    fixed: Duration = "21.875%"  # end of the first stage, cross-entropy on the given labels (epoch 70 of 320)
+    moving: Duration = "62.5%"  # end of the second stage, in which labels move (epoch 200 of 320)
     batch_size: Batch = 128  # B
     learning_rate: Rate = 0.06  # of SGD in the first two stages; a high rate prevents memorization
     final_rate: Rate = 0.2  # in the third, divided by ten after each third of it

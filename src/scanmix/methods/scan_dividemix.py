@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -45,6 +45,7 @@ class ScanDivideMix:
     clustering: Clustering = Clustering()  # second stage: clusters of neighbors
     name_clusters: bool = False  # count which cluster is which class before WarmUp (ours, for small data)
     num_neighbors: Count = 20  # K of the clustering stage
+    warmup_view: Literal["weak", "strong"] = "strong"  # of the images in warm-up (code for CIFAR; weak on web data)
     include_self: bool = True  # the example counts among its neighbors (published code)
     dividemix: DivideMix = DivideMix()  # all further settings; `dividemix.warmup` trains the head alone
 
@@ -70,7 +71,7 @@ class ScanDivideMix:
         inner = self.dividemix
         warmup = min(inner.epochs, inner.epochs_in(inner.warmup, count))
         naming = Passes(forward_only=2 * count if self.name_clusters else 0)
-        heads = Passes(forward_only=2 * count, strong=2 * count) * warmup
+        heads = (Passes(forward_only=2 * count) + Passes(**{self.warmup_view: 2 * count})) * warmup
         turn = divided_passes(count, clean, inner.batch_size, inner.minimum_steps, "weak", 2)
         training = naming + heads + turn * (inner.epochs - warmup)
         return pretraining_passes(self.pretrain, self.clustering, count) | {"training": training}
@@ -83,5 +84,6 @@ class ScanDivideMix:
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Train the head alone, on features that were learned without labels, as ScanMix's code does."""
         settings, peer, stage = self.dividemix, state.peers[side], f"warmup {side}"
-        steps = labeled_views(data, data.views.strong, data.labels, 2 * settings.batch_size, stage, epoch, peer.shard)
+        view, size = data.views.random_view(self.warmup_view), 2 * settings.batch_size
+        steps = labeled_views(data, view, data.labels, size, stage, epoch, peer.shard)
         warm_up(peer, "head", steps, settings.warmup_rate, settings.confidence_weight, meter)

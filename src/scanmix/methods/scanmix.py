@@ -15,7 +15,7 @@ from scanmix.blocks.divide import clean_probabilities, divide, noise_rate, norma
 from scanmix.blocks.losses import scan_loss, semi_supervised_loss
 from scanmix.blocks.memory import append_epoch
 from scanmix.blocks.neighbors import agreeing, draw_neighbor, voted_labels
-from scanmix.blocks.schedules import linear_ramp, step_decay
+from scanmix.blocks.schedules import linear_ramp
 from scanmix.blocks.trust import keep_given, pinned
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight, epochs_in
 from scanmix.data.batches import TrainingData, batches, labeled_views, paired
@@ -24,6 +24,7 @@ from scanmix.distributed.meter import Meter
 from scanmix.methods.contract import largest_pretraining_batch, pretraining_passes, sum_of_peers
 from scanmix.methods.steps.division import divided_passes
 from scanmix.methods.steps.mixmatch import mixmatch
+from scanmix.methods.steps.schedule import rate_after_drops
 from scanmix.methods.steps.warmup import TrainedPart, warm_up
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import per_sample_losses
@@ -81,7 +82,8 @@ class ScanMix:
     minimum_clean: Count = 1  # the likeliest examples kept as clean when the threshold leaves fewer
     learning_rate: Rate = 0.02  # section 4.2
     warmup_rate: Rate = 0.02  # the same in warm-up
-    lr_drop: Duration = "50%"  # when it is divided by ten, section 4.2
+    lr_drop: Duration = "50%"  # when it is divided by ten, section 4.2, ...
+    lr_second_drop: Duration | None = None  # ... and again (epoch 250 on Red Mini-ImageNet, section 4.2)
     momentum: Share = 0.9  # section 4.2
     weight_decay: Weight = 5e-4  # section 4.2
     share_momentum: bool = True  # one momentum buffer for all tasks (code); each task starts without momentum when off
@@ -89,6 +91,7 @@ class ScanMix:
     # Division of the labels by their loss, and the semi-supervised loss l_MLE.
     clean_threshold: Share = 0.5  # tau, Eq. 8
     mixture: Literal["all", "class"] = "all"  # of the losses of all examples, or of each given label (ours)
+    reg_covar: Rate = 5e-4  # added to the variances of the mixture (code; 1e-3 on Red Mini-ImageNet)
     loss_memory: Count = 1  # epochs of losses averaged under severe noise (5 in the code for 90 % noise)
     sharpen_temperature: Rate = 0.5  # T of MixMatch
     mixup_alpha: Weight = 4.0  # alpha of MixUp's Beta(alpha, alpha)
@@ -114,6 +117,7 @@ class ScanMix:
     severe_noise: Share = 0.6  # |U| / |D| after warm-up above which noise is severe, section 4.2
     view: Literal["weak", "strong"] = "weak"  # of the images that are learned from, ...
     severe_view: Literal["weak", "strong"] = "strong"  # ... and under severe noise (code; not in the paper)
+    cluster_view: Literal["weak", "strong"] | None = None  # in l_CLU alone (code for web data); None: as in l_MLE
 
     # Readings of the equations, and the second network.
     agreement: Literal["other", "own", "given"] = "other"  # whose labels q compares: Eq. 9 own, Eq. 5 given
@@ -132,26 +136,23 @@ class ScanMix:
 
     def epoch(self, state: ScanMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """Run one turn of Algorithm 1's loop, or one epoch of its warm-up."""
-        meter = Meter()
-        begin = self.epochs_in(self.warmup, len(data))
+        meter, begin = Meter(), self.epochs_in(self.warmup, len(data))
         if epoch < begin:
             labels = voted_labels(state.candidates, data.labels, data.num_classes, self.vote_rounds, data.trusted)
             return self._warm_up(self.warmup_part, labels, self.warmup_rate, state, data, epoch, meter)
-
         # p(clean | loss, gamma): one forward pass of each peer over all examples.
         with meter.timed("examine"):
             found = [per_sample_losses(peer, data) for peer in state.peers]
             losses = torch.stack([normalize_losses(each.losses) for each in found])
             state.history = append_epoch(state.history, losses, self.loss_memory)
             averaged = state.history.mean(0) if state.severe else losses
-            p_clean = clean_probabilities(averaged, data.labels if self.mixture == "class" else None)
+            p_clean = clean_probabilities(averaged, data.labels if self.mixture == "class" else None, self.reg_covar)
             state.p_clean = state.peers[0].engine.broadcast(pinned(p_clean, data.trusted))
         if state.severe is None:
             state.severe = noise_rate(state.p_clean, self.clean_threshold) > self.severe_noise
         begin += 0 if state.severe else self.epochs_in(self.mild_warmup, len(data))
         if epoch < begin:
             return self._warm_up("network", data.labels, self.learning_rate, state, data, epoch, meter)
-
         # E-step: q(z_ji) = 1 where neighbor j has the label that example i has.
         if self.neighbor_refresh and (epoch - begin) % self.neighbor_refresh == 0:
             state.candidates = current_neighbors(state.peers, data, self.num_neighbors, self.include_self)
@@ -160,7 +161,7 @@ class ScanMix:
         agree = [agreeing(state.candidates, labels) for labels in compared]
 
         # M-step: minimize l_MLE, then l_CLU. Each peer learns from the division of the other.
-        rate = step_decay(self.learning_rate, 0.1, epoch, (self.epochs_in(self.lr_drop, len(data)),))
+        rate = rate_after_drops(self, len(data), epoch)
         cluster_rate = self.severe_cluster_rate if state.severe else self.cluster_rate
         with meter.timed("learn"):
             for side in turns_with_ema(state.peers, self.second_peer, self.average_decay):
@@ -177,14 +178,13 @@ class ScanMix:
         warmup = min(self.epochs, self.epochs_in(self.warmup, count))
         mild = 0 if severe else min(self.epochs - warmup, self.epochs_in(self.mild_warmup, count))
         trained = 2 if self.second_peer == "trained" else 1
-        rows = trained * count
-        views = Passes(**{self.warmup_view: rows})
+        views = Passes(**{self.warmup_view: (rows := trained * count)})
         first = views + (Passes(forward_only=rows) if self.warmup_part == "head" else Passes(forward_backward=rows))
         second = views + Passes(forward_backward=rows, forward_only=2 * count)
         turn = divided_passes(count, clean, self.batch_size, self.minimum_steps, view, trained)
         if self.severe_cluster_rate if severe else self.cluster_rate:
             pairs = 2 * trained * whole_batches(count, self.cluster_batch_size)
-            turn += Passes(forward_backward=pairs) + Passes(**{view: pairs})
+            turn += Passes(forward_backward=pairs) + Passes(**{self.cluster_view or view: pairs})
         naming = Passes(forward_only=count * (2 * self.name_clusters + self.propagate_classes))
         training = naming + first * warmup + second * mild + turn * (self.epochs - warmup - mild)
         return pretraining_passes(self.pretrain, self.clustering, count) | {"training": training}
@@ -238,7 +238,7 @@ class ScanMix:
         """Minimize l_CLU (Eq. 9) over every example, each with one neighbor for which q = 1."""
         peer = state.peers[side].begin(self.share_momentum)
         head = peer.classifier if self.shared_head else peer.clusterer
-        view = data.views.random_view(self.severe_view if state.severe else self.view)
+        view = data.views.random_view(self.cluster_view or (self.severe_view if state.severe else self.view))
         order, draws, pick = data.generators(f"cluster {side}", epoch, "order", "views", "neighbors")
         partner = draw_neighbor(state.candidates, agree, pick)
         for index in map(peer.shard, batches(data.everything, self.cluster_batch_size, order, drop_last=True)):

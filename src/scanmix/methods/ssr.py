@@ -28,6 +28,7 @@ from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import predict_all
 from scanmix.networks.passes import Passes, Stages
 from scanmix.networks.peer import Heads, Networks, Peer, make_peer
+from scanmix.pretrain.stages import candidate_neighbors
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -57,6 +58,7 @@ class SSR:
     relabel_threshold: Share = 0.8  # theta_r: a prediction above it replaces the label (0.9 at 20 % noise)
     select_threshold: Share = 1.0  # theta_s: share of the best vote that a label must have; 1: it must win
     num_neighbors: Count = 200  # k
+    include_self: bool = True  # the image is one of its k voters (code)
     mixup_alpha: Weight = 4.0  # alpha of MixUp's Beta(alpha, alpha)
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
@@ -71,8 +73,9 @@ class SSR:
             features = predict_all(peer.encoder, data, peer.engine)
             labels = self._relabel(peer.classifier(features).detach().softmax(1), data.labels)
             labels = keep_given(labels, data.labels, data.trusted)
-            neighbors = nearest_neighbors(features, min(self.num_neighbors, len(data) - 1))
-            chosen = wins_vote(labels, neighbors, data.num_classes, self.select_threshold)
+            others = max(1, min(self.num_neighbors - self.include_self, len(data) - 1))
+            voters = candidate_neighbors(nearest_neighbors(features, others), self.include_self)
+            chosen = wins_vote(labels, voters, data.num_classes, self.select_threshold)
             chosen |= ~chosen.any()  # no label is confirmed: take all labels as they are
             chosen = pinned(chosen, data.trusted)
             state.p_clean = peer.engine.broadcast((chosen & (labels == data.labels)).float().unsqueeze(0))

@@ -6,10 +6,11 @@ Legend: N examples, B batch, C classes, D features, P networks.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeAlias, cast
+from typing import Annotated, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import pydantic
@@ -23,9 +24,10 @@ from scanmix.config import STRICT, Count, Table, UserError, build, check_type, d
 from scanmix.data.examples import Examples, Kind
 from scanmix.data.views import VIEW_SETTINGS, AnyViews, make_views
 from scanmix.distributed.engine import SINGLE_PROCESS, Engine
+from scanmix.features import AnyEncoder, EncoderRecord, RunEncoder, as_vectors
 from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
-from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class
+from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class, stored_network
 from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
 
 Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
@@ -62,11 +64,25 @@ class Model:
     """The method saw no label: accuracy is measured after matching its clusters with the classes."""
     engine: Engine = SINGLE_PROCESS
     """During training, the processes that share a pass over the data; later a single one."""
+    encoder: RunEncoder | None = None
+    """What turns images into the vectors that the networks take; `channels` and `size` are of the images then."""
 
     @property
     def kind(self) -> Kind:
-        """What it was trained on: images or feature vectors."""
-        return "vector" if self.views.dtype == torch.float32 else "image"
+        """What it takes: images or feature vectors."""
+        return "image" if self.encoder is not None or self.views.dtype == torch.uint8 else "vector"
+
+    @property
+    def inputs(self) -> int:
+        """What the networks take: channels of images, or the number of features."""
+        return self.channels if self.encoder is None else self.encoder.features
+
+    @property
+    def head(self) -> Model:
+        """The networks alone, which take the features of the encoder as vectors; without an encoder this model."""
+        if self.encoder is None:
+            return self
+        return dataclasses.replace(self, encoder=None, channels=self.encoder.features, size=(1, 1))
 
     def logits(self, images: Pixels) -> Tensor:
         """Summed logits of the center views, on the CPU. Shape: (N, C, H, W) uint8, or (N, D) vectors -> (N, C).
@@ -141,29 +157,45 @@ class Model:
         pixels, device = self._checked(images), self.views.mean.device
 
         def batch(part: slice) -> Tensor:
-            return network(self.views.eval_view(pixels[part].to(device)))
+            rows = pixels[part]
+            if self.encoder is not None and rows.dtype == torch.uint8:
+                rows = self.encoder.vectors(rows)
+            return network(self.views.eval_view(rows.to(device)))
 
         with inference(self.predictor, batch_statistics=False):
             return torch.cat([rows.cpu() for rows in self.engine.sharded_map(len(pixels), INFERENCE_BATCH, batch)])
 
     def _checked(self, images: Pixels) -> Tensor:
-        """Return the pixels or vectors as the views take them. Shape: -> (N, C, H, W), vectors (N, D, 1, 1)."""
+        """Return the pixels or vectors as they are taken. Shape: -> (N, C, H, W), vectors (N, D, 1, 1).
+
+        A model of images with an encoder takes features of it as well, as vectors. Those of `Examples` are looked up in
+        the cache, and kept there.
+        """
+        examples = images if isinstance(images, Examples) else None
         if isinstance(images, Examples):
             images = images.images
         check_type("images", images, (Tensor, np.ndarray), "an array, a tensor or Examples")
         if isinstance(images, np.ndarray) and images.dtype.kind not in "fiub":
             raise UserError(f"images must be numbers, not {images.dtype}")
         pixels = torch.tensor(images) if isinstance(images, np.ndarray) else images
-        if self.kind == "vector" and pixels.ndim == 2:
+        if self.views.dtype == torch.float32 and pixels.ndim == 2:
             pixels = pixels.float()[:, :, None, None]
+        if self.encoder is not None and pixels.dtype == torch.float32 and pixels.shape[1:] == (self.inputs, 1, 1):
+            return pixels
         wanted = (self.channels, *self.size)
-        if pixels.dtype != self.views.dtype or pixels.ndim != 4 or tuple(pixels.shape[1:]) != wanted:
+        if (
+            pixels.dtype != (torch.uint8 if self.kind == "image" else torch.float32)
+            or pixels.ndim != 4
+            or tuple(pixels.shape[1:]) != wanted
+        ):
             channels, height, width = wanted
             kinds = {"image": "images must be uint8", "vector": "vectors must be float32"}
             raise UserError(
                 f"{kinds[self.kind]} of shape (N, {channels}, {height}, {width}) as in training, "
                 f"not {pixels.dtype} of shape {tuple(pixels.shape)}"
             )
+        if self.encoder is not None and examples is not None and len(examples):
+            return as_vectors(self.encoder.rows(examples))
         return pixels
 
 
@@ -203,6 +235,10 @@ class Description:
     """Absent from files that are older than models of vectors."""
     self_supervised: bool | None = None
     """As in `Model`; absent from files of version 0.1.0."""
+    encoder: EncoderRecord | None = None
+    """What turns images into vectors; None for networks that take the images."""
+    features: Count | None = None
+    """Number of features of the encoder."""
 
 
 def save_model(model: Model, folder: Path) -> None:
@@ -224,13 +260,22 @@ def save_model(model: Model, folder: Path) -> None:
         self_supervised=model.self_supervised,
         network=dump(model.network),
         views=dump(model.views.measured()),
+        encoder=None if model.encoder is None else model.encoder.record,
+        features=None if model.encoder is None else model.encoder.features,
     )
     write_tensors(folder / "model.safetensors", model.predictor.state_dict())
     write_json(folder / "model.json", dump(about), indent=2)
 
 
-def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
+def load_model(
+    folder: str | Path, device: torch.device | str = "cpu",
+    encoder: str | Callable[[Tensor], Any] | AnyEncoder | None = None,
+) -> Model:  # fmt: skip
     """Read the model of a run folder (or a copy of its `model` folder); nothing else is needed to predict.
+
+    A run that learned from pretrained features needs their encoder as well. It is opened when pictures come, from
+    where it was, or from where `encoder` says that it is now, as `open_encoder` takes it.
+    Shape: a function as encoder takes (B, C, H, W) uint8 and returns (B, D).
 
     Raises:
         UserError: there is no model, its files are damaged or do not fit together, or weights are NaN or infinite.
@@ -246,11 +291,15 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
         if not bool(tensor.isfinite().all()):
             raise UserError(f"{weights_path} has weights that are not numbers ({name}); {NO_MODEL}")
     with reading(path, NO_MODEL):
-        network = build(settings_class(about.kind, about.network), about.network, where=str(path))
-        settings = build(VIEW_SETTINGS[about.kind], about.views, where=str(path))
-        predictor = _empty_predictor(network, about.channels, len(about.class_names), about.members)
+        opened = _run_encoder(about, str(device), encoder)
+        kind: Kind = about.kind if opened is None else "vector"
+        inputs = about.channels if opened is None else opened.features
+        table = stored_network(about.network)
+        network = build(settings_class(kind, table), table, where=str(path))
+        settings = build(VIEW_SETTINGS[kind], about.views, where=str(path))
+        predictor = _empty_predictor(network, inputs, len(about.class_names), about.members)
         predictor.load_state_dict(weights)
-        blank = torch.zeros(1, about.channels, *about.size, dtype=torch.uint8, device=device)
+        blank = torch.zeros(1, inputs, *about.size, dtype=torch.uint8, device=device)
         views = make_views(settings, blank, flip=True)  # mean, std and flip are all given in the file
     return Model(
         predictor=predictor.to(device),
@@ -262,7 +311,24 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Model:
         size=about.size,
         # Files of version 0.1.0 do not say; "scan" was then the only method that sees no label.
         self_supervised=about.method == "scan" if about.self_supervised is None else about.self_supervised,
+        encoder=opened,
     )
+
+
+def _run_encoder(about: Description, device: str, source: Any) -> RunEncoder | None:
+    """Return the encoder of a model, not opened yet; None where the networks take what is given.
+
+    Raises:
+        ValueError: there is an encoder without its number of features, or for vectors.
+        UserError: `source` names an encoder, and the model has none.
+    """
+    if about.encoder is None:
+        if source is not None:
+            raise UserError("the run learned from the pictures themselves: it needs no encoder; leave it out")
+        return None
+    if about.features is None or about.kind != "image":
+        raise ValueError(f"an encoder of {about.kind}s with {about.features} features")
+    return RunEncoder(about.encoder, about.features, source=source, device=device)
 
 
 def _empty_predictor(network: NetworkSettings, channels: int, num_classes: int, members: int) -> Predictor:

@@ -6,6 +6,7 @@ in `NetworkSettings`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import MethodType
 from typing import Any, TypeAlias, get_args
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError, in_short, unknown_name
+from scanmix.config import Table, UserError, in_short, unknown_name
 from scanmix.config.fields import kinds_of
 from scanmix.data.examples import Kind
 from scanmix.distributed.engine import Engine
@@ -25,7 +26,7 @@ from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.networks.resnet import ResNetSettings
 from scanmix.networks.timm_network import TimmSettings
 
-__all__ = ["Encoder", "NetworkSettings", "equip", "settings_class"]
+__all__ = ["NEWER", "Encoder", "NetworkSettings", "equip", "hashed_network", "settings_class", "stored_network"]
 
 NetworkSettings: TypeAlias = PreActResNetSettings | ResNetSettings | TimmSettings | MlpSettings | NoLayersSettings
 """Every network: a table is told from the others by its `kind`, or where that is missing, by its keys."""
@@ -37,6 +38,19 @@ def _by_kind(reads: Kind) -> dict[str, type[NetworkSettings]]:
 
 
 NETWORKS: dict[Kind, dict[str, type[NetworkSettings]]] = {kind: _by_kind(kind) for kind in get_args(Kind)}
+
+NEWER: Table = {"stem_norm": False}
+"""Settings of the PreAct-ResNet that came after version 0.1.0, each with the value that networks had before."""
+
+
+def stored_network(table: Table) -> Table:
+    """Return the table of a network as a file holds it, with what files of older versions lack."""
+    return NEWER | table if "widths" in table and "kind" not in table else table
+
+
+def hashed_network(network: NetworkSettings) -> Table:
+    """Return what a hash holds of a network: all of its settings but newer ones at their old values."""
+    return {key: value for key, value in dataclasses.asdict(network).items() if NEWER.get(key, ...) != value}
 
 
 def settings_class(kind: Kind, table: object) -> type[NetworkSettings]:

@@ -51,6 +51,17 @@ def inference(network: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
         network.train(was_training)
 
 
+@contextmanager
+def unchanged_statistics(network: nn.Module) -> Iterator[None]:
+    """Give the network back the running statistics, and all other buffers, that it had before the block."""
+    before = [buffer.clone() for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, kept in zip(network.buffers(), before, strict=True):
+            buffer.copy_(kept)
+
+
 def predict_all(network: nn.Module, data: TrainingData, engine: Engine = SINGLE_PROCESS) -> Tensor:
     """Return the outputs of the network for the eval views of all examples, in order, in eval mode without gradients.
 

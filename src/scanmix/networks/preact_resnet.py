@@ -1,8 +1,9 @@
 """PreAct-ResNet-18 with a 3x3 stem, as the noisy-label literature uses it, and its small relatives.
 
-He et al. 2016 (identity mappings), in the form shared by DivideMix's code: no final batch norm and ReLU
-before pooling, a 1x1 shortcut convolution without batch norm, and a shortcut taken after the block's first
-batch norm and ReLU, in every block (in He et al. an identity shortcut carries the raw input).
+He et al. 2016 (identity mappings), in the form shared by the code of DivideMix, M-correction, ELR+ and SSR: batch norm
+and ReLU after the first convolution, none before pooling, a 1x1 shortcut convolution without batch norm, and a
+shortcut taken after the block's first batch norm and ReLU, in every block (in He et al. the first convolution stands
+alone, an identity shortcut carries the raw input, and batch norm and ReLU come last).
 
 Legend: B batch, C channels in, H x W pixels, D features out.
 """
@@ -27,7 +28,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PreActResNetSettings(EncoderSettings):
-    """Widths, depths and strides. The defaults are PreAct-ResNet-18: 11,171,146 parameters with 10 classes."""
+    """Widths, depths and strides. The defaults are PreAct-ResNet-18: 11,171,274 parameters with 10 classes."""
 
     reads: ClassVar[Kind] = "image"
 
@@ -39,6 +40,8 @@ class PreActResNetSettings(EncoderSettings):
     """Side of the first convolution."""
     stem_stride: Positive = 1
     """Stride of the first convolution; 2 or 4 makes small networks several times cheaper."""
+    stem_norm: bool = True
+    """Batch norm and ReLU after the first convolution, as in all published code; version 0.1.0 had neither."""
     final_norm: bool = False
     """Batch norm and ReLU before pooling (He et al.); the noisy-label literature leaves them out."""
 
@@ -85,6 +88,8 @@ class PreActResNet(Encoder):
         widths, kernel = settings.widths, settings.stem_kernel
         self.num_features = widths[-1]
         self.stem = nn.Conv2d(channels, widths[0], kernel, settings.stem_stride, kernel // 2, bias=False)
+        first = (nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True)) if settings.stem_norm else ()
+        self.stem_norm = nn.Sequential(*first)
         stages: list[nn.Module] = []
         inputs = widths[0]
         for stage, (width, blocks) in enumerate(zip(widths, settings.blocks, strict=True)):
@@ -110,5 +115,5 @@ class PreActResNet(Encoder):
     def forward(self, examples: Tensor) -> Tensor:
         """Return pooled features of images. Shape: (B, C, H, W) -> (B, D)."""
         images = examples.contiguous(memory_format=torch.channels_last)
-        maps: Tensor = self.final(self.stages(self.stem(images)))
+        maps: Tensor = self.final(self.stages(self.stem_norm(self.stem(images))))
         return maps.mean((2, 3))

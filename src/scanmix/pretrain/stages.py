@@ -21,7 +21,7 @@ from scanmix.blocks.propagated_classes import NEIGHBORS, Head, least_squares_hea
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.files.tensors import Tensors
-from scanmix.networks.encoders import NetworkSettings
+from scanmix.networks.encoders import NetworkSettings, hashed_network
 from scanmix.networks.inference import per_sample_losses, predict_all
 from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.pretrain.cache import cached, content_key
@@ -116,7 +116,7 @@ def _parts_of_key(
     return {
         "images": data.fingerprint(),
         "views": data.views.contrastive_settings(),
-        "network": dataclasses.asdict(network),
+        "network": hashed_network(network),
         _which(settings): values,
         "seed": engine.seed,
         **engine.arithmetic(),

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from scanmix.config import Table, UserError, defaults, dump, flatten, load_recipe
 from scanmix.methods import METHODS
-from scanmix.training import OTHER_SECTIONS, Run, RunSettings, resolve
+from scanmix.training import OTHER_SECTIONS, OWN_DATA, Run, RunSettings, resolve
 
 SHOWN_ELSEWHERE = (
+    "features",
     "fingerprint",
     "test_fingerprint",
     "trusted_fingerprint",
@@ -62,10 +63,16 @@ def difference(first: Run, second: Run) -> Difference:
 def train_command(run: Run) -> str | None:
     """Return the command line that trains the run again; None if the command line cannot express it."""
     settings, name = run.settings, str(run.about["name"])
+    if settings.features is not None:
+        name = OWN_DATA["vector"]  # recipes for vectors, whatever the pictures are called
     words = None if settings.source is None else _data_words(settings.source, settings.seed)
     if words is None:
         return None
     words += ["--method", settings.method, "--seed", str(settings.seed)]
+    if settings.features is not None:
+        if settings.features.is_function:
+            return None
+        words += ["--features", settings.features.name]
     try:
         base = resolve(settings.method, name, settings.recipe, kind=settings.kind)
         usual = resolve(settings.method, name, kind=settings.kind).recipe
@@ -114,6 +121,8 @@ def _all_values(run: Run) -> Table:
     shown = {key: value for key, value in dump(run.settings).items() if key not in SHOWN_ELSEWHERE}
     settings = shown.pop("settings")
     about = {f"data.{key}": value for key, value in run.about.items() if key != "class_names"}
+    if run.settings.features is not None:
+        about["features"] = run.settings.features.name
     return {**about, **flatten(shown), **flatten(settings)}
 
 

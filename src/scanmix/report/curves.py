@@ -212,7 +212,7 @@ def seconds_of(run: Run) -> list[BarSeries]:
     rest = epochs - sum(value for stage, value in totals.items() if stage != "start")
     order = sorted(totals, key=lambda stage: stage != "start")  # metrics have "start" after the first epoch
     named = {STAGES.get(stage, stage): totals[stage] for stage in order}
-    named |= {"the rest of the epochs": max(rest, 0.0), f"measuring on test {run.settings.kind}s": evaluate}
+    named |= {"the rest of the epochs": max(rest, 0.0), f"measuring on test {run.settings.given}s": evaluate}
     whole = sum(named.values())
     return [BarSeries(name, value, f"{value:,.1f} s ({value / (whole or 1):.0%})") for name, value in named.items()]
 

@@ -63,7 +63,7 @@ def _context(found: Sequence[RunFindings], epochs: Sequence[int]) -> Mapping[str
     return {
         "main": main,
         "run": main.run,
-        "thing": main.run.settings.kind,
+        "thing": main.run.settings.given,
         "audit": main.audit,
         "summary": None if main.audit is None else main.audit.summary(),
         "by_decisions": [] if main.audit is None else sentences(main.audit.summary()),

@@ -1,7 +1,8 @@
 """Semantic noise (Lee et al. 2019, "Robust inference via generative classifiers"): the mistakes of a weak network.
 
 A network learns from few images with right labels. Its predictions for all images become their labels. Which images
-it gets wrong depends on what they look like, as with people. Legend: N examples, C classes.
+it gets wrong depends on what they look like, as with people. Small networks take seconds on a CPU; two networks are
+those of the published code, trained as there, and want a GPU. Legend: N examples, M known images, C classes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scanmix.blocks.schedules import cosine
+from scanmix.blocks.schedules import cosine, step_decay
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData, batches
 from scanmix.data.examples import OPEN_SET, Examples
@@ -27,6 +28,8 @@ from scanmix.semantic_noise.networks import DenseNet, Vgg
 
 STEPS, BATCH, RATE = 300, 64, 0.05
 """Steps, batch size and learning rate of each network: enough to fit few images, and quick enough for several tries."""
+PUBLISHED_EPOCHS, PUBLISHED_DROPS, PUBLISHED_BATCH, PUBLISHED_RATE = 120, (40, 80), 128, 0.1
+"""Epochs, those at which the rate is divided by ten, batch size and learning rate of Lee et al.'s code for CIFAR-10."""
 TRIES, WITHIN = 9, 0.01
 """Fractions that are tried at most, and the distance from the wanted rate that is near enough."""
 
@@ -40,8 +43,19 @@ LABELLERS: dict[str, Callable[[int], Vgg | DenseNet | ResNet]] = {
         ),
         channels,
     ),
+    "densenet100": lambda channels: DenseNet(channels, 12, (16, 16, 16), bottleneck=True),
+    "resnet34": lambda channels: ResNet(
+        ResNetSettings(
+            kind="resnet", widths=(64, 128, 256, 256), blocks=(3, 4, 6, 3), bottleneck=False, stem_kernel=3,
+            stem_stride=1, stem_pool=False,
+        ),
+        channels,
+    ),
 }  # fmt: skip
-"""Name -> a network on images of so many channels. Small ones of the kinds in the paper's Table 2."""
+"""Name -> a network on images of so many channels. Small ones of the kinds in the paper's Table 2, and two of Lee et
+al.: DenseNet-BC-100 with a growth of 12, and a ResNet-34 whose last stage has 256 maps."""
+PUBLISHED = ("densenet100", "resnet34")
+"""Those of Lee et al., which are trained as in their code."""
 
 
 @dataclass(frozen=True)
@@ -113,37 +127,48 @@ def labels_of(examples: Examples, network: str, fraction: float, seed: int, aske
     """
     if examples.kind != "image" or network not in LABELLERS:
         raise UserError(f"semantic noise needs images and one of {', '.join(LABELLERS)}, not {network!r} on vectors")
-    engine, truth = Engine(seed=seed), _truth(examples)
+    truth = _truth(examples)
     if bool((truth == OPEN_SET).any()):
         raise UserError(f"semantic noise needs a right label for every image; {examples.name!r} has images of no class")
-    views = make_views(ViewSettings(), examples.images, flip=examples.flip)
-    data = TrainingData(examples.images, truth, examples.num_classes, views, engine.generator)
-    order = torch.randperm(len(data), generator=engine.generator("semantic", 0, "choice"))
+    # The small networks stay on the CPU, so that their labels are the same on every machine.
+    device = torch.device("cuda" if network in PUBLISHED and torch.cuda.is_available() else "cpu")
+    engine, images = Engine(seed=seed, device=device), examples.images.to(device)
+    views = make_views(ViewSettings(), images, flip=examples.flip)
+    data = TrainingData(images, truth.to(device), examples.num_classes, views, engine.generator)
+    order = torch.randperm(len(data), generator=engine.generator("semantic", 0, "choice"), device=device)
     known = order[: max(2, round(fraction * len(data)))]
     model = _trained(network, data, known, engine)
-    return Labeling(predict_all(model, data, engine).argmax(1), network, asked, len(known) / len(data), seed)
+    return Labeling(predict_all(model, data, engine).argmax(1).cpu(), network, asked, len(known) / len(data), seed)
 
 
 def _trained(network: str, data: TrainingData, known: Tensor, engine: Engine) -> nn.Module:
-    """Train with cross-entropy on the known images (M,), with weak views and a cosine learning rate."""
+    """Train with cross-entropy on the known images (M,), with weak views."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(engine.generator("semantic", 0, network).initial_seed())
         encoder = LABELLERS[network](data.images.shape[1])
-        model = nn.Sequential(encoder, nn.Linear(encoder.num_features, data.num_classes))
+        model = nn.Sequential(encoder, nn.Linear(encoder.num_features, data.num_classes)).to(engine.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=5e-4)
     order, draws = data.generators("semantic", 0, "order", "views")
-    done = 0
+    done = epoch = 0
     model.train()
-    while done < STEPS:
-        for index in batches(known, BATCH, order):
+    while epoch < PUBLISHED_EPOCHS if network in PUBLISHED else done < STEPS:
+        for index in batches(known, PUBLISHED_BATCH if network in PUBLISHED else BATCH, order):
             for group in optimizer.param_groups:
-                group["lr"] = cosine(RATE, 0.0, min(done, STEPS) / STEPS)
+                group["lr"] = _rate(network, done, epoch)
             loss = F.cross_entropy(model(data.views.weak(data.images[index], draws)), data.labels[index])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             done += 1
+        epoch += 1
     return model
+
+
+def _rate(network: str, done: int, epoch: int) -> float:
+    """Return the learning rate: Lee et al.'s steps for their networks, half a cosine over the steps for the others."""
+    if network in PUBLISHED:
+        return step_decay(PUBLISHED_RATE, 0.1, epoch, PUBLISHED_DROPS)
+    return cosine(RATE, 0.0, min(done, STEPS) / STEPS)
 
 
 def _truth(examples: Examples) -> Tensor:

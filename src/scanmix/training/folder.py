@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pydantic.dataclasses
 import tomli_w
@@ -21,7 +22,7 @@ from scanmix.files.lock import LOCK
 from scanmix.methods import METHODS
 from scanmix.training.metrics import read_lines
 from scanmix.training.run import Run
-from scanmix.training.settings import RunSettings
+from scanmix.training.settings import RunSettings, as_stored
 from scanmix.training.versions import versions
 
 WRITTEN = {
@@ -131,7 +132,7 @@ def open_run(folder: str | Path) -> Run:
         table = read_toml(path)
         about = build(About, table.pop("data", {}), where=str(path), prefix="data.")
         checked(dict[str, str], json.dumps(table.pop("versions", {})))
-        settings = build(RunSettings, table, where=str(path))
+        settings = build(RunSettings, as_stored(table), where=str(path))
         if settings.method not in METHODS:
             raise unknown_name(f"method in {path}", settings.method, METHODS)
         for split, source in (settings.source or {}).items():
@@ -155,10 +156,11 @@ def open_or_create(settings: RunSettings, examples: Examples, folder: Path | Non
     if run.settings.config_hash() != settings.config_hash():
         changed = "; ".join(_differences(run.settings.hashed_settings(), settings.hashed_settings()))
         raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
-    # Device, threads and processes may change: they are not part of the config hash.
+    # Device, threads, processes and the place of an encoder may change: they are not part of the config hash.
     run.settings = dataclasses.replace(
-        run.settings, device=settings.device, threads=settings.threads, processes=settings.processes
-    )
+        run.settings, device=settings.device, threads=settings.threads, processes=settings.processes,
+        features=settings.features,
+    )  # fmt: skip
     return run
 
 
@@ -169,8 +171,18 @@ def _differences(old: Table, new: Table) -> list[str]:
     for key in sorted(key for key in {*before, *after} if before.get(key) != after.get(key)):
         if key == "trusted_fingerprint":
             found.append("which labels are trusted")
+        elif key.startswith("features."):
+            found.append(_encoder_difference(key, before.get(key), after.get(key)))
         elif "fingerprint" in key:
             found.append("the test images" if key.startswith("test") else "the training images or labels")
         else:
             found.append(f"{key} was {before.get(key)!r}, is {after.get(key)!r}")
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _encoder_difference(key: str, before: Any, after: Any) -> str:
+    """Name what differs between the encoders of two runs, one of which may have none."""
+    if None in (before, after):
+        return "features of another number of encoders"
+    what = "its encoder had weights with the hash" if key.endswith(".digest") else f"{key} was"
+    return f"{what} {str(before)[:16]!r}, now {str(after)[:16]!r}"

@@ -11,6 +11,7 @@ from torch import Tensor
 from scanmix.config import UserError, check_type
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
+from scanmix.features import AnyEncoder
 from scanmix.training import Run, RunSettings
 from scanmix.training.consensus import with_consensus
 
@@ -26,7 +27,10 @@ class Inputs:
     test: Examples | None = None
     """What accuracy is measured on."""
     cache: Path | None = None
-    """Folder of self-supervised results; by default `default_cache`."""
+    """Folder of self-supervised results and features; by default `default_cache`."""
+    encoder: AnyEncoder | None = None
+    """Turns the images into the vectors that are learned from; None where there is none, and in all processes but the
+    first."""
 
 
 def check_data(examples: Examples, test: Examples | None) -> None:

@@ -8,31 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from scanmix.audit import collect, save_evidence
 from scanmix.config import UserError, build, check_type, file_path
 from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.store import default_cache, on_device
-from scanmix.data.subset import draw_pool
 from scanmix.data.views import make_views
-from scanmix.distributed.engine import SINGLE_PROCESS, BatchNorm, Engine, Parallel, Precision, find_device
+from scanmix.distributed.engine import BatchNorm, Engine, Parallel, Precision, find_device
 from scanmix.distributed.process_group import Processes, RankInfo, choose_processes, is_first, launched, limited_threads
-from scanmix.methods import Method, State
-from scanmix.model import Model, Outputs, save_model
-from scanmix.model.dynamics import clean_set_metrics, is_due, take_snapshot
-from scanmix.networks.peer import make_peer
+from scanmix.features import AnyEncoder, record_of
+from scanmix.model import save_model
 from scanmix.progress import Bar, watched_stages
 from scanmix.training import (
-    EpochMetrics,
+    OWN_DATA,
     Run,
     RunSettings,
     describe,
@@ -42,18 +37,18 @@ from scanmix.training import (
     source_of,
     writer,
 )  # fmt: skip
-from scanmix.training.checkpoint import check_weights, load_checkpoint, save_checkpoint, share_checkpoint, unpack
 from scanmix.training.consensus import with_consensus
+from scanmix.training.epochs import run_epochs
+from scanmix.training.frozen import AnySource, as_given, embedded, learned_from, opened, reopened_for
 from scanmix.training.inputs import WANTED, Inputs, check_data, reload_data, trusted_fingerprint, trusted_labels
 from scanmix.training.launch import launch
 from scanmix.training.loggers import Logger, catch_up, check_loggers, logged
-from scanmix.training.monitor import bound_monitor
 from scanmix.training.stops import explained, lost
 
 
 def train(
     examples: Examples, *, test: Examples | None = None, method: str | None = None, seed: int = 0,
-    out: str | Path | None = None, recipe: str | None = None, device: str = "auto",
+    out: str | Path | None = None, recipe: str | None = None, features: AnySource | None = None, device: str = "auto",
     threads: int | None = None, cache: str | Path | None = None, progress: bool | Bar = True,
     loggers: Sequence[str | Logger] = (), devices: int | None = None, nodes: int | None = None,
     precision: Precision = "32-true", batch_norm: BatchNorm = "synchronized", parallel: Parallel = "rows",
@@ -69,9 +64,11 @@ def train(
         seed: decides every draw of the training.
         out: folder of the run. One that holds the same run goes on where it stopped. None keeps nothing.
         recipe: name or path; when not given, the one shipped for this data and method, if there is one.
+        features: a pretrained encoder, as `open_encoder` takes it. The method learns from its features of the images,
+            by the recipes for vectors.
         device: "auto", "cpu", "cuda" ...
         threads: of PyTorch while training; its own choice when not given.
-        cache: folder of self-supervised results; `SCANMIX_CACHE` or ~/.cache/scanmix when not given.
+        cache: folder of self-supervised results and features; `SCANMIX_CACHE` or ~/.cache/scanmix when not given.
         progress: whether to show bars if there is a terminal; or the bar to report to.
         loggers: what the numbers of each epoch are sent to: "tensorboard", "mlflow", "wandb", or objects with the
             methods of Lightning Fabric's `Logger`. They change nothing; one that fails is left out with a warning.
@@ -88,28 +85,31 @@ def train(
     """
     check_type("examples", examples, Examples, WANTED)
     shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    encoder = opened(features, examples, out, device)
+    kind = examples.kind if encoder is None else "vector"
     settings = resolve(
-        method, examples.name, recipe, overrides, kind=examples.kind, seed=seed, device=device, threads=threads,
-        processes=build(Processes, shared, where="scanmix.train"),
+        method, examples.name if encoder is None else OWN_DATA[kind], recipe, overrides, kind=kind, seed=seed,
+        device=device, threads=threads, processes=build(Processes, shared, where="scanmix.train"),
     )  # fmt: skip
     return train_resolved(
-        settings, examples, test=test, out=out, cache=cache, progress=progress, loggers=loggers, devices=devices,
-        nodes=nodes,
+        settings, examples, test=test, out=out, encoder=encoder, cache=cache, progress=progress, loggers=loggers,
+        devices=devices, nodes=nodes,
     )  # fmt: skip
 
 
 def train_resolved(
     settings: RunSettings, examples: Examples, *, test: Examples | None = None, out: str | Path | None = None,
-    cache: str | Path | None = None, progress: bool | Bar = True, loggers: Sequence[str | Logger] = (),
-    devices: int | None = None, nodes: int | None = None,
+    encoder: AnyEncoder | None = None, cache: str | Path | None = None, progress: bool | Bar = True,
+    loggers: Sequence[str | Logger] = (), devices: int | None = None, nodes: int | None = None,
 ) -> Run:  # fmt: skip
     """Train as `train` does, with settings that are resolved already: the command line needs them before the data.
 
     Args:
-        settings: as `resolve` returns them for data of this name and kind.
+        settings: as `resolve` returns them for data of this name and kind; for features those of vectors.
         examples: as for `train`, and so are all others.
         test: images with right labels.
         out: folder of the run.
+        encoder: an open one, whose features are learned from.
         cache: folder of self-supervised results.
         progress: whether to show bars, or the bar to report to.
         loggers: names of loggers, or loggers.
@@ -131,22 +131,25 @@ def train_resolved(
         fingerprint=examples.fingerprint(),
         trusted_fingerprint=trusted_fingerprint(examples) if settings.labels.trust_decided else None,
         test_fingerprint=test.fingerprint() if test else "",
+        features=None if encoder is None else record_of(encoder),
         processes=choose_processes(devices, nodes, settings.processes),
     )
     folder = out if is_first(nodes) else None
     with writer(folder, "in training"):
         run = open_or_create(settings, examples, folder)
-        return _start(run, Inputs(examples, test, cache), progress, loggers)
+        return _start(run, Inputs(examples, test, cache, encoder), progress, loggers)
 
 
 def resume(
-    folder: str | Path, *, cache: str | Path | None = None, progress: bool | Bar = True,
-    loggers: Sequence[str | Logger] = (), devices: int | None = None, nodes: int | None = None,
+    folder: str | Path, *, features: AnySource | None = None, cache: str | Path | None = None,
+    progress: bool | Bar = True, loggers: Sequence[str | Logger] = (), devices: int | None = None,
+    nodes: int | None = None,
 ) -> Run:  # fmt: skip
     """Go on with a run where it stopped; a finished one is returned as it is.
 
     Args:
         folder: of the run.
+        features: its pretrained encoder where that is a function, or a file that has been moved.
         cache: as for `train`, as are the next two.
         progress: whether to show bars, or the bar to report to.
         loggers: named ones are also sent the epochs they lack, of a finished run too.
@@ -154,7 +157,7 @@ def resume(
         nodes: machines, by default as many as before.
 
     Raises:
-        UserError: no such run or logger, or its data cannot be loaded again as it was.
+        UserError: no such run or logger, its data cannot be loaded again as it was, or its encoder is another.
     """
     folder = file_path("the run folder", folder)
     cache = None if cache is None else file_path("cache", cache).expanduser()
@@ -173,8 +176,9 @@ def resume(
         run = open_run(folder)  # another process may have gone on with it in between
         run.settings = dataclasses.replace(run.settings, processes=processes)
         examples, test = reload_data(run, folder)
+        encoder = reopened_for(run, features) if first else None
         mine = run if first else Run(run.settings, run.about, [])
-        return _start(mine, Inputs(examples, test, cache), progress, loggers)
+        return _start(mine, Inputs(examples, test, cache, encoder), progress, loggers)
 
 
 def run_worker(
@@ -194,6 +198,7 @@ def _start(run: Run, inputs: Inputs, progress: bool | Bar, loggers: Sequence[str
         return run  # not if others were launched: they wait for this news, which `_finish` sends
     explain = functools.partial(lost, run)
     first = is_first(run.settings.processes.nodes)
+    inputs = inputs if first else dataclasses.replace(inputs, encoder=None)
     group = launch(run.settings, inputs.examples, inputs.test, explain)
     return _finish(run, inputs, group, progress if first else False, loggers if first else ())
 
@@ -208,140 +213,48 @@ def _finish(
         limited_threads(settings.threads, settings.processes),
         explained(run),
         watched_stages(settings.method, method.epochs, progress) as (bar, tick),
-        group as (rank, world, device),
     ):
-        engine = Engine(
-            seed=settings.seed,
-            device=device,
-            rank=rank,
-            world=world,
-            parallel=settings.processes.parallel,
-            precision=settings.processes.precision,
-            batch_norm=settings.processes.batch_norm,
-            cache=None if rank > 0 else inputs.cache or default_cache(),
-            tick=tick,
-        )
-        if bool(engine.broadcast(torch.tensor(run.finished, device=device))):
-            catch_up(run, loggers)
-            return run
-        if engine.broadcast_bytes(settings.config_hash().encode) != settings.config_hash().encode():
-            raise UserError(f"process {rank} has other settings or other data than process 0; give all the same")
-        trusted = trusted_labels(examples, settings)
-        data = TrainingData(
-            images=on_device(examples.images, engine.device),
-            labels=examples.labels.to(engine.device),
-            num_classes=examples.num_classes,
-            views=make_views(settings.views, examples.images, flip=examples.flip, device=engine.device),
-            generator=engine.generator,
-            trusted=None if trusted is None else trusted.to(engine.device),
-        )
-        with logged(run, loggers) as log:
-            model, outputs = _run_epochs(run, method, engine, data, inputs, bar, log)
+        rows = embedded(run, inputs, tick)  # before the processes meet, who would wait for it
+        with group as (rank, world, device):
+            engine = Engine(
+                seed=settings.seed,
+                device=device,
+                rank=rank,
+                world=world,
+                parallel=settings.processes.parallel,
+                precision=settings.processes.precision,
+                batch_norm=settings.processes.batch_norm,
+                cache=None if rank > 0 else inputs.cache or default_cache(),
+                tick=tick,
+            )
+            if bool(engine.broadcast(torch.tensor(run.finished, device=device))):
+                catch_up(run, loggers)
+                return run
+            if engine.broadcast_bytes(settings.config_hash().encode) != settings.config_hash().encode():
+                raise UserError(f"process {rank} has other settings or other data than process 0; give all the same")
+            learned = learned_from(run, inputs, rows, engine)
+            data = _training_data(learned.examples, settings, engine)
+            with logged(run, loggers) as log:
+                model, outputs = run_epochs(run, method, engine, data, learned, bar, log)
     with explained(run):
-        run.adopt(dataclasses.replace(model, engine=SINGLE_PROCESS), examples)
+        run.adopt(as_given(run, model, inputs), examples, None if rows is None else rows.train)
         if run.folder is not None:
             # The audit reads back the evidence that is written here, though it is in memory: so labels.csv is, to the
             # last digit, what `scanmix audit` makes of the folder on any later day.
-            save_evidence(run.folder, collect(outputs, examples))
+            save_evidence(run.folder, collect(outputs, examples, run.features))
             run.write_labels(run.folder)
-            save_model(model, run.folder)
+            save_model(run.model, run.folder)
     return run
 
 
-def _run_epochs(
-    run: Run, method: Method, engine: Engine, data: TrainingData, inputs: Inputs, bar: Bar,
-    log: Callable[[EpochMetrics], None],
-) -> tuple[Model, Outputs]:  # fmt: skip
-    """Train an epoch, measure, write the metrics, save, and again; at the end predict all training examples once.
-
-    The metrics of an epoch are on the disk before the checkpoint counts it.
-
-    Args:
-        run: takes the metrics and the snapshots.
-        method: what is trained.
-        engine: device, processes and random draws.
-        data: the training examples on the device.
-        inputs: the same examples as they came, and the test data.
-        bar: shows epochs and accuracy.
-        log: sends the metrics of an epoch to the loggers.
-    """
-    examples, test = inputs.examples, inputs.test
-    clock = time.perf_counter()
-    state, done = _begin(run, method, data, engine)
-    seconds = {"seconds/start": time.perf_counter() - clock}
-    model = _model(run, method, state, data, engine)
-    measure_bound = bound_monitor(model, examples, run.settings.monitor.elbo, engine)
-    for epoch in range(done, method.epochs):
-        bar.set(epoch, method.epochs, _note(run))
-        clock = time.perf_counter()
-        pool = draw_pool(data, run.settings.draw.per_epoch, epoch)
-        line: EpochMetrics = {"epoch": epoch + 1, **method.epoch(state, pool.data, epoch)}
-        check_weights(state, engine)
-        p_clean = _current_p_clean(run, state, data, epoch)
-        if p_clean is not None and method.clean_threshold is not None:
-            line |= clean_set_metrics(p_clean, method.clean_threshold, examples)
-        measured = time.perf_counter()
-        if test is not None:
-            line["accuracy"] = model.accuracy(test)
-            line |= {"accuracy_after_matching": True} if method.self_supervised else {}
-        line |= measure_bound()
-        line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
-        run.record(line | seconds)
-        log(run.metrics[-1])
-        seconds = {}
-        if epoch + 1 < method.epochs and is_due(epoch + 1, method.epochs):
-            run.record_snapshot(take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, p_clean))
-        if run.folder is not None:
-            save_checkpoint(run.folder, run.settings.config_hash(), epoch + 1, state)
-    bar.set(method.epochs, method.epochs, _note(run))
-    outputs = model.outputs(examples)
-    p_clean = _current_p_clean(run, state, data, method.epochs - 1)
-    run.record_snapshot(take_snapshot(outputs.logits, examples.labels, method.epochs, p_clean))
-    return model, outputs
-
-
-def _current_p_clean(run: Run, state: State, data: TrainingData, epoch: int) -> Tensor | None:
-    """Return p_clean of each label after an epoch, (P, N); NaN where the epoch did not draw the example."""
-    if state.p_clean is None:
-        return None
-    return draw_pool(data, run.settings.draw.per_epoch, epoch).scatter(state.p_clean, len(data))
-
-
-def _begin(run: Run, method: Method, data: TrainingData, engine: Engine) -> tuple[State, int]:
-    """Return the last saved state and its number of epochs. A new state is saved at once: its start may take hours."""
-    saved = load_checkpoint(run.folder, run.settings.config_hash(), engine.device) if run.folder else None
-    saved = share_checkpoint(saved, engine)
-    network = run.settings.network
-    if not saved:
-        run.truncate(0)
-        state: State = method.start(data, network, engine)
-        check_weights(state, engine)
-        if run.folder is not None:
-            save_checkpoint(run.folder, run.settings.config_hash(), 0, state)
-        return state, 0
-    done, payload = saved
-    if run.folder is not None and len(run.metrics) < done:
-        raise UserError(f"{run.folder}/metrics.jsonl lacks epochs before {done}; delete it all and train again")
-    run.truncate(done)
-    heads = type(method).heads
-    return unpack(method.State, payload, lambda: make_peer(network.untrained(), data, engine, "", heads=heads)), done
-
-
-def _model(run: Run, method: Method, state: State, data: TrainingData, engine: Engine) -> Model:
-    """Return a state as a model. It shares the weights, so it predicts with the current ones."""
-    _, channels, height, width = data.images.shape
-    return Model(
-        predictor=method.predictor(state),
-        views=data.views,
-        network=run.settings.network,
-        method=run.settings.method,
-        class_names=run.class_names,
-        channels=channels,
-        size=(height, width),
-        self_supervised=method.self_supervised,
-        engine=engine,
+def _training_data(examples: Examples, settings: RunSettings, engine: Engine) -> TrainingData:
+    """Return the training examples on the device, as methods see them."""
+    trusted = trusted_labels(examples, settings)
+    return TrainingData(
+        images=on_device(examples.images, engine.device),
+        labels=examples.labels.to(engine.device),
+        num_classes=examples.num_classes,
+        views=make_views(settings.views, examples.images, flip=examples.flip, device=engine.device),
+        generator=engine.generator,
+        trusted=None if trusted is None else trusted.to(engine.device),
     )
-
-
-def _note(run: Run) -> str:
-    return "" if run.last_accuracy is None else f"accuracy {run.last_accuracy:.1%}"

@@ -19,6 +19,7 @@ from scanmix.audit import Audit, Evidence, collect, has_evidence, load_evidence,
 from scanmix.config import ALL_AS_GIVEN, UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
+from scanmix.features import as_vectors
 from scanmix.files import locked, parse_json, reading
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
@@ -52,6 +53,8 @@ class Run:
         """Training dynamics of a run in memory; if there is a folder, `load_dynamics` reads them."""
         self.examples: Examples | None = None
         """The training data, in the process that trained; it stays in memory as long as the run."""
+        self.features: np.ndarray | None = None
+        """(N, D) float16, in that process the features of a pretrained encoder of the training data, if it has one."""
         self.last_audit: Audit | None = None
         """What `labels.csv` and `audit.json` were written from in this process. Its memory grows with N x C."""
         self._model = model
@@ -175,7 +178,8 @@ class Run:
         else:
             model = self.model  # first, so that an unfinished run is refused before its data is read
             examples = self.training_data() if examples is None else examples
-            found = collect(model.outputs(examples), examples)
+            rows = self._features_of(examples, model)
+            found = collect(model.outputs(examples if rows is None else as_vectors(rows)), examples, rows)
         snapshots = self.snapshots if folder is None else load_dynamics(folder, len(self.metrics))
         return dataclasses.replace(
             found,
@@ -184,6 +188,12 @@ class Run:
             self_supervised=METHODS[self.settings.method].self_supervised,
             learned_all=METHODS[self.settings.method].about.labels == ALL_AS_GIVEN,
         )
+
+    def _features_of(self, examples: Examples, model: Model) -> np.ndarray | None:
+        """Return pretrained features of the training data; None without an encoder. Shape: -> (N, D) float16."""
+        if model.encoder is None or (self.features is not None and examples is self.examples):
+            return self.features
+        return model.encoder.rows(examples)
 
     def training_data(self) -> Examples:
         """Return the training data, loaded again if need be.
@@ -266,9 +276,12 @@ class Run:
         threshold = self.settings.build_method().clean_threshold
         return None if p_clean is None or threshold is None else (p_clean <= threshold).all(0)
 
-    def adopt(self, model: Model, examples: Examples) -> None:
-        """Store the model of the training that has just ended, and its training data."""
-        self._model, self.examples = model, examples
+    def adopt(self, model: Model, examples: Examples, features: np.ndarray | None = None) -> None:
+        """Store the model of the training that has just ended, its training data and their pretrained features.
+
+        Shape: features (N, D) float16.
+        """
+        self._model, self.examples, self.features = model, examples, features
 
     def record(self, line: EpochMetrics) -> None:
         """Add an epoch to the metrics, and before that to the file if there is a folder.

@@ -35,7 +35,9 @@ from scanmix.data.views import VIEW_SETTINGS, AnyViewSettings
 from scanmix.data.views.feature_views import FeatureViewSettings
 from scanmix.distributed.engine import device_name
 from scanmix.distributed.process_group import Processes
+from scanmix.features import EncoderRecord
 from scanmix.methods import METHODS, Method
+from scanmix.networks import encoders
 from scanmix.networks.encoders import NetworkSettings, settings_class
 
 OTHER_SECTIONS = ("network", "views", "labels", "draw", "monitor")
@@ -50,10 +52,23 @@ CONTROL = "cross_entropy"
 KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
 """Values that a method's settings must have where each epoch draws other examples: it may keep nothing of them."""
 
-NEWER = {"propagate_classes": False}
-"""Settings of methods that came after 0.1.0, each with the value that changes nothing: with it they are no part of the
-config hash, so that runs of older versions go on. `Labels` is none either where it is the default: which labels a run
-trusts stands in `RunSettings.trusted_fingerprint`, which runs of 0.1.0 do not have."""
+NEWER: Table = {
+    "scanmix.propagate_classes": False,
+    "scanmix.reg_covar": 5e-4,
+    "dividemix.reg_covar": 5e-4,
+    "scan_dividemix.dividemix.reg_covar": 5e-4,
+    "c2d.dividemix.reg_covar": 5e-4,
+    "scan_dividemix.warmup_view": "strong",
+    "elr_plus.clamp": 1e-4,
+    "ssr.include_self": False,
+    "ssr_plus.include_self": False,
+    "mentormix.weight_statistics": "running",
+}
+"""Settings of methods that came after 0.1.0, each with the value that does what was done before. Files of 0.1.0 are
+read with it, and with it a setting is no part of the config hash, so that older runs go on as they began. For networks
+`networks.encoders.NEWER` says the same. A newer setting whose default is None needs no entry. `Labels` is no part of
+the hash where it is the default: which labels a run trusts stands in `RunSettings.trusted_fingerprint`, which runs of
+0.1.0 do not have."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -109,6 +124,14 @@ class RunSettings:
     """Hash of which labels are known to be right; None if none is, and in runs of 0.1.0, which trusted none."""
     test_fingerprint: str = ""
     """Hash of the test images and labels; empty without a test set."""
+    features: EncoderRecord | None = None
+    """The pretrained encoder that turns images into the vectors that are learned from; None where there is none, and in
+    runs of 0.1.0."""
+
+    @property
+    def given(self) -> Kind:
+        """What a person gives, and looks at: images or feature vectors."""
+        return self.kind if self.features is None else "image"
 
     @property
     def kind(self) -> Kind:
@@ -131,12 +154,31 @@ class RunSettings:
         }  # fmt: skip
         if self.labels == Labels():
             del found["labels"]
-        settings = found.get("settings", {}).items()
-        return found | {"settings": {key: value for key, value in settings if NEWER.get(key, ...) != value}}
+        if self.features is not None:
+            found["features"] = self.features.key
+        network = {key: value for key, value in found["network"].items() if encoders.NEWER.get(key, ...) != value}
+        return found | {"network": network, "settings": _without_newer(found.get("settings", {}), f"{self.method}.")}
 
     def config_hash(self) -> str:
         """Return the config hash: of `hashed_settings`, in hexadecimal."""
         return hashlib.sha256(json.dumps(self.hashed_settings(), sort_keys=True).encode()).hexdigest()
+
+
+def as_stored(table: Table) -> Table:
+    """Return the table of a run's settings as a file holds it, with what files of older versions lack."""
+    network, settings, prefix = table.get("network"), table.get("settings"), f"{table.get('method')}."
+    older = _nested({key.removeprefix(prefix): value for key, value in NEWER.items() if key.startswith(prefix)})
+    filled = {} if not isinstance(network, dict) else {"network": encoders.stored_network(network)}
+    return table | filled | ({} if not isinstance(settings, dict) else {"settings": merge(older, settings)})
+
+
+def _without_newer(table: Table, prefix: str) -> Table:
+    """Return settings without newer ones at their old values; the keys of `table` stand below `prefix` in `NEWER`."""
+    kept = {key: value for key, value in table.items() if NEWER.get(prefix + key, ...) != value}
+    return {
+        key: _without_newer(value, f"{prefix}{key}.") if isinstance(value, dict) else value
+        for key, value in kept.items()
+    }
 
 
 def resolve(
@@ -240,11 +282,17 @@ def source_of(examples: Examples, test: Examples | None) -> Table | None:
 
 def _in_sections(overrides: Mapping[str, Any]) -> Table:
     """Nest dotted keys, then move top-level keys that are no section under `settings`."""
+    nested = _nested(overrides)
+    sections = {key: nested.pop(key) for key in SECTIONS if key in nested}
+    return merge({"settings": nested}, sections)
+
+
+def _nested(values: Mapping[str, Any]) -> Table:
+    """Return values with dotted keys as a nested table."""
     nested: Table = {}
-    for key, value in overrides.items():
+    for key, value in values.items():
         table: Any = value
         for part in reversed(key.split(".")):
             table = {part: table}
         nested = merge(nested, table)
-    sections = {key: nested.pop(key) for key in SECTIONS if key in nested}
-    return merge({"settings": nested}, sections)
+    return nested

@@ -8,8 +8,8 @@ import pydantic.dataclasses
 
 from scanmix.config import STRICT, UserError
 
-SEMANTIC_NETWORKS = ("vgg", "densenet", "resnet")
-"""Networks whose mistakes can become labels; `scanmix.semantic_noise` has them."""
+SEMANTIC_NETWORKS = ("vgg", "densenet", "resnet", "densenet100", "resnet34")
+"""Networks whose mistakes can become labels, the last two as in Lee et al.; `scanmix.semantic_noise` has them."""
 NoiseKind = Literal[
     "none", "symmetric", "symmetric-exclusive", "asymmetric", "instance", "file", "openset", "semantic"
 ]  # fmt: skip

@@ -138,6 +138,15 @@ def median_side(headers: Sequence[Header]) -> int:
     return int(statistics.median(min(header.width, header.height) for header in headers)) if headers else 32
 
 
+def side_within(paths: Sequence[Path], side: int) -> int:
+    """Return `side`, or the median shorter side of the files where that is smaller, in pixels; at least 8.
+
+    For an encoder that wants pictures of `side` pixels: nothing is gained by larger ones than the files have.
+    """
+    headers = [header for header in read_headers(paths) if not isinstance(header, str)]
+    return max(8, min(side, median_side(headers)))
+
+
 def resize_all(examples: Examples, size: int) -> Examples:
     """Return the examples with images resized to `size` pixels a side. Shape: (N, c, H, W) -> (N, c, size, size).
 
