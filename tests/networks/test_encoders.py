@@ -14,6 +14,7 @@ from scanmix.data.examples import Kind
 from scanmix.networks.contract import Encoder, EncoderSettings
 from scanmix.networks.encoders import NETWORKS, NetworkSettings, settings_class
 from scanmix.networks.mlp import MlpSettings
+from scanmix.networks.no_layers import NoLayersSettings
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.networks.resnet import ResNetSettings
 from scanmix.networks.timm_network import TimmSettings
@@ -63,7 +64,7 @@ class Made(Encoder):
 def test_every_network_is_found_by_what_it_reads_and_its_kind() -> None:
     assert NETWORKS == {
         "image": {"": PreActResNetSettings, "resnet": ResNetSettings, "timm": TimmSettings},
-        "vector": {"": MlpSettings},
+        "vector": {"": MlpSettings, "none": NoLayersSettings},
     }
     assert sum(map(len, NETWORKS.values())) == len(get_args(NetworkSettings))  # none hides another
 

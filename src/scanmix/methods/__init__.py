@@ -15,6 +15,7 @@ from scanmix.methods.elr import ELR
 from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.joint import Joint
+from scanmix.methods.linear import Linear
 from scanmix.methods.loss_correction import Backward, Forward
 from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
@@ -23,6 +24,7 @@ from scanmix.methods.mixup import MixUp
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
 from scanmix.methods.pes_semi import PESSemi
+from scanmix.methods.propagate import Propagate
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
@@ -58,5 +60,7 @@ METHODS: dict[str, type[Method]] = {
     "scan_dividemix": ScanDivideMix,
     "scanmix": ScanMix,
     "exact_em": ExactEM,
+    "linear": Linear,
+    "propagate": Propagate,
 }
 """Name -> class, roughly from the oldest to the newest. A new method needs one line here."""

@@ -21,13 +21,14 @@ from scanmix.distributed.engine import Engine
 from scanmix.networks.batch_norm import synchronized
 from scanmix.networks.contract import Encoder
 from scanmix.networks.mlp import MlpSettings
+from scanmix.networks.no_layers import NoLayersSettings
 from scanmix.networks.preact_resnet import PreActResNetSettings
 from scanmix.networks.resnet import ResNetSettings
 from scanmix.networks.timm_network import TimmSettings
 
 __all__ = ["NEWER", "Encoder", "NetworkSettings", "equip", "hashed_network", "settings_class", "stored_network"]
 
-NetworkSettings: TypeAlias = PreActResNetSettings | ResNetSettings | TimmSettings | MlpSettings
+NetworkSettings: TypeAlias = PreActResNetSettings | ResNetSettings | TimmSettings | MlpSettings | NoLayersSettings
 """Every network: a table is told from the others by its `kind`, or where that is missing, by its keys."""
 
 

@@ -1,0 +1,201 @@
+"""Methods for frozen features on DINOv2 and CLIP vectors of CIFAR-10, with drawn noise and people's labels.
+
+Run `python -m results.features_vectors --data FOLDER`; `results.real_data` says what lies in the folder. The same line
+goes on where it was stopped. A row is in `results/features-vectors.csv` as soon as it is known, and
+`results/features-vectors.md` is written from that.
+
+`neighbors` and `wann` are no methods of the package; they are measured here as published: the vote of the k nearest, k
+chosen by held-out given labels, and votes weighted by reliability (Di Salvo et al., TMLR 2025).
+
+Legend: N training and M test examples, C classes, D features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import scanmix
+from results.real_data import Pool, pool
+from scanmix.data.examples import Examples
+from scanmix.data.noise import asymmetric, symmetric
+from scanmix.data.readers.vectors import to_vectors
+from scanmix.files import append_text, write_text
+
+FEATURES = ("dino", "clip")
+PEOPLE = ("random1", "worse")
+NOISES = ("symmetric:0.2", "symmetric:0.5", "symmetric:0.8", "symmetric:0.9", "asymmetric:0.4", *PEOPLE)
+METHODS = ("propagate", "linear", "neighbors", "wann", "ssr", "dividemix", "scanmix", "cross_entropy")
+BASELINES = ("neighbors", "wann")
+SEEDS = (0, 1, 2)
+FIELDS = ("features", "noise", "method", "seed", "wrong", "accuracy", "best", "estimated", "seconds")
+VOTERS = (5, 10, 20, 30, 50, 100)
+"""Numbers of neighbors that are tried."""
+FEWEST, MOST = 11, 51
+"""Neighbors of WANN."""
+CLASSES = [str(i) for i in range(10)]
+
+
+def main() -> None:
+    """Measure what is missing and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sets of pictures")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
+    parser.add_argument("--features", choices=FEATURES, nargs="+", default=FEATURES)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    path = asked.out / "features-vectors.csv"
+    known = {tuple(row[name] for name in ("features", "noise", "method", "seed")) for row in read(path)}
+    for method in asked.methods:
+        for features in asked.features:
+            source = pool(features, asked.data, None)
+            test = np.load(asked.data / "features" / f"cifar10_{features}_test.npy").astype(np.float32)
+            for seed in SEEDS:
+                for noise in NOISES:
+                    if (features, noise, method, seed) not in known:
+                        add({**measure(source, test, noise, method, seed), "features": features}, path)
+    write_text(path.with_suffix(".md"), page(read(path)))
+
+
+def measure(source: Pool, test: np.ndarray, noise: str, method: str, seed: int) -> dict[str, Any]:
+    """Train a method, or count votes. Shape: vectors of the pool (N, D), test vectors (M, D) sorted by class."""
+    assert source.vectors is not None
+    truth, right = torch.from_numpy(source.labels), torch.arange(10).repeat_interleave(len(test) // 10)
+    labels = given(source, truth, noise, seed)
+    found = {"noise": noise, "method": method, "seed": seed, "wrong": float((labels != truth).float().mean())}
+    clock = time.process_time()
+    if method in BASELINES:
+        vote = voted if method == "neighbors" else weighted_votes
+        votes = vote(torch.from_numpy(source.vectors), labels, torch.from_numpy(test), seed)
+        accuracy = best = float((votes.argmax(1) == right).float().mean())
+        return {**found, "accuracy": accuracy, "best": best, "estimated": "", "seconds": time.process_time() - clock}
+    run = scanmix.train(
+        examples(source.vectors, labels),
+        test=examples(test, right),
+        method=method,
+        seed=seed,
+        progress=False,
+        threads=1,
+    )
+    seconds = time.process_time() - clock
+    rate = run.audit().noise_rate.value
+    curve = [line["accuracy"] for line in run.metrics]
+    return {**found, "accuracy": curve[-1], "best": max(curve), "estimated": rate, "seconds": seconds}
+
+
+def given(source: Pool, truth: Tensor, noise: str, seed: int) -> Tensor:
+    """Return the given labels. Shape: (N,) -> (N,) int64."""
+    if noise in source.given:
+        return torch.from_numpy(source.given[noise])
+    kind, _, rate = noise.partition(":")
+    if kind == "asymmetric":
+        return asymmetric(truth, float(rate), source.mapping, seed)
+    return symmetric(truth, float(rate), source.classes, seed)
+
+
+def examples(vectors: np.ndarray, labels: Tensor) -> Examples:
+    """Return vectors with labels as examples. Shape: (N, D), (N,)."""
+    return to_vectors(vectors, labels.tolist(), CLASSES, ids=[str(i) for i in range(len(vectors))], name="vectors")
+
+
+def nearest(rows: Tensor, queries: Tensor, k: int, *, themselves: bool = False) -> Tensor:
+    """Return the k nearest rows by cosine similarity, nearest first. Shape: (N, D), (M, D) -> (M, k)."""
+    similarity = F.normalize(queries, dim=1) @ F.normalize(rows, dim=1).T
+    if themselves:
+        similarity.fill_diagonal_(-torch.inf)
+    return similarity.topk(k, 1).indices
+
+
+def voted(rows: Tensor, labels: Tensor, queries: Tensor, seed: int) -> Tensor:
+    """Return the votes of the k nearest; k is the one whose vote says most given labels, each left out.
+
+    Shape: (N, D), (N,), (M, D) -> (M, C).
+    """
+    one_hot = F.one_hot(labels, 10).float()
+    near = nearest(rows, rows, max(VOTERS), themselves=True)
+    says = {k: float((one_hot[near[:, :k]].mean(1).argmax(1) == labels).float().mean()) for k in VOTERS}
+    k = max(says, key=lambda tried: says[tried])
+    return one_hot[nearest(rows, queries, k)].mean(1)
+
+
+def weighted_votes(rows: Tensor, labels: Tensor, queries: Tensor, seed: int) -> Tensor:
+    """Return WANN's votes: each neighbor counts as its reliability, and the nearest says how many vote.
+
+    Reliability is 1 / k for the least k of `FEWEST` to `MOST` whose vote, without the example, is its label. Where
+    there is none we take 1 / `MOST`. Shape: (N, D), (N,), (M, D) -> (M, C).
+    """
+    one_hot = F.one_hot(labels, 10).float()
+    counts = one_hot[nearest(rows, rows, MOST, themselves=True)].cumsum(1)
+    agrees = counts.argmax(2) == labels.unsqueeze(1)
+    agrees[:, : FEWEST - 1], agrees[:, -1] = False, True
+    least = agrees.float().argmax(1) + 1
+    near = nearest(rows, queries, MOST)
+    vote = torch.arange(MOST) < least[near[:, 0]].unsqueeze(1)
+    return (one_hot[near] * (vote / least[near]).unsqueeze(2)).sum(1)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the rows that are known already."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{**row, "seed": int(row["seed"])} for row in csv.DictReader(file)]
+
+
+def add(row: dict[str, Any], path: Path) -> None:
+    """Append a row."""
+    if not path.is_file():
+        write_text(path, ",".join(FIELDS) + "\n")
+    cells = (f"{row[name]:.6g}" if isinstance(row[name], float) else str(row[name]) for name in FIELDS)
+    append_text(path, ",".join(cells) + "\n")
+    print(*(f"{row[name]:.4g}" if isinstance(row[name], float) else row[name] for name in FIELDS), flush=True)
+
+
+def page(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the table as Markdown."""
+    lines = [
+        "# Frozen features: methods on vectors",
+        "",
+        "Vectors of CIFAR-10's first 100 training pictures of each class and of 100 test pictures of each; labels as",
+        "drawn, or by people (`random1`, `worse` of CIFAR-10N). Test accuracy in percent after the last epoch, mean ±",
+        "standard deviation over seeds (with people's labels the seed is that of the training), and seconds of one",
+        "processor core for training, audit and test, mean over all rows. By `python -m results.features_vectors`.",
+    ]
+    for features in dict.fromkeys(row["features"] for row in rows):
+        lines += [
+            "",
+            f"## {features}",
+            "",
+            f"| method | {' | '.join(NOISES)} | seconds |",
+            "|---" * (len(NOISES) + 2) + "|",
+        ]
+        for method in METHODS:
+            mine = [row for row in rows if (row["features"], row["method"]) == (features, method)]
+            if mine:
+                cells = [cell([float(r["accuracy"]) for r in mine if r["noise"] == noise]) for noise in NOISES]
+                spent = statistics.mean(float(row["seconds"]) for row in mine)
+                lines.append(f"| {method} | {' | '.join(cells)} | {spent:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(values: Sequence[float]) -> str:
+    """Return mean and standard deviation in percent."""
+    if not values:
+        return ""
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{spread}"
+
+
+if __name__ == "__main__":
+    main()
