@@ -47,11 +47,10 @@ def logistic_regression(
 ) -> Linear:
     """Fit a linear classifier to targets, hard or soft.
 
-    If a feature is infinite or NaN, the classifier and the log-likelihood are NaN.
     Time grows with N x D x C x `FOLDS`; memory with N x (D + C).
 
     Args:
-        features: (N, D).
+        features: (N, D) finite.
         targets: (N, C), rows of probabilities.
         generator: draws the folds.
         weights: (N,) not negative, how much each row counts, in the fit and where it is held out; by default all alike.
@@ -65,9 +64,6 @@ def logistic_regression(
     rows = (features - mean) / scale
     fold = torch.randperm(count, generator=generator, device=generator.device) % FOLDS
     learned = (fold.unsqueeze(1) != torch.arange(FOLDS, device=fold.device)).to(rows) * weights.unsqueeze(1)
-    if not bool(rows.isfinite().all()):
-        nothing = rows.new_full((classes, rows.shape[1]), torch.nan)
-        return Linear(nothing, nothing[:, 0], PENALTIES[0], nothing[0, 0])
     found = rows.new_zeros(rows.shape[1] + 1, FOLDS, classes)
     penalty, held_out, worse = PENALTIES[0], rows.new_tensor(-torch.inf), 0
     for tried in PENALTIES:

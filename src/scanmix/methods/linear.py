@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic.dataclasses import dataclass
 
 from scanmix.blocks.logistic import logistic_regression
@@ -17,8 +16,8 @@ from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.methods.contract import same_every_epoch, sum_of_peers
+from scanmix.methods.steps.frozen import frozen_features, set_classifier
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import predict_all
 from scanmix.networks.peer import Heads, Networks, make_peer
 
 
@@ -49,12 +48,10 @@ class Linear:
         (peer,) = state.peers
         meter = Meter()
         with meter.timed("learn"):
-            features = predict_all(peer.encoder, data, peer.engine)
+            features = frozen_features(peer, data)
             (folds,) = data.generators("learn", epoch, "folds")
             found = logistic_regression(features, data.one_hot(data.everything), folds)
-            with torch.no_grad():
-                peer.classifier.weight.copy_(peer.engine.broadcast(found.weight))
-                peer.classifier.bias.copy_(peer.engine.broadcast(found.bias))
+            set_classifier(peer, found)
         meter.add("learn", loss=-found.held_out)
         return meter.results() | {"learn/penalty": found.penalty}
 

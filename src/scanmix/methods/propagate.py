@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from pydantic.dataclasses import dataclass
 
 from scanmix.blocks.inferred_classes import infer_classes
@@ -21,8 +20,8 @@ from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.methods.contract import same_every_epoch, sum_of_peers
+from scanmix.methods.steps.frozen import frozen_features, set_classifier
 from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.inference import predict_all
 from scanmix.networks.peer import Heads, Networks, make_peer
 
 
@@ -59,7 +58,7 @@ class Propagate:
         meter = Meter()
         folds, probes, basis = data.generators("learn", epoch, "folds", "probes", "basis")
         with meter.timed("propagate"):
-            features = predict_all(peer.encoder, data, peer.engine)
+            features = frozen_features(peer, data)
             neighbors = nearest_neighbors(features, min(self.num_neighbors, len(data) - 1))
             components = principal_components(features, basis)
             inferred = infer_classes(neighbors, components, data.labels, data.num_classes, probes, data.trusted)
@@ -67,9 +66,7 @@ class Propagate:
             state.p_clean = self_confidence(class_probs, data.labels).unsqueeze(0)
         with meter.timed("learn"):
             found = logistic_regression(features, class_probs, folds)
-            with torch.no_grad():
-                peer.classifier.weight.copy_(peer.engine.broadcast(found.weight))
-                peer.classifier.bias.copy_(peer.engine.broadcast(found.bias))
+            set_classifier(peer, found)
         relabeled = float((class_probs.argmax(1) != data.labels).float().mean())
         more = {"learn/penalty": found.penalty, "in_rounds": float(inferred.in_rounds), "relabeled": relabeled}
         meter.add("learn", loss=-found.held_out)
