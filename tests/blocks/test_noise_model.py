@@ -224,6 +224,19 @@ def test_a_linear_classifier_counts_where_neighbors_say_little() -> None:
     assert both.rate.low <= float((labels != classes).float().mean()) <= both.rate.high
 
 
+def test_a_sample_is_enough_to_weigh_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second source is noise, or the classes themselves: a third of the examples tells as well as all."""
+    neighbors, labels, classes = mixture(NOISE["symmetric 30 %"], 0, apart=1.0)
+    knows = (3 * torch.eye(5)[classes] + made(1500, 5)).log_softmax(1)
+    for logits in (knows, made(1500, 5, seed=9)):
+        whole = fit_neighbors(neighbors, labels, 5, seeded(0), logits=logits)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "SAMPLED", 500)
+            part = fit_neighbors(neighbors, labels, 5, seeded(0), logits=logits)
+        assert abs(part.rate.value - whole.rate.value) < 0.02
+        assert float((part.p_clean - whole.p_clean).abs().mean()) < 0.03
+
+
 def test_labels_in_other_order_give_the_same_model() -> None:
     """Classes renamed, and images shuffled: probes and halves differ, so only nearly."""
     neighbors, labels, _ = mixture(NOISE["asymmetric 30 %"], 0, count=600)

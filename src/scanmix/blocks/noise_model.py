@@ -58,6 +58,8 @@ LEAST_GAIN = 0.01
 """Nats a label by which a second round must be better; it sees each label twice, so that some gain is free."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of the second of two sources that are tried."""
+SAMPLED = 100_000
+"""Most examples by which sources are weighted: a sum of so many log-likelihoods is sure enough."""
 SPLITS = 2
 """Random splits of the labels into halves whose agreement is averaged."""
 
@@ -129,14 +131,14 @@ def fit_neighbors(
 
     seen = sources(given)
     then = labels if before is None else torch.where(before < 0, labels, before)
-    weights = _weights(seen, then, balance)
+    weights = _weights(seen, then, balance, generator)
     halves = []
     for _ in range(SPLITS):
         half = torch.rand(len(labels), generator=generator, device=generator.device) < 0.5
         halves.append((_combined(sources(given, half), weights), _combined(sources(given, ~half), weights)))
     if logits is not None:
         together = [_combined(seen, weights), logits]
-        scores = _combined(together, _weights(together, then, balance))
+        scores = _combined(together, _weights(together, then, balance, generator))
         return fit(scores, labels, balance, halves, trusted, before)
     first = fit(_combined(seen, weights), labels, balance, halves, trusted, before)
     again = _combined(sources(first.posterior), weights)
@@ -218,13 +220,16 @@ def _ends_of_v(v: Tensor, transition: Tensor, labels: Tensor, agreement: float |
     return [*_contradicted(predicted, agreement), _wrong(posterior(v, transition, labels), labels)]
 
 
-def _weights(sources: Sequence[Tensor], labels: Tensor, marginal: Tensor) -> list[float]:
+def _weights(sources: Sequence[Tensor], labels: Tensor, marginal: Tensor, generator: Generator) -> list[float]:
     """Return the weights of one or two sources: likeliest temperatures, and the likeliest of `SHARES`.
 
-    Shape: (N, C) each, (N,), (C,) -> a number each.
+    Of more than `SAMPLED` examples, so many are drawn. Shape: (N, C) each, (N,), (C,) -> a number each.
     """
     if len(sources) == 1:
         return [1.0]
+    if len(labels) > SAMPLED:
+        drawn = torch.randperm(len(labels), generator=generator, device=generator.device)[:SAMPLED]
+        sources, labels = [source[drawn] for source in sources], labels[drawn]
     scales = []
     for source in sources:
         _, likely = symmetric_profile(_confidences(source, labels, marginal)[0], source.shape[1])
