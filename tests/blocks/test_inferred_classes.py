@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 import scanmix.blocks.inferred_classes as module
-from scanmix.blocks.inferred_classes import infer_classes, likeliest_shares
+from scanmix.blocks import class_shares
+from scanmix.blocks.class_shares import likeliest_shares
+from scanmix.blocks.inferred_classes import infer_classes
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share
 from scanmix.blocks.ridge import principal_components
@@ -78,7 +80,7 @@ def test_a_class_that_loses_labels_to_one_other_keeps_its_size(seed: int, monkey
     points, true = groups((100,) * 4, 5.0, seed)
     labels = one_way(true, 0.45, seed)
     balanced = right(inferred(points, labels, 4).posterior, true)
-    monkeypatch.setattr(module, "EVEN", (0.0,))
+    monkeypatch.setattr(class_shares, "EVEN", (0.0,))
     assert balanced > 0.97 and balanced > right(inferred(points, labels, 4).posterior, true)
 
 

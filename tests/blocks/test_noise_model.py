@@ -249,6 +249,20 @@ def test_labels_in_other_order_give_the_same_model() -> None:
     assert float((third.p_clean - first.p_clean[order]).abs().mean()) < 0.03
 
 
+def test_a_class_that_loses_its_labels_to_one_other_keeps_its_images() -> None:
+    """Two of five images of the first class have the label of the second: their shares are even all the same."""
+    noise = torch.eye(4)
+    noise[0, :2] = torch.tensor([0.6, 0.4])
+    classes = torch.arange(1600) % 4
+    neighbors, labels, _ = spread(classes, noise, 0, 5.0)
+    found = fit_neighbors(neighbors, labels, 4, seeded(0))
+    shares = labels.bincount(minlength=4) / 1600
+    as_labeled = fit_neighbors(neighbors, labels, 4, seeded(0), marginal=shares)
+    right = [float((each.posterior.argmax(1) == classes).float().mean()) for each in (found, as_labeled)]
+    assert right[0] > 0.96 and right[0] > right[1] + 0.03
+    assert found.rate.value == pytest.approx(0.1, abs=0.04) and found.rate.value > as_labeled.rate.value
+
+
 def test_a_given_marginal_is_kept() -> None:
     neighbors, labels, _ = mixture(NOISE["symmetric 30 %"], 0)
     marginal = torch.tensor([0.4, 0.3, 0.2, 0.1, 0.0])
@@ -344,7 +358,7 @@ def test_to_decide_the_worst_first_does_not_make_the_rest_look_clean() -> None:
     changed = float((corrected != labels).float().mean())
     truth = float((labels != classes).float().mean()) - changed
     assert abs(found.rate.value - truth) < 0.04 and found.rate.low <= truth <= found.rate.high
-    assert found.rate.low + changed > plain.rate.low - 0.05
+    assert found.rate.low + changed > plain.rate.low - 0.07
 
 
 def test_a_decided_label_does_not_come_back_through_its_neighbors() -> None:

@@ -42,8 +42,8 @@ def evidence_from_arrays(
         class_names: C names; without them 0..C-1, or the names among `labels`, sorted as numbers where all of them
             are whole numbers, else as text.
         ids: N unique names of the examples; 0..N-1 when not given.
-        class_prior: share of each true class by its name, where it is known; else that of `probs`, or without them that
-            of the given labels, is taken.
+        class_prior: share of each true class by its name, where it is known; else that of `probs`, or without them the
+            likeliest, is taken.
 
     Raises:
         UserError: shapes, ranges or names do not fit together, or a value is not allowed; names the first such row.

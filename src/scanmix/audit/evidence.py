@@ -67,7 +67,7 @@ class Evidence:
     pictures: Tensor | None = None
     """(N,) int64, the first example with the same image (or vector)."""
     class_prior: Tensor | None = None
-    """(C,) with sum 1, share of each true class where the user knows it; else that of the given labels is taken."""
+    """(C,) with sum 1, share of each true class where the user knows it; else the likeliest is taken."""
     snapshots: Sequence[Snapshot] = ()
     set_aside: Tensor | None = None
     """(N,) bool: labels that no network learned from in the last epoch."""

@@ -60,7 +60,7 @@ def evidence_from_examples(
         examples: images or vectors with their given labels.
         features: (N, D) in the order of the examples, as of `evidence_from_arrays`.
         tick: called with the stages "pixels" and "neighbors" and the number of examples that are done.
-        class_prior: share of each true class by its name, where it is known; else that of the given labels is taken.
+        class_prior: share of each true class by its name, where it is known; else the likeliest is taken.
 
     Raises:
         UserError: there are fewer than two examples or classes with examples, or the features or shares do not fit.

@@ -19,23 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from scanmix.blocks.label_likelihood import log_likelihood, posterior, symmetric, symmetric_rate, transition_by_em
+from scanmix.blocks.class_shares import TEMPERATURE, likeliest_shares
+from scanmix.blocks.label_likelihood import log_likelihood, posterior, symmetric, symmetric_rate
 from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.noise_model import fit_neighbors
 from scanmix.blocks.propagation import neighbor_graph, neighbor_scores, own_share, sinkhorn
 from scanmix.blocks.transition import expected_confusion, transition_matrix
 from scanmix.blocks.trust import keep_given
 
-TEMPERATURE = 3.0
-"""Factor of the propagated scores."""
 ROUNDS = 12
 """Rounds of propagation; they settle in five to ten."""
 STARTS, ENOUGH, ALIKE = 10, 2, 0.98
 """Most starts of the rounds, and how many others must settle on this share of the likeliest classes to end early."""
 FOLDS = 5
 """Parts of the labels; each is hidden once."""
-EVEN = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""How far from the shares of the given labels toward even ones the shares of the classes may lie."""
 
 
 class Inferred(NamedTuple):
@@ -88,27 +85,6 @@ def infer_classes(
         )
         return Inferred(keep_given(model.posterior, given, trusted), in_rounds=False)
     return Inferred(_settled(links, labels, generator, trusted), in_rounds=True)
-
-
-def likeliest_shares(scores: Tensor, labels: Tensor, left_out: Tensor | None = None) -> Tensor:
-    """Return the shares of the true classes under which the labels are likeliest, but for those that are left out.
-
-    A class that loses more labels than it gets has more examples than labels. Balanced to the shares of the labels, v
-    would hand some of its examples to another class. Candidates lie between these shares and even ones (`EVEN`). T is
-    the mean of the likeliest and the likeliest symmetric one, as few labels tell little of C x C numbers.
-    Shape: scores without the own label (N, C), (N,), (N,) bool -> (C,) with sum 1.
-    """
-    judged = slice(None) if left_out is None else ~left_out
-    seen = labels.bincount(minlength=scores.shape[1]).to(scores) / len(labels)
-    best = seen, -torch.inf
-    for even in EVEN:
-        shares = torch.lerp(seen, torch.full_like(seen, 1 / len(seen)), even)
-        v = sinkhorn(TEMPERATURE * scores, shares)[judged]
-        plain = symmetric(symmetric_rate(self_confidence(v, labels[judged]), len(seen)), len(seen))
-        transition = torch.lerp(transition_by_em(v, labels[judged], plain), plain, 0.5)
-        likelihood = log_likelihood(v, transition, labels[judged])
-        best = max(best, (shares, likelihood), key=lambda found: found[1])
-    return best[0]
 
 
 def _settled(links: _Links, labels: Tensor, generator: Generator, trusted: Tensor | None) -> Tensor:

@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from scanmix.blocks.class_shares import likeliest_shares
 from scanmix.blocks.counted import Counted, count_labels
 from scanmix.blocks.label_likelihood import (
     asymmetry,
@@ -59,7 +60,7 @@ LEAST_GAIN = 0.01
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of the second of two sources that are tried."""
 SAMPLED = 100_000
-"""Most examples by which sources are weighted: a sum of so many log-likelihoods is sure enough."""
+"""Most examples by which class shares and the weights of sources are chosen; their log-likelihoods are sure enough."""
 SPLITS = 2
 """Random splits of the labels into halves whose agreement is averaged."""
 
@@ -110,7 +111,7 @@ def fit_neighbors(
         num_classes: C.
         generator: draws the halves, and probes that find the share of an image's own label.
         marginal: (C,) with sum 1, share of each true class where it is known; else that of `logits`, or without them
-            that of the given labels.
+            the likeliest, see `class_shares`.
         trusted: (N,) bool, as in `fit`.
         components: (N, P), features for a linear classifier, see `ridge.principal_components`.
         logits: (N, C), what models that did not learn from these labels say.
@@ -121,9 +122,6 @@ def fit_neighbors(
     graph = neighbor_graph(neighbors)
     diagonal = own_share(graph, generator)
     given = F.one_hot(labels, num_classes).float()
-    balance = given.mean(0) if marginal is None else marginal
-    if logits is not None and marginal is None:
-        balance = logits.softmax(1).mean(0)
 
     def sources(class_probs: Tensor, used: Tensor | None = None) -> list[Tensor]:
         scores = [neighbor_scores(graph, class_probs, diagonal, used)]
@@ -131,6 +129,13 @@ def fit_neighbors(
 
     seen = sources(given)
     then = labels if before is None else torch.where(before < 0, labels, before)
+    if marginal is not None:
+        balance = marginal
+    elif logits is not None:
+        balance = logits.softmax(1).mean(0)
+    else:
+        drawn = _sampled(len(labels), generator)
+        balance = likeliest_shares(seen[0][drawn], then[drawn])
     weights = _weights(seen, then, balance, generator)
     halves = []
     for _ in range(SPLITS):
@@ -223,13 +228,12 @@ def _ends_of_v(v: Tensor, transition: Tensor, labels: Tensor, agreement: float |
 def _weights(sources: Sequence[Tensor], labels: Tensor, marginal: Tensor, generator: Generator) -> list[float]:
     """Return the weights of one or two sources: likeliest temperatures, and the likeliest of `SHARES`.
 
-    Of more than `SAMPLED` examples, so many are drawn. Shape: (N, C) each, (N,), (C,) -> a number each.
+    Shape: (N, C) each, (N,), (C,) -> a number each.
     """
     if len(sources) == 1:
         return [1.0]
-    if len(labels) > SAMPLED:
-        drawn = torch.randperm(len(labels), generator=generator, device=generator.device)[:SAMPLED]
-        sources, labels = [source[drawn] for source in sources], labels[drawn]
+    drawn = _sampled(len(labels), generator)
+    sources, labels = [source[drawn] for source in sources], labels[drawn]
     scales = []
     for source in sources:
         _, likely = symmetric_profile(_confidences(source, labels, marginal)[0], source.shape[1])
@@ -241,6 +245,13 @@ def _weights(sources: Sequence[Tensor], labels: Tensor, marginal: Tensor, genera
         likelihood = float(symmetric_profile(confidence.unsqueeze(0), sources[0].shape[1])[1].max())
         best = max(best, (weights, likelihood), key=lambda found: found[1])
     return best[0]
+
+
+def _sampled(count: int, generator: Generator) -> Tensor | slice:
+    """Return positions of `SAMPLED` examples drawn at random; all of them where there are no more."""
+    if count <= SAMPLED:
+        return slice(None)
+    return torch.randperm(count, generator=generator, device=generator.device)[:SAMPLED]
 
 
 def _combined(sources: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
