@@ -98,6 +98,14 @@ def test_the_shares_that_are_found_are_nearer_to_the_true_ones(sizes: tuple[int,
         assert float(found[2]) < 0.15, "even shares are no rule"
 
 
+def test_a_class_without_labels_gets_no_share() -> None:
+    points, true = groups((120, 120, 120), 5.0)
+    labels = one_way(true, 0.4)
+    graph, diagonal = spread_of(points)
+    found = likeliest_shares(neighbor_scores(graph, F.one_hot(labels, 7).float(), diagonal), labels)
+    assert float(found[3:].sum()) == 0 and float(found.sum()) == pytest.approx(1) and float(found[:3].min()) > 0.2
+
+
 def test_labels_that_are_known_stay_and_are_never_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     points, true = groups((60,) * 3, 5.0)
     known, labels = torch.arange(180) % 9 == 0, one_way(true, 0.4)

@@ -22,15 +22,16 @@ def likeliest_shares(scores: Tensor, labels: Tensor, left_out: Tensor | None = N
     """Return the shares of the true classes under which the labels are likeliest, but for those that are left out.
 
     A class that loses more labels than it gets has more examples than labels. Balanced to the shares of the labels, v
-    would hand some of its examples to another class. Candidates lie between these shares and even ones (`EVEN`). T is
-    the mean of the likeliest and the likeliest symmetric one, as few labels tell little of C x C numbers.
-    Shape: scores without the own label (N, C), (N,), (N,) bool -> (C,) with sum 1.
+    would hand some of its examples to another class. Candidates lie between these shares and even ones (`EVEN`); a
+    class without labels has none. T is the mean of the likeliest and the likeliest symmetric one, as few labels tell
+    little of C x C numbers. Shape: scores without the own label (N, C), (N,), (N,) bool -> (C,) with sum 1.
     """
     judged = slice(None) if left_out is None else ~left_out
     seen = labels.bincount(minlength=scores.shape[1]).to(scores) / len(labels)
+    even = (seen > 0) / (seen > 0).sum()
     best = seen, -torch.inf
-    for even in EVEN:
-        shares = torch.lerp(seen, torch.full_like(seen, 1 / len(seen)), even)
+    for part in EVEN:
+        shares = torch.lerp(seen, even, part)
         v = sinkhorn(TEMPERATURE * scores, shares)[judged]
         plain = symmetric(symmetric_rate(self_confidence(v, labels[judged]), len(seen)), len(seen))
         transition = torch.lerp(transition_by_em(v, labels[judged], plain), plain, 0.5)
