@@ -129,13 +129,7 @@ def fit_neighbors(
 
     seen = sources(given)
     then = labels if before is None else torch.where(before < 0, labels, before)
-    if marginal is not None:
-        balance = marginal
-    elif logits is not None:
-        balance = logits.softmax(1).mean(0)
-    else:
-        drawn = _sampled(len(labels), generator)
-        balance = likeliest_shares(seen[0][drawn], then[drawn])
+    balance = _shares(seen[0], then, logits, generator) if marginal is None else marginal
     weights = _weights(seen, then, balance, generator)
     halves = []
     for _ in range(SPLITS):
@@ -223,6 +217,14 @@ def _ends_of_v(v: Tensor, transition: Tensor, labels: Tensor, agreement: float |
     """
     predicted = float((v.argmax(1) == labels).float().mean())
     return [*_contradicted(predicted, agreement), _wrong(posterior(v, transition, labels), labels)]
+
+
+def _shares(scores: Tensor, labels: Tensor, logits: Tensor | None, generator: Generator) -> Tensor:
+    """Return the shares of the true classes: those of `logits`, or without them the likeliest. Shape: -> (C,)."""
+    if logits is not None:
+        return logits.softmax(1).mean(0)
+    drawn = _sampled(len(labels), generator)
+    return likeliest_shares(scores[drawn], labels[drawn])
 
 
 def _weights(sources: Sequence[Tensor], labels: Tensor, marginal: Tensor, generator: Generator) -> list[float]:
