@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pydantic.dataclasses
@@ -15,6 +14,7 @@ import torch
 
 from scanmix.config import STRICT, Count, UserError, dump
 from scanmix.data.examples import Kind
+from scanmix.export.classifier import Classifier
 from scanmix.features import EncoderRecord, RunEncoder
 from scanmix.files import read_json, write_json
 from scanmix.model import Model
@@ -33,30 +33,11 @@ class Front:
     """Their height and width."""
 
 
-class Head(Protocol):
-    """A classifier of vectors."""
-
-    @property
-    def kind(self) -> Kind:
-        """What it takes."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """C names."""
-
-    @property
-    def channels(self) -> int:
-        """D."""
-
-    def predict_proba(self, inputs: np.ndarray, /) -> np.ndarray:
-        """Class probabilities. Shape: (N, D, 1, 1) float32 -> (N, C) float32."""
-
-
 @dataclass(frozen=True, eq=False)
 class EncodedClassifier:
     """A head behind the encoder, which is opened when pictures come."""
 
-    head: Head
+    head: Classifier
     encoder: RunEncoder
     channels: int
     size: tuple[int, int]
@@ -95,7 +76,7 @@ def save_front(model: Model, path: Path) -> None:
     write_json(path, dump(front), indent=2)
 
 
-def load_encoded(path: Path, head: Head, encoder: str | None = None) -> EncodedClassifier:
+def load_encoded(path: Path, head: Classifier, encoder: str | None = None) -> EncodedClassifier:
     """Return a head with what `save_front` wrote; `encoder` says where the encoder is now, if it has been moved.
 
     Raises:
