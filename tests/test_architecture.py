@@ -107,7 +107,7 @@ def test_files_and_functions_are_short(path: Path) -> None:
 OWN_LAZY = {
     "__main__.py": {"scanmix.cli"},  # the first Ctrl-C is caught while it is imported
     # an ONNX file predicts without PyTorch
-    "export/classifier.py": {"scanmix.distributed.engine", "scanmix.export.encoded", "scanmix.model"},
+    "export/loading.py": {"scanmix.distributed.engine", "scanmix.export.encoded", "scanmix.model"},
     "report/findings.py": {"scanmix.review.decisions", "scanmix.review.rows"},  # they bring a server along
 }
 """Our own packages that are imported inside functions, outside of the command line, which starts without PyTorch."""

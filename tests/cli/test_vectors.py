@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 import scanmix
 from scanmix.cli import app
 from scanmix.doctor import measure
-from scanmix.export.classifier import load_classifier
+from scanmix.export.loading import load_classifier
 from scanmix.report.command import train_command
 from scanmix.training import open_run
 

@@ -14,9 +14,10 @@ from torch import nn
 import scanmix
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.export.classifier import OnnxClassifier, load_classifier
+from scanmix.export.classifier import OnnxClassifier, load_onnx
 from scanmix.export.encoded import EncodedClassifier
 from scanmix.export.folder import export_onnx, export_safetensors
+from scanmix.export.loading import load_classifier
 from scanmix.export.merged import write_merged
 from scanmix.features import FrozenEncoder, Preparation, open_encoder
 from scanmix.model import load_model
@@ -131,8 +132,6 @@ def test_a_network_of_pytorch_is_traced_into_the_file() -> None:
     examples = pictures()
     run = scanmix.train(examples, method="cross_entropy", epochs=3, features=encoder, progress=False, batch_size=16)
     assert write_merged(run.model, Path("whole.onnx")) == ""
-    from scanmix.export.classifier import load_onnx
-
     found = load_onnx(Path("whole.onnx")).predict_proba(examples.images.numpy())
     assert np.abs(found - run.predict_proba(examples)).max() <= 2e-3
     scanmix.train(
@@ -147,7 +146,7 @@ def test_predict_with_one_file_needs_no_pytorch() -> None:
     trained("onnx:tiny.onnx", pictures())
     export_onnx(Path("run"), Path("out"))
     code = (
-        "import sys; import numpy as np; from pathlib import Path; from scanmix.export.classifier import "
+        "import sys; import numpy as np; from pathlib import Path; from scanmix.export.loading import "
         "load_classifier; print(load_classifier(Path('out')).predict_proba(np.zeros((2, 3, 16, 16), np.uint8)).shape, "
         "'torch' in sys.modules)"
     )

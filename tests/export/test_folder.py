@@ -16,8 +16,9 @@ import scanmix
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.export import onnx_file
-from scanmix.export.classifier import OnnxClassifier, load_classifier, load_onnx
+from scanmix.export.classifier import OnnxClassifier, load_onnx
 from scanmix.export.folder import export_onnx, export_safetensors
+from scanmix.export.loading import load_classifier
 from scanmix.model import load_model
 
 SMALL = {"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2, "final_norm": True}

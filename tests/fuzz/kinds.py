@@ -22,8 +22,8 @@ from scanmix.data.examples import Examples
 from scanmix.data.noise import load_noise, save_noise
 from scanmix.data.readers import load
 from scanmix.distributed.engine import Engine
-from scanmix.export.classifier import load_classifier
 from scanmix.export.folder import export_onnx
+from scanmix.export.loading import load_classifier
 from scanmix.files.npy import read_array
 from scanmix.methods import METHODS
 from scanmix.model import load_model

@@ -62,7 +62,7 @@ def predict(
     if root is not None and not any(is_table(path) for path in (*paths, calibrate)):
         raise UserError("--root is what the paths of a table are relative to; no .csv or .parquet is named")
     check_writable(out, TABLE, inputs=[*paths, calibrate], run=run)
-    from scanmix.export.classifier import load_classifier
+    from scanmix.export.loading import load_classifier
 
     model = load_classifier(run, device, encoder)
     if top > len(model.class_names):
