@@ -12,8 +12,8 @@ from scanmix.methods import METHODS
 from scanmix.reproduce import TABLES, Cell, find_cell, find_table
 from scanmix.reproduce.explain import explained, origins
 from scanmix.reproduce.paper import notes, paper_says, published
-from scanmix.reproduce.running import TableRun
 from scanmix.reproduce.store import append, read_store
+from scanmix.reproduce.table_run import TableRun
 from scanmix.reproduce.tables import short
 
 TOLD = (

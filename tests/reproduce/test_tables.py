@@ -18,7 +18,8 @@ from scanmix.cli import app
 from scanmix.config import UserError
 from scanmix.reproduce import TABLES, Cell, ResultTable, chosen_cells, find_table, run_table
 from scanmix.reproduce.results import Result, to_csv, to_markdown, write_results
-from scanmix.reproduce.running import TableRun, next_cell
+from scanmix.reproduce.running import next_cell
+from scanmix.reproduce.table_run import TableRun
 from scanmix.reproduce.tables import ROWS
 
 ROOT = Path(__file__).parents[2]

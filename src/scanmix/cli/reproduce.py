@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from scanmix.cli.options import Root
+from scanmix.cli.options import PrecisionName, Root
 from scanmix.cli.shell import print_table, say
 from scanmix.config import UserError
 from scanmix.progress import progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from scanmix.reproduce import Cell, ResultTable
+    from scanmix.reproduce.table_run import TableRun
 
 FIGURES = ("figure3", "figure4", "elbo")
 
@@ -24,8 +27,9 @@ TableName = Annotated[
     str,
     typer.Argument(
         metavar="TABLE",
-        help="table1 ... table6, zoo-small, fashion-small, digits-small or audit-digits; one cell, as "
-        "table1/cifar100/sym90/scanmix; or figure3, figure4 and elbo, with run folders.",
+        help="table1 ... table6, zoo-small, cifar10-small, mini100-small, clothing-small, fashion-small, "
+        "digits-small or audit-digits; one cell, as table1/cifar100/sym90/scanmix; or figure3, "
+        "figure4 and elbo, with run folders.",
     ),
 ]
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders of a figure.")]
@@ -48,7 +52,7 @@ DryRun = Annotated[
 def reproduce(
     table: TableName, runs: Runs = None, out: Out = Path("results"), data: PaperData = None, root: Root = None,
     scale: Scale = "paper", jobs: Jobs = 2, seeds: Seeds = 1, only: Only = None, oracle: Oracle = False,
-    explain: Explain = False, dry_run: DryRun = False,
+    precision: PrecisionName = "32-true", explain: Explain = False, dry_run: DryRun = False,
 ) -> None:  # fmt: skip
     """Train every method of a table with every noise, and write the table.
 
@@ -62,7 +66,8 @@ def reproduce(
     if table == "audit-digits":
         _audit(out, seeds)
         return
-    from scanmix.reproduce import find_cell, find_table, run_table
+    from scanmix.reproduce import chosen_cells, find_cell, find_table, run_table
+    from scanmix.reproduce.table_run import TableRun
 
     names = [name.strip() for text in only or () for name in text.split(",") if name.strip()]
     if "/" in table:
@@ -77,9 +82,13 @@ def reproduce(
         found = find_table(table, seeds, data, scale, oracle=oracle)
     if explain:
         raise UserError("--explain needs one cell, such as table1/cifar100/sym90/scanmix")
+    work = TableRun(found, out, jobs, root, precision)
     if dry_run:
-        _show_cells(found, out, jobs, names, root)
+        _show_cells(work, names)
         return
+    cells = chosen_cells(found, names)
+    if waiting := work.waiting(cells):
+        say(_in_all(work, len(cells), len(waiting), _measured(work, waiting)))
 
     def report(line: str) -> None:
         if not sys.stderr.isatty():  # a terminal shows the bar
@@ -87,7 +96,7 @@ def reproduce(
 
     try:
         with progress(found.name, None) as bar:
-            failures = run_table(found, out, jobs, only=names, root=root, bar=bar, say=report)
+            failures = run_table(found, out, jobs, only=names, root=root, precision=precision, bar=bar, say=report)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same line goes on") from None
     for name, reason in failures.items():
@@ -127,7 +136,7 @@ def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> No
     from scanmix.reproduce import chosen_cells
     from scanmix.reproduce.explain import explained
     from scanmix.reproduce.paper import notes, paper_says
-    from scanmix.reproduce.running import TableRun
+    from scanmix.reproduce.table_run import TableRun
 
     rows = [[found.key, str(found.value), found.origin] for found in explained(table, cell)]
     print_table(path, ["setting", "value", "from"], rows, text_columns=3)
@@ -139,30 +148,44 @@ def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> No
     say(f"The same as: scanmix {shlex.join(TableRun(table, Path('results'), root=root).arguments(trained))}")
 
 
-def _show_cells(table: ResultTable, out: Path, jobs: int, only: list[str], root: Path | None) -> None:
+def _show_cells(work: TableRun, only: list[str]) -> None:
     """List the runs in their order, each with its state, its time on this machine and the command that trains it."""
     from scanmix.reproduce import chosen_cells
-    from scanmix.reproduce.running import TableRun, estimates
 
-    work = TableRun(table, out, jobs, root)
-    cells = chosen_cells(table, only)
-    waiting = [cell for cell in cells if (run := work.opened(cell)) is None or not run.finished]
+    cells = chosen_cells(work.table, only)
+    waiting = work.waiting(cells)
     taken, missing = {}, ""
     try:
-        with progress("measuring", None):
-            taken = estimates(work, waiting)
+        taken = _measured(work, waiting)
     except UserError as error:  # the list is useful without the data, too
         missing = str(error)
     for cell in cells:
         run, there = work.opened(cell), (work.folder / cell.name / "run.toml").is_file()
-        if run is None:
+        if cell not in waiting:
+            state = "finished"
+        elif run is None:
             state = "trained with other settings: delete it, or choose another --out" if there else "to be run"
         else:
-            state = "finished" if run.finished else f"stopped after {len(run.metrics)} epochs"
+            state = f"stopped after {len(run.metrics)} epochs"
         if cell in taken:
             low, high = taken[cell]
             state += f", {low / 60:.0f} to {high / 60:.0f} minutes on this machine"
         say(f"{cell.name}: {state}: scanmix {shlex.join(work.arguments(cell))}")
-    low, high = (sum(pair[side] for pair in taken.values()) / 3600 / jobs for side in (0, 1))
-    time = f"not measured: {missing}" if missing else f"{low:.1f} to {high:.1f} hours, {jobs} at once, measured here."
-    say(f"{len(waiting)} of {len(cells)} are to be run: {time}")
+    say(_in_all(work, len(cells), len(waiting), taken, missing))
+
+
+def _measured(work: TableRun, waiting: Sequence[Cell]) -> dict[Cell, tuple[float, float]]:
+    """Return the least and the most seconds of each run, measured on this machine."""
+    from scanmix.reproduce.running import estimates
+
+    with progress("measuring", None):
+        return estimates(work, waiting)
+
+
+def _in_all(
+    work: TableRun, count: int, waiting: int, taken: Mapping[Cell, tuple[float, float]], missing: str = ""
+) -> str:
+    """Return how many runs are left, and how long they take."""
+    low, high = (sum(pair[side] for pair in taken.values()) / 3600 / work.jobs for side in (0, 1))
+    time = f"{low:.1f} to {high:.1f} hours, {work.jobs} at once, measured here."
+    return f"{waiting} of {count} are to be run: {f'not measured: {missing}' if missing else time}"

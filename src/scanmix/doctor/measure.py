@@ -73,16 +73,17 @@ class Estimate:
         return sum(low), sum(high)
 
 
-def estimate(settings: RunSettings, examples: Examples, num_test: int) -> Estimate:
+def estimate(settings: RunSettings, examples: Examples, num_test: int, cost: Cost | None = None) -> Estimate:
     """Measure what an image costs with these settings, and multiply by the passes that the method counts.
 
     Takes a few seconds. Pre-training is counted even if the cache has it from another run.
-    `num_test` is the number of test images, on which accuracy is measured after every epoch.
+    `num_test` is the number of test images, on which accuracy is measured after every epoch. `cost` is what `measure`
+    has found with the same network and views, if it has.
 
     Raises:
         UserError: the device of the settings does not exist on this machine.
     """
-    cost, method, count = measure(settings, examples), settings.build_method(), len(examples)
+    cost, method, count = cost or measure(settings, examples), settings.build_method(), len(examples)
     drawn = min(count, settings.draw.per_epoch or count)
     possible = [
         stages(method, count, clean) | {"training": stages(method, drawn, clean)["training"]} for clean in CLEAN_SHARES
@@ -121,7 +122,9 @@ def measure(settings: RunSettings, examples: Examples) -> Cost:
     Raises:
         UserError: the device of the settings does not exist on this machine.
     """
-    engine = Engine(seed=settings.seed, device=find_device(settings.device))
+    engine = Engine(
+        seed=settings.seed, device=find_device(settings.device), precision=settings.processes.precision
+    )  # fmt: skip
     images = examples.images[:SAMPLE].to(engine.device)
     labels = examples.labels[:SAMPLE].to(engine.device)
     views = make_views(settings.views, images, flip=examples.flip)

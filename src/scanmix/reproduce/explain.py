@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from scanmix.config import dump, flatten, note_of, recipe_layers
+from scanmix.config import Table, dump, flatten, note_of, recipe_layers
 from scanmix.data.readers import kind_of, name_of
 from scanmix.methods import METHODS
 from scanmix.reproduce.tables import Cell, ResultTable
@@ -23,10 +23,14 @@ class Setting(NamedTuple):
     """`default`, or the recipe and its comment on the value."""
 
 
-def settings_of(table: ResultTable, cell: Cell) -> RunSettings:
-    """Return the settings that a cell is trained with."""
+def settings_of(table: ResultTable, cell: Cell, overrides: Table | None = None) -> RunSettings:
+    """Return the settings that a cell is trained with.
+
+    Raises:
+        UserError: a setting of `overrides` is unknown or out of range.
+    """
     source = table.data(cell.noise)
-    return resolve(cell.method, name_of(source), table.recipe(cell), kind=kind_of(source), seed=cell.seed)
+    return resolve(cell.method, name_of(source), table.recipe(cell), overrides, kind=kind_of(source), seed=cell.seed)
 
 
 def explained(table: ResultTable, cell: Cell) -> list[Setting]:

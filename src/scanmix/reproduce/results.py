@@ -18,7 +18,7 @@ from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
 from scanmix.methods import METHODS
 from scanmix.reproduce.paper import notes, on_same_data, printed
-from scanmix.reproduce.tables import ResultTable
+from scanmix.reproduce.tables import ResultTable, chosen_cells
 from scanmix.training import Run
 
 
@@ -73,12 +73,16 @@ def read_result(run: Run, noise: str) -> Result:
     )
 
 
-def write_results(table: ResultTable, results: Sequence[Result], out: Path, jobs: int, seconds: float) -> None:
+def write_results(
+    table: ResultTable, results: Sequence[Result], out: Path, jobs: int, seconds: float, precision: str = "32-true"
+) -> None:
     """Write `<table>.csv` and `<table>.md`, each whole or not at all; `seconds` is the wall time of the whole table."""
     seeds = f" --seeds {len(table.seeds)}" if len(table.seeds) > 1 else ""
     place = "" if out == Path("results") else f" --out {shlex.quote(str(out))}"
     oracle = " --oracle" if table.oracle else ""
-    command = f"scanmix reproduce {table.name.removesuffix('-oracle')}{place} --jobs {jobs}{seeds}{oracle}"
+    given = f" --root {'FOLDER' if table.is_folder else 'data/'}" if table.is_folder or table.labels else ""
+    given += "" if precision == "32-true" else f" --precision {precision}"
+    command = f"scanmix reproduce {table.name.removesuffix('-oracle')}{given}{place} --jobs {jobs}{seeds}{oracle}"
     machine = f"{os.cpu_count()} CPUs ({platform.machine()}, {platform.system()})"
     texts = {"csv": to_csv(table, results), "md": to_markdown(table, results, command, machine, seconds)}
     for ending, text in texts.items():
@@ -104,9 +108,8 @@ def to_csv(table: ResultTable, results: Sequence[Result]) -> str:
 
 def to_markdown(table: ResultTable, results: Sequence[Result], command: str, machine: str, seconds: float) -> str:
     """Return the page of a table: accuracies, seconds, noise rates, and the meaning of the marks."""
-    expected = sum(1 if METHODS[method].self_supervised else len(table.noises) for method in table.methods)
-    expected *= len(table.seeds)
-    several = len(table.seeds) > 1
+    expected, most = len(chosen_cells(table)), max(map(len, map(table.seeds_of, table.methods)))
+    several = most > 1
     remarks = [
         "Accuracy on the test images, in percent. The first number is the mean of the last ten epochs. The number in "
         "parentheses is that of the best epoch, which is an upper bound, because the test images choose the epoch. "
@@ -114,8 +117,7 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
     ]
     if several:
         remarks.append(
-            f"The numbers are mean ± standard deviation over seeds 0 to {len(table.seeds) - 1}, as far as the runs "
-            "are finished."
+            f"The numbers are mean ± standard deviation over seeds 0 to {most - 1}, as far as the runs are finished."
         )
     if any(result.self_supervised for result in results):
         remarks.append(
@@ -232,8 +234,11 @@ def _printed(table: ResultTable, found: Sequence[Result], paper: Mapping[str, fl
 
 def _tests(table: ResultTable, results: Sequence[Result]) -> list[str]:
     """Return Welch's t-tests of ScanMix against each other method, if there are several seeds."""
-    rivals = [method for method in table.methods if method != "scanmix" and not METHODS[method].self_supervised]
-    if len(table.seeds) < 2 or "scanmix" not in table.methods or not rivals:
+    rivals = [
+        method for method in table.methods
+        if method != "scanmix" and not METHODS[method].self_supervised and len(table.seeds_of(method)) > 1
+    ]  # fmt: skip
+    if len(table.seeds_of("scanmix")) < 2 or "scanmix" not in table.methods or not rivals:
         return []
     rows = []
     for method in rivals:

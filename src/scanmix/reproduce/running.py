@@ -1,6 +1,7 @@
 """Run the cells of a table, a few at a time, each as its own `scanmix train`, and write the table after each.
 
-Everything about a cell is in its run folder, so a table that was stopped in any way goes on where it was.
+Everything about a cell is in its run folder, so a table that was stopped in any way goes on where it was. What has
+finished is in the store as well, so that a table also goes on where its run folders are not.
 """
 
 from __future__ import annotations
@@ -11,26 +12,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from scanmix.config import Table, UserError, dump, merge, parse_assignment
 from scanmix.data.examples import Examples
-from scanmix.data.readers import kind_of, load, name_of
-from scanmix.doctor.measure import Estimate, estimate
-from scanmix.files import locked, write_text, writing
+from scanmix.data.readers import load
+from scanmix.distributed.engine import Precision
+from scanmix.distributed.process_group import Processes
+from scanmix.doctor.measure import Cost, Estimate, estimate, measure
+from scanmix.files import locked, writing
 from scanmix.progress import Bar, Quiet
 from scanmix.reproduce.explain import settings_of
-from scanmix.reproduce.results import read_result, write_results
-from scanmix.reproduce.store import append, row_of
+from scanmix.reproduce.published_labels import labels_path, write_labels
+from scanmix.reproduce.results import read_result
+from scanmix.reproduce.table_run import Overrides, TableRun
 from scanmix.reproduce.tables import Cell, ResultTable, chosen_cells, images_of, pretrains
-from scanmix.training import Run, open_run, resolve
 from scanmix.training.checkpoint import has_checkpoint
 
 POLL_SECONDS = 0.2
-Overrides = Mapping[str, Sequence[str]]
-"""Method -> settings as `--set` takes them: {"scanmix": ("epochs=2", "pretrain.epochs=1")}."""
-
 CHILD = """
 from scanmix.distributed.watchdog import end_with_parent
 end_with_parent()
@@ -40,85 +38,9 @@ app(prog_name="scanmix")
 """Program of a process that trains one cell. It ends when this one does, also by kill -9, which a run survives."""
 
 
-@dataclass
-class TableRun:
-    """A table that is being run."""
-
-    table: ResultTable
-    out: Path
-    jobs: int = 2
-    root: Path | None = None
-    """Folder of the data set, if it is not where it is usually looked for."""
-    overrides: Overrides = field(default_factory=dict)
-    earlier: float = 0.0
-    """Seconds spent on the table by earlier commands."""
-    began: float = field(default_factory=time.monotonic)
-    """When this command began, on the monotonic clock (seconds)."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the run folders."""
-        return self.out / "runs" / self.table.name
-
-    def arguments(self, cell: Cell) -> list[str]:
-        """Return what follows `scanmix` on the command line that trains this cell."""
-        known = [f"--{key.replace('_', '-')}={value}" for key, value in self.table.load.items()]
-        known += [] if self.root is None else [f"--root={self.root}"]
-        noise = "none" if cell.noise.startswith("web:") else cell.noise
-        recipe = self.table.recipe(cell)
-        known += [] if recipe is None else [f"--recipe={recipe}"]
-        sets = [f"--set={text}" for text in self.overrides.get(cell.method, ())]
-        return [
-            "train", self.table.data(cell.noise), *known, f"--method={cell.method}", f"--noise={noise}",
-            f"--seed={cell.seed}", "--threads=1", *sets, f"--out={self.folder / cell.name}",
-        ]  # fmt: skip
-
-    def wanted(self, cell: Cell) -> Table:
-        """Return everything that decides what a cell computes, except its data.
-
-        Raises:
-            UserError: a setting is unknown or out of range.
-        """
-        overrides: Table = {}
-        for text in self.overrides.get(cell.method, ()):
-            overrides = merge(overrides, parse_assignment(text))
-        source = self.table.data(cell.noise)
-        return resolve(
-            cell.method, name_of(source), self.table.recipe(cell), overrides, kind=kind_of(source), seed=cell.seed
-        ).hashed_settings()
-
-    def opened(self, cell: Cell) -> Run | None:
-        """Return the run of a cell if there is one with these settings, finished or not."""
-        try:
-            run = open_run(self.folder / cell.name)
-        except UserError:
-            return None
-        # A run of an earlier version lacks fields that are newer; it did what is their default now.
-        settings = dataclasses.replace(run.settings, settings=dump(run.settings.build_method()))
-        wanted, found = self.wanted(cell), settings.hashed_settings()
-        same = all(found[key] == value for key, value in wanted.items() if "fingerprint" not in key)
-        data = (run.settings.source or {}).get("train", {}).get("load", {})
-        wanted_data = {"source": self.table.data(cell.noise), **self.table.load}
-        return run if same and wanted_data.items() <= data.items() else None
-
-    def finished(self, cells: Sequence[Cell]) -> list[tuple[Cell, Run]]:
-        """Return the cells that have a finished run, each with its run."""
-        opened = ((cell, self.opened(cell)) for cell in cells)
-        return [(cell, run) for cell, run in opened if run is not None and run.finished]
-
-    def write(self) -> None:
-        """Write the finished rows of the table, the store of all runs, and the seconds spent on the table."""
-        seconds = self.earlier + time.monotonic() - self.began
-        write_text(self.folder / "seconds", f"{seconds:.1f}\n")
-        order = sorted(chosen_cells(self.table), key=lambda cell: self.table.methods.index(cell.method))
-        done = [(read_result(run, cell.noise), run) for cell, run in self.finished(order)]
-        write_results(self.table, [result for result, _ in done], self.out, self.jobs, seconds)
-        append(self.out / "store.jsonl", [row_of(self.table, result, run) for result, run in done])
-
-
 def run_table(
     table: ResultTable, out: Path, jobs: int = 2, overrides: Overrides | None = None, *,
-    only: Sequence[str] = (), root: Path | None = None, bar: Bar | None = None,
+    only: Sequence[str] = (), root: Path | None = None, precision: Precision = "32-true", bar: Bar | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, str]:  # fmt: skip
     """Train the cells that are not finished, `jobs` at a time; write `out/<table>.csv` and `.md` after each.
@@ -130,6 +52,7 @@ def run_table(
         overrides: settings laid on the recipes, by method.
         only: methods and noises to run, instead of all of them.
         root: folder of the data set.
+        precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
         bar: shows how many cells are finished.
         say: called with a line for each cell that ends.
 
@@ -138,16 +61,20 @@ def run_table(
     Raises:
         UserError: the data cannot be read, a setting or a name in `only` is wrong, or another process runs this table.
     """
-    work = TableRun(table, out, jobs, root, overrides or {})
+    work = TableRun(table, out, jobs, root, precision, overrides or {})
     cells, bar = chosen_cells(table, only), bar or Quiet()
     for cell in cells:
         work.wanted(cell)  # raises if a setting is mistyped, before anything runs
-    waiting = [cell for cell in cells if not is_finished(work, cell)]
+    waiting = work.waiting(cells)
     if waiting:  # raises once if data is missing, and not in every cell
-        load_data(table, waiting[0].noise, root)
+        load_data(work, waiting[0].noise)
     with writing(work.folder):
         work.folder.mkdir(parents=True, exist_ok=True)
     with locked(work.folder, "being reproduced", "table.lock"):
+        for cell in {
+            labels_path(table, cell, work.folder): cell for cell in waiting if cell.noise in table.labels
+        }.values():
+            write_labels(table, cell, work.folder, root)
         return _run_cells(work, cells, waiting, bar, say)
 
 
@@ -181,21 +108,29 @@ def _run_cells(
 def estimates(work: TableRun, cells: Sequence[Cell]) -> dict[Cell, tuple[float, float]]:
     """Return the least and the most seconds of each cell, from the cost of an image, which is measured here.
 
-    It is measured once for each method and data set. Self-supervised stages count for the first cell of a seed and data
-    set that has them: the others find them in the cache.
+    It is measured once for each network, views and data set. Self-supervised stages count for the first cell of a seed
+    and data set that has them: the others find them in the cache.
 
     Raises:
         UserError: the data cannot be read.
     """
     measured: dict[tuple[str, str], Estimate] = {}
+    costs: dict[object, Cost] = {}
+    loaded: dict[str, tuple[Examples, Examples | None]] = {}
     found: dict[Cell, tuple[float, float]] = {}
     paid: set[tuple[str, int]] = set()
     for cell in cells:
         key = cell.method, work.table.data(cell.noise)
         if key not in measured:
-            train, test = load_data(work.table, cell.noise, work.root)
-            settings = dataclasses.replace(settings_of(work.table, cell), threads=1)
-            measured[key] = estimate(settings, train, 0 if test is None else len(test))
+            if key[1] not in loaded:
+                loaded[key[1]] = load_data(work, cell.noise)
+            train, test = loaded[key[1]]
+            processes = Processes(precision=work.precision)
+            settings = dataclasses.replace(settings_of(work.table, cell), threads=1, processes=processes)
+            same = key[1], repr(settings.network), repr(settings.views)
+            if same not in costs:
+                costs[same] = measure(settings, train)
+            measured[key] = estimate(settings, train, 0 if test is None else len(test), costs[same])
         low, high = measured[key].seconds
         images = images_of(work.table, cell)
         if pretrains(cell.method) and images in paid:
@@ -207,23 +142,17 @@ def estimates(work: TableRun, cells: Sequence[Cell]) -> dict[Cell, tuple[float, 
     return found
 
 
-def load_data(table: ResultTable, noise: str, root: Path | None) -> tuple[Examples, Examples | None]:
+def load_data(work: TableRun, noise: str) -> tuple[Examples, Examples | None]:
     """Load the training and test data of a column of a table.
 
     Raises:
         UserError: as `load`.
     """
-    known = table.load
+    known = work.table.load
     return load(
-        table.data(noise), root=root, size=known.get("size"), per_class=known.get("per_class"),
-        limit_test=known.get("limit_test"),
+        work.data(noise), root=None if work.table.is_folder else work.root, size=known.get("size"),
+        per_class=known.get("per_class"), limit_test=known.get("limit_test"),
     )  # fmt: skip
-
-
-def is_finished(work: TableRun, cell: Cell) -> bool:
-    """Whether a cell has a finished run with these settings."""
-    run = work.opened(cell)
-    return run is not None and run.finished
 
 
 def next_cell(work: TableRun, waiting: Sequence[Cell], running: Mapping[Cell, object]) -> Cell | None:

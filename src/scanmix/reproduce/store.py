@@ -18,16 +18,42 @@ PATIENCE = 30.0
 """Seconds to wait for another table that is writing."""
 
 
-def row_of(table: ResultTable, result: Result, run: Run) -> StoredRow:
-    """Return the row of a finished run: settings, results and versions. Shares are 0..1, times are seconds."""
+def row_of(table: ResultTable, result: Result, run: Run, plan: str) -> StoredRow:
+    """Return the row of a finished run: settings, results and versions. Shares are 0..1, times are seconds.
+
+    `settings` is the hash of the run, with its data; `plan` that of the cell, which is known before the data are.
+    """
     return {
         "table": table.name, "data": table.data(result.noise), **table.load, "method": result.method,
         "noise": result.noise, "seed": result.seed,
-        "settings": run.settings.config_hash()[:16], "recipe": result.recipe,
-        "oracle": result.oracle, "actual_noise": result.actual, "best": result.best, "last": result.last,
-        "last10": result.last10, "seconds": round(result.seconds, 1), "version": result.version, "git": result.git,
-        "torch": result.torch, "accuracies": [round(value, 6) for value in run.accuracies],
+        "settings": run.settings.config_hash()[:16], "plan": plan, "recipe": result.recipe,
+        "oracle": result.oracle, "asked_noise": result.asked, "actual_noise": result.actual,
+        "estimated_noise": result.estimated, "best": result.best, "last": result.last,
+        "last10": result.last10, "seconds": round(result.seconds, 1),
+        "stages": {stage: round(value, 1) for stage, value in result.stages.items()},
+        "version": result.version, "git": result.git, "torch": result.torch,
+        "accuracies": [round(value, 6) for value in run.accuracies],
     }  # fmt: skip
+
+
+def result_of(row: StoredRow) -> Result:
+    """Return what `row_of` has written of a result."""
+    same = (
+        "method",
+        "noise",
+        "seed",
+        "best",
+        "last",
+        "last10",
+        "seconds",
+        "recipe",
+        "oracle",
+        "version",
+        "git",
+        "torch",
+    )
+    noise = {name: row[f"{name}_noise"] for name in ("asked", "actual", "estimated")}
+    return Result(**{name: row[name] for name in same}, **noise, stages=row["stages"])
 
 
 def read_store(path: Path) -> list[StoredRow]:

@@ -23,6 +23,8 @@ RELABELED = ("cross_entropy", "bootstrap", "forward", "backward", "d2l", "divide
 ABLATION = ("scan", "dividemix", "scan_dividemix", "scanmix")
 SHORT = {"symmetric": "sym", "symmetric-exclusive": "symx", "asymmetric": "asym", "instance": "inst", "web": "web"}
 """Kinds of noise -> how columns of the paper's tables are named: `sym90`, `web40`."""
+PUBLISHED = ("authors", "people")
+"""Kinds of noise whose labels are read from published files: `authors:sym80`, `people:worse`."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Cell:
 
     method: str
     noise: str
-    """As `--noise` takes it; or `web:0.4`, a variant of the data that comes with such noise."""
+    """As `--noise` takes it; or `web:0.4`, a variant of the data that comes with such noise; or labels that are
+    published (`ResultTable.labels`)."""
     seed: int
 
     @property
@@ -46,7 +49,9 @@ class ResultTable:
 
     name: str
     source: str
-    """What `scanmix train` is given as DATA."""
+    """What `scanmix train` is given as DATA; a name alone where that is the folder that `--root` names."""
+    is_folder: bool = False
+    """Whether the data is a folder of images, the one that a person names with `--root`."""
     load: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """How much of the data: `per_class`, `limit_test`, `size`."""
     methods: tuple[str, ...] = ROWS
@@ -54,6 +59,11 @@ class ResultTable:
     noises: tuple[str, ...] = NOISES
     seeds: tuple[int, ...] = (0,)
     """Each seed decides the images that are kept of each class, the noise and the training."""
+    thrice: tuple[str, ...] = ()
+    """Methods that are run with seeds 0 to 2 at least, where the others have `seeds`."""
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Noise -> where its labels of all training images are, where they are published: a file below `--root`, or a data
+    set of the same images with other labels (`reproduce/published_labels.py`)."""
     paper: tuple[str, str] | None = None
     """Table and data set of the paper whose figures stand beside ours (`reproduce/paper.py`)."""
     oracle: bool = False
@@ -64,9 +74,19 @@ class ResultTable:
         return f"{self.source}:{noise.partition(':')[2]}" if noise.startswith("web:") else self.source
 
     def recipe(self, cell: Cell) -> str | None:
-        """Return the recipe that was chosen for the noise of a cell, if that is wanted and there is one."""
-        name = f"{name_of(self.source)}/{short(cell.noise)}/{cell.method}"
-        return name if self.oracle and name in recipe_names() else None
+        """Return the recipe of a cell where it is not that of its data.
+
+        It is that of the table's name (`cifar10-small/any/scanmix`), or the one that was chosen for the noise of the
+        cell, if that is wanted, where there is such a recipe.
+        """
+        chosen = f"{name_of(self.source)}/{short(cell.noise)}/{cell.method}" if self.oracle else ""
+        own = f"{self.name.removesuffix('-oracle')}/any/{cell.method}"
+        known = recipe_names()
+        return next((name for name in (chosen, own) if name in known), None)
+
+    def seeds_of(self, method: str) -> tuple[int, ...]:
+        """Return the seeds of a method, in order."""
+        return tuple(sorted({*self.seeds, *(range(3) if method in self.thrice else ())}))
 
 
 def short(noise: str) -> str:
@@ -74,10 +94,28 @@ def short(noise: str) -> str:
     kind, _, value = noise.partition(":")
     if kind == "semantic":
         return value.partition(":")[0]
+    if kind in PUBLISHED:
+        return value
     return f"{SHORT[kind]}{round(100 * float(value))}" if kind in SHORT else "given"
 
 
 FASHION = {"per_class": 500, "limit_test": 2000}
+BEST = ("cross_entropy", "ssr", "ssr_plus", "dividemix", "scan_dividemix", "scanmix")
+"""The best five methods of zoo-small, by the mean over its columns, and DivideMix, which is the sixth."""
+BEST_FOUR = ("ssr", "ssr_plus", "scan_dividemix", "scanmix")
+BEST_TWELVE = (
+    "cross_entropy", "mixup", "mentornet", "pes", "mentormix", "co_teaching", "c2d", "scan_dividemix", "scanmix",
+    "dividemix", "ssr", "ssr_plus",
+)  # fmt: skip
+"""The best twelve methods of zoo-small, by the mean over its columns."""
+AUTHORS: Mapping[str, str] = {
+    **{f"authors:sym{rate}": f"noise/0.{rate}.json" for rate in (20, 50, 80, 90)},
+    **{f"authors:asym{rate}": f"noise/0.{rate}_asym.json" for rate in (40, 49)},
+    **{f"authors:{name}": f"noise/0.40_semantic_{name}.json" for name in ("densenet", "resnet", "vgg")},
+}
+"""Noise of CIFAR-10 -> file of labels that the authors of ScanMix published with their code."""
+PEOPLE: Mapping[str, str] = {f"people:{name}": f"cifar10n:{name}" for name in ("aggre", "random1", "worse")}
+"""Labels of CIFAR-10 by people -> data set that has them."""
 SEMANTIC = ("densenet:0.32", "resnet:0.38", "vgg:0.34"), ("densenet:0.34", "resnet:0.37", "vgg:0.37")
 """Networks and rates of Table 2, for CIFAR-10 and CIFAR-100."""
 
@@ -103,6 +141,18 @@ TABLES: dict[str, ResultTable] = {
         ResultTable(
             name="table6-small", source="fashion-mnist", load=FASHION, noises=(*NOISES, ASYMMETRIC49),
             methods=ABLATION, paper=("table6", "cifar10"),
+        ),
+        ResultTable(
+            name="cifar10-small", source="cifar10", load={"per_class": 1000, "limit_test": 5000},
+            noises=(*AUTHORS, *PEOPLE), labels={**AUTHORS, **PEOPLE}, methods=BEST_TWELVE, thrice=BEST,
+        ),
+        ResultTable(
+            name="mini100-small", source="mini-imagenet32", is_folder=True, load={"size": 32}, noises=NOISES[:3],
+            methods=BEST_TWELVE, thrice=BEST_FOUR,
+        ),
+        ResultTable(
+            name="clothing-small", source="clothing-dataset-small", is_folder=True, load={"size": 64},
+            noises=("none", "symmetric:0.4"), methods=BEST_TWELVE,
         ),
         *(
             ResultTable(
@@ -204,10 +254,11 @@ def chosen_cells(table: ResultTable, only: Sequence[str] = ()) -> list[Cell]:
     methods = [name for name in reversed(table.methods) if name in only] or list(reversed(table.methods))
     noises = [name for name in table.noises if name in only] or list(table.noises)
     cells: list[Cell] = []
-    for seed in table.seeds:
-        free = [method for method in methods if METHODS[method].self_supervised]
+    for seed in sorted({seed for method in methods for seed in table.seeds_of(method)}):
+        having = [method for method in methods if seed in table.seeds_of(method)]
+        free = [method for method in having if METHODS[method].self_supervised]
         cells += [Cell(method, table.noises[0], seed) for method in free]
-        cells += [Cell(method, noise, seed) for method in methods if method not in free for noise in noises]
+        cells += [Cell(method, noise, seed) for method in having if method not in free for noise in noises]
     if not cells:
         raise UserError(f"{table.name} has no seeds; ask for at least one")
     return cells
