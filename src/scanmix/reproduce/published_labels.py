@@ -2,7 +2,7 @@
 
 `scanmix train --noise file:PATH` takes one label for each image it trains on. Published files have one for each of all
 images, so a file is written that has those of the images drawn. Which images these are does not depend on the noise:
-label-free stages are then shared by all columns of a table.
+self-supervised stages are then shared by all columns of a table.
 """
 
 from __future__ import annotations

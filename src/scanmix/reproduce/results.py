@@ -76,7 +76,16 @@ def read_result(run: Run, noise: str) -> Result:
 def write_results(
     table: ResultTable, results: Sequence[Result], out: Path, jobs: int, seconds: float, precision: str = "32-true"
 ) -> None:
-    """Write `<table>.csv` and `<table>.md`, each whole or not at all; `seconds` is the wall time of the whole table."""
+    """Write `<table>.csv` and `<table>.md`, each whole or not at all.
+
+    Args:
+        table: rows and columns.
+        results: the finished runs.
+        out: folder of both files.
+        jobs: number of runs at once, as the page says it.
+        seconds: wall time of the whole table.
+        precision: of the encoders, as the page says it.
+    """
     seeds = f" --seeds {len(table.seeds)}" if len(table.seeds) > 1 else ""
     place = "" if out == Path("results") else f" --out {shlex.quote(str(out))}"
     oracle = " --oracle" if table.oracle else ""

@@ -1,0 +1,132 @@
+"""Tables on real pictures: published labels for the images that a seed draws, and going on from the store alone."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from scanmix.cli import app
+from scanmix.config import UserError
+from scanmix.data.readers import load
+from scanmix.reproduce import TABLES, Cell, ResultTable, chosen_cells, run_table
+from scanmix.reproduce.published_labels import labels_path, write_labels
+from scanmix.reproduce.table_run import TableRun
+from scanmix.training import open_run
+from tests import layouts
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*published:UserWarning")
+NETWORK = ("network.widths=[8,16]", "network.blocks=[1,1]", "network.stem_stride=4")
+TINY = {"cross_entropy": ("epochs=1", *NETWORK)}
+SMALL = ResultTable(
+    name="tiny", source="cifar10", load={"per_class": 2, "limit_test": 8}, methods=("cross_entropy",),
+    noises=("authors:sym20", "people:worse"),
+    labels={"authors:sym20": "noise/0.20.json", "people:worse": "cifar10n:worse"},
+)  # fmt: skip
+PROTOCOLS = ("cifar10-small", "mini100-small", "clothing-small")
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny CIFAR-10 of 40 images with labels of authors and of people."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCANMIX_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "data"
+    clean = layouts.cifar10(root)
+    worse = [(label + 1) % 10 for label in clean]
+    layouts.human(root / "CIFAR-10_human.pt", {"clean_label": clean, "worse_label": worse})
+    (root / "noise").mkdir()
+    (root / "noise" / "0.20.json").write_text(json.dumps({"noise_labels": [(3 * label + 2) % 10 for label in clean]}))
+    return root
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_published_labels_are_those_of_the_images_drawn(data: Path, seed: int) -> None:
+    drawn = load("cifar10", root=data, per_class=2, seed=seed)[0]
+    for noise, wrong in (("authors:sym20", lambda y: (3 * y + 2) % 10), ("people:worse", lambda y: (y + 1) % 10)):
+        cell = Cell("cross_entropy", noise, seed)
+        write_labels(SMALL, cell, data / "out", data)
+        found = json.loads(labels_path(SMALL, cell, data / "out").read_text())["noise_labels"]
+        assert found == [wrong(label) for label in drawn.labels.tolist()]
+    assert drawn.labels.bincount().tolist() == [2] * 10
+
+
+def test_labels_that_are_missing_or_of_other_images_are_refused(data: Path) -> None:
+    cell = Cell("cross_entropy", "authors:sym20", 0)
+    (data / "noise" / "0.20.json").write_text(json.dumps([0] * 39))
+    with pytest.raises(UserError, match="39 labels"):
+        write_labels(SMALL, cell, data / "out", data)
+    (data / "noise" / "0.20.json").unlink()
+    with pytest.raises(UserError, match=r"0\.20\.json cannot be read"):
+        write_labels(SMALL, cell, data / "out", data)
+    digits = dataclasses.replace(SMALL, source="digits")
+    with pytest.raises(UserError, match="other images than digits"):
+        write_labels(digits, Cell("cross_entropy", "people:worse", 0), data / "out", data)
+
+
+def test_a_table_goes_on_from_its_store_where_its_runs_are_not(data: Path) -> None:
+    out, said = data / "out", list[str]()
+    assert run_table(SMALL, out, 2, TINY, root=data, say=said.append) == {}
+    assert len(said) == 2
+    runs = [open_run(out / "runs" / "tiny" / cell.name) for cell in chosen_cells(SMALL)]
+    assert [run.noise.actual for run in runs] == [pytest.approx(0.9, abs=0.11), 1.0]
+    first = (out / "tiny.csv").read_text()
+    shutil.rmtree(out / "runs")
+    said.clear()
+    assert run_table(SMALL, out, 2, TINY, root=data, say=said.append) == {}
+    assert said == []
+    again = (out / "tiny.csv").read_text()
+    for old, new in zip(first.splitlines(), again.splitlines(), strict=True):
+        assert old.split(",")[:9] == new.split(",")[:9]
+    assert "2 of 2 runs are finished" in (out / "tiny.md").read_text()
+    longer = {"cross_entropy": ("epochs=2", *NETWORK)}
+    assert run_table(SMALL, out, 2, longer, only=["people:worse"], root=data, say=said.append) == {}
+    assert len(said) == 1 and said[0].startswith("cross_entropy-people-worse-seed0")
+
+
+def test_the_command_says_first_how_long_it_takes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (data / "train").mkdir()
+    for split, count in (("train", 3), ("test", 2)):
+        for label, name in enumerate(("hat", "shoe")):
+            for number in range(count):
+                layouts.picture(data / "photos" / split / name / f"{number}.jpg", label)
+    table = dataclasses.replace(
+        TABLES["clothing-small"], name="tiny-photos", load={"size": 16}, methods=("cross_entropy",), noises=("none",)
+    )
+    monkeypatch.setitem(TABLES, "tiny-photos", table)
+    missing = CliRunner().invoke(app, ["reproduce", "tiny-photos"])
+    assert missing.exit_code == 2 and "needs --root" in missing.output
+    line = ["reproduce", "tiny-photos", "--root", str(data / "photos"), "--precision", "bf16-mixed"]
+    shown = CliRunner().invoke(app, [*line, "--dry-run"])
+    assert shown.exit_code == 0, shown.output
+    assert f"scanmix train {data / 'photos'} --size=16 --precision=bf16-mixed" in shown.stdout
+    assert "1 of 1 are to be run: 0.0 to 0.0 hours, 2 at once, measured here." in shown.stdout
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_method_of_a_protocol_has_its_recipe(name: str) -> None:
+    table = TABLES[name]
+    for method in table.methods:
+        cell = Cell(method, table.noises[0], 0)
+        assert table.recipe(cell) == f"{name}/any/{method}"
+        work = TableRun(table, Path("results"), root=Path("data"))
+        assert f"--recipe={name}/any/{method}" in work.arguments(cell)
+
+
+def test_a_seed_draws_the_same_images_for_every_noise() -> None:
+    """Only then are self-supervised stages shared by all columns; one of them is an even draw of people's labels."""
+    table = TABLES["cifar10-small"]
+    assert {table.data(noise) for noise in table.noises} == {"cifar10"}
+    assert set(table.labels) == set(table.noises) and len(table.noises) == 12
+
+
+def test_the_best_methods_have_three_seeds() -> None:
+    cells = chosen_cells(TABLES["cifar10-small"])
+    assert len(cells) == 12 * 12 + 2 * 6 * 12 == len(set(cells))
+    assert {cell.seed for cell in cells if cell.method == "mixup"} == {0}
+    assert {cell.seed for cell in cells if cell.method == "scanmix"} == {0, 1, 2}
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+    assert torch.tensor([cell.seed for cell in cells]).bincount().tolist() == [144, 72, 72]
