@@ -129,4 +129,8 @@ def test_the_best_methods_have_three_seeds() -> None:
     assert {cell.seed for cell in cells if cell.method == "mixup"} == {0}
     assert {cell.seed for cell in cells if cell.method == "scanmix"} == {0, 1, 2}
     assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+    few = chosen_cells(TABLES["cifar10-small"], ["ssr", "worse", "seed1"])
+    assert few == [Cell("ssr", "people:worse", 1)]
+    with pytest.raises(UserError, match="seed3"):
+        chosen_cells(TABLES["cifar10-small"], ["seed3"])
     assert torch.tensor([cell.seed for cell in cells]).bincount().tolist() == [144, 72, 72]

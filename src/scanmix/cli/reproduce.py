@@ -40,7 +40,7 @@ Jobs = Annotated[int, typer.Option(min=1, help="Runs at once, each on one thread
 Seeds = Annotated[int, typer.Option(min=1, help="Run every cell with so many seeds, from 0 on.")]
 Only = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME,...", help="Only these methods, noises or both: scanmix,symmetric:0.9."),
+    typer.Option(metavar="NAME,...", help="Only these methods, noises and seeds: scanmix,symmetric:0.9,seed0."),
 ]
 Oracle = Annotated[bool, typer.Option("--oracle", help="Take recipes chosen for one noise, where there are.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Show the settings of one cell, and run nothing.")]

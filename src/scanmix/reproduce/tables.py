@@ -240,21 +240,22 @@ def chosen_cells(table: ResultTable, only: Sequence[str] = ()) -> list[Cell]:
 
     The order is seed by seed: first the self-supervised methods, whose stages the others share, then the most expensive
     ones, so that no long run is left to the end. A self-supervised method runs for one noise alone, since labels only
-    name its clusters. `only` names methods, noises (as `symmetric:0.9` or `sym90`) or both; without a method it means
-    all methods, and without a noise all noises.
+    name its clusters. `only` names methods, noises (as `symmetric:0.9` or `sym90`) and seeds (`seed0`); without a
+    method it means all methods, without a noise all noises, and without a seed all seeds.
 
     Raises:
         UserError: `only` names what is not in the table.
     """
     columns = {short(noise): noise for noise in table.noises}
     only = [columns.get(name, name) for name in only]
+    seeds = {f"seed{seed}": seed for method in table.methods for seed in table.seeds_of(method)}
     for name in only:
-        if name not in (*table.methods, *table.noises):
-            raise unknown_name(f"method or noise of {table.name}", name, (*table.methods, *table.noises))
+        if name not in (known := (*table.methods, *table.noises, *seeds)):
+            raise unknown_name(f"method, noise or seed of {table.name}", name, known)
     methods = [name for name in reversed(table.methods) if name in only] or list(reversed(table.methods))
     noises = [name for name in table.noises if name in only] or list(table.noises)
     cells: list[Cell] = []
-    for seed in sorted({seed for method in methods for seed in table.seeds_of(method)}):
+    for seed in sorted({seeds[name] for name in only if name in seeds} or set(seeds.values())):
         having = [method for method in methods if seed in table.seeds_of(method)]
         free = [method for method in having if METHODS[method].self_supervised]
         cells += [Cell(method, table.noises[0], seed) for method in free]
