@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -46,9 +47,12 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("seed", [0, 1])
 def test_published_labels_are_those_of_the_images_drawn(data: Path, seed: int) -> None:
     drawn = load("cifar10", root=data, per_class=2, seed=seed)[0]
-    for noise, wrong in (("authors:sym20", lambda y: (3 * y + 2) % 10), ("people:worse", lambda y: (y + 1) % 10)):
+    rules: dict[str, Callable[[int], int]] = {
+        "authors:sym20": lambda label: (3 * label + 2) % 10, "people:worse": lambda label: (label + 1) % 10,
+    }  # fmt: skip
+    for noise, wrong in rules.items():
         cell = Cell("cross_entropy", noise, seed)
-        write_labels(SMALL, cell, data / "out", data)
+        write_labels(SMALL, [cell], data / "out", data)
         found = json.loads(labels_path(SMALL, cell, data / "out").read_text())["noise_labels"]
         assert found == [wrong(label) for label in drawn.labels.tolist()]
     assert drawn.labels.bincount().tolist() == [2] * 10
@@ -58,13 +62,13 @@ def test_labels_that_are_missing_or_of_other_images_are_refused(data: Path) -> N
     cell = Cell("cross_entropy", "authors:sym20", 0)
     (data / "noise" / "0.20.json").write_text(json.dumps([0] * 39))
     with pytest.raises(UserError, match="39 labels"):
-        write_labels(SMALL, cell, data / "out", data)
+        write_labels(SMALL, [cell], data / "out", data)
     (data / "noise" / "0.20.json").unlink()
     with pytest.raises(UserError, match=r"0\.20\.json cannot be read"):
-        write_labels(SMALL, cell, data / "out", data)
+        write_labels(SMALL, [cell], data / "out", data)
     digits = dataclasses.replace(SMALL, source="digits")
     with pytest.raises(UserError, match="other images than digits"):
-        write_labels(digits, Cell("cross_entropy", "people:worse", 0), data / "out", data)
+        write_labels(digits, [Cell("cross_entropy", "people:worse", 0)], data / "out", data)
 
 
 def test_a_table_goes_on_from_its_store_where_its_runs_are_not(data: Path) -> None:

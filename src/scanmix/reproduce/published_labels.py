@@ -7,9 +7,13 @@ self-supervised stages are then shared by all columns of a table.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from torch import Tensor
+
 from scanmix.config import UserError
+from scanmix.data.examples import Examples
 from scanmix.data.noise import from_file
 from scanmix.data.readers import is_known, load
 from scanmix.files import write_json, writing
@@ -21,29 +25,42 @@ def labels_path(table: ResultTable, cell: Cell, folder: Path) -> Path:
     return folder / "labels" / f"{cell.noise.replace(':', '-')}-seed{cell.seed}.json"
 
 
-def write_labels(table: ResultTable, cell: Cell, folder: Path, root: Path | None) -> None:
-    """Write the published labels of the images that the seed of a cell draws, in their order.
+def write_labels(table: ResultTable, cells: Iterable[Cell], folder: Path, root: Path | None) -> None:
+    """Write the published labels of the images that the seeds of these cells draw, in the order of the images.
+
+    Cells of other noises are left out; without any, nothing is read.
 
     Raises:
-        UserError: the data or the file of labels is missing or damaged, or is about other images.
+        UserError: the data or a file of labels is missing or damaged, or is about other images.
     """
-    path, place = labels_path(table, cell, folder), table.labels[cell.noise]
+    wanted = {labels_path(table, cell, folder): cell for cell in cells if cell.noise in table.labels}
+    if not wanted:
+        return
     everything = load(table.source, root=root)[0]
-    drawn = load(table.source, root=root, per_class=table.load.get("per_class"), seed=cell.seed)[0]
+    count = table.load.get("per_class", 0)
+    place = {name: position for position, name in enumerate(everything.ids)}
+    seeds = {cell.seed for cell in wanted.values()}
+    drawn = {seed: everything.per_class(count, seed) if count else everything for seed in seeds}
+    noises = {cell.noise for cell in wanted.values()}
+    labels = {noise: _published(table, noise, everything, root).tolist() for noise in noises}
+    for path, cell in wanted.items():
+        chosen = [labels[cell.noise][place[name]] for name in drawn[cell.seed].ids]
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"noise_labels": chosen})
+
+
+def _published(table: ResultTable, noise: str, everything: Examples, root: Path | None) -> Tensor:
+    """Return the labels of all N images of the data set that are published for a noise. Shape: -> (N,) int64."""
+    place = table.labels[noise]
     if is_known(place):
         other = load(place, root=root)[0]
-        if [_number(name) for name in other.ids] != [_number(name) for name in everything.ids]:
+        if list(map(_number, other.ids)) != list(map(_number, everything.ids)):
             raise UserError(f"{place} has labels of other images than {table.source}")
-        labels = other.labels
-    else:
-        if root is None:
-            raise UserError(f"{table.name} needs --root, the folder that holds {place} beside the images")
-        labels = from_file(root / place, len(everything), everything.num_classes)
-    where = {name: position for position, name in enumerate(everything.ids)}
-    chosen = [int(labels[where[name]]) for name in drawn.ids]
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"noise_labels": chosen})
+        return other.labels
+    if root is None:
+        raise UserError(f"{table.name} needs --root, the folder that holds {place} beside the images")
+    return from_file(root / place, len(everything), everything.num_classes)
 
 
 def _number(name: str) -> str:

@@ -22,7 +22,7 @@ from scanmix.doctor.measure import Cost, Estimate, estimate, measure
 from scanmix.files import locked, writing
 from scanmix.progress import Bar, Quiet
 from scanmix.reproduce.explain import settings_of
-from scanmix.reproduce.published_labels import labels_path, write_labels
+from scanmix.reproduce.published_labels import write_labels
 from scanmix.reproduce.results import read_result
 from scanmix.reproduce.table_run import Overrides, TableRun
 from scanmix.reproduce.tables import Cell, ResultTable, chosen_cells, images_of, pretrains
@@ -71,10 +71,7 @@ def run_table(
     with writing(work.folder):
         work.folder.mkdir(parents=True, exist_ok=True)
     with locked(work.folder, "being reproduced", "table.lock"):
-        for cell in {
-            labels_path(table, cell, work.folder): cell for cell in waiting if cell.noise in table.labels
-        }.values():
-            write_labels(table, cell, work.folder, root)
+        write_labels(table, waiting, work.folder, root)
         return _run_cells(work, cells, waiting, bar, say)
 
 
