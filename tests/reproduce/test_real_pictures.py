@@ -86,6 +86,10 @@ def test_a_table_goes_on_from_its_store_where_its_runs_are_not(data: Path) -> No
     for old, new in zip(first.splitlines(), again.splitlines(), strict=True):
         assert old.split(",")[:9] == new.split(",")[:9]
     assert "2 of 2 runs are finished" in (out / "tiny.md").read_text()
+    more = dataclasses.replace(SMALL, load={"per_class": 3, "limit_test": 8})
+    cells = chosen_cells(SMALL)
+    assert set(TableRun(SMALL, out, root=data, overrides=TINY).stored(cells)) == set(cells)
+    assert TableRun(more, out, root=data, overrides=TINY).stored(cells) == {}
     longer = {"cross_entropy": ("epochs=2", *NETWORK)}
     assert run_table(SMALL, out, 2, longer, only=["people:worse"], root=data, say=said.append) == {}
     assert len(said) == 1 and said[0].startswith("cross_entropy-people-worse-seed0")

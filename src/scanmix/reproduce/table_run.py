@@ -88,7 +88,7 @@ class TableRun:
         return settings_of(self.table, cell, overrides).hashed_settings()
 
     def plan(self, cell: Cell) -> str:
-        """Return a hash of `wanted` and of which data is taken, by which a row of the store is known to be of a cell."""
+        """Return a hash of `wanted` and of which data is taken: a row of the store with it is of this cell."""
         wanted = {key: value for key, value in self.wanted(cell).items() if "fingerprint" not in key}
         wanted |= {"data": self.table.data(cell.noise), "load": dict(self.table.load)}
         return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
