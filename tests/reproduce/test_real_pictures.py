@@ -142,3 +142,14 @@ def test_the_best_methods_have_three_seeds() -> None:
     with pytest.raises(UserError, match="seed3"):
         chosen_cells(TABLES["cifar10-small"], ["seed3"])
     assert torch.tensor([cell.seed for cell in cells]).bincount().tolist() == [144, 72, 72]
+
+
+def test_a_table_of_short_runs_has_the_mean_of_its_last_three_epochs(data: Path) -> None:
+    """Ten epochs of ten would be all of them, the first among them."""
+    table = dataclasses.replace(SMALL, averaged=3, noises=("people:worse",))
+    assert run_table(table, data / "out", 1, {"cross_entropy": ("epochs=5", *NETWORK)}, root=data) == {}
+    curve = open_run(data / "out" / "runs" / "tiny" / "cross_entropy-people-worse-seed0").accuracies
+    head, row = (line.split(",") for line in (data / "out" / "tiny.csv").read_text().splitlines())
+    assert float(row[head.index("last3")]) == pytest.approx(sum(curve[-3:]) / 3, abs=1e-5)
+    assert "mean of the last three epochs" in (data / "out" / "tiny.md").read_text().replace("\n", " ")
+    assert [TABLES[name].averaged for name in PROTOCOLS] == [3, 3, 3]

@@ -180,7 +180,7 @@ def test_a_killed_table_goes_on_and_leaves_no_process(tmp_path: Path, stop: sign
 
 def result(method: str, noise: str, accuracy: float, seed: int = 0, **more: object) -> Result:
     known: dict[str, object] = {
-        "asked": 0.8, "actual": 0.72, "best": accuracy + 0.01, "last": accuracy, "last10": accuracy, "seconds": 60.0,
+        "asked": 0.8, "actual": 0.72, "best": accuracy + 0.01, "last": accuracy, "final": accuracy, "seconds": 60.0,
         "version": "0.1.0", "git": "0123456789abcdef-dirty", "torch": "2.13.0",
     }  # fmt: skip
     return Result(method=method, noise=noise, seed=seed, **(known | more))  # type: ignore[arg-type]

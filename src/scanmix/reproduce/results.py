@@ -34,7 +34,8 @@ class Result:
     estimated: float | None = None
     best: float | None = None
     last: float | None = None
-    last10: float | None = None
+    final: float | None = None
+    """Mean of the last epochs, as many as the table averages."""
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage, all epochs together."""
@@ -50,8 +51,14 @@ class Result:
         return METHODS[self.method].self_supervised
 
 
-def read_result(run: Run, noise: str) -> Result:
-    """Return the results of a finished run; `noise` is the column it was trained for."""
+def read_result(run: Run, noise: str, averaged: int = 10) -> Result:
+    """Return the results of a finished run.
+
+    Args:
+        run: the run.
+        noise: the column it was trained for.
+        averaged: how many epochs at the end `Result.final` is the mean of.
+    """
     versions = read_toml(run.folder / "run.toml").get("versions", {}) if run.folder else {}
     return Result(
         method=run.settings.method,
@@ -62,7 +69,7 @@ def read_result(run: Run, noise: str) -> Result:
         estimated=run.method_estimate,
         best=run.best_accuracy,
         last=run.last_accuracy,
-        last10=run.last10_accuracy,
+        final=mean_of_last(run.accuracies, averaged),
         seconds=run.seconds,
         stages=run.stage_seconds,
         recipe=run.settings.recipe or "",
@@ -71,6 +78,11 @@ def read_result(run: Run, noise: str) -> Result:
         git=str(versions.get("git", "")),
         torch=str(versions.get("torch", "")),
     )
+
+
+def mean_of_last(accuracies: Sequence[float], count: int) -> float | None:
+    """Return the mean of so many accuracies at the end, or of all where there are fewer; None if there are none."""
+    return statistics.fmean(accuracies[-count:]) if accuracies else None
 
 
 def write_results(
@@ -103,10 +115,11 @@ def to_csv(table: ResultTable, results: Sequence[Result]) -> str:
     stages = sorted({stage for result in results for stage in result.stages})
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    plain = ("method", "noise", "seed", "asked", "actual", "estimated", "best", "last", "last10", "seconds")
+    plain = ("method", "noise", "seed", "asked", "actual", "estimated", "best", "last", "final", "seconds")
     origin = ("recipe", "oracle", "version", "git", "torch")
     kinds = ("best", "last") if on_same_data(table) else ()
-    rows.writerow([*plain, *(f"paper_{kind}" for kind in kinds), *stages, *origin])
+    named = {"final": f"last{table.averaged}"}
+    rows.writerow([*(named.get(name, name) for name in plain), *(f"paper_{kind}" for kind in kinds), *stages, *origin])
     for result in results:
         paper = printed(table, result.method, result.noise)
         shares = [paper[kind] / 100 if kind in paper else None for kind in kinds]
@@ -120,8 +133,8 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
     expected, most = len(chosen_cells(table)), max(map(len, map(table.seeds_of, table.methods)))
     several = most > 1
     remarks = [
-        "Accuracy on the test images, in percent. The first number is the mean of the last ten epochs. The number in "
-        "parentheses is that of the best epoch, which is an upper bound, because the test images choose the epoch. "
+        "Accuracy on the test images, in percent. The first number is the mean of the last "
+        f"{_words(table)} epochs. The number in parentheses is that of the best epoch, which is an upper bound, because the test images choose the epoch. "
         "The best method of each column is bold."
     ]
     if several:
@@ -195,10 +208,10 @@ def _find(results: Sequence[Result], method: str, noise: str) -> list[Result]:
 
 
 def _accuracy(table: ResultTable, results: Sequence[Result], found: Sequence[Result], noise: str) -> str:
-    values = _known(result.last10 for result in found)
+    values = _known(result.final for result in found)
     if not values:
         return "–"
-    rivals = [_known(result.last10 for result in _find(results, method, noise)) for method in table.methods]
+    rivals = [_known(result.final for result in _find(results, method, noise)) for method in table.methods]
     top = max(statistics.fmean(rival) for rival in rivals if rival)
     mean = _percent(statistics.fmean(values))
     shown = f"**{mean}**" if mean == _percent(top) else mean
@@ -230,7 +243,7 @@ def _beside_paper(table: ResultTable, results: Sequence[Result]) -> list[str]:
 def _printed(table: ResultTable, found: Sequence[Result], paper: Mapping[str, float]) -> str:
     """Return a cell as the paper prints it, with the difference to ours if the data is the same."""
     shown = []
-    for kind, ours in (("best", "best"), ("last", "last10")):
+    for kind, ours in (("best", "best"), ("last", "final")):
         if kind not in paper:
             continue
         text, values = str(paper[kind]), _known(getattr(result, ours) for result in found)
@@ -254,14 +267,14 @@ def _tests(table: ResultTable, results: Sequence[Result]) -> list[str]:
         shown = []
         for noise in table.noises:
             ours, theirs = (
-                _known(result.last10 for result in _find(results, one, noise)) for one in ("scanmix", method)
+                _known(result.final for result in _find(results, one, noise)) for one in ("scanmix", method)
             )
             gap = 100 * (statistics.fmean(ours) - statistics.fmean(theirs)) if ours and theirs else 0.0
             shown.append(f"{gap:+.1f} (p {welch(ours, theirs):.2g})" if min(len(ours), len(theirs)) > 1 else "–")
         rows.append([method, *shown])
     note = (
-        "The table has the points by which scanmix is ahead in the last ten epochs, and the p-value of Welch's t-test "
-        "over the finished seeds. Of many such tests, some are below 0.05 by chance."
+        f"The table has the points by which scanmix is ahead in the last {_words(table)} epochs, and the p-value of "
+        "Welch's t-test over the finished seeds. Of many such tests, some are below 0.05 by chance."
     )
     return ["## scanmix against", _table(["method", *table.noises], rows), wrapped(note)]
 
@@ -294,6 +307,10 @@ def _mean(values: Sequence[float]) -> str:
 
 def _percent(share: float) -> str:
     return percent(share, unit="")
+
+
+def _words(table: ResultTable) -> str:
+    return {3: "three", 10: "ten"}.get(table.averaged, str(table.averaged))
 
 
 def _number(value: object) -> str:

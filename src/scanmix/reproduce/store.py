@@ -9,7 +9,7 @@ from typing import Any
 
 from scanmix.config import UserError
 from scanmix.files import checked, locked, reading, write_text, writing
-from scanmix.reproduce.results import Result
+from scanmix.reproduce.results import Result, mean_of_last
 from scanmix.reproduce.tables import ResultTable
 from scanmix.training import Run
 
@@ -29,31 +29,19 @@ def row_of(table: ResultTable, result: Result, run: Run, plan: str) -> StoredRow
         "settings": run.settings.config_hash()[:16], "plan": plan, "recipe": result.recipe,
         "oracle": result.oracle, "asked_noise": result.asked, "actual_noise": result.actual,
         "estimated_noise": result.estimated, "best": result.best, "last": result.last,
-        "last10": result.last10, "seconds": round(result.seconds, 1),
+        "last10": mean_of_last(run.accuracies, 10), "seconds": round(result.seconds, 1),
         "stages": {stage: round(value, 1) for stage, value in result.stages.items()},
         "version": result.version, "git": result.git, "torch": result.torch,
         "accuracies": [round(value, 6) for value in run.accuracies],
     }  # fmt: skip
 
 
-def result_of(row: StoredRow) -> Result:
-    """Return what `row_of` has written of a result."""
-    same = (
-        "method",
-        "noise",
-        "seed",
-        "best",
-        "last",
-        "last10",
-        "seconds",
-        "recipe",
-        "oracle",
-        "version",
-        "git",
-        "torch",
-    )
+def result_of(row: StoredRow, averaged: int) -> Result:
+    """Return what `row_of` has written of a result, with the mean of so many epochs at the end."""
+    same = ("method", "noise", "seed", "best", "last", "seconds", "recipe", "oracle", "version", "git", "torch")
     noise = {name: row[f"{name}_noise"] for name in ("asked", "actual", "estimated")}
-    return Result(**{name: row[name] for name in same}, **noise, stages=row["stages"])
+    final = mean_of_last(row["accuracies"], averaged)
+    return Result(**{name: row[name] for name in same}, **noise, final=final, stages=row["stages"])
 
 
 def read_store(path: Path) -> list[StoredRow]:

@@ -129,14 +129,14 @@ class TableRun:
         found = {(cell.method, cell.noise, cell.seed) for cell in cells}.intersection(key[:3] for key in known)
         plans = {cell: self.plan(cell) for cell in cells if (cell.method, cell.noise, cell.seed) in found}
         keys = {cell: (cell.method, cell.noise, cell.seed, plan) for cell, plan in plans.items()}
-        return {cell: result_of(known[key]) for cell, key in keys.items() if key in known}
+        return {cell: result_of(known[key], self.table.averaged) for cell, key in keys.items() if key in known}
 
     def write(self) -> None:
         """Write the finished rows of the table, the store of all runs, and the seconds spent on the table."""
         seconds = self.earlier + time.monotonic() - self.began
         write_text(self.folder / "seconds", f"{seconds:.1f}\n")
         order = sorted(chosen_cells(self.table), key=lambda cell: self.table.methods.index(cell.method))
-        here = [(cell, read_result(run, cell.noise), run) for cell, run in self.finished(order)]
+        here = [(cell, read_result(run, cell.noise, self.table.averaged), run) for cell, run in self.finished(order)]
         rows = [row_of(self.table, result, run, self.plan(cell)) for cell, result, run in here]
         append(self.out / "store.jsonl", rows)
         known = self.stored(order) | {cell: result for cell, result, _ in here}

@@ -64,6 +64,8 @@ class ResultTable:
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Noise -> where its labels of all training images are, where they are published: a file below `--root`, or a data
     set of the same images with other labels (`reproduce/published_labels.py`)."""
+    averaged: int = 10
+    """How many epochs at the end of a run the accuracy that is shown is the mean of."""
     paper: tuple[str, str] | None = None
     """Table and data set of the paper whose figures stand beside ours (`reproduce/paper.py`)."""
     oracle: bool = False
@@ -143,15 +145,15 @@ TABLES: dict[str, ResultTable] = {
             methods=ABLATION, paper=("table6", "cifar10"),
         ),
         ResultTable(
-            name="cifar10-small", source="cifar10", load={"per_class": 1000, "limit_test": 5000},
+            name="cifar10-small", averaged=3, source="cifar10", load={"per_class": 1000, "limit_test": 5000},
             noises=(*AUTHORS, *PEOPLE), labels={**AUTHORS, **PEOPLE}, methods=BEST_TWELVE, thrice=BEST,
         ),
         ResultTable(
-            name="mini100-small", source="mini-imagenet32", is_folder=True, load={"size": 32}, noises=NOISES[:3],
-            methods=BEST_TWELVE, thrice=BEST_FOUR,
+            name="mini100-small", averaged=3, source="mini-imagenet32", is_folder=True, load={"size": 32},
+            noises=NOISES[:3], methods=BEST_TWELVE, thrice=BEST_FOUR,
         ),
         ResultTable(
-            name="clothing-small", source="clothing-dataset-small", is_folder=True, load={"size": 64},
+            name="clothing-small", averaged=3, source="clothing-dataset-small", is_folder=True, load={"size": 64},
             noises=("none", "symmetric:0.4"), methods=BEST_TWELVE,
         ),
         *(
