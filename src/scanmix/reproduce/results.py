@@ -134,8 +134,8 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
     several = most > 1
     remarks = [
         "Accuracy on the test images, in percent. The first number is the mean of the last "
-        f"{_words(table)} epochs. The number in parentheses is that of the best epoch, which is an upper bound, because the test images choose the epoch. "
-        "The best method of each column is bold."
+        f"{_words(table)} epochs. The number in parentheses is that of the best epoch, which is an upper bound, "
+        "because the test images choose the epoch. The best method of each column is bold."
     ]
     if several:
         remarks.append(
