@@ -12,11 +12,15 @@ from typer.testing import CliRunner
 
 from scanmix.cli import app
 from scanmix.config import UserError
+from scanmix.data.examples import Examples
 from scanmix.data.readers import load
+from scanmix.doctor.measure import Cost
+from scanmix.networks.passes import Passes
 from scanmix.reproduce import TABLES, Cell, ResultTable, chosen_cells, run_table
 from scanmix.reproduce.published_labels import labels_path, write_labels
+from scanmix.reproduce.running import estimates
 from scanmix.reproduce.table_run import TableRun
-from scanmix.training import open_run
+from scanmix.training import RunSettings, open_run
 from tests import layouts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published:UserWarning")
@@ -153,3 +157,20 @@ def test_a_table_of_short_runs_has_the_mean_of_its_last_three_epochs(data: Path)
     assert float(row[head.index("last3")]) == pytest.approx(sum(curve[-3:]) / 3, abs=1e-5)
     assert "mean of the last three epochs" in (data / "out" / "tiny.md").read_text().replace("\n", " ")
     assert [TABLES[name].averaged for name in PROTOCOLS] == [3, 3, 3]
+
+
+def test_what_an_image_costs_is_measured_once_for_each_network(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[str] = []
+
+    def fake(settings: RunSettings, examples: Examples) -> Cost:
+        measured.append(f"{settings.method} {settings.processes.precision} {len(examples)}")
+        return Cost(Passes(forward_backward=2.0), 0.0, 1)
+
+    monkeypatch.setattr("scanmix.reproduce.running.measure", fake)
+    table = dataclasses.replace(SMALL, methods=("cross_entropy", "mixup"))
+    work = TableRun(table, data / "out", root=data, precision="bf16-mixed")
+    cells = chosen_cells(table)
+    taken = estimates(work, cells)
+    assert measured == ["mixup bf16-mixed 20"]  # both methods have the network of CIFAR-10's recipes
+    assert set(taken) == set(cells) and len(set(taken.values())) == 1
+    assert taken[cells[0]] == (300 * 20 * 2.0, 300 * 20 * 2.0)
