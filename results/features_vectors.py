@@ -4,9 +4,6 @@ Run `python -m results.features_vectors --data FOLDER`; `results.real_data` says
 goes on where it was stopped. A row is in `results/features-vectors.csv` as soon as it is known, and
 `results/features-vectors.md` is written from that.
 
-`neighbors` and `wann` are no methods of the package; they are measured here as published: the vote of the k nearest, k
-chosen by held-out given labels, and votes weighted by reliability (Di Salvo et al., TMLR 2025).
-
 Legend: N training and M test examples, C classes, D features.
 """
 
@@ -22,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import scanmix
@@ -36,13 +32,8 @@ FEATURES = ("dino", "clip")
 PEOPLE = ("random1", "worse")
 NOISES = ("symmetric:0.2", "symmetric:0.5", "symmetric:0.8", "symmetric:0.9", "asymmetric:0.4", *PEOPLE)
 METHODS = ("propagate", "linear", "neighbors", "wann", "ssr", "dividemix", "scanmix", "cross_entropy")
-BASELINES = ("neighbors", "wann")
 SEEDS = (0, 1, 2)
 FIELDS = ("features", "noise", "method", "seed", "wrong", "accuracy", "best", "estimated", "seconds")
-VOTERS = (5, 10, 20, 30, 50, 100)
-"""Numbers of neighbors that are tried."""
-FEWEST, MOST = 11, 51
-"""Neighbors of WANN."""
 CLASSES = [str(i) for i in range(10)]
 
 
@@ -69,17 +60,12 @@ def main() -> None:
 
 
 def measure(source: Pool, test: np.ndarray, noise: str, method: str, seed: int) -> dict[str, Any]:
-    """Train a method, or count votes. Shape: vectors of the pool (N, D), test vectors (M, D) sorted by class."""
+    """Train a method. Shape: vectors of the pool (N, D), test vectors (M, D) sorted by class."""
     assert source.vectors is not None
     truth, right = torch.from_numpy(source.labels), torch.arange(10).repeat_interleave(len(test) // 10)
     labels = given(source, truth, noise, seed)
     found = {"noise": noise, "method": method, "seed": seed, "wrong": float((labels != truth).float().mean())}
     clock = time.process_time()
-    if method in BASELINES:
-        vote = voted if method == "neighbors" else weighted_votes
-        votes = vote(torch.from_numpy(source.vectors), labels, torch.from_numpy(test), seed)
-        accuracy = best = float((votes.argmax(1) == right).float().mean())
-        return {**found, "accuracy": accuracy, "best": best, "estimated": "", "seconds": time.process_time() - clock}
     run = scanmix.train(
         examples(source.vectors, labels),
         test=examples(test, right),
@@ -107,42 +93,6 @@ def given(source: Pool, truth: Tensor, noise: str, seed: int) -> Tensor:
 def examples(vectors: np.ndarray, labels: Tensor) -> Examples:
     """Return vectors with labels as examples. Shape: (N, D), (N,)."""
     return to_vectors(vectors, labels.tolist(), CLASSES, ids=[str(i) for i in range(len(vectors))], name="vectors")
-
-
-def nearest(rows: Tensor, queries: Tensor, k: int, *, themselves: bool = False) -> Tensor:
-    """Return the k nearest rows by cosine similarity, nearest first. Shape: (N, D), (M, D) -> (M, k)."""
-    similarity = F.normalize(queries, dim=1) @ F.normalize(rows, dim=1).T
-    if themselves:
-        similarity.fill_diagonal_(-torch.inf)
-    return similarity.topk(k, 1).indices
-
-
-def voted(rows: Tensor, labels: Tensor, queries: Tensor, seed: int) -> Tensor:
-    """Return the votes of the k nearest; k is the one whose vote says most given labels, each left out.
-
-    Shape: (N, D), (N,), (M, D) -> (M, C).
-    """
-    one_hot = F.one_hot(labels, 10).float()
-    near = nearest(rows, rows, max(VOTERS), themselves=True)
-    says = {k: float((one_hot[near[:, :k]].mean(1).argmax(1) == labels).float().mean()) for k in VOTERS}
-    k = max(says, key=lambda tried: says[tried])
-    return one_hot[nearest(rows, queries, k)].mean(1)
-
-
-def weighted_votes(rows: Tensor, labels: Tensor, queries: Tensor, seed: int) -> Tensor:
-    """Return WANN's votes: each neighbor counts as its reliability, and the nearest says how many vote.
-
-    Reliability is 1 / k for the least k of `FEWEST` to `MOST` whose vote, without the example, is its label. Where
-    there is none we take 1 / `MOST`. Shape: (N, D), (N,), (M, D) -> (M, C).
-    """
-    one_hot = F.one_hot(labels, 10).float()
-    counts = one_hot[nearest(rows, rows, MOST, themselves=True)].cumsum(1)
-    agrees = counts.argmax(2) == labels.unsqueeze(1)
-    agrees[:, : FEWEST - 1], agrees[:, -1] = False, True
-    least = agrees.float().argmax(1) + 1
-    near = nearest(rows, queries, MOST)
-    vote = torch.arange(MOST) < least[near[:, 0]].unsqueeze(1)
-    return (one_hot[near] * (vote / least[near]).unsqueeze(2)).sum(1)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
