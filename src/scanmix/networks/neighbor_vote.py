@@ -57,14 +57,14 @@ class NeighborVote(nn.Module):
             most: the largest `reach` that there may be, at most N.
         """
         super().__init__()
-        self.num_classes, self.most = num_classes, most
+        self.count, self.num_classes, self.most = len(rows), num_classes, most
         for name, tensor in {"rows": rows, "labels": labels, "weights": weights, "reach": reach}.items():
             self.register_buffer(name, tensor)
 
     @property
     def shape(self) -> VoteShape:
         """What `empty_vote` makes a classifier of this shape from."""
-        return VoteShape(rows=len(self.rows), most=self.most)
+        return VoteShape(rows=self.count, most=self.most)
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape: (B, D) -> logits (B, C). It reads nothing back from the device, and can be traced for any B."""
@@ -86,11 +86,11 @@ class NeighborVote(nn.Module):
 
         Shape: (B, D) -> (B, M), (B, M) int64.
         """
-        wanted = min(self.most + SPARE, len(self.rows))
+        wanted = min(self.most + SPARE, self.count)
         values, places = [], []
-        for first in range(0, len(self.rows), CHUNK):
+        for first in range(0, self.count, CHUNK):
             part = self.rows[first : first + CHUNK].to(unit)
-            found = (unit @ part.T).topk(min(wanted, len(part)), 1)
+            found = (unit @ part.T).topk(min(wanted, CHUNK, self.count - first), 1)
             values.append(found.values)
             places.append(found.indices + first)
         similarity, near = torch.cat(values, 1), torch.cat(places, 1)
