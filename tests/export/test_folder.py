@@ -120,6 +120,29 @@ def test_a_vote_of_training_rows_is_in_the_file(
     assert len({*found.argmax(1)}) == 3
 
 
+@pytest.mark.parametrize(("method", "wrong", "refused"), [("wann", 5, False), ("wann", 40, True), ("linear", 5, True)])
+def test_few_inputs_may_have_other_neighbors_in_the_file(
+    method: str, wrong: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(90, 4))
+    data = to_vectors(vectors, [i % 3 for i in range(90)], "abc", ids=[str(i) for i in range(90)], name="made")
+    scanmix.train(data, method=method, out=tmp_path / "run", progress=False)
+    honest = OnnxClassifier.predict_proba
+
+    def another(self: OnnxClassifier, inputs: np.ndarray) -> np.ndarray:
+        found = honest(self, inputs)
+        found[:wrong] += 0.02
+        return found
+
+    monkeypatch.setattr(OnnxClassifier, "predict_proba", another)
+    if refused:
+        with pytest.raises(UserError, match="ONNX and PyTorch disagree by 2.0e-02"):
+            export_onnx(tmp_path / "run", tmp_path / "out")
+    else:
+        agreement = export_onnx(tmp_path / "run", tmp_path / "out")
+        assert agreement.difference <= 1e-5 and agreement.inputs.startswith("95% of 200 random vectors")
+
+
 def test_color_not_square_and_from_memory(tmp_path: Path) -> None:
     """Without images to load again, drawn ones are compared, and it is said."""
     images = torch.randint(0, 256, (40, 3, 12, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
