@@ -136,7 +136,7 @@ def test_few_inputs_may_have_other_neighbors_in_the_file(
 
     monkeypatch.setattr(OnnxClassifier, "predict_proba", another)
     if refused:
-        with pytest.raises(UserError, match="ONNX and PyTorch disagree by 2.0e-02"):
+        with pytest.raises(UserError, match=r"ONNX and PyTorch disagree by 2\.0e-02"):
             export_onnx(tmp_path / "run", tmp_path / "out")
     else:
         agreement = export_onnx(tmp_path / "run", tmp_path / "out")

@@ -22,7 +22,7 @@ def votes_so_far(neighbors: Tensor, labels: Tensor, num_classes: int) -> Iterato
 
 
 def likeliest_number(neighbors: Tensor, labels: Tensor, num_classes: int, tried: Sequence[int]) -> int:
-    """Return the number of neighbors, of those tried, whose vote is the given label most often; of equal ones the first.
+    """Return the number of neighbors, of those tried, whose vote is the given label most often; of equals the first.
 
     An example has no part in its own vote, so this is cross-validation with one example left out. In a vote of equals
     the class with the smaller number wins. Shape: (N, K), (N,) int64; numbers in 1..K.
