@@ -32,8 +32,8 @@ class WANN:
     epochs: ClassVar[int] = 1
     about: ClassVar[About] = About(
         "a vote of neighbors in frozen features, each weighted by how soon its own neighbors confirm its label",
-        "As `neighbors`; ahead of it where people or look-alikes make the mistakes, behind where chance does. The model\n"
-        "holds a vector of each training example.",
+        "As `neighbors`; ahead of it where people or look-alikes make the mistakes, behind where chance does.\n"
+        "The model holds a vector of each training example.",
         "Di Salvo et al., TMLR 2025", "all, weighted by their reliability", forward_backward=0.0, forward_only=1.0,
         weak=0.0, rows=0, remembers=True,
     )  # fmt: skip
