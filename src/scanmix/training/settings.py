@@ -199,7 +199,7 @@ def resolve(
         overrides: nested as in a recipe (`settings`, `network`, `views`, `labels`); fields of the method may also
             stand at the top, and keys may be dotted (`pretrain.epochs`).
         kind: of the data; it decides which settings network and views have.
-        features: images are learned from by features of a pretrained encoder: as vectors of any name.
+        features: a pretrained encoder makes vectors of the images, whatever their name.
         seed: decides every draw of the training.
         device: "auto", "cpu", "cuda" ...; not looked for here.
         threads: of PyTorch while training; its own choice when not given.
@@ -208,8 +208,6 @@ def resolve(
     Raises:
         UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
     """
-    if method is not None:
-        check_type("method", method, str, "the name of a method")
     if features:
         data_name, kind = OWN_DATA["vector"], "vector"
     recipe = None if recipe is None else str(file_path("recipe", recipe))
@@ -217,9 +215,7 @@ def resolve(
     device = device_name(device)
     threads = None if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
     table: Table = {} if recipe is None else load_recipe(recipe)
-    method = method or table.get("method") or (DEFAULT_ON_FEATURES if features else DEFAULT)
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    method = _chosen(method, table, features)
     if recipe is None:
         recipe, table = _shipped(method, data_name, kind)
     if table.get("method", method) != method:
@@ -246,6 +242,20 @@ def resolve(
         threads=threads,
         processes=processes or Processes(),
     )
+
+
+def _chosen(method: str | None, table: Table, features: bool) -> str:
+    """Return the method that is named, else the recipe's, else the default.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if method is not None:
+        check_type("method", method, str, "the name of a method")
+    method = method or table.get("method") or (DEFAULT_ON_FEATURES if features else DEFAULT)
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    return method
 
 
 def _shipped(method: str, data_name: str, kind: Kind) -> tuple[str | None, Table]:
