@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import statistics
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +36,22 @@ NOISES = ("symmetric:0.2", "symmetric:0.5", "symmetric:0.8", "symmetric:0.9", "a
 METHODS = ("propagate", "linear", "neighbors", "wann", "ssr", "dividemix", "scanmix", "cross_entropy")
 SEEDS = (0, 1, 2)
 FIELDS = ("features", "noise", "method", "seed", "wrong", "accuracy", "best", "estimated", "seconds")
+EXCHANGED = "asymmetric:0.4"
 CLASSES = [str(i) for i in range(10)]
+ABOUT = """Vectors of CIFAR-10's first 100 training pictures of each class and of 100 test pictures of each; labels as
+drawn, or by people (`random1`, `worse` of CIFAR-10N). Test accuracy in percent after the last epoch, mean ± standard
+deviation over seeds (with people's labels the seed is that of the training; one seed where there is no deviation), and
+seconds of one processor core for training, audit and test, mean over all rows. By `python -m results.features_vectors`.
+"""
+GOALS = """Goals, for `propagate` on DINOv2: at least 96 % at every symmetric rate and on `worse`; the lowest mean is
+{lowest:.1f}. The open goal was at least 90 % where 40 % of the labels are exchanged with a similar class, one way: it
+has {exchanged}, the worst seed {least:.1f}. It needs the shares of the true classes, which lie between those of the
+labels and even ones where the given labels are likeliest: one-way exchange makes the shares of the labels unequal. The
+vote of neighbors, WANN and logistic regression do without and miss the goal for some draws."""
+RECIPES = """Each method runs by its recipe for vectors. These were chosen by other draws of noise (seeds 100 and 101)
+and checked on the pixels of scikit-learn's digits; the head of the recipe `vectors/any/dividemix` says what was tried.
+`cross_entropy` is the control and memorizes as on pictures: with a hundred times the weight decay, with a linear network
+and with views that lose half of the features, too. Its best epoch is in the csv beside its last."""
 
 
 def main() -> None:
@@ -48,14 +65,12 @@ def main() -> None:
     torch.set_num_threads(1)
     path = asked.out / "features-vectors.csv"
     known = {tuple(row[name] for name in ("features", "noise", "method", "seed")) for row in read(path)}
-    for method in asked.methods:
-        for features in asked.features:
-            source = pool(features, asked.data, None)
-            test = np.load(asked.data / "features" / f"cifar10_{features}_test.npy").astype(np.float32)
-            for seed in SEEDS:
-                for noise in NOISES:
-                    if (features, noise, method, seed) not in known:
-                        add({**measure(source, test, noise, method, seed), "features": features}, path)
+    for seed, method, features in itertools.product(SEEDS, asked.methods, asked.features):
+        source = pool(features, asked.data, None)
+        test = np.load(asked.data / "features" / f"cifar10_{features}_test.npy").astype(np.float32)
+        for noise in NOISES:
+            if (features, noise, method, seed) not in known:
+                add({**measure(source, test, noise, method, seed), "features": features}, path)
     write_text(path.with_suffix(".md"), page(read(path)))
 
 
@@ -117,10 +132,11 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Frozen features: methods on vectors",
         "",
-        "Vectors of CIFAR-10's first 100 training pictures of each class and of 100 test pictures of each; labels as",
-        "drawn, or by people (`random1`, `worse` of CIFAR-10N). Test accuracy in percent after the last epoch, mean ±",
-        "standard deviation over seeds (with people's labels the seed is that of the training), and seconds of one",
-        "processor core for training, audit and test, mean over all rows. By `python -m results.features_vectors`.",
+        *wrapped(ABOUT),
+        "",
+        *wrapped(goals(rows)),
+        "",
+        *wrapped(RECIPES),
     ]
     for features in dict.fromkeys(row["features"] for row in rows):
         lines += [
@@ -133,10 +149,31 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         for method in METHODS:
             mine = [row for row in rows if (row["features"], row["method"]) == (features, method)]
             if mine:
-                cells = [cell([float(r["accuracy"]) for r in mine if r["noise"] == noise]) for noise in NOISES]
+                cells = [cell(accuracies(rows, features, method, noise)) for noise in NOISES]
                 spent = statistics.mean(float(row["seconds"]) for row in mine)
                 lines.append(f"| {method} | {' | '.join(cells)} | {spent:.1f} |")
     return "\n".join(lines) + "\n"
+
+
+def goals(rows: Sequence[dict[str, Any]]) -> str:
+    """Return what was to be reached by `propagate` on vectors of DINOv2, and what is."""
+    found = {noise: accuracies(rows, "dino", "propagate", noise) for noise in NOISES}
+    if not all(found.values()):
+        return ""
+    wanted = [noise for noise in NOISES if noise.startswith("symmetric") or noise == "worse"]
+    lowest = min(statistics.mean(found[noise]) for noise in wanted)
+    return GOALS.format(lowest=100 * lowest, exchanged=cell(found[EXCHANGED]), least=100 * min(found[EXCHANGED]))
+
+
+def accuracies(rows: Sequence[dict[str, Any]], features: str, method: str, noise: str) -> list[float]:
+    """Return the accuracies of all seeds."""
+    wanted = (features, method, noise)
+    return [float(row["accuracy"]) for row in rows if (row["features"], row["method"], row["noise"]) == wanted]
+
+
+def wrapped(text: str) -> list[str]:
+    """Return a paragraph in lines."""
+    return textwrap.wrap(text, 119)
 
 
 def cell(values: Sequence[float]) -> str:
