@@ -50,8 +50,8 @@ labels and even ones where the given labels are likeliest: one-way exchange make
 vote of neighbors, WANN and logistic regression do without and miss the goal for some draws."""
 RECIPES = """Each method runs by its recipe for vectors. These were chosen by other draws of noise (seeds 100 and 101)
 and checked on the pixels of scikit-learn's digits; the head of the recipe `vectors/any/dividemix` says what was tried.
-`cross_entropy` is the control and memorizes as on pictures: with a hundred times the weight decay, with a linear network
-and with views that lose half of the features, too. Its best epoch is in the csv beside its last."""
+`cross_entropy` is the control and memorizes as on pictures: with a hundred times the weight decay, a linear network
+or views that lose half of the features, too. Its best epoch is in the csv beside its last."""
 
 
 def main() -> None:
