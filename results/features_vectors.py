@@ -48,8 +48,8 @@ GOALS = """Goals, for `propagate` on DINOv2: at least 96 % at every symmetric ra
 has {exchanged}, the worst seed {least:.1f}. It needs the shares of the true classes, which lie between those of the
 labels and even ones where the given labels are likeliest: one-way exchange makes the shares of the labels unequal. The
 vote of neighbors, WANN and logistic regression do without and miss the goal for some draws."""
-RECIPES = """Each method runs by its recipe for vectors. These were chosen by other draws of noise (seeds 100 and 101)
-and checked on the pixels of scikit-learn's digits; the head of the recipe `vectors/any/dividemix` says what was tried.
+RECIPES = """Each method runs by its recipe for features of an encoder. These were chosen by other draws of noise (seeds
+100 and 101); the head of the recipe `features/any/dividemix` says what was tried, and what it costs on small tables.
 `cross_entropy` is the control and memorizes as on pictures: with a hundred times the weight decay, a linear network
 or views that lose half of the features, too. Its best epoch is in the csv beside its last."""
 
@@ -107,7 +107,7 @@ def given(source: Pool, truth: Tensor, noise: str, seed: int) -> Tensor:
 
 def examples(vectors: np.ndarray, labels: Tensor) -> Examples:
     """Return vectors with labels as examples. Shape: (N, D), (N,)."""
-    return to_vectors(vectors, labels.tolist(), CLASSES, ids=[str(i) for i in range(len(vectors))], name="vectors")
+    return to_vectors(vectors, labels.tolist(), CLASSES, ids=[str(i) for i in range(len(vectors))], name="features")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

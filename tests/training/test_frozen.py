@@ -85,6 +85,8 @@ def test_one_place_says_which_method_is_taken(tmp_path: Path) -> None:
         assert resolve("ssr", "photos", features=features).method == "ssr"
         assert resolve(None, "photos", tmp_path / "my.toml", features=features).method == "ssr"
     assert resolve(None, "vectors", kind="vector").method == "scanmix"
+    assert resolve("dividemix", "photos", features=True).recipe == "features/any/dividemix"
+    assert resolve("dividemix", "photos", kind="vector").recipe == "vectors/any/dividemix"
     for name in ("photos", "digits"):
         assert resolve("ssr", name, features=True) == resolve("ssr", "vectors", kind="vector")
 

@@ -46,6 +46,8 @@ SECTIONS = ("settings", *OTHER_SECTIONS)
 """All tables that a recipe may hold."""
 OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
 """Folder of the recipes for data that has none of its own name."""
+FEATURES = "features"
+"""Folder of the recipes for features of a pretrained encoder; a method without one there takes that for vectors."""
 MOST_THREADS = 4096
 DEFAULT, DEFAULT_ON_FEATURES = "scanmix", "propagate"
 """Methods that are taken where none is named: in general, and where a pretrained encoder gives the features."""
@@ -209,7 +211,7 @@ def resolve(
         UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
     """
     if features:
-        data_name, kind = OWN_DATA["vector"], "vector"
+        data_name, kind = FEATURES, "vector"
     recipe = None if recipe is None else str(file_path("recipe", recipe))
     seed = whole_number("seed", seed)
     device = device_name(device)
