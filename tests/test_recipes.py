@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -41,7 +41,8 @@ def test_a_recipe_name_keeps_its_settings(name: str) -> None:
 @pytest.mark.parametrize("data", sorted({name.split("/")[0] for name in SETTINGS}))
 def test_every_method_keeps_the_recipe_that_its_data_gives_it(data: str) -> None:
     for method in METHODS:
-        own, kind = f"{data}/any/{method}", cast(Kind, "vector" if data in ("vectors", "features") else "image")
+        own = f"{data}/any/{method}"
+        kind: Kind = "vector" if data in ("vectors", "features") else "image"
         base = "vectors" if kind == "vector" else data
         found = [name for name in (own, f"{base}/any/{method}") if name in SETTINGS]
         wanted = [*found, f"{base}/any/cross_entropy"][0]
