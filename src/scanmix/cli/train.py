@@ -77,16 +77,15 @@ def train(
     overrides = settings_from(set_ or ())
     from scanmix.data.readers import kind_of, name_of
     from scanmix.distributed.process_group import Processes, is_first
-    from scanmix.training import OWN_DATA, resolve
+    from scanmix.training import resolve
     from scanmix.training.loop import train_resolved
 
     _check_words(noise, device, loggers or ())
     shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
     encoder = None if features is None else _encoder_for(data, features, device)
     settings = resolve(
-        method, name_of(data) if encoder is None else OWN_DATA["vector"], recipe, overrides,
-        kind=kind_of(data) if encoder is None else "vector", seed=seed, device=device, threads=threads,
-        processes=build(Processes, shared, where="scanmix train"),
+        method, name_of(data), recipe, overrides, kind=kind_of(data), features=encoder is not None, seed=seed,
+        device=device, threads=threads, processes=build(Processes, shared, where="scanmix train"),
     )  # fmt: skip
     given, corrections = (labels, None) if kind_of(data) == "vector" else (None, labels)
     size = size if size is not None or encoder is None else size_for(data, root, encoder.side)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from scanmix.config import Table, UserError, defaults, dump, flatten, load_recipe
 from scanmix.methods import METHODS
-from scanmix.training import OTHER_SECTIONS, OWN_DATA, Run, RunSettings, resolve
+from scanmix.training import OTHER_SECTIONS, Run, RunSettings, resolve
 
 SHOWN_ELSEWHERE = (
     "features",
@@ -63,8 +63,7 @@ def difference(first: Run, second: Run) -> Difference:
 def train_command(run: Run) -> str | None:
     """Return the command line that trains the run again; None if the command line cannot express it."""
     settings, name = run.settings, str(run.about["name"])
-    if settings.features is not None:
-        name = OWN_DATA["vector"]  # recipes for vectors, whatever the pictures are called
+    on_features = settings.features is not None
     words = None if settings.source is None else _data_words(settings.source, settings.seed)
     if words is None:
         return None
@@ -74,11 +73,11 @@ def train_command(run: Run) -> str | None:
             return None
         words += ["--features", settings.features.name]
     try:
-        base = resolve(settings.method, name, settings.recipe, kind=settings.kind)
-        usual = resolve(settings.method, name, kind=settings.kind).recipe
+        base = resolve(settings.method, name, settings.recipe, kind=settings.given, features=on_features)
+        usual = resolve(settings.method, name, kind=settings.given, features=on_features).recipe
         words += [] if settings.recipe == usual else ["--recipe", str(settings.recipe)]
     except UserError:  # the recipe no longer exists: its values are given one by one
-        base = resolve(settings.method, name, kind=settings.kind)
+        base = resolve(settings.method, name, kind=settings.given, features=on_features)
     before, here = _values(base), _values(settings)
     if not set(before) <= set(here):
         return None  # a setting is unset, which `--set` cannot express
