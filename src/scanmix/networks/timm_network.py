@@ -6,7 +6,6 @@ Legend: B batch, C channels in, D features out.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
