@@ -20,6 +20,9 @@ from scanmix.files.tensors import digest
 from scanmix.networks.contract import Encoder, EncoderSettings
 from scanmix.networks.timm_weights import begun, created, in_gray
 
+AT_ONCE = 32
+"""Images that are resized and looked at together where no gradient is needed: the maps of more take gigabytes."""
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TimmSettings(EncoderSettings):
@@ -110,6 +113,12 @@ class TimmNetwork(Encoder):
         Raises:
             UserError: the network does not take images of that size.
         """
+        alone = not self.training and not torch.is_grad_enabled()  # each image is computed without the others
+        if self.side is None or not alone or torch.jit.is_tracing():
+            return self._features(examples)
+        return torch.cat([self._features(part) for part in examples.split(AT_ONCE)])
+
+    def _features(self, examples: Tensor) -> Tensor:
         if self.side is not None and examples.shape[-2:] != (self.side, self.side):
             examples = F.interpolate(examples, size=(self.side, self.side), mode="bilinear")
         try:
