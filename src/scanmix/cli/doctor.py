@@ -18,7 +18,6 @@ from scanmix.cli.shell import check_writable, print_table, say, settings_from, s
 from scanmix.config import percent
 
 if TYPE_CHECKING:
-    from scanmix.data.examples import Examples
     from scanmix.doctor.checkup import Checkup, Plan
     from scanmix.doctor.measure import Estimate
     from scanmix.doctor.pretrained import Features as Cost
@@ -69,8 +68,7 @@ def doctor(
             root=root, size=size_for(data, root, side) if size is None else size, per_class=per_class, seed=seed,
             limit_test=limit_test, labels=labels,
         )  # fmt: skip
-    if checkup.train is not None:
-        _show_data(checkup, checkup.train)
+    _show_data(checkup)
     _show_findings(checkup)
     if json_ is not None:
         _write(json_, json.dumps(as_json(checkup), indent=2, ensure_ascii=False) + "\n")
@@ -154,11 +152,14 @@ def _show_features(features: Cost) -> None:
     )
 
 
-def _show_data(checkup: Checkup, train: Examples) -> None:
-    """Print a summary in a line or two, then the number of examples of each class."""
+def _show_data(checkup: Checkup) -> None:
+    """Print a summary in a line or two, then the number of examples of each class; nothing if none can be read."""
     from scanmix.doctor.checks import class_counts
     from scanmix.doctor.checkup import side_lengths
 
+    train = checkup.train
+    if train is None:
+        return
     many = f"{train.kind}s"
     tested = f"no test {many}" if checkup.test is None else f"{len(checkup.test)} test {many}"
     say(f"{train.name}: {len(train)} {many} of {train.num_classes} classes ({shape_of(train)}), {tested}.")

@@ -114,7 +114,7 @@ class TimmNetwork(Encoder):
             UserError: the network does not take images of that size.
         """
         alone = not self.training and not torch.is_grad_enabled()  # each image is computed without the others
-        if self.side is None or not alone or torch.jit.is_tracing():
+        if self.side is None or not alone or torch.jit.is_tracing():  # type: ignore[no-untyped-call, attr-defined]
             return self._features(examples)
         return torch.cat([self._features(part) for part in examples.split(AT_ONCE)])
 
