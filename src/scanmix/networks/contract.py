@@ -23,13 +23,12 @@ class Encoder(nn.Module, ABC):
     """Whether its weights and running statistics stay as they are while heads are trained."""
 
     def rest(self, resting: bool) -> None:
-        """Rest, or be trained again: while it rests it takes no gradient, and computes as in eval mode."""
+        """Rest, or be trained again: while it rests it takes no gradient, and `train` leaves it in eval mode."""
         self.resting = resting
         self.requires_grad_(not resting)
-        self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
-        """Set train mode, or eval mode; an encoder at rest stays in eval mode, whose running statistics stay."""
+        """Set train mode, or eval mode; an encoder at rest is in eval mode, where running statistics stay."""
         return super().train(mode and not self.resting)
 
     @abstractmethod

@@ -123,6 +123,7 @@ def rest_encoders(peers: Sequence[Peer], resting: bool) -> None:
     """Let the encoders of peers rest, or be trained again."""
     for peer in peers:
         cast(Encoder, peer.encoder).rest(resting)
+        peer.train(peer.training)
 
 
 def reset(peer: Peer, fresh: Peer) -> None:

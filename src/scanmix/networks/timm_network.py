@@ -119,7 +119,7 @@ class TimmNetwork(Encoder):
         return torch.cat([self._features(part) for part in examples.split(AT_ONCE)])
 
     def _features(self, examples: Tensor) -> Tensor:
-        if self.side is not None and examples.shape[-2:] != (self.side, self.side):
+        if self.side is not None:
             examples = F.interpolate(examples, size=(self.side, self.side), mode="bilinear")
         try:
             features: Tensor = self.network(examples)
