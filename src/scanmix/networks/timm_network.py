@@ -48,6 +48,9 @@ class TimmSettings(EncoderSettings):
     """Epochs in which the encoder rests: its weights and batch statistics stay, and heads alone are trained."""
     encoder_rate: Rate = 1.0
     """Factor of the learning rates of a method for the encoder; heads learn with the whole rate."""
+    keep_statistics: bool = False
+    """Batch norms always compute with the statistics that came with the weights, instead of those of batches: some of
+    timm follow the batches too slowly for a few epochs, and small batches tell little."""
 
     def build(self, channels: int) -> TimmNetwork:
         """Return the network with fresh weights for images of `channels` channels.
@@ -95,9 +98,17 @@ class TimmNetwork(Encoder):
             UserError: timm is not installed, or has no such network.
         """
         super().__init__()
-        self.name, self.side = settings.name, settings.side
+        self.name, self.side, self.keep_statistics = settings.name, settings.side, settings.keep_statistics
         self.network = created(settings.name, channels)
         self.num_features = int(self.network.num_features)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set train mode, or eval mode, which batch norms stay in where they keep their statistics."""
+        super().train(mode)
+        for part in self.modules() if self.keep_statistics else ():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()
+        return self
 
     def blocks(self) -> list[nn.Module]:
         """Return no blocks: timm does not name them alike in all networks."""
