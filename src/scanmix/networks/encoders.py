@@ -41,7 +41,10 @@ NETWORKS: dict[Kind, dict[str, type[NetworkSettings]]] = {kind: _by_kind(kind) f
 
 STEM: Table = {"stem_norm": False}
 """Of the PreAct-ResNet, whose default is another now."""
-NEWER: Table = {**STEM, "digest": None, "side": None, "head_first": 0, "encoder_rate": 1.0, "keep_statistics": False}
+NEWER: Table = {
+    **STEM, "digest": None, "side": None, "head_first": 0, "encoder_rate": 1.0, "feature_length": None,
+    "keep_statistics": False,
+}  # fmt: skip
 """Settings of networks that came after version 0.1.0, each with the value that networks had before."""
 
 

@@ -48,6 +48,10 @@ class TimmSettings(EncoderSettings):
     """Epochs in which the encoder rests: its weights and batch statistics stay, and heads alone are trained."""
     encoder_rate: Rate = 1.0
     """Factor of the learning rates of a method for the encoder; heads learn with the whole rate."""
+    feature_length: Rate | None = None
+    """Length (Euclidean) to which features are scaled, so that one learning rate suits the heads on any network: those
+    of a vision transformer and of an EfficientNet differ tenfold, and on long ones heads diverge or memorize. By
+    default they stay."""
     keep_statistics: bool = False
     """Batch norms always compute with the statistics that came with the weights, instead of those of batches: some of
     timm follow the batches too slowly for a few epochs, and small batches tell little."""
@@ -99,6 +103,7 @@ class TimmNetwork(Encoder):
         """
         super().__init__()
         self.name, self.side, self.keep_statistics = settings.name, settings.side, settings.keep_statistics
+        self.feature_length = settings.feature_length
         self.network = created(settings.name, channels)
         self.num_features = int(self.network.num_features)
 
@@ -142,7 +147,7 @@ class TimmNetwork(Encoder):
             raise UserError(
                 f"{self.name} cannot take images of {width}x{height} pixels ({reason}); choose another --size"
             ) from error
-        return features
+        return features if self.feature_length is None else self.feature_length * F.normalize(features, dim=1)
 
 
 def begin_with(encoder: TimmNetwork, settings: TimmSettings, channels: int) -> None:
