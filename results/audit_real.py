@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import average_precision_score
 from torch import Generator, Tensor
 
@@ -62,7 +63,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
 FIELDS = (
     "data", "features", "noise", "seed", "count", "wrong", "estimated", "low", "high", "soft", "stable", "agreement",
     "brier", "ap", "right_before", "right_after", "seconds", "classifier", "held_out", "cleanlab_brier", "cleanlab_ap",
-    "cleanlab_estimated", "v_brier", "v_ap",
+    "cleanlab_estimated", "v_brier", "v_ap", "recalibrated_brier",
 )  # fmt: skip
 FOLDS, COMPONENTS = 5, 64
 STRENGTHS = (1e-3, 1e-2, 1e-1)
@@ -186,6 +187,7 @@ def measure(task: Task, source: Pool, seen: Seen) -> dict[str, Any]:
         "right_after": float((model.posterior.argmax(1) == truth).float().mean()), "seconds": seconds,
         "classifier": classifier, "held_out": held_out, "cleanlab_brier": cleanlab_brier, "cleanlab_ap": cleanlab_ap,
         "cleanlab_estimated": issues(probs, labels), "v_brier": v_brier, "v_ap": v_ap,
+        "recalibrated_brier": recalibrated(model.p_clean, right),
     }  # fmt: skip
 
 
@@ -214,6 +216,16 @@ def quality(confidence: Tensor, right: Tensor) -> tuple[float, float]:
     brier = float((confidence - right.float()).square().mean())
     ap = math.nan if bool(right.all()) else float(average_precision_score(~right, 1 - confidence))
     return brier, ap
+
+
+def recalibrated(confidence: Tensor, right: Tensor) -> float:
+    """Return the least Brier score of any monotone function of the confidence: isotonic regression on the truth.
+
+    It knows the answers, so that it bounds what a better calibration of the same ranking could bring.
+    Shape: (N,), (N,) bool.
+    """
+    found, truth = confidence.numpy(), right.float().numpy()
+    return float(np.mean((IsotonicRegression().fit_transform(found, truth) - truth) ** 2))
 
 
 def classified(seen: Seen, labels: Tensor, classes: int, seed: int) -> tuple[Tensor, str, float]:

@@ -180,11 +180,16 @@ def _packed_or_folders(folder: Path) -> tuple[Callable[[], list[Image.Image]], n
     return lambda: [Image.open(file).convert("RGB") for file in files], labels
 
 
-def _packed(path: Path) -> tuple[Callable[[], list[Image.Image]], dict[str, np.ndarray]]:
+def packed_files(path: Path) -> tuple[list[bytes], dict[str, np.ndarray]]:
+    """Return the JPEG files of a packed set, and its arrays."""
     with np.load(path) as packed:
         about = {name: packed[name] for name in packed.files}
     content, ends = about.pop("jpeg").tobytes(), about.pop("ends").tolist()
-    parts = [content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [content[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)], about
+
+
+def _packed(path: Path) -> tuple[Callable[[], list[Image.Image]], dict[str, np.ndarray]]:
+    parts, about = packed_files(path)
     mode = "L" if "votes" in about else "RGB"
     return lambda: [Image.open(io.BytesIO(part)).convert(mode) for part in parts], about
 

@@ -9,7 +9,7 @@ import torch
 
 from scanmix.config import UserError
 from scanmix.distributed.engine import Engine, derived_seed, find_device
-from scanmix.distributed.meter import Diverged, Meter
+from scanmix.distributed.meter import UNREAD, Diverged, Meter
 
 
 def draw(engine: Engine, stage: str = "learn", epoch: int = 0, purpose: str = "order") -> list[float]:
@@ -82,10 +82,29 @@ def test_meter_stops_at_the_first_loss_that_is_no_number(bad: float) -> None:
     meter.add("warmup", loss=torch.tensor(1.0))
     for _ in range(2):
         meter.add("learn", labeled=torch.tensor(1.0), prior=torch.tensor(0.0))
+    meter.add("learn", labeled=torch.tensor(1.0), prior=torch.tensor(bad))
+    meter.add("learn", labeled=torch.tensor(bad), prior=torch.tensor(bad))
     with pytest.raises(Diverged, match=r"the prior loss became .* at step 3 of learn") as caught:
-        meter.add("learn", labeled=torch.tensor(1.0), prior=torch.tensor(bad))
+        meter.results()
     assert str(bad) in str(caught.value)
     assert isinstance(caught.value, UserError)
+
+
+def test_meter_stops_within_so_many_steps_of_a_loss_that_is_no_number() -> None:
+    meter = Meter()
+    meter.add("learn", total=torch.tensor(math.nan))
+    with pytest.raises(Diverged, match="step 1 of learn"):
+        for _ in range(UNREAD - 1):
+            meter.add("learn", total=torch.tensor(1.0))
+
+
+def test_meter_reads_losses_of_all_precisions_together() -> None:
+    meter = Meter()
+    for step in range(2 * UNREAD + 1):
+        meter.add("learn", total=torch.tensor(step, dtype=torch.float64) / 3, prior=torch.tensor(0.1))
+    assert meter.results() == {
+        "learn/total": pytest.approx(2 * UNREAD / 6, rel=1e-15), "learn/prior": float(torch.tensor(0.1))
+    }  # fmt: skip
 
 
 def test_an_engine_is_silent_until_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def test_mentormix_weights_by_batch_statistics_and_leaves_the_running_ones_alone
         buffer.add_(0.5)  # so that the two kinds of statistics differ
     found: list[Tensor] = []
 
-    def spy(before: float | None, losses: Tensor, share: float, decay: float) -> float:
+    def spy(before: float | Tensor | None, losses: Tensor, share: float, decay: float) -> Tensor:
         found.append(losses.detach().clone())
         buffers.append([buffer.clone() for buffer in peer.buffers()])
         return moving_percentile(before, losses, share, decay)

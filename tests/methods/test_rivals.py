@@ -162,7 +162,19 @@ def test_mentornet_counts_small_losses_in_the_middle_of_training(data: TrainingD
     shares = [method.epoch(state, data, epoch)["learn/weight"] for epoch in range(9)]
     assert shares[0] == shares[1] == 1.0
     assert shares[2:] == pytest.approx([0.5] * 7)
-    assert state.peers[0].optimizer.param_groups[0]["weight_decay"] == pytest.approx(0.5 * method.weight_decay)
+
+
+def test_the_weight_decay_of_mentornet_follows_the_weights(data: TrainingData, network: Network) -> None:
+    """A first step of SGD: decay takes rate x mean weight x decay of each parameter, here with a mean weight of 0.5."""
+    found = []
+    for decay in (0.0, 0.1):
+        method = MentorNet(epochs=10, batch_size=64, quantile=0.5, dropout=0.0, loss_decay=0.0, weight_decay=decay)
+        state = method.start(data, network, Engine())
+        start = weights(state.peers[0])
+        rate = method.epoch(state, data, 4)["rate/learn"]
+        found.append(weights(state.peers[0]))
+    for before, plain, decayed in zip(start, *found, strict=True):
+        assert torch.allclose(plain - decayed, rate * 0.5 * 0.1 * before, atol=1e-6)
 
 
 def test_labels_of_pencil_move_in_the_second_stage_alone(data: TrainingData, network: Network) -> None:

@@ -26,7 +26,7 @@ class NoisyAt(NamedTuple):
     def __call__(self, losses: Tensor) -> Tensor:
         """Return P(label is wrong) for each of these losses, in 0..1. Shape: (B,) -> (B,)."""
         position = ((losses - self.low) / (self.high - self.low)).clamp(0, 1) * BINS
-        return self.table[position.long().clamp(max=BINS - 1)]
+        return self.table[position.long().clamp(0, BINS - 1)]
 
 
 def fit_beta_mixture(losses: Tensor, rounds: int = 10) -> NoisyAt:

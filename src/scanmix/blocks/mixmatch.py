@@ -45,12 +45,13 @@ def mixup(
 
     The weight w is drawn from Beta(alpha, alpha). With `dominant` it is max(w, 1 - w), as in MixMatch, so that a row
     stays nearer to itself than to its partner. With alpha = 0 rows stay as they are.
-    Costs a device synchronization (the draw of the weight). Shape: (B, ...), (B, C) -> (B, ...), (B, C).
+    A generator on the CPU costs no synchronization. Shape: (B, ...), (B, C) -> (B, ...), (B, C).
     """
     weight = beta(alpha, generator)
     if dominant:
         weight = max(weight, 1 - weight)
     partner = torch.randperm(len(inputs), generator=generator, device=generator.device)
+    partner = partner.to(inputs.device, non_blocking=True)
     mixed_inputs = torch.lerp(inputs.index_select(0, partner), inputs, weight)
     return mixed_inputs, torch.lerp(targets[partner], targets, weight)
 
@@ -63,7 +64,8 @@ def beta(alpha: float, generator: Generator) -> float:
 def betas(alpha: float, count: int, generator: Generator) -> Tensor:
     """Return `count` draws from Beta(alpha, alpha), in 0..1; all are 1, which means no mixing, for alpha = 0.
 
-    NumPy draws them, with a seed from `generator`: reading it costs a device synchronization. Shape: -> (count,).
+    NumPy draws them, with a seed from `generator`; reading that of another device than the CPU is a synchronization.
+    Shape: -> (count,).
     """
     if alpha == 0:
         return torch.ones(count, device=generator.device)

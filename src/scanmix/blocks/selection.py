@@ -22,7 +22,7 @@ def small_loss(losses: Tensor, share: float, trusted: Tensor | None = None) -> T
     return losses.argsort(stable=True)[:count]
 
 
-def weight_of_small_losses(losses: Tensor, threshold: float, progress: float) -> Tensor:
+def weight_of_small_losses(losses: Tensor, threshold: float | Tensor, progress: float) -> Tensor:
     """Return the weights, in 0..1, of MentorNet's predefined curriculum (Jiang et al., ICML 2018).
 
     `progress` is the share 0..1 of training that is over. Up to 0.18 every example has weight 1; below 0.9 those have
@@ -36,12 +36,12 @@ def weight_of_small_losses(losses: Tensor, threshold: float, progress: float) ->
     return (1 - (losses - threshold)).clamp(0, 1)
 
 
-def percentile(losses: Tensor, share: float) -> float:
+def percentile(losses: Tensor, share: float) -> Tensor:
     """Return the loss below which this share (0..1) of the batch lies, interpolated linearly; NaN if a loss is NaN.
 
-    Costs a device synchronization. Shape: (B,) -> scalar.
+    Shape: (B,) -> () float64.
     """
-    return float(torch.quantile(losses.detach().float(), share))
+    return torch.quantile(losses.detach().float(), share).double()
 
 
 def wins_vote(labels: Tensor, neighbors: Tensor, num_classes: int, threshold: float) -> Tensor:
@@ -70,10 +70,10 @@ def class_weights(labels: Tensor, num_classes: int, most: float = 3.0) -> Tensor
     return torch.where(counts > 0, weights.clamp(max=most), 0.0)
 
 
-def moving_percentile(before: float | None, losses: Tensor, share: float, decay: float) -> float:
+def moving_percentile(before: float | Tensor | None, losses: Tensor, share: float, decay: float) -> Tensor:
     """Return decay * before + (1 - decay) * the percentile of this batch; the latter alone where `before` is None.
 
-    `share` and `decay` in 0..1. Costs a device synchronization. Shape: (B,) -> scalar.
+    `share` and `decay` in 0..1. Shape: (B,) -> () float64.
     """
     now = percentile(losses, share)
     return now if before is None else decay * before + (1 - decay) * now

@@ -29,7 +29,11 @@ Parallel: TypeAlias = Literal["rows", "peers"]
 BatchNorm: TypeAlias = Literal["synchronized", "split"]
 
 LOCAL_DRAWS = ("views", "mixup")
-"""Purposes of draws that differ between processes; all others (orders, neighbors) are the same in each."""
+"""Purposes of draws that differ between processes; all others (orders, neighbors) are the same in each.
+
+They are drawn on the CPU and moved, as the host has to know some: how many images get an operation, the weight of a
+mix. Asked of the device in every step, it would wait each time.
+"""
 BUCKET = 2**22
 """Numbers averaged in one message (16 MB of float32): many small messages are slow, a large one needs more memory."""
 
@@ -60,9 +64,13 @@ class Engine:
     """Called whenever a stage is one epoch further."""
 
     def generator(self, stage: str, epoch: int, purpose: str) -> Generator:
-        """Return a new generator on the device; equal names (stage, epoch, purpose) give equal draws."""
-        rank = self.rank if purpose in LOCAL_DRAWS else 0
-        return Generator(self.device).manual_seed(derived_seed(self.seed, stage, str(epoch), purpose, str(rank)))
+        """Return a new generator; equal names (stage, epoch, purpose) give equal draws on one kind of device.
+
+        It is on the device, or on the CPU for `LOCAL_DRAWS`.
+        """
+        local = purpose in LOCAL_DRAWS
+        device, rank = ("cpu", self.rank) if local else (self.device, 0)
+        return Generator(device).manual_seed(derived_seed(self.seed, stage, str(epoch), purpose, str(rank)))
 
     def backward(self, loss: Tensor, network: nn.Module) -> None:
         """Compute the gradients of a scalar loss and average them over the processes.

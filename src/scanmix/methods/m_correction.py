@@ -189,7 +189,7 @@ class MCorrectionSH(MCorrection):
             trusted: labels that are known to be right. Shape: (B,) bool.
         """
         logits, trust = self.label_weights(peer, views, targets, noisy_at, trusted)
-        partner = torch.randperm(len(views), generator=mix, device=mix.device)
+        partner = torch.randperm(len(views), generator=mix, device=mix.device).to(views.device, non_blocking=True)
         share = trust / (trust + trust[partner])
         mixed = torch.lerp(views[partner], views, share.view(-1, *[1] * (views.ndim - 1)))
         if since < self.unsettled:

@@ -80,6 +80,8 @@ class MentorMix:
     def epoch(self, state: MentorMixState, data: TrainingData, epoch: int) -> dict[str, float]:
         """Train on all examples once."""
         (peer,), meter = state.peers, Meter()
+        threshold: float | Tensor | None = state.threshold
+        mixed_threshold: float | Tensor | None = state.mixed_threshold
         rate = decayed_rate(self, data, epoch, self.lr_drop)
         everything_counts = epoch < data.epochs_in(self.burn_in, self.batch_size, self.epochs)
         order, draws, partners, mix = data.generators("learn", epoch, "order", "views", "partners", "mixup")
@@ -88,33 +90,31 @@ class MentorMix:
                 views, labels = data.views.weak(data.images[index], draws), data.one_hot(index)
                 with unchanged_statistics(peer), inference(peer, batch_statistics=self.weight_statistics == "batch"):
                     losses = _cross_entropies(peer.classifier(peer.encoder(views)), labels)
-                state.threshold = moving_percentile(
-                    state.threshold, peer.all_gather(losses), self.quantile, self.loss_decay
-                )
-                weights = torch.ones_like(losses) if everything_counts else self._weights(losses, state.threshold)
+                threshold = moving_percentile(threshold, peer.all_gather(losses), self.quantile, self.loss_decay)
+                weights = torch.ones_like(losses) if everything_counts else self._weights(losses, threshold)
                 weights = pinned(weights, data.trusts(index))
                 mixed, targets = self._mix(views, labels, weights, partners, mix)
                 peer.train()
                 after = _cross_entropies(peer.logits(mixed), peer.all_gather(targets))
                 loss = after.mean()
                 if self.second_weighting and not everything_counts:
-                    state.mixed_threshold = moving_percentile(
-                        state.mixed_threshold, after, self.quantile, self.loss_decay
-                    )
+                    mixed_threshold = moving_percentile(mixed_threshold, after, self.quantile, self.loss_decay)
                     trusted = data.trusts(peer.all_gather(index))
-                    second = pinned(self._weights(after.detach(), state.mixed_threshold), trusted)
+                    second = pinned(self._weights(after.detach(), mixed_threshold), trusted)
                     loss = (second * after).mean()
                 meter.add("learn", loss=loss, weight=weights.mean())
                 peer.step(loss, rate)
                 state.steps += 1
                 ema_update(state.averages[0], peer, min(self.average_decay, (1 + state.steps) / (10 + state.steps)))
+        state.threshold = None if threshold is None else float(threshold)
+        state.mixed_threshold = None if mixed_threshold is None else float(mixed_threshold)
         return meter.results() | {"rate/learn": rate, "threshold": state.threshold or 0.0}
 
     def predictor(self, state: MentorMixState) -> Predictor:
         """Return the running average."""
         return Predictor([classify(peer) for peer in state.averages])
 
-    def _weights(self, losses: Tensor, threshold: float) -> Tensor:
+    def _weights(self, losses: Tensor, threshold: float | Tensor) -> Tensor:
         """Return weights by a threshold alone, which the authors allow: the middle of MentorNet's curriculum."""
         return weight_of_small_losses(losses, threshold, 0.5)
 
@@ -123,7 +123,7 @@ class MentorMix:
     ) -> tuple[Tensor, Tensor]:
         """Draw a partner and a share for each row; the trusted one of both gets the larger share (Algorithm 1)."""
         partner = torch.multinomial(weights.softmax(0), len(weights), replacement=True, generator=partners)
-        share = betas(self.mixup_alpha, len(weights), mix)
+        share = betas(self.mixup_alpha, len(weights), mix).to(weights.device, non_blocking=True)
         share = torch.maximum(share, 1 - share)
         share = torch.where(weights < 0.5, 1 - share, share)
         by_image = share.view(-1, *[1] * (views.ndim - 1))

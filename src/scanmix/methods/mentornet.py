@@ -67,13 +67,16 @@ class MentorNet:
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MentorNetState:
         """Return one fresh network."""
-        peer = make_peer(network, data, engine, "a", self.momentum, self.weight_decay)
+        peer = make_peer(network, data, engine, "a", self.momentum, weight_decay=0.0)
         return MentorNetState([peer], None if self.fidelity == "paper" else 0.0)
 
     def epoch(self, state: MentorNetState, data: TrainingData, epoch: int) -> dict[str, float]:
         """Train on all examples once."""
         (peer,) = state.peers
         meter = Meter()
+        threshold: float | Tensor | None = state.threshold
+        # Decay follows the mean weight of each batch, which only the device knows: it is a part of the loss.
+        peer.optimizer.param_groups[0]["weight_decay"] = 0.0
         rate = decayed_rate(self, data, epoch, self.lr_drop)
         order, draws, drop = data.generators("learn", epoch, "order", "views", "dropout")
         steps = list(batches(data.everything, self.batch_size, order))
@@ -84,13 +87,18 @@ class MentorNet:
                 rows = peer.all_gather(index)
                 losses = F.cross_entropy(logits, data.labels[rows], reduction="none")
                 progress = (epoch + step / len(steps)) / self.epochs
-                state.threshold = moving_percentile(state.threshold, losses, self.quantile, self.loss_decay)
-                weights = weight_of_small_losses(losses.detach(), state.threshold, progress)
+                threshold = moving_percentile(threshold, losses, self.quantile, self.loss_decay)
+                weights = weight_of_small_losses(losses.detach(), threshold, progress)
                 share = self.early_dropout if progress < 0.17 else self.dropout
                 weights *= torch.rand(len(weights), generator=drop, device=weights.device) >= share
                 weights = pinned(weights, data.trusts(rows))
                 loss = (weights * losses).mean()
                 meter.add("learn", loss=loss, weight=weights.mean())
-                peer.optimizer.param_groups[0]["weight_decay"] = self.weight_decay * float(weights.mean())
-                peer.step(loss, rate)
+                peer.step(loss + weights.mean() * self.weight_decay / 2 * _squared_norm(peer), rate)
+        state.threshold = None if threshold is None else float(threshold)
         return meter.results() | {"rate/learn": rate, "threshold": state.threshold or 0.0}
+
+
+def _squared_norm(peer: Peer) -> Tensor:
+    """Return the sum of the squares of all parameters. Shape: -> ()."""
+    return torch.stack([weight.square().sum() for weight in peer.parameters()]).sum()

@@ -43,8 +43,8 @@ def equalize(images: Tensor, _: Tensor) -> None:
     A channel with fewer than 255 pixels below its brightest value stays, as in Pillow.
     """
     pixels = images.flatten(2).flatten(0, 1).long()
-    offsets = 256 * torch.arange(len(pixels), device=images.device).unsqueeze(1)
-    counts = torch.bincount((pixels + offsets).flatten(), minlength=256 * len(pixels)).view(-1, 256).float()
+    one = torch.ones((), device=images.device).expand(pixels.shape)
+    counts = torch.zeros(len(pixels), 256, device=images.device).scatter_add_(1, pixels, one)
     brightest = counts.gather(1, pixels.amax(dim=1, keepdim=True))
     step = (pixels.shape[1] - brightest).div_(255).floor_()
     below = counts.cumsum(dim=1).sub_(counts)
@@ -214,13 +214,13 @@ def augment(images: Tensor, choices: Tensor, shares: Tensor) -> Tensor:
     """
     ranges = torch.tensor([(low, high) for _, low, high, _ in AUGMENTATIONS], device=shares.device)
     low, high = ranges[choices].unbind(dim=-1)
-    amounts = (low + shares * (high - low)).to(images.device)
+    amounts = (low + shares * (high - low)).to(images.device, non_blocking=True)
     # Geometric operations are sorted last, so that one call of `affine` serves all of them.
     kinds = sorted(range(len(AUGMENTATIONS)), key=lambda kind: AUGMENTATIONS[kind].geometric)
     operations = [AUGMENTATIONS[kind] for kind in kinds]
     rank = torch.tensor(kinds, device=choices.device).argsort()
-    order = rank[choices].argsort(dim=0, stable=True).to(images.device)
-    # One device synchronization: the sizes of the groups of all rounds are copied to the host together.
+    order = rank[choices].argsort(dim=0, stable=True).to(images.device, non_blocking=True)
+    # The host must know the sizes of the groups: a synchronization, unless the draws were made on the CPU.
     sizes = functional.one_hot(choices, len(kinds)).sum(dim=0)[:, kinds].tolist()
     pixels = images.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
     spare = torch.empty_like(pixels)
@@ -268,7 +268,7 @@ def cutout(images: Tensor, half: Tensor, center: Tensor) -> Tensor:
     Shape: (B, C, H, W) in place, (B,), (B, 2) row and column -> the same images.
     """
     height, width = images.shape[2:]
-    half, center = half.to(images.device).unsqueeze(1), center.to(images.device)
+    half, center = (drawn.to(images.device, non_blocking=True) for drawn in (half.unsqueeze(1), center))
     rows, columns = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
     in_rows = (rows >= center[:, :1] - half) & (rows < center[:, :1] + half)
     in_columns = (columns >= center[:, 1:] - half) & (columns < center[:, 1:] + half)

@@ -23,7 +23,7 @@ revisit: depends on the size of that cache."""
 def _uniform(low: float, high: float, count: int, generator: Generator, device: torch.device) -> Tensor:
     """Draw on the device of the generator, then move, so that values do not depend on `device`. Shape: -> (B,)."""
     draws = torch.rand(count, generator=generator, device=generator.device)
-    return (low + (high - low) * draws).to(device)
+    return (low + (high - low) * draws).to(device, non_blocking=True)
 
 
 def _some(count: int, probability: float, generator: Generator, device: torch.device) -> Tensor:

@@ -152,5 +152,5 @@ def disturb(
         added = torch.randn(size, generator=generator, device=device)
         return added, torch.rand(size, generator=generator, device=device) >= dropout
 
-    added, kept = draw_by_part(draw, parts, len(rows))
+    added, kept = (drawn.to(rows.device, non_blocking=True) for drawn in draw_by_part(draw, parts, len(rows)))
     return (rows + noise * added) * kept

@@ -215,7 +215,8 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 def mirror(images: Tensor, mirrored: Tensor) -> Tensor:
     """Flip the images that are `mirrored` horizontally. Shape: (B, C, H, W), (B,) bool -> (B, C, H, W)."""
     place = torch.arange(len(images), device=images.device)
-    return torch.cat([images, images.flip(-1)]).index_select(0, place + len(images) * mirrored)
+    flipped = mirrored.to(images.device, non_blocking=True)
+    return torch.cat([images, images.flip(-1)]).index_select(0, place + len(images) * flipped)
 
 
 def largest_offsets(images: Tensor, padding: int, side: int | None) -> tuple[int, int]:
@@ -260,6 +261,7 @@ def shift(images: Tensor, padding: int, mirrored: Tensor, offsets: Tensor, side:
     count, channels, *size = images.shape
     wide = size[1] + 2 * padding
     height, width = size if side is None else (side, side)
+    mirrored, offsets = (drawn.to(images.device, non_blocking=True) for drawn in (mirrored, offsets))
     rows = offsets[:, :1] + torch.arange(height, device=images.device)  # (B, H)
     columns = offsets[:, 1:] + torch.arange(width, device=images.device)  # (B, W)
     columns = torch.where(mirrored.unsqueeze(1), wide - 1 - columns, columns)
@@ -309,6 +311,7 @@ def resized_crop(images: Tensor, boxes: Tensor, angles: Tensor, side: int | None
     Shape: (B, C, H, W), (B, 4), (B,) -> (B, C, side, side); as large as the images without `side`.
     """
     height, width = images.shape[2:] if side is None else (side, side)
+    boxes, angles = (drawn.to(images.device, non_blocking=True) for drawn in (boxes, angles))
     left, top, wide, high = boxes.view(-1, 4, 1, 1).unbind(1)
     cos, sin = angles.view(-1, 1, 1).cos(), angles.view(-1, 1, 1).sin()
     # Positions in -1..1 of the output, multiplied by the box to give those of the input.
@@ -322,5 +325,6 @@ def resized_crop(images: Tensor, boxes: Tensor, angles: Tensor, side: int | None
 
 def _some_blurred(images: Tensor, probability: float, generator: Generator) -> Tensor:
     draw = torch.rand(2, len(images), generator=generator, device=generator.device)
+    draw = draw.to(images.device, non_blocking=True)
     blurred = gaussian_blur(images, 0.1 + 1.9 * draw[1])  # sigma U(0.1, 2): MoCo-v2
     return images.lerp_(blurred, (draw[0] < probability).float().view(-1, 1, 1, 1))
