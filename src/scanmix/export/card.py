@@ -79,10 +79,9 @@ Checked when it was written: on {agreement.inputs}, no probability differs from 
 def apart_use(model: Model, reason: str) -> str:
     """Return, as Markdown, why the ONNX file is a head alone, and where its features come from."""
     assert model.encoder is not None  # of such models alone
-    height, width = model.size
-    return f"""The file is the head alone: {reason}. Its vectors are features of
-{_encoders(model.encoder.record)}, in half precision, as
-`scanmix embed` writes them. `encoder.json` holds the encoder: `scanmix predict FOLDER images/` reads pictures of
+    (height, width), encoder = model.size, _encoders(model.encoder.record)
+    return f"""The file is the head alone: {reason}. Its vectors are features of {encoder}, in half precision,
+as `scanmix embed` writes them. `encoder.json` holds the encoder: `scanmix predict FOLDER images/` reads pictures of
 {height}x{width} pixels, opens it, refuses weights with another hash, and needs PyTorch and the encoder's package. Where
 the encoder lies elsewhere, `--encoder MODEL` says so."""
 
