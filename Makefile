@@ -19,6 +19,7 @@ test: lint types  ## everything CI checks: lint, types, import layers, tests
 
 test-long: .venv/dev.stamp  ## the long form of some tests: every method and command killed and left without room, thousands of damaged files
 	$(BIN)/pytest -q -n 2 -m long --timeout 1200
+	$(BIN)/python -m speed.gpu --device cpu --tiny
 
 test-timm: .venv-timm/dev.stamp  ## networks of timm and transformers, in an environment of their own: .venv-timm
 	.venv-timm/bin/pytest -q -n 2 tests/timm

@@ -28,7 +28,7 @@ from scanmix.doctor import passes
 from scanmix.networks.inference import per_sample_losses
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.progress import Quiet
-from speed import epochs, growth, labels, lower_bounds, neighbors, pictures, reference_loop, rows, stages
+from speed import epochs, gpu, growth, labels, lower_bounds, neighbors, pictures, reference_loop, rows, stages
 from speed.__main__ import PARTS, main
 from speed.made import Workload, made_data, made_examples
 from speed.pil_views import OPERATIONS, like, to_pixels
@@ -326,3 +326,17 @@ def test_the_fast_recipes_are_compared_by_their_rows(tmp_path: Path) -> None:
     left = fast.tasks("digits", 0, made)
     assert left[0]["way"] == "label-free" and len(left) == 1 + 12 - 2
     assert not any((task["noise"], task["way"]) == (0.8, "default") for task in left)
+
+
+def test_the_page_of_a_gpu_is_made_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line runs; losses of two equal runs are equal, so those with a checkpoint between them are too."""
+    monkeypatch.setattr(gpu, "two_processes", lambda device: "not compared")
+    text = "\n".join(gpu.report(torch.device("cpu"), gpu.TINY))
+    assert all(f"| {name} | 0 | 0 | yes |" in text for name in gpu.COMPARED)
+    assert "300 epochs of ScanMix" in text and "NOT" not in text
+
+
+def test_a_device_that_computes_other_losses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([{"learn/total": 1.0}, {"learn/total": 1.1}, {"learn/total": 1.1}])
+    monkeypatch.setattr(gpu, "two_epochs", lambda name, device, halved: next(losses))
+    assert gpu.agreement("scanmix", torch.device("cpu")) == ("scanmix", "0.05", "0", "NO")

@@ -200,7 +200,7 @@ def draw_neighbor(candidates: Tensor, allowed: Tensor, generator: Generator) -> 
     Memory grows with N x K. Shape: (N, K), (N, K) bool -> (N,) int64.
     """
     allowed = allowed | ~allowed.any(1, keepdim=True)
-    scores = torch.rand(candidates.shape, generator=generator, device=generator.device)
+    scores = torch.rand(candidates.shape, generator=generator, device=generator.device).to(candidates.device)
     chosen = scores.masked_fill(~allowed, -1.0).argmax(1, keepdim=True)
     return candidates.gather(1, chosen).squeeze(1).long()
 
