@@ -72,6 +72,15 @@ def test_one_file_holds_encoder_and_head(shape: str) -> None:
         load_classifier(Path("out"), encoder="onnx:tiny.onnx")
 
 
+def test_one_file_holds_encoder_and_the_pictures_that_vote() -> None:
+    write_encoder(Path("tiny.onnx"))
+    examples = pictures()
+    run = scanmix.train(examples, method="wann", features="onnx:tiny.onnx", out="run", progress=False)
+    assert export_onnx(Path("run"), Path("out")).difference <= 2e-3
+    found = load_classifier(Path("out")).predict_proba(examples.images.numpy())
+    assert np.abs(found - run.predict_proba(examples)).max() <= 2e-3 and len({*found.argmax(1)}) == 2
+
+
 def test_the_center_is_cut_inside_the_file() -> None:
     write_encoder(Path("tiny.onnx"))
     examples = pictures(20)

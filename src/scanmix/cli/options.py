@@ -16,7 +16,10 @@ Data = Annotated[
         "a .csv or .parquet table with the columns path and label; or a .npy of feature vectors.",
     ),
 ]
-MethodName = Annotated[str | None, typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix.")]
+MethodName = Annotated[
+    str | None,
+    typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix, with --features propagate."),
+]
 TestData = Annotated[
     str | None, typer.Option(help="Labeled test images, where DATA has none of its own: folder or table.")
 ]

@@ -42,7 +42,7 @@ def planned(
         UserError: the network cannot be opened or does not fit the data, or as of `resolve`.
     """
     from scanmix.data.readers import kind_of, name_of
-    from scanmix.training import OWN_DATA, resolve
+    from scanmix.training import resolve
 
     device = str(how.get("device", "auto"))
     if features is not None and finetune is not None:
@@ -54,7 +54,7 @@ def planned(
     if kind_of(data) == "vector":
         raise UserError(f"{data} holds vectors already; an encoder turns pictures into features: leave --features out")
     encoder = opened(features, device)
-    settings = resolve(method, OWN_DATA["vector"], recipe, overrides, kind="vector", **how)
+    settings = resolve(method, name_of(data), recipe, overrides, features=True, **how)
     return Planned(encoder, settings, encoder.side)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from scanmix.config import Table, UserError, defaults, dump, flatten, load_recipe
 from scanmix.methods import METHODS
-from scanmix.training import OTHER_SECTIONS, OWN_DATA, Run, RunSettings, resolve
+from scanmix.training import OTHER_SECTIONS, Run, RunSettings, resolve
 from scanmix.training.finetune import resolve_finetuned
 
 SHOWN_ELSEWHERE = (
@@ -65,8 +65,6 @@ def difference(first: Run, second: Run) -> Difference:
 def train_command(run: Run) -> str | None:
     """Return the command line that trains the run again; None if the command line cannot express it."""
     settings, name = run.settings, str(run.about["name"])
-    if settings.features is not None:
-        name = OWN_DATA["vector"]  # recipes for vectors, whatever the pictures are called
     words = None if settings.source is None else _data_words(settings.source, settings.seed)
     if words is None:
         return None
@@ -98,7 +96,7 @@ def _resolved(settings: RunSettings, name: str, recipe: str | None = None) -> Ru
     """Return what the command line resolves for such a run on data of this name, before anything is set by hand."""
     if settings.finetuned is not None:
         return resolve_finetuned(settings.finetuned, settings.method, recipe)
-    return resolve(settings.method, name, recipe, kind=settings.kind)
+    return resolve(settings.method, name, recipe, kind=settings.given, features=settings.features is not None)
 
 
 def _data_words(source: Mapping[str, Any], seed: int) -> list[str] | None:

@@ -27,7 +27,6 @@ from scanmix.features import AnyEncoder, record_of
 from scanmix.model import save_model
 from scanmix.progress import Bar, watched_stages
 from scanmix.training import (
-    OWN_DATA,
     Run,
     RunSettings,
     describe,
@@ -62,7 +61,7 @@ def train(
         examples: images with given labels; their true labels, where known, are only measured against. Labels that a
             person has decided, or that came as trusted ones, are taken for right, unless `labels.trust_decided` is off.
         test: images with right labels; accuracy is measured on them after every epoch.
-        method: a name in `METHODS`; when not given the recipe's, else "scanmix".
+        method: a name in `METHODS`; when not given the recipe's, else "scanmix", or "propagate" with `features`.
         seed: decides every draw of the training.
         out: folder of the run. One that holds the same run goes on where it stopped. None keeps nothing.
         recipe: name or path; when not given, the one shipped for this data and method, if there is one.
@@ -98,9 +97,8 @@ def train(
             processes=processes,
         )  # fmt: skip
     else:
-        kind = examples.kind if encoder is None else "vector"
         settings = resolve(
-            method, examples.name if encoder is None else OWN_DATA[kind], recipe, overrides, kind=kind, seed=seed,
+            method, examples.name, recipe, overrides, kind=examples.kind, features=encoder is not None, seed=seed,
             device=device, threads=threads, processes=processes,
         )  # fmt: skip
     return train_resolved(

@@ -47,6 +47,8 @@ SECTIONS = ("settings", *OTHER_SECTIONS)
 OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
 """Folder of the recipes for data that has none of its own name."""
 MOST_THREADS = 4096
+DEFAULT, DEFAULT_ON_FEATURES = "scanmix", "propagate"
+"""Methods that are taken where none is named: in general, and where a pretrained encoder gives the features."""
 CONTROL = "cross_entropy"
 """Method whose recipes serve the methods that have none of their own."""
 KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
@@ -187,13 +189,13 @@ def _without_newer(table: Table, prefix: str) -> Table:
 
 def resolve(
     method: str | None, data_name: str, recipe: str | Path | None = None, overrides: Mapping[str, Any] | None = None,
-    *, kind: Kind = "image", seed: int = 0, device: str = "auto", threads: int | None = None,
+    *, kind: Kind = "image", features: bool = False, seed: int = 0, device: str = "auto", threads: int | None = None,
     processes: Processes | None = None,
 ) -> RunSettings:  # fmt: skip
     """Lay overrides on a recipe on the defaults, and check every value. It reads the recipe: call it once in a run.
 
     Args:
-        method: a name in `METHODS`; when not given the recipe's, else "scanmix".
+        method: a name in `METHODS`; when not given the recipe's, else "scanmix", or "propagate" for `features`.
         data_name: name of the data, by which shipped recipes are found (`Examples.name`, or `name_of` a source).
         recipe: name or path. When not given, the first that is shipped of `<data_name>/any/<method>` and
             `folder/any/<method>` (`vectors/any/<method>`); then those of "cross_entropy", as far as the method has
@@ -201,6 +203,7 @@ def resolve(
         overrides: nested as in a recipe (`settings`, `network`, `views`, `labels`); fields of the method may also
             stand at the top, and keys may be dotted (`pretrain.epochs`).
         kind: of the data; it decides which settings network and views have.
+        features: a pretrained encoder makes vectors of the images, whatever their name.
         seed: decides every draw of the training.
         device: "auto", "cpu", "cuda" ...; not looked for here.
         threads: of PyTorch while training; its own choice when not given.
@@ -209,16 +212,14 @@ def resolve(
     Raises:
         UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
     """
-    if method is not None:
-        check_type("method", method, str, "the name of a method")
+    if features:
+        data_name, kind = OWN_DATA["vector"], "vector"
     recipe = None if recipe is None else str(file_path("recipe", recipe))
     seed = whole_number("seed", seed)
     device = device_name(device)
     threads = None if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
     table: Table = {} if recipe is None else load_recipe(recipe)
-    method = method or table.get("method") or "scanmix"
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    method = _chosen(method, table, features)
     if recipe is None:
         recipe, table = _shipped(method, data_name, kind)
     if table.get("method", method) != method:
@@ -245,6 +246,20 @@ def resolve(
         threads=threads,
         processes=processes or Processes(),
     )
+
+
+def _chosen(method: str | None, table: Table, features: bool) -> str:
+    """Return the method that is named, else the recipe's, else the default.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if method is not None:
+        check_type("method", method, str, "the name of a method")
+    method = method or table.get("method") or (DEFAULT_ON_FEATURES if features else DEFAULT)
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    return method
 
 
 def _shipped(method: str, data_name: str, kind: Kind) -> tuple[str | None, Table]:
