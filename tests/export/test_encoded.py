@@ -66,7 +66,7 @@ def test_one_file_holds_encoder_and_head(shape: str) -> None:
         assert found.shape == (count, 2) and np.abs(found - expected[:count]).max(initial=0) <= 2e-3
     card = Path("out/README.md").read_text()
     assert "| pretrained encoder | onnx:tiny.onnx (weights " in card and "license CC0-1.0) |" in card
-    assert "So is the pretrained encoder." in card and "An encoder that has seen the test images" in card
+    assert "So is the pretrained encoder." in card and "One that has seen the test images" in card
     assert str(Path.cwd()) not in card
     with pytest.raises(UserError, match="needs no encoder beside it"):
         load_classifier(Path("out"), encoder="onnx:tiny.onnx")

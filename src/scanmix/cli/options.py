@@ -67,6 +67,12 @@ Features = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Learn from features of a pretrained encoder, named as for `scanmix embed`."),
 ]
+Finetune = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Begin with a pretrained network of timm and train it on: timm:NAME or timm:NAME@FILE."
+    ),
+]
 Encoder = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Of a run on features: where its encoder is now, named as for `scanmix embed`."),

@@ -87,6 +87,8 @@ def write_onnx(model: Model, path: Path) -> None:
         # The tracing exporter is deprecated but sufficient: the newer one needs another package, takes fifty times as
         # long and also warns. revisit: when PyTorch removes `dynamo=False`.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Networks of timm compare sizes while they are traced; whether that mattered is measured in the end.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         torch.onnx.export(
             network, (example,), path, dynamo=False, opset_version=OPSET, input_names=[name], output_names=[OUTPUT],
             dynamic_axes={name: {0: "N"}, OUTPUT: {0: "N"}},

@@ -131,6 +131,8 @@ class RunSettings:
     features: EncoderRecord | None = None
     """The pretrained encoder that turns images into the vectors that are learned from; None where there is none, and in
     runs of 0.1.0."""
+    finetuned: EncoderRecord | None = None
+    """The pretrained network that the run begins with and trains on; None where there is none, and in runs of 0.1.0."""
 
     @property
     def given(self) -> Kind:
@@ -154,13 +156,15 @@ class RunSettings:
         """Return what may not change between two parts of one run. Device, threads and processes may change."""
         found: Table = {
             key: value for key, value in dump(self).items()
-            if key not in ("source", "recipe", "oracle", "device", "threads", "processes") and value != {}
+            if key not in ("source", "recipe", "oracle", "device", "threads", "processes", "finetuned") and value != {}
         }  # fmt: skip
         if self.labels == Labels():
             del found["labels"]
         if self.features is not None:
             found["features"] = self.features.key
         network = {key: value for key, value in found["network"].items() if encoders.NEWER.get(key, ...) != value}
+        if self.finetuned is not None:  # `network.digest` says which weights, wherever they lie
+            network = {key: value for key, value in network.items() if key not in ("weights", "pretrained")}
         return found | {"network": network, "settings": _without_newer(found.get("settings", {}), f"{self.method}.")}
 
     def config_hash(self) -> str:
@@ -171,7 +175,7 @@ class RunSettings:
 def as_stored(table: Table) -> Table:
     """Return the table of a run's settings as a file holds it, with what files of older versions lack."""
     network, settings, prefix = table.get("network"), table.get("settings"), f"{table.get('method')}."
-    older = _nested({key.removeprefix(prefix): value for key, value in NEWER.items() if key.startswith(prefix)})
+    older = nested({key.removeprefix(prefix): value for key, value in NEWER.items() if key.startswith(prefix)})
     filled = {} if not isinstance(network, dict) else {"network": encoders.stored_network(network)}
     return table | filled | ({} if not isinstance(settings, dict) else {"settings": merge(older, settings)})
 
@@ -299,17 +303,17 @@ def source_of(examples: Examples, test: Examples | None) -> Table | None:
 
 def _in_sections(overrides: Mapping[str, Any]) -> Table:
     """Nest dotted keys, then move top-level keys that are no section under `settings`."""
-    nested = _nested(overrides)
-    sections = {key: nested.pop(key) for key in SECTIONS if key in nested}
-    return merge({"settings": nested}, sections)
+    table = nested(overrides)
+    sections = {key: table.pop(key) for key in SECTIONS if key in table}
+    return merge({"settings": table}, sections)
 
 
-def _nested(values: Mapping[str, Any]) -> Table:
+def nested(values: Mapping[str, Any]) -> Table:
     """Return values with dotted keys as a nested table."""
-    nested: Table = {}
+    found: Table = {}
     for key, value in values.items():
         table: Any = value
         for part in reversed(key.split(".")):
             table = {part: table}
-        nested = merge(nested, table)
-    return nested
+        found = merge(found, table)
+    return found
