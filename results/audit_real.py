@@ -224,8 +224,9 @@ def recalibrated(confidence: Tensor, right: Tensor) -> float:
     It knows the answers, so that it bounds what a better calibration of the same ranking could bring.
     Shape: (N,), (N,) bool.
     """
-    found, truth = confidence.numpy(), right.float().numpy()
-    return float(np.mean((IsotonicRegression().fit_transform(found, truth) - truth) ** 2))
+    # By rank, as scikit-learn takes values that are close to each other for equal ones.
+    rank, truth = np.unique(confidence.numpy(), return_inverse=True)[1], right.double().numpy()
+    return float(np.mean((IsotonicRegression().fit_transform(rank, truth) - truth) ** 2))
 
 
 def classified(seen: Seen, labels: Tensor, classes: int, seed: int) -> tuple[Tensor, str, float]:

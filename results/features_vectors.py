@@ -4,9 +4,6 @@ Run `python -m results.features_vectors --data FOLDER`; `results.real_data` says
 goes on where it was stopped. A row is in `results/features-vectors.csv` as soon as it is known, and
 `results/features-vectors.md` is written from that.
 
-`neighbors` and `wann` are no methods of the package; they are measured here as published: the vote of the k nearest, k
-chosen by held-out given labels, and votes weighted by reliability (Di Salvo et al., TMLR 2025).
-
 Legend: N training and M test examples, C classes, D features.
 """
 
@@ -14,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import statistics
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import scanmix
@@ -36,14 +34,24 @@ FEATURES = ("dino", "clip")
 PEOPLE = ("random1", "worse")
 NOISES = ("symmetric:0.2", "symmetric:0.5", "symmetric:0.8", "symmetric:0.9", "asymmetric:0.4", *PEOPLE)
 METHODS = ("propagate", "linear", "neighbors", "wann", "ssr", "dividemix", "scanmix", "cross_entropy")
-BASELINES = ("neighbors", "wann")
 SEEDS = (0, 1, 2)
 FIELDS = ("features", "noise", "method", "seed", "wrong", "accuracy", "best", "estimated", "seconds")
-VOTERS = (5, 10, 20, 30, 50, 100)
-"""Numbers of neighbors that are tried."""
-FEWEST, MOST = 11, 51
-"""Neighbors of WANN."""
+EXCHANGED = "asymmetric:0.4"
 CLASSES = [str(i) for i in range(10)]
+ABOUT = """Vectors of CIFAR-10's first 100 training pictures of each class and of 100 test pictures of each; labels as
+drawn, or by people (`random1`, `worse` of CIFAR-10N). Test accuracy in percent after the last epoch, mean ± standard
+deviation over three seeds, two of DivideMix and ScanMix (with people's labels the seed is that of the training), and
+seconds of one processor core for training, audit and test, mean over all rows. By `python -m results.features_vectors`.
+"""
+GOALS = """Goals, for `propagate` on DINOv2: at least 96 % at every symmetric rate and on `worse`; the lowest mean is
+{lowest:.1f}. The open goal was at least 90 % where 40 % of the labels are exchanged with a similar class, one way: it
+has {exchanged}, the worst seed {least:.1f}. It needs the shares of the true classes, which lie between those of the
+labels and even ones where the given labels are likeliest: one-way exchange makes the shares of the labels unequal. The
+vote of neighbors, WANN and logistic regression do without and miss the goal for some draws."""
+RECIPES = """Each method runs by its recipe for features of an encoder. These were chosen by other draws of noise (seeds
+100 and 101); the head of the recipe `features/any/dividemix` says what was tried, and what it costs on small tables.
+`cross_entropy` is the control and memorizes as on pictures: with a hundred times the weight decay, a linear network
+or views that lose half of the features, too. Its best epoch is in the csv beside its last."""
 
 
 def main() -> None:
@@ -57,29 +65,22 @@ def main() -> None:
     torch.set_num_threads(1)
     path = asked.out / "features-vectors.csv"
     known = {tuple(row[name] for name in ("features", "noise", "method", "seed")) for row in read(path)}
-    for method in asked.methods:
-        for features in asked.features:
-            source = pool(features, asked.data, None)
-            test = np.load(asked.data / "features" / f"cifar10_{features}_test.npy").astype(np.float32)
-            for seed in SEEDS:
-                for noise in NOISES:
-                    if (features, noise, method, seed) not in known:
-                        add({**measure(source, test, noise, method, seed), "features": features}, path)
+    for seed, method, features in itertools.product(SEEDS, asked.methods, asked.features):
+        source = pool(features, asked.data, None)
+        test = np.load(asked.data / "features" / f"cifar10_{features}_test.npy").astype(np.float32)
+        for noise in NOISES:
+            if (features, noise, method, seed) not in known:
+                add({**measure(source, test, noise, method, seed), "features": features}, path)
     write_text(path.with_suffix(".md"), page(read(path)))
 
 
 def measure(source: Pool, test: np.ndarray, noise: str, method: str, seed: int) -> dict[str, Any]:
-    """Train a method, or count votes. Shape: vectors of the pool (N, D), test vectors (M, D) sorted by class."""
+    """Train a method. Shape: vectors of the pool (N, D), test vectors (M, D) sorted by class."""
     assert source.vectors is not None
     truth, right = torch.from_numpy(source.labels), torch.arange(10).repeat_interleave(len(test) // 10)
     labels = given(source, truth, noise, seed)
     found = {"noise": noise, "method": method, "seed": seed, "wrong": float((labels != truth).float().mean())}
     clock = time.process_time()
-    if method in BASELINES:
-        vote = voted if method == "neighbors" else weighted_votes
-        votes = vote(torch.from_numpy(source.vectors), labels, torch.from_numpy(test), seed)
-        accuracy = best = float((votes.argmax(1) == right).float().mean())
-        return {**found, "accuracy": accuracy, "best": best, "estimated": "", "seconds": time.process_time() - clock}
     run = scanmix.train(
         examples(source.vectors, labels),
         test=examples(test, right),
@@ -106,43 +107,7 @@ def given(source: Pool, truth: Tensor, noise: str, seed: int) -> Tensor:
 
 def examples(vectors: np.ndarray, labels: Tensor) -> Examples:
     """Return vectors with labels as examples. Shape: (N, D), (N,)."""
-    return to_vectors(vectors, labels.tolist(), CLASSES, ids=[str(i) for i in range(len(vectors))], name="vectors")
-
-
-def nearest(rows: Tensor, queries: Tensor, k: int, *, themselves: bool = False) -> Tensor:
-    """Return the k nearest rows by cosine similarity, nearest first. Shape: (N, D), (M, D) -> (M, k)."""
-    similarity = F.normalize(queries, dim=1) @ F.normalize(rows, dim=1).T
-    if themselves:
-        similarity.fill_diagonal_(-torch.inf)
-    return similarity.topk(k, 1).indices
-
-
-def voted(rows: Tensor, labels: Tensor, queries: Tensor, seed: int) -> Tensor:
-    """Return the votes of the k nearest; k is the one whose vote says most given labels, each left out.
-
-    Shape: (N, D), (N,), (M, D) -> (M, C).
-    """
-    one_hot = F.one_hot(labels, 10).float()
-    near = nearest(rows, rows, max(VOTERS), themselves=True)
-    says = {k: float((one_hot[near[:, :k]].mean(1).argmax(1) == labels).float().mean()) for k in VOTERS}
-    k = max(says, key=lambda tried: says[tried])
-    return one_hot[nearest(rows, queries, k)].mean(1)
-
-
-def weighted_votes(rows: Tensor, labels: Tensor, queries: Tensor, seed: int) -> Tensor:
-    """Return WANN's votes: each neighbor counts as its reliability, and the nearest says how many vote.
-
-    Reliability is 1 / k for the least k of `FEWEST` to `MOST` whose vote, without the example, is its label. Where
-    there is none we take 1 / `MOST`. Shape: (N, D), (N,), (M, D) -> (M, C).
-    """
-    one_hot = F.one_hot(labels, 10).float()
-    counts = one_hot[nearest(rows, rows, MOST, themselves=True)].cumsum(1)
-    agrees = counts.argmax(2) == labels.unsqueeze(1)
-    agrees[:, : FEWEST - 1], agrees[:, -1] = False, True
-    least = agrees.float().argmax(1) + 1
-    near = nearest(rows, queries, MOST)
-    vote = torch.arange(MOST) < least[near[:, 0]].unsqueeze(1)
-    return (one_hot[near] * (vote / least[near]).unsqueeze(2)).sum(1)
+    return to_vectors(vectors, labels.tolist(), CLASSES, ids=[str(i) for i in range(len(vectors))], name="features")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -167,10 +132,11 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Frozen features: methods on vectors",
         "",
-        "Vectors of CIFAR-10's first 100 training pictures of each class and of 100 test pictures of each; labels as",
-        "drawn, or by people (`random1`, `worse` of CIFAR-10N). Test accuracy in percent after the last epoch, mean ±",
-        "standard deviation over seeds (with people's labels the seed is that of the training), and seconds of one",
-        "processor core for training, audit and test, mean over all rows. By `python -m results.features_vectors`.",
+        *wrapped(ABOUT),
+        "",
+        *wrapped(goals(rows)),
+        "",
+        *wrapped(RECIPES),
     ]
     for features in dict.fromkeys(row["features"] for row in rows):
         lines += [
@@ -183,10 +149,31 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         for method in METHODS:
             mine = [row for row in rows if (row["features"], row["method"]) == (features, method)]
             if mine:
-                cells = [cell([float(r["accuracy"]) for r in mine if r["noise"] == noise]) for noise in NOISES]
+                cells = [cell(accuracies(rows, features, method, noise)) for noise in NOISES]
                 spent = statistics.mean(float(row["seconds"]) for row in mine)
                 lines.append(f"| {method} | {' | '.join(cells)} | {spent:.1f} |")
     return "\n".join(lines) + "\n"
+
+
+def goals(rows: Sequence[dict[str, Any]]) -> str:
+    """Return what was to be reached by `propagate` on vectors of DINOv2, and what is."""
+    found = {noise: accuracies(rows, "dino", "propagate", noise) for noise in NOISES}
+    if not all(found.values()):
+        return ""
+    wanted = [noise for noise in NOISES if noise.startswith("symmetric") or noise == "worse"]
+    lowest = min(statistics.mean(found[noise]) for noise in wanted)
+    return GOALS.format(lowest=100 * lowest, exchanged=cell(found[EXCHANGED]), least=100 * min(found[EXCHANGED]))
+
+
+def accuracies(rows: Sequence[dict[str, Any]], features: str, method: str, noise: str) -> list[float]:
+    """Return the accuracies of all seeds."""
+    wanted = (features, method, noise)
+    return [float(row["accuracy"]) for row in rows if (row["features"], row["method"], row["noise"]) == wanted]
+
+
+def wrapped(text: str) -> list[str]:
+    """Return a paragraph in lines."""
+    return textwrap.wrap(text, 119)
 
 
 def cell(values: Sequence[float]) -> str:

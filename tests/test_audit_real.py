@@ -97,3 +97,13 @@ def test_a_million_in_small() -> None:
     assert 0.7 < found["purity"] < 0.9 and abs(found["estimated"] - found["wrong"]) < 0.1
     text = noise_model_million.page(3000, 1, json.loads(json.dumps(found)))
     assert "3,000 examples of 10 classes" in text and "The goal was 600 s and 6 GB." in text
+
+
+def test_the_best_monotone_recalibration() -> None:
+    """The truth is 0 1 0 1: the two in the middle are pooled, whatever the scale; a constant has the variance."""
+    right = torch.tensor([False, True, False, True])
+    for confidence in ([0.1, 0.2, 0.3, 0.4], [1e-38, 2e-38, 0.5, 0.9]):
+        assert audit_real.recalibrated(torch.tensor(confidence), right) == pytest.approx(2 * 0.25 / 4)
+    assert audit_real.recalibrated(torch.full((4,), 0.7), right) == pytest.approx(0.25)
+    upside_down = torch.tensor([0.9, 0.8, 0.8, 0.1])
+    assert audit_real.recalibrated(upside_down, right) == pytest.approx(0.25), "a constant is the best"

@@ -25,6 +25,7 @@ from scanmix.config import UserError, dotted_keys, dump, merge, parse_assignment
 from scanmix.data.noise import parse_noise
 from scanmix.methods import METHODS
 from scanmix.training import Run, RunSettings, resolve
+from scanmix.training.finetune import METHOD, RECIPES
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -247,7 +248,12 @@ def test_a_command_line_is_one_that_the_program_takes(page: str, line: str) -> N
     parse_noise(given["noise"])
     recipe = given["recipe"] if given["recipe"] in recipe_names() else None
     assert recipe or not given["recipe"] or given["recipe"].endswith(".toml")
-    resolve(given["method"], PLAIN_DATA, recipe, settings_from(given["set_"] or ()))
+    settings = settings_from(given["set_"] or ())
+    if given["finetune"]:
+        network = {"network": {"kind": "timm", "name": given["finetune"].removeprefix("timm:")}}
+        resolve(given["method"] or METHOD, RECIPES, recipe, merge(network, settings))
+    else:
+        resolve(given["method"], PLAIN_DATA, recipe, settings)
 
 
 def test_recipes_in_the_docs_are_valid(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ FILES = sorted(set(recipe_names()) - shared_recipes().keys())
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_recipe_name_keeps_its_settings(name: str) -> None:
     assert load_recipe(name) == SETTINGS[name]
-    found = resolve(None, "some-data", name, kind="vector" if name.startswith("vectors/") else "image")
+    found = resolve(None, "some-data", name, kind="vector" if name.startswith(("vectors/", "features/")) else "image")
     assert (found.recipe, found.method, found.oracle) == (name, name.split("/")[2], SETTINGS[name].get("oracle", False))
 
 
@@ -42,8 +42,10 @@ def test_a_recipe_name_keeps_its_settings(name: str) -> None:
 def test_every_method_keeps_the_recipe_that_its_data_gives_it(data: str) -> None:
     for method in METHODS:
         own = f"{data}/any/{method}"
-        wanted = own if own in SETTINGS else f"{data}/any/cross_entropy"
-        kind: Kind = "vector" if data == "vectors" else "image"
+        kind: Kind = "vector" if data in ("vectors", "features") else "image"
+        base = "vectors" if kind == "vector" else data
+        found = [name for name in (own, f"{base}/any/{method}") if name in SETTINGS]
+        wanted = [*found, f"{base}/any/cross_entropy"][0]
         whole = {"draw.per_epoch": None}  # Clothing1M's draw is refused where a method keeps something of each example
         assert resolve(method, data, overrides=whole, kind=kind).recipe == wanted
 
@@ -89,7 +91,7 @@ WITH_NORM = ("cifar", "red-mini-imagenet", "mini100-small", "clothing-small")
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_networks_of_the_published_tables_have_a_norm_in_the_stem_and_small_ones_keep_theirs(name: str) -> None:
-    kind: Kind = "vector" if name.startswith("vectors/") else "image"
+    kind: Kind = "vector" if name.startswith(("vectors/", "features/")) else "image"
     network = resolve(None, "some-data", name, kind=kind).network
     if isinstance(network, PreActResNetSettings):
         assert network.stem_norm is name.startswith(WITH_NORM)

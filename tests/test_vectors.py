@@ -34,9 +34,11 @@ SHORT: dict[str, dict[str, Any]] = {
     "backward": {"epochs": 12},
     "exact_em": {"epochs": 3, "steps": 2},
     "linear": {},
+    "neighbors": {},
+    "wann": {},
     "propagate": {},
 }
-FROZEN = ("linear", "propagate")
+FROZEN = ("neighbors", "linear", "wann", "propagate")
 """Methods whose classifier stands on the vectors themselves."""
 
 

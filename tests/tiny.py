@@ -56,6 +56,8 @@ def settings(name: str, epochs: int = 3, warmup: int = 1, stage_epochs: int = 2,
             **divide, **stages, "cluster_batch_size": 32, "cluster_rate": 1e-3, "severe_cluster_rate": 1e-2,
         },
         "linear": {},
+        "neighbors": {"tried": (3, 5, 9)},
+        "wann": {"fewest": 3, "most": 9},
         "propagate": {"num_neighbors": 5},
         "exact_em": {"epochs": epochs, "steps": 3, "learning_rate": 0.5, "halvings": 10},
     }  # fmt: skip

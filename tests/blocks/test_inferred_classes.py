@@ -1,12 +1,14 @@
 """Inferred classes on made groups: many wrong labels, one-way noise, unequal classes, groups that tell little."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 import scanmix.blocks.inferred_classes as module
-from scanmix.blocks import class_shares
+from scanmix.blocks import class_shares, noise_model
 from scanmix.blocks.class_shares import likeliest_shares
 from scanmix.blocks.inferred_classes import infer_classes
 from scanmix.blocks.neighbors import nearest_neighbors
@@ -73,6 +75,22 @@ def test_rounds_are_for_groups_and_one_for_points_that_tell_little() -> None:
     links = module._Links(*(spread_of(points)), torch.full((5,), 0.2))
     *_, (_, settled) = module._in_rounds(links, labels, *whole(750), None)
     assert right(found.posterior, true) > right(settled, true)
+
+
+def test_the_graph_is_built_once_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, true = groups((150,) * 5, 1.2)
+    built: list[str] = []
+    for where in (module, noise_model):
+        for name in ("neighbor_graph", "own_share"):
+            honest = getattr(where, name)
+
+            def watched(*given: object, honest: Callable[..., Tensor] = honest, name: str = name) -> Tensor:
+                built.append(name)
+                return honest(*given)
+
+            monkeypatch.setattr(where, name, watched)
+    assert not inferred(points, symmetric(true, 0.2, 5, 0), 5).in_rounds
+    assert built == ["neighbor_graph", "own_share"]
 
 
 @pytest.mark.parametrize("seed", range(3))

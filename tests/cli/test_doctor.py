@@ -16,7 +16,10 @@ from typer.testing import CliRunner, Result
 from scanmix.cli import app
 from scanmix.cli.doctor import _span
 from scanmix.doctor import measure
+from scanmix.features.at_hand import AtHand
 from scanmix.training import resolve
+from tests import standin_timm
+from tests.encoders import write_encoder
 
 QUICK = ["--set", "network.widths=[4]", "--set", "network.blocks=[1]", "--size", "16"]
 
@@ -284,3 +287,100 @@ def test_bad_usage(arguments: list[str], sentence: str) -> None:
 )  # fmt: skip
 def test_times_in_words(low: float, high: float, words: str) -> None:
     assert _span(low, high) == words
+
+
+def photos_folder(side: int = 32) -> None:
+    """Photos, as doctor sees them."""
+    for name in ("bird", "cat", "dog"):
+        for i in range(12):
+            keep(f"photos/{name}/{i:02}.png", picture(side))
+
+
+def line_of(result: Result, words: str) -> str:
+    (found,) = [line for line in result.stdout.splitlines() if line.startswith(words)]
+    return found.removeprefix(words)
+
+
+FAST = ["--set", "network.widths=[4]", "--set", "network.blocks=[1]", "--device", "cpu"]
+
+
+def test_for_few_photos_features_are_proposed_and_how_to_get_an_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanmix.doctor.pretrained.at_hand", list)
+    photos_folder()
+    result = say("photos", *FAST, "--seed", "3")
+    assert result.exit_code == 0, result.output
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    assert any(line.startswith("Features first: fewer than 20,000 photos") for line in lines)
+    (offline,) = [line for line in lines if line.endswith("@model.safetensors")]
+    assert shlex.split(offline)[:7] == ["scanmix", "train", "photos", "--seed", "3", "--device", "cpu"]
+    assert lines[-1].startswith("Training can start: scanmix train photos --recipe mine.toml")
+    found = checked("photos", *FAST)["pretrained"]
+    assert found == {"proposed": True, "finetuned": None, "features": None}
+
+
+def test_an_encoder_that_is_here_is_measured_and_its_line_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_encoder(Path("tiny.onnx"))
+    here = [AtHand("timm:name", f"onnx:{Path('tiny.onnx').absolute()}", 1)]
+    monkeypatch.setattr("scanmix.doctor.pretrained.at_hand", lambda: here)
+    photos_folder()
+    result = say("photos", *FAST, "--limit-test", "7")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"Features of timm:name: \S+ \w+ for 36 pictures, measured on 36\. They are kept", result.stdout)
+    assert "scanmix doctor photos --finetune timm:name" in result.stdout
+    assert line_of(result, "From scratch: ").startswith("scanmix train photos --recipe mine.toml --limit-test 7")
+    assert result.stdout.splitlines()[-1] == (
+        "Training can start, on features first: scanmix train photos --limit-test 7 --device cpu --features timm:name"
+    )
+    found = checked("photos", *FAST)["pretrained"]
+    assert found["proposed"] and found["features"].pop("seconds") > 0
+    assert found["features"] == {"model": "timm:name", "license": None, "missing": 36, "measured": 36}
+
+
+def test_features_that_are_asked_for_are_opened_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCANMIX_CACHE", str(Path("cache").absolute()))
+    write_encoder(Path("tiny.onnx"))
+    photos_folder()
+    asked = ["--features", "onnx:tiny.onnx", "--method", "cross_entropy", "--device", "cpu"]
+    result = say("photos", *asked)
+    assert result.exit_code == 0, result.output
+    assert "photos: 36 images of 3 classes (16x16, color), no test images." in result.stdout  # the encoder's size
+    assert "Features of onnx:tiny.onnx: " in result.stdout and "Features first" not in result.stdout
+    assert re.search(r"cross_entropy with settings\W+features\W+training", result.stdout)
+    line = line_of(result, "Training can start: ")
+    assert line == "scanmix train photos --method cross_entropy --features onnx:tiny.onnx --device cpu"
+    found = checked("photos", *asked)
+    assert found["recipe"] == "vectors/any/cross_entropy" and found["pretrained"]["features"]["missing"] == 36
+    assert list(found["estimate"]["stages"]) == ["features", "training"]
+    trained = CliRunner().invoke(app, [*shlex.split(line)[1:], "--set", "epochs=1"])
+    assert trained.exit_code == 0, trained.output
+    again = say("photos", *asked)
+    assert "all are in the cache, and cost nothing" in again.stdout
+    refused = say("photos", "--features", "onnx:none.onnx")
+    assert refused.exit_code == 2 and "none.onnx: no such file" in refused.output
+    refused = say("photos", *asked, "--finetune", "timm:x")
+    assert refused.exit_code == 2 and "give one of them" in refused.output
+
+
+def test_what_fine_tuning_costs_is_measured_with_that_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    standin_timm.install(monkeypatch)
+    standin_timm.write_weights(Path("tiny.safetensors"))
+    photos_folder()
+    model = f"timm:{standin_timm.NAME}@tiny.safetensors"
+    few = ["--set", "num_neighbors=5"]
+    result = say("photos", "--finetune", model, *few)
+    assert result.exit_code == 0, result.output
+    assert "license mit" in result.stdout and "Recipe: finetune/any/ssr." in result.stdout
+    assert line_of(result, "Training can start: ") == f"scanmix train photos --finetune {model} {' '.join(few)}"
+    assert "Features first" not in result.stdout
+    found = checked("photos", "--finetune", model, *few)
+    assert found["size"] == [12, 12], "as the weights want it"
+    assert found["pretrained"]["finetuned"].endswith("tiny.safetensors") and found["advice"] == []
+    assert list(found["estimate"]["stages"]) == ["training"]
+
+
+def test_drawings_and_gray_pictures_are_left_to_a_network_of_their_own() -> None:
+    for i in range(24):
+        keep(f"photos/{'ab'[i % 2]}/{i}.png", picture(32, channels=1))
+    result = say("photos", *FAST)
+    assert result.exit_code == 0 and "Features first" not in result.stdout
+    assert not checked("photos", *FAST)["pretrained"]["proposed"]

@@ -52,6 +52,12 @@ def place(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 RUN = Path("runs/photos-tiny-cross_entropy-0")
 
 
+def test_without_a_method_labels_are_propagated() -> None:
+    shown = say("train", "photos", "--test", "new", "--features", "onnx:tiny.onnx", "--threads", "1")
+    folder = "runs/photos-tiny-propagate-0"
+    assert shown.splitlines()[-1] == f"Run folder: {folder}. Next: scanmix predict {folder} path/to/images"
+
+
 def test_train_says_which_encoder_and_what_comes_next() -> None:
     shown = Path("shown.txt").read_text()
     assert "onnx:tiny.onnx: weights " in shown and "license CC0-1.0." in shown

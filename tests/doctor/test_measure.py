@@ -99,3 +99,16 @@ def test_free_memory_is_told_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(Path, "read_text", gone)
     assert (free_memory(cpu) or 10**9) > 10**6
+
+
+def test_an_encoder_at_rest_costs_forward_passes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With times of one second each, the estimate counts passes."""
+    unit = Cost(Passes(1.0, 0.25, 0.0, 0.0, 0.0), 0.0, 0)
+    monkeypatch.setattr(module, "measure", lambda settings, examples: unit)
+    plain = resolve("cross_entropy", "data", None, {"epochs": 4, **TINY}, device="cpu")
+    awake = estimate(plain, made(), 0).stages["training"][0]
+    monkeypatch.setattr(type(plain.network), "resting_epochs", lambda network: 3)
+    rested = estimate(plain, made(), 0).stages["training"][0]
+    assert awake - rested == pytest.approx(3 * 100 * (1 - 0.25))
+    monkeypatch.setattr(type(plain.network), "resting_epochs", lambda network: 9)
+    assert awake - estimate(plain, made(), 0).stages["training"][0] == pytest.approx(4 * 100 * (1 - 0.25))

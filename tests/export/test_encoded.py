@@ -66,10 +66,19 @@ def test_one_file_holds_encoder_and_head(shape: str) -> None:
         assert found.shape == (count, 2) and np.abs(found - expected[:count]).max(initial=0) <= 2e-3
     card = Path("out/README.md").read_text()
     assert "| pretrained encoder | onnx:tiny.onnx (weights " in card and "license CC0-1.0) |" in card
-    assert "So is the pretrained encoder." in card and "An encoder that has seen the test images" in card
+    assert "So is the pretrained encoder." in card and "One that has seen the test images" in card
     assert str(Path.cwd()) not in card
     with pytest.raises(UserError, match="needs no encoder beside it"):
         load_classifier(Path("out"), encoder="onnx:tiny.onnx")
+
+
+def test_one_file_holds_encoder_and_the_pictures_that_vote() -> None:
+    write_encoder(Path("tiny.onnx"))
+    examples = pictures()
+    run = scanmix.train(examples, method="wann", features="onnx:tiny.onnx", out="run", progress=False)
+    assert export_onnx(Path("run"), Path("out")).difference <= 2e-3
+    found = load_classifier(Path("out")).predict_proba(examples.images.numpy())
+    assert np.abs(found - run.predict_proba(examples)).max() <= 2e-3 and len({*found.argmax(1)}) == 2
 
 
 def test_the_center_is_cut_inside_the_file() -> None:

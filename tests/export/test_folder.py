@@ -15,11 +15,13 @@ import torch
 import scanmix
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
+from scanmix.data.readers.vectors import to_vectors
 from scanmix.export import onnx_file
 from scanmix.export.classifier import OnnxClassifier, load_onnx
 from scanmix.export.folder import export_onnx, export_safetensors
 from scanmix.export.loading import load_classifier
 from scanmix.model import load_model
+from scanmix.networks import neighbor_vote
 
 SMALL = {"widths": [8, 16], "blocks": [1, 1], "stem_stride": 2, "final_norm": True}
 
@@ -96,6 +98,49 @@ def test_safetensors_are_the_model_folder(digits_run: Path, tmp_path: Path) -> N
     images = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), dtype=np.uint8)
     same = load_classifier(tmp_path / "out", "cpu").predict_proba(images)
     assert np.array_equal(same, load_model(digits_run).predict_proba(images))
+
+
+@pytest.mark.parametrize("chunk", [64, 1 << 16])
+@pytest.mark.parametrize("method", ["neighbors", "wann"])
+def test_a_vote_of_training_rows_is_in_the_file(
+    method: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the rows are there twice, with other labels: which of equal ones vote is the same in both."""
+    monkeypatch.setattr(neighbor_vote, "CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200)
+    vectors = np.tile(rng.normal(size=(100, 8)).astype(np.float32) + np.eye(8, dtype=np.float32)[labels[:100]], (2, 1))
+    data = to_vectors(vectors, labels.tolist(), "abc", ids=[str(i) for i in range(200)], name="made")
+    run = scanmix.train(data, method=method, out=tmp_path / "run", progress=False)
+    assert export_onnx(tmp_path / "run", tmp_path / "out").difference <= 1e-5
+    new = np.concatenate([vectors, rng.normal(size=(500, 8)).astype(np.float32)])
+    found = onnx_model(tmp_path / "out").predict_proba(new)
+    assert np.abs(found - run.predict_proba(new)).max() <= 1e-5
+    assert np.array_equal(load_model(tmp_path / "run").predict_proba(new), run.predict_proba(new))
+    assert len({*found.argmax(1)}) == 3
+
+
+@pytest.mark.parametrize(("method", "wrong", "refused"), [("wann", 5, False), ("wann", 40, True), ("linear", 5, True)])
+def test_few_inputs_may_have_other_neighbors_in_the_file(
+    method: str, wrong: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = np.random.default_rng(0).normal(size=(90, 4))
+    data = to_vectors(vectors, [i % 3 for i in range(90)], "abc", ids=[str(i) for i in range(90)], name="made")
+    scanmix.train(data, method=method, out=tmp_path / "run", progress=False)
+    honest = OnnxClassifier.predict_proba
+
+    def another(self: OnnxClassifier, inputs: np.ndarray) -> np.ndarray:
+        found = honest(self, inputs)
+        found[:wrong] += 0.02
+        return found
+
+    monkeypatch.setattr(OnnxClassifier, "predict_proba", another)
+    if refused:
+        with pytest.raises(UserError, match=r"ONNX and PyTorch disagree by 2\.0e-02"):
+            export_onnx(tmp_path / "run", tmp_path / "out")
+    else:
+        agreement = export_onnx(tmp_path / "run", tmp_path / "out")
+        assert agreement.difference <= 1e-5 and agreement.inputs.startswith("95% of 200 random vectors")
 
 
 def test_color_not_square_and_from_memory(tmp_path: Path) -> None:

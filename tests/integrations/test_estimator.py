@@ -139,6 +139,7 @@ def test_features_of_a_pretrained_encoder(tmp_path: Path) -> None:
     back = pickle.loads(pickle.dumps(fitted))
     assert np.array_equal(back.predict_proba(paths), fitted.predict_proba(paths))
     assert clone(plain).fit(images, labels).run_.model.size == (8, 8)
+    assert ScanMixClassifier(features=spec).fit(images, labels).run_.settings.method == "propagate"
     by_function = clone(plain).set_params(features=_halves).fit(images, labels)
     assert (by_function.predict(images) == labels).all()
     opened = clone(ScanMixClassifier("cross_entropy", features=open_encoder(spec), settings={"epochs": 2}))

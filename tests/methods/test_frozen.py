@@ -12,8 +12,12 @@ from scanmix.data.batches import TrainingData
 from scanmix.data.noise import symmetric
 from scanmix.data.views.feature_views import FeatureViewSettings, make_feature_views
 from scanmix.distributed.engine import Engine
+from scanmix.methods import Method
 from scanmix.methods.linear import Linear
+from scanmix.methods.neighbors import Neighbors
 from scanmix.methods.propagate import Propagate
+from scanmix.methods.steps.frozen import Voters
+from scanmix.methods.wann import WANN
 from scanmix.networks.inference import predict_all
 from scanmix.networks.no_layers import NoLayersSettings
 from tests.methods.tiny import Network, run, weights
@@ -31,7 +35,7 @@ def clouds(rate: float, seed: int = 0, count: int = 300) -> tuple[TrainingData, 
     return TrainingData(vectors, labels, 4, views, Engine().generator), true
 
 
-def right(method: Linear | Propagate, data: TrainingData, true: Tensor) -> float:
+def right(method: Method, data: TrainingData, true: Tensor) -> float:
     """Share of examples whose true class the classifier says."""
     state = method.start(data, VECTORS, Engine())
     method.epoch(state, data, 0)
@@ -49,8 +53,8 @@ def test_linear_is_the_logistic_regression_on_what_is_given() -> None:
     assert state.p_clean is None
 
 
-@pytest.mark.parametrize("method", [Linear(), Propagate()])
-def test_the_network_stays_as_it_is(method: Linear | Propagate, data: TrainingData, network: Network) -> None:
+@pytest.mark.parametrize("method", [Linear(), Propagate(), Neighbors(), WANN()])
+def test_the_network_stays_as_it_is(method: Method, data: TrainingData, network: Network) -> None:
     before = weights(method.start(data, network, Engine()).peers[0].encoder)
     (peer,) = run(method, data, network).peers
     assert before and all(torch.equal(one, other) for one, other in zip(before, weights(peer.encoder), strict=True))
@@ -87,3 +91,65 @@ def test_a_label_that_is_known_is_learned_whatever_its_neighbors_say() -> None:
         assert state.p_clean is not None
         found.append(float(state.p_clean[0, 0]))
     assert found[0] == 1.0 and found[1] < 0.5, found
+
+
+def voters_of(method: Neighbors | WANN, data: TrainingData) -> Voters:
+    state = method.start(data, VECTORS, Engine())
+    method.epoch(state, data, 0)
+    return state
+
+
+def test_the_vote_is_that_of_the_nearest_examples() -> None:
+    """Sorted by hand, in whole precision; a row is not among its neighbors where k is chosen."""
+    data, true = clouds(0.4)
+    unit = F.normalize(data.eval_view(data.everything).double(), dim=1)
+    similarity = unit @ unit.T
+    order = (similarity - 2 * torch.eye(len(data))).argsort(1, descending=True)
+    said = {
+        k: sum(int(data.labels[near[:k]].bincount(minlength=4).argmax() == label) for near, label in rows)
+        for rows in [list(zip(order, data.labels, strict=True))]
+        for k in (5, 20, 60)
+    }
+    method = Neighbors(tried=(60, 5, 20))
+    state = voters_of(method, data)
+    k = int(state.reach[0])
+    assert said[k] == max(said.values()) and len(set(said.values())) == 3 and bool((state.reach == k).all())
+    votes = F.one_hot(data.labels[similarity.argsort(1, descending=True)[:, :k]], 4).double().mean(1)
+    found = predict_all(method.predictor(state), data).softmax(1).double()
+    near = (found - (k * votes + 0.25) / (k + 1)).abs().amax(1) < 1e-5
+    assert float(near.float().mean()) > 0.98, "rows in half precision may exchange neighbors that are all but equal"
+    assert right(method, data, true) > 0.9 > float((data.labels == true).float().mean())
+
+
+def test_reliable_labels_count_more_and_the_nearest_says_how_many_vote() -> None:
+    data, true = clouds(0.4)
+    state = voters_of(WANN(), data)
+    clean = data.labels == true
+    assert torch.equal(state.weights, 1 / state.reach) and int(state.reach.min()) == 11 and int(state.reach.max()) == 51
+    assert float(state.weights[clean].mean()) > 2 * float(state.weights[~clean].mean())
+    assert right(WANN(), data, true) > 0.95
+
+
+def test_a_label_that_is_known_is_as_reliable_as_can_be() -> None:
+    data, true = clouds(0.0)
+    known = torch.arange(len(data)) == 7
+    wrong = dataclasses.replace(data, labels=torch.where(known, (true + 1) % 4, true))
+    doubted, trusted = (voters_of(WANN(), dataclasses.replace(wrong, trusted=one)) for one in (None, known))
+    assert int(doubted.reach[7]) == 51 and int(trusted.reach[7]) == 11
+    assert torch.equal(doubted.reach[~known], trusted.reach[~known])
+
+
+@pytest.mark.parametrize("method", [Neighbors(), WANN()])
+def test_three_examples_are_enough(method: Neighbors | WANN) -> None:
+    data, _ = clouds(0.0, count=3)
+    logits = predict_all(method.predictor(voters_of(method, data)), data)
+    assert logits.shape == (3, 4) and bool(logits.isfinite().all())
+
+
+@pytest.mark.parametrize("method", [Neighbors(), WANN()])
+def test_a_predictor_follows_its_state(method: Neighbors | WANN) -> None:
+    data, _ = clouds(0.4)
+    state = method.start(data, VECTORS, Engine())
+    before = method.predictor(state)
+    method.epoch(state, data, 0)
+    assert torch.equal(predict_all(before, data), predict_all(method.predictor(state), data))

@@ -49,7 +49,7 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("mentormix",)
+APART = ("mentormix", "neighbors", "wann")
 """Methods with a test of their own alone."""
 
 

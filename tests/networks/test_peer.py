@@ -1,5 +1,7 @@
 """Peers: where weights come from, what one step moves, and which mode every forward is in."""
 
+import io
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ import scanmix.networks.inference as module
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.networks.inference import Predictor, classify, frozen_copy, inference, per_sample_losses, predict_all
-from scanmix.networks.peer import Peer, make_encoder, make_peer
+from scanmix.networks.peer import Peer, make_encoder, make_peer, rest_encoders
 from scanmix.networks.preact_resnet import PreActResNetSettings
 
 SMALL = PreActResNetSettings(widths=(4, 6), blocks=(1, 1))
@@ -213,3 +215,70 @@ def test_a_task_begins_with_or_without_the_momentum_left_over(data: TrainingData
     for each in (peer, twin):
         each.step(each.classifier(each.encoder(data.eval_view(slice(0, 4)))).square().sum(), 0.01)
     assert same(peer, twin) is keep
+
+
+class Slow(nn.Module):
+    """A linear encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 5)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        found: Tensor = self.layer(rows)
+        return found
+
+
+def slow_peer(encoder_rate: float) -> Peer:
+    torch.manual_seed(0)
+    return Peer(Slow(), 5, 3, engine=Engine(), momentum=0.9, weight_decay=0.1, encoder_rate=encoder_rate)
+
+
+def moved(peer: Peer, steps: int) -> dict[str, Tensor]:
+    """How far each weight is from where it was, after steps of SGD."""
+    before = copied(peer)
+    rows, labels = torch.arange(24.0).view(6, 4) / 24, torch.tensor([0, 1, 2, 0, 1, 2])
+    for _ in range(steps):
+        peer.step(F.cross_entropy(peer.classifier(peer.encoder(rows)), labels), 0.1)
+    return {name: tensor - before[name] for name, tensor in peer.state_dict().items()}
+
+
+def test_the_encoder_learns_at_its_share_of_the_rate() -> None:
+    whole, tenth = moved(slow_peer(1.0), 1), moved(slow_peer(0.1), 1)
+    for name in ("classifier.weight", "classifier.bias"):
+        assert torch.equal(whole[name], tenth[name])
+    for name in ("encoder.layer.weight", "encoder.layer.bias"):
+        torch.testing.assert_close(0.1 * whole[name], tenth[name], rtol=1e-4, atol=1e-7)
+        assert whole[name].abs().min() > 0
+
+
+def test_the_share_is_kept_with_the_state() -> None:
+    peer, other = slow_peer(0.1), slow_peer(0.1)
+    moved(peer, 2)
+    buffer = io.BytesIO()
+    torch.save(peer.state(), buffer)
+    buffer.seek(0)
+    other.load_state(torch.load(buffer, weights_only=True))
+    one, two = moved(peer, 2), moved(other, 2)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    old = slow_peer(1.0).state()
+    assert len(old["optimizer"]["param_groups"]) == 1, "as the states of earlier versions"
+
+
+def test_an_encoder_at_rest_stays_as_it_is(data: TrainingData) -> None:
+    peer = made_peer(data)
+    before = copied(peer)
+    rest_encoders([peer], resting=True)
+    labels, views = data.labels[:8], data.eval_view(data.everything[:8])
+
+    def step() -> None:
+        peer.train()
+        peer.step(F.cross_entropy(peer.classifier(peer.encoder(views)), labels), 0.1)
+
+    step()
+    assert changed(peer, before) == {"classifier.weight", "classifier.bias"}
+    rest_encoders([peer], resting=False)
+    assert peer.encoder.training
+    step()
+    assert {"encoder.stem.weight"} <= changed(peer, before)
+    assert any("running_mean" in name for name in changed(peer, before))

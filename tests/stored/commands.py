@@ -87,6 +87,8 @@ METHODS: dict[str, dict[str, Any]] = dict.fromkeys(scanmix.METHODS, SMALL) | {
     "scanmix": {**STAGES, **SMALL, "warmup": 2, "cluster_batch_size": 12, "severe_noise": 0.1},
     "exact_em": {"epochs": 4, "steps": 2},
     "linear": {},
+    "neighbors": {},
+    "wann": {},
     "propagate": {},
 }
 """Settings with which each method has kept something of every kind before its last epoch."""

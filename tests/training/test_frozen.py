@@ -21,6 +21,7 @@ from scanmix.data.examples import Examples
 from scanmix.features import RunEncoder, embed, open_encoder, record_of, reopened
 from scanmix.model import load_model
 from scanmix.networks.mlp import MlpSettings
+from scanmix.networks.no_layers import NoLayersSettings
 from scanmix.training import Run, open_run, resolve
 from scanmix.training.loop import resume, train
 from tests.encoders import WIDTH, write_encoder
@@ -68,6 +69,26 @@ def test_such_a_run_is_a_run_on_the_vectors_of_embed(parts: tuple[Examples, Exam
     assert equal(run, plain) and run.accuracies == plain.accuracies
     assert isinstance(run.settings.network, MlpSettings) and run.settings.recipe == plain.settings.recipe
     assert np.array_equal(run.predict_proba(test), plain.predict_proba(second))
+
+
+def test_without_a_method_labels_are_propagated_over_features(parts: tuple[Examples, Examples]) -> None:
+    noisy, test = parts
+    run = train(noisy, test=test, features="onnx:tiny.onnx", threads=1, progress=False)
+    assert (run.settings.method, run.settings.recipe) == ("propagate", "vectors/any/propagate")
+    assert isinstance(run.settings.network, NoLayersSettings)
+
+
+def test_one_place_says_which_method_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text('method = "ssr"\n')
+    for features, default in ((True, "propagate"), (False, "scanmix")):
+        assert resolve(None, "photos", features=features).method == default
+        assert resolve("ssr", "photos", features=features).method == "ssr"
+        assert resolve(None, "photos", tmp_path / "my.toml", features=features).method == "ssr"
+    assert resolve(None, "vectors", kind="vector").method == "scanmix"
+    assert resolve("dividemix", "photos", features=True).recipe == "features/any/dividemix"
+    assert resolve("dividemix", "photos", kind="vector").recipe == "vectors/any/dividemix"
+    for name in ("photos", "digits"):
+        assert resolve("ssr", name, features=True) == resolve("ssr", "vectors", kind="vector")
 
 
 def test_the_pictures_stay(parts: tuple[Examples, Examples]) -> None:

@@ -81,8 +81,9 @@ def infer_classes(
     links = _Links(graph, diagonal, shares)
     if _repeat_mistakes(links, labels, generator, trusted):
         model = fit_neighbors(
-            neighbors, labels, num_classes, generator, marginal=shares, trusted=trusted, components=components
-        )
+            neighbors, labels, num_classes, generator, marginal=shares, trusted=trusted, components=components,
+            linked=(graph, diagonal),
+        )  # fmt: skip
         return Inferred(keep_given(model.posterior, given, trusted), in_rounds=False)
     return Inferred(_settled(links, labels, generator, trusted), in_rounds=True)
 

@@ -42,9 +42,7 @@ class Linear(NamedTuple):
     """(), mean log-likelihood of held-out targets under it, in nats."""
 
 
-def logistic_regression(
-    features: Tensor, targets: Tensor, generator: Generator, weights: Tensor | None = None
-) -> Linear:
+def logistic_regression(features: Tensor, targets: Tensor, generator: Generator) -> Linear:
     """Fit a linear classifier to targets, hard or soft.
 
     Time grows with N x D x C x `FOLDS`; memory with N x (D + C).
@@ -53,28 +51,26 @@ def logistic_regression(
         features: (N, D) finite.
         targets: (N, C), rows of probabilities.
         generator: draws the folds.
-        weights: (N,) not negative, how much each row counts, in the fit and where it is held out; by default all alike.
 
-    Shape: (N, D), (N, C), (N,) -> weight (C, D), bias (C,).
+    Shape: (N, D), (N, C) -> weight (C, D), bias (C,).
     """
     count, classes = targets.shape
-    weights = torch.ones(count, device=targets.device) if weights is None else weights
     mean = features.mean(0)
     scale = (features - mean).square().sum(1).mean().sqrt().clamp(min=torch.finfo(features.dtype).tiny)
     rows = (features - mean) / scale
     fold = torch.randperm(count, generator=generator, device=generator.device) % FOLDS
-    learned = (fold.unsqueeze(1) != torch.arange(FOLDS, device=fold.device)).to(rows) * weights.unsqueeze(1)
+    learned = (fold.unsqueeze(1) != torch.arange(FOLDS, device=fold.device)).to(rows)
     found = rows.new_zeros(rows.shape[1] + 1, FOLDS, classes)
     penalty, held_out, worse = PENALTIES[0], rows.new_tensor(-torch.inf), 0
     for tried in PENALTIES:
         found = minimize(rows, targets, learned, tried, found, FIT_STEPS)
-        now = _held_out(rows, targets, weights, fold, found)
+        now = _held_out(rows, targets, fold, found)
         if now > held_out:
             penalty, held_out, worse = tried, now, 0
         elif (worse := worse + 1) == PATIENCE:
             break
     start = rows.new_zeros(rows.shape[1] + 1, 1, classes)
-    whole = minimize(rows, targets, weights.unsqueeze(1), penalty, start, LAST_STEPS).squeeze(1)
+    whole = minimize(rows, targets, rows.new_ones(count, 1), penalty, start, LAST_STEPS).squeeze(1)
     weight = whole[:-1].T / scale
     return Linear(weight.contiguous(), whole[-1] - weight @ mean, penalty, held_out)
 
@@ -123,14 +119,14 @@ def minimize(rows: Tensor, targets: Tensor, counted: Tensor, penalty: float, sta
     return weights.detach().view(shape)
 
 
-def _held_out(rows: Tensor, targets: Tensor, weights: Tensor, fold: Tensor, found: Tensor) -> Tensor:
-    """Return the weighted mean log-likelihood of each target under the fit that has not seen its row.
+def _held_out(rows: Tensor, targets: Tensor, fold: Tensor, found: Tensor) -> Tensor:
+    """Return the mean log-likelihood of each target under the fit that has not seen its row.
 
-    Shape: (N, D), (N, C), (N,), (N,), (D + 1, FOLDS, C) -> scalar.
+    Shape: (N, D), (N, C), (N,), (D + 1, FOLDS, C) -> scalar.
     """
     total = rows.new_zeros(())
     for number in range(FOLDS):
         left_out = fold == number
         log_probs = torch.addmm(found[-1, number], rows[left_out], found[:-1, number]).log_softmax(1)
-        total += ((log_probs * targets[left_out]).sum(1) * weights[left_out]).sum()
-    return total / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+        total += (log_probs * targets[left_out]).sum()
+    return total / len(rows)

@@ -95,7 +95,7 @@ class NoiseModel(NamedTuple):
 def fit_neighbors(
     neighbors: Tensor, labels: Tensor, num_classes: int, generator: Generator, marginal: Tensor | None = None,
     trusted: Tensor | None = None, components: Tensor | None = None, logits: Tensor | None = None,
-    before: Tensor | None = None,
+    before: Tensor | None = None, linked: tuple[Tensor, Tensor] | None = None,
 ) -> NoiseModel:  # fmt: skip
     """Fit the noise model to what neighbors say, by balanced propagation of the given labels.
 
@@ -116,11 +116,12 @@ def fit_neighbors(
         components: (N, P), features for a linear classifier, see `ridge.principal_components`.
         logits: (N, C), what models that did not learn from these labels say.
         before: (N,) int64, as in `fit`; the weights, too, are chosen by these labels.
+        linked: the graph of these neighbors and `own_share` of it, where they are known already.
 
     Shape: (N, K), (N,) -> posterior (N, C), v (N, C), T (C, C), p_clean (N,).
     """
-    graph = neighbor_graph(neighbors)
-    diagonal = own_share(graph, generator)
+    graph = neighbor_graph(neighbors) if linked is None else linked[0]
+    diagonal = own_share(graph, generator) if linked is None else linked[1]
     given = F.one_hot(labels, num_classes).float()
 
     def sources(class_probs: Tensor, used: Tensor | None = None) -> list[Tensor]:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanmix.cli.options import Data, Device, LimitTest, PerClass, Root, Seed, Size
+from scanmix.cli.inputs import size_for
+from scanmix.cli.options import Data, Device, Features, Finetune, LimitTest, PerClass, Root, Seed, Size
+from scanmix.cli.pretrained import planned
 from scanmix.cli.shell import check_writable, print_table, say, settings_from, shape_of, stage_bars
 from scanmix.config import percent
 
 if TYPE_CHECKING:
-    from scanmix.data.examples import Examples
     from scanmix.doctor.checkup import Checkup, Plan
     from scanmix.doctor.measure import Estimate
+    from scanmix.doctor.pretrained import Features as Cost
+    from scanmix.doctor.pretrained import Proposal
 
 MOST_CLASSES = 20
 """Classes that are listed at most; if there are more, the smallest."""
@@ -35,6 +39,8 @@ def doctor(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for train.")] = None,
     json_: Annotated[Path | None, typer.Option("--json", help="File to write all of it to, for a script.")] = None,
     save_recipe: Annotated[Path | None, typer.Option(help="File to write the suggested recipe to: mine.toml.")] = None,
+    features: Features = None,
+    finetune: Finetune = None,
     seed: Seed = 0,
     device: Device = "auto",
     per_class: PerClass = None,
@@ -51,44 +57,109 @@ def doctor(
         if path is not None:
             check_writable(path)
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import kind_of, name_of
     from scanmix.distributed.engine import find_device
     from scanmix.doctor.checkup import as_json, check_up
-    from scanmix.training import resolve
 
     find_device(device)  # raises if it is mistyped, before a million images are read
-    settings = resolve(method, name_of(data), recipe, overrides, kind=kind_of(data), seed=seed, device=device)
+    encoder, settings, side = planned(data, features, finetune, method, recipe, overrides, seed=seed, device=device)
     with stage_bars() as tick:
         checkup = check_up(
-            data, settings, overrides, tick, root=root, size=size, per_class=per_class, seed=seed,
+            data, settings, overrides, tick, None if features is None or encoder is None else (features, encoder),
+            root=root, size=size_for(data, root, side) if size is None else size, per_class=per_class, seed=seed,
             limit_test=limit_test, labels=labels,
         )  # fmt: skip
-    if checkup.train is not None:
-        _show_data(checkup, checkup.train)
+    _show_data(checkup)
     _show_findings(checkup)
     if json_ is not None:
         _write(json_, json.dumps(as_json(checkup), indent=2, ensure_ascii=False) + "\n")
     if checkup.plan is None:
         say("Training cannot start before the faults are gone.")
         raise typer.Exit(1)
+    for_all: dict[str, object] = {
+        "labels": labels, "per-class": per_class, "limit-test": limit_test, "root": root, "seed": seed or None,
+        "device": None if device == "auto" else device,
+    }  # fmt: skip
+    asked: dict[str, object] = {
+        "method": method,
+        "recipe": recipe,
+        "size": size,
+        "features": features,
+        "finetune": finetune,
+    }
+    asked |= {"recipe": save_recipe or "mine.toml"} if checkup.plan.advice else {}
+    line = [*_train_line(data, asked | for_all), *(word for text in set_ or () for word in ("--set", text))]
+    _show_plan(data, checkup, save_recipe, shlex.join(line), _train_line(data, for_all))
+
+
+def _train_line(data: str, given: Mapping[str, object]) -> list[str]:
+    """Return the words of a line that trains, with the options that have a value."""
+    options = (word for name, value in given.items() if value is not None for word in (f"--{name}", str(value)))
+    return ["scanmix", "train", data, *options]
+
+
+def _show_plan(data: str, checkup: Checkup, save_recipe: Path | None, line: str, shortest: Sequence[str]) -> None:
+    """Show pretrained features first, where they are proposed, then the run that was asked for; end with what to type.
+
+    Args:
+        data: DATA.
+        checkup: one that has a plan.
+        save_recipe: file to write a suggested recipe to.
+        line: trains as asked for.
+        shortest: words that train on features once `--features` is added.
+    """
+    assert checkup.plan is not None  # training is possible
+    proposed = None if checkup.proposal is None else _show_proposal(checkup.proposal, shortest)
+    if checkup.plan.features is not None:
+        _show_features(checkup.plan.features)
     _show_estimates(checkup.plan)
     _show_advice(data, checkup.plan, save_recipe)
-    given = {
-        "labels": labels, "method": method, "recipe": recipe, "size": size, "per-class": per_class,
-        "limit-test": limit_test, "root": root, "seed": seed or None, "device": None if device == "auto" else device,
-    }  # fmt: skip
-    if checkup.plan.advice:
-        given["recipe"] = save_recipe or "mine.toml"
-    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    options += [word for assignment in set_ or () for word in ("--set", assignment)]
-    say(f"Training can start: {shlex.join(['scanmix', 'train', data, *options])}")
+    if proposed is None:
+        say(f"Training can start: {line}")
+        return
+    say(f"From scratch: {line}")
+    say(f"Training can start, on features first: {proposed}")
 
 
-def _show_data(checkup: Checkup, train: Examples) -> None:
-    """Print a summary in a line or two, then the number of examples of each class."""
+def _show_proposal(proposal: Proposal, shortest: Sequence[str]) -> str | None:
+    """Say why features come first and what they cost; return the line to type, None where no encoder is here."""
+    from scanmix.doctor.advice import PUBLISHED_FROM
+    from scanmix.doctor.pretrained import ways_to_get_one
+
+    say(
+        f"Features first: fewer than {PUBLISHED_FROM:,} photos are few for a network that learns from nothing. One "
+        "that has seen millions tells them apart better, and training on its features takes seconds."
+    )
+    if proposal.features is not None:
+        _show_features(proposal.features)
+        if proposal.features.model.startswith("timm:"):
+            tuned = shlex.join(["scanmix", "doctor", shortest[2], "--finetune", proposal.features.model])
+            say(f"To train that network on takes longer: {tuned} says how long.")
+        return shlex.join([*shortest, "--features", proposal.features.model])
+    say("No pretrained encoder is on this machine. How to get one:")
+    for sentence, line in ways_to_get_one(shortest):
+        say(f"- {sentence}:\n    {line}")
+    return None
+
+
+def _show_features(features: Cost) -> None:
+    known = f", license {features.license}" if features.license else ""
+    if features.missing == 0:
+        say(f"Features of {features.model}{known}: all are in the cache, and cost nothing.")
+        return
+    say(
+        f"Features of {features.model}{known}: {_span(features.seconds, features.seconds)} for {features.missing} "
+        f"pictures, measured on {features.measured}. They are kept: the next command finds them."
+    )
+
+
+def _show_data(checkup: Checkup) -> None:
+    """Print a summary in a line or two, then the number of examples of each class; nothing if none can be read."""
     from scanmix.doctor.checks import class_counts
     from scanmix.doctor.checkup import side_lengths
 
+    train = checkup.train
+    if train is None:
+        return
     many = f"{train.kind}s"
     tested = f"no test {many}" if checkup.test is None else f"{len(checkup.test)} test {many}"
     say(f"{train.name}: {len(train)} {many} of {train.num_classes} classes ({shape_of(train)}), {tested}.")

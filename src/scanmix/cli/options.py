@@ -16,7 +16,10 @@ Data = Annotated[
         "a .csv or .parquet table with the columns path and label; or a .npy of feature vectors.",
     ),
 ]
-MethodName = Annotated[str | None, typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix.")]
+MethodName = Annotated[
+    str | None,
+    typer.Option(help="See `scanmix methods`; by default the recipe's, else scanmix, with --features propagate."),
+]
 TestData = Annotated[
     str | None, typer.Option(help="Labeled test images, where DATA has none of its own: folder or table.")
 ]
@@ -63,6 +66,12 @@ Labels = Annotated[
 Features = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Learn from features of a pretrained encoder, named as for `scanmix embed`."),
+]
+Finetune = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="Begin with a pretrained network of timm and train it on: timm:NAME or timm:NAME@FILE."
+    ),
 ]
 Encoder = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.embed import encoder_name, opened
+from scanmix.cli.embed import encoder_name
 from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, size_for
 from scanmix.cli.options import (
     BatchNormName,
@@ -18,6 +18,7 @@ from scanmix.cli.options import (
     Devices,
     Encoder,
     Features,
+    Finetune,
     Labels,
     LimitTest,
     Loggers,
@@ -36,13 +37,13 @@ from scanmix.cli.options import (
     TestData,
     Threads,
 )
+from scanmix.cli.pretrained import planned
 from scanmix.cli.shell import check_run, say, settings_from, shape_of, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import UserError, build
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
-    from scanmix.features import AnyEncoder
     from scanmix.training import Run
 
 
@@ -55,6 +56,7 @@ def train(
     recipe: Recipe = None,
     set_: Set = None,
     features: Features = None,
+    finetune: Finetune = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/DATA-NOISE-METHOD-SEED.")] = None,
     device: Device = "auto",
@@ -75,26 +77,23 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import kind_of, name_of
+    from scanmix.data.readers import kind_of
     from scanmix.distributed.process_group import Processes, is_first
-    from scanmix.training import OWN_DATA, resolve
     from scanmix.training.loop import train_resolved
 
     _check_words(noise, device, loggers or ())
     shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
-    encoder = None if features is None else _encoder_for(data, features, device)
-    settings = resolve(
-        method, name_of(data) if encoder is None else OWN_DATA["vector"], recipe, overrides,
-        kind=kind_of(data) if encoder is None else "vector", seed=seed, device=device, threads=threads,
+    encoder, settings, side = planned(
+        data, features, finetune, method, recipe, overrides, seed=seed, device=device, threads=threads,
         processes=build(Processes, shared, where="scanmix train"),
     )  # fmt: skip
     given, corrections = (labels, None) if kind_of(data) == "vector" else (None, labels)
-    size = size if size is not None or encoder is None else size_for(data, root, encoder.side)
+    size = size if size is not None else size_for(data, root, side)
     examples, test_set = _load_both(
         data, test, root, limit_test, size=size, per_class=per_class, seed=seed, labels=given
     )
     examples = relabeled(examples, noise, seed, corrections)
-    folder = out or Path("runs") / run_name(data, noise, settings.method, seed, corrections, features)
+    folder = out or Path("runs") / run_name(data, noise, settings.method, seed, corrections, features, finetune)
     finished = (folder / "model" / "model.json").is_file()
     if is_first(nodes):
         _show_data(examples, test_set, folder)
@@ -133,23 +132,17 @@ def resume(
 
 
 def run_name(
-    data: str, noise: str, method: str, seed: int, labels: Path | None = None, features: str | None = None
-) -> str:
+    data: str, noise: str, method: str, seed: int, labels: Path | None = None, features: str | None = None,
+    finetune: str | None = None,
+) -> str:  # fmt: skip
     """Return the name of a run folder, such as `digits-symmetric-0.8-scanmix-0` or `photos-corrected-scanmix-0`.
 
-    A run on features has the name of its encoder behind that of the data: `photos-resnet50.a1_in1k-ssr-0`.
+    A run on features has the name of its encoder behind that of the data: `photos-resnet50.a1_in1k-ssr-0`; one that
+    trains a pretrained network on, `photos-resnet50.a1_in1k-tuned-ssr-0`.
     """
     found = [] if features is None else [encoder_name(features)]
+    found += [] if finetune is None else [encoder_name(finetune), "tuned"]
     return plain_name([*name_parts(data, noise, labels), *found, method, str(seed)])
-
-
-def _encoder_for(data: str, features: str, device: str) -> AnyEncoder:
-    """Open the encoder whose features of DATA are learned from, before any picture is read."""
-    from scanmix.data.readers import kind_of
-
-    if kind_of(data) == "vector":
-        raise UserError(f"{data} holds vectors already; an encoder turns pictures into features: leave --features out")
-    return opened(features, device)
 
 
 def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:

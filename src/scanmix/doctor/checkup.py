@@ -35,8 +35,13 @@ from scanmix.doctor.checks import (
 )
 from scanmix.doctor.layout import check_layout, other_files
 from scanmix.doctor.measure import Estimate, estimate, free_memory
+from scanmix.doctor.pretrained import Features, Proposal, as_sample, cost_of, propose
+from scanmix.features import AnyEncoder
 from scanmix.progress import StageTick
 from scanmix.training import RunSettings, resolve
+from scanmix.training.finetune import suited_to
+
+MEASURING = "measuring the encoder"
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,14 @@ class Plan:
         estimate: time and memory with them.
         advice: settings that suit the data better, each with its reason; empty if a recipe is chosen or shipped.
         advised: time and memory with those.
+        features: cost of the features that are learned from; None where the pictures themselves are.
     """
 
     settings: RunSettings
     estimate: Estimate
     advice: tuple[Advice, ...] = ()
     advised: Estimate | None = None
+    features: Features | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +74,7 @@ class Checkup:
         headers: headers of the readable files; empty if the images do not come from files.
         plan: settings, time and memory; None if training is not possible.
         others: numbers of files in class folders that are not images, by suffix.
+        proposal: pretrained features, where they are the better start; None elsewhere, and where they are asked for.
     """
 
     findings: tuple[Finding, ...]
@@ -75,6 +83,7 @@ class Checkup:
     headers: tuple[Header, ...] = ()
     plan: Plan | None = None
     others: Mapping[str, int] = field(default_factory=dict)
+    proposal: Proposal | None = None
 
     @property
     def can_train(self) -> bool:
@@ -83,8 +92,9 @@ class Checkup:
 
 
 def check_up(
-    source: str, settings: RunSettings, overrides: Mapping[str, Any], tick: StageTick, **loading: Any
-) -> Checkup:
+    source: str, settings: RunSettings, overrides: Mapping[str, Any], tick: StageTick,
+    features: tuple[str, AnyEncoder] | None = None, **loading: Any,
+) -> Checkup:  # fmt: skip
     """Load data as `scanmix train` does; check files, classes, features and duplicates; then time a few batches.
 
     Args:
@@ -92,6 +102,7 @@ def check_up(
         settings: of the planned run.
         overrides: those of the settings that were set by hand; advice does not change them.
         tick: receives the progress of the search for duplicates and of the measurement.
+        features: name of the encoder whose features are to be learned from, and it, open.
         loading: arguments of `scanmix.load`.
 
     Raises:
@@ -126,9 +137,12 @@ def check_up(
     checkup = Checkup(_sorted(found), train, test, headers, others=other_files(folder) if is_folder else {})
     if not checkup.can_train:
         return checkup
-    plan = make_plan(train, 0 if test is None else len(test), settings, overrides, tick)
+    num_test, proposal = 0 if test is None else len(test), None
+    if features is None and settings.finetuned is None:
+        proposal = propose(train, num_test, settings.device, partial(tick, MEASURING))
+    plan = make_plan(train, num_test, settings, overrides, tick, features)
     found += _check_memory(plan, free_memory(find_device(settings.device)))
-    return replace(checkup, findings=_sorted(found), plan=plan)
+    return replace(checkup, findings=_sorted(found), plan=plan, proposal=proposal)
 
 
 def _load_images(source: str, loading: Mapping[str, Any]) -> tuple[Examples, Examples | None, list[Finding]]:
@@ -151,8 +165,9 @@ def _load_vectors(source: str, loading: Mapping[str, Any]) -> tuple[Examples, Ex
 
 
 def make_plan(
-    train: Examples, num_test: int, settings: RunSettings, overrides: Mapping[str, Any], tick: StageTick
-) -> Plan:
+    train: Examples, num_test: int, settings: RunSettings, overrides: Mapping[str, Any], tick: StageTick,
+    features: tuple[str, AnyEncoder] | None = None,
+) -> Plan:  # fmt: skip
     """Return estimates for settings, and for advised ones if the recipe is not made for this data.
 
     Args:
@@ -161,9 +176,19 @@ def make_plan(
         settings: of the planned run.
         overrides: those of the settings that were set by hand.
         tick: receives the progress of the measurement.
+        features: name of the encoder whose features are to be learned from, and it, open.
+
+    Raises:
+        UserError: the encoder fails on the pictures.
     """
+    if features is not None:
+        cost = cost_of(*features, train, num_test, partial(tick, MEASURING))
+        found = estimate(settings, as_sample(train, cost), num_test, len(train))
+        return Plan(settings, replace(found, stages={"features": (cost.seconds,) * 2} | found.stages), features=cost)
+    settings = suited_to(settings, train)
     device = find_device(settings.device)
     is_made_for_it = settings.recipe is not None and not settings.recipe.startswith("folder/")
+    is_made_for_it |= settings.finetuned is not None
     advice = () if is_made_for_it else advise(train, settings.method, device.type != "cpu")
     planned = [settings]
     if advice:
@@ -215,6 +240,14 @@ def as_json(checkup: Checkup) -> Table:
             "advice": [asdict(line) for line in plan.advice],
             "advised_estimate": None if plan.advised is None else asdict(plan.advised),
         }
+        costs = plan.features or (None if checkup.proposal is None else checkup.proposal.features)
+        table["pretrained"] = {
+            "proposed": checkup.proposal is not None,
+            "finetuned": None if plan.settings.finetuned is None else plan.settings.finetuned.name,
+            "features": None if costs is None else {
+                key: getattr(costs, key) for key in ("model", "license", "seconds", "missing", "measured")
+            },
+        }  # fmt: skip
     return table
 
 

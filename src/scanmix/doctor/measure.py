@@ -73,21 +73,33 @@ class Estimate:
         return sum(low), sum(high)
 
 
-def estimate(settings: RunSettings, examples: Examples, num_test: int, cost: Cost | None = None) -> Estimate:
+def estimate(
+    settings: RunSettings, examples: Examples, num_test: int, count: int | None = None, cost: Cost | None = None
+) -> Estimate:
     """Measure what an image costs with these settings, and multiply by the passes that the method counts.
 
-    Takes a few seconds. Pre-training is counted even if the cache has it from another run.
-    `num_test` is the number of test images, on which accuracy is measured after every epoch. `cost` is what `measure`
-    has found with the same network and views, if it has.
+    Takes a few seconds. Pre-training is counted even if the cache has it from another run. While an encoder rests, its
+    passes are counted forward alone.
+
+    Args:
+        settings: of the run.
+        examples: the training examples, or some of them.
+        num_test: number of test images, on which accuracy is measured after every epoch.
+        count: number of training examples, where `examples` are some of them.
+        cost: what `measure` has found with the same network and views, if it has.
 
     Raises:
         UserError: the device of the settings does not exist on this machine.
     """
-    cost, method, count = cost or measure(settings, examples), settings.build_method(), len(examples)
+    cost, method = cost or measure(settings, examples), settings.build_method()
+    count = len(examples) if count is None else count
     drawn = min(count, settings.draw.per_epoch or count)
     possible = [
         stages(method, count, clean) | {"training": stages(method, drawn, clean)["training"]} for clean in CLEAN_SHARES
     ]
+    resting = min(1.0, settings.network.resting_epochs() / method.epochs)
+    for counts in possible:
+        counts["training"] = counts["training"].resting(resting)
     extra = {"training": evaluating(method, count, num_test)}
     found: dict[str, tuple[float, float]] = {}
     for name in possible[0]:
@@ -95,7 +107,7 @@ def estimate(settings: RunSettings, examples: Examples, num_test: int, cost: Cos
         found[name] = (min(spent), max(spent))
     # Four float32 values for each parameter: weight, gradient, and up to two moments of the optimizer.
     weights = 4 * 4 * cost.parameters * method.about.networks
-    pixels = examples.images.nbytes // count * (count + num_test)
+    pixels = examples.images.nbytes // len(examples) * (count + num_test)
     images = 0 if stays_on_disk(pixels) else pixels
     neighbors = 4 * min(CHUNK * count, COMPARED) if "pre-training" in found else 0
     batch = round(method.largest_batch(count) * cost.activations)

@@ -9,6 +9,7 @@ from typing import Any
 from scanmix.config import percent, read_toml
 from scanmix.export.classifier import DTYPES, INPUTS, ONNX_FILE, OUTPUT, input_shape
 from scanmix.export.onnx_file import OPSET, Agreement
+from scanmix.features import EncoderRecord
 from scanmix.model import Model
 from scanmix.training import Run
 
@@ -78,8 +79,8 @@ Checked when it was written: on {agreement.inputs}, no probability differs from 
 def apart_use(model: Model, reason: str) -> str:
     """Return, as Markdown, why the ONNX file is a head alone, and where its features come from."""
     assert model.encoder is not None  # of such models alone
-    height, width = model.size
-    return f"""The file is the head alone: {reason}. Its vectors are features of {_encoders(model)}, in half precision,
+    (height, width), encoder = model.size, _encoders(model.encoder.record)
+    return f"""The file is the head alone: {reason}. Its vectors are features of {encoder}, in half precision,
 as `scanmix embed` writes them. `encoder.json` holds the encoder: `scanmix predict FOLDER images/` reads pictures of
 {height}x{width} pixels, opens it, refuses weights with another hash, and needs PyTorch and the encoder's package. Where
 the encoder lies elsewhere, `--encoder MODEL` says so."""
@@ -124,7 +125,9 @@ def _training(run: Run, versions: Mapping[str, str]) -> str:
     """Return the table of settings."""
     settings = run.settings
     made = [f"{name} {version}" for name, version in versions.items()]
-    encoder = {} if run.model.encoder is None else {"pretrained encoder": _encoders(run.model)}
+    encoder = {} if run.model.encoder is None else {"pretrained encoder": _encoders(run.model.encoder.record)}
+    if settings.finetuned is not None:
+        encoder = {"fine-tuned from": _encoders(settings.finetuned)}
     return _table({
         "method": settings.method,
         **encoder,
@@ -163,10 +166,11 @@ def _limits(run: Run) -> Iterator[str]:
         yield f"The scores hold for {what} like the test {what}, as far as the labels of those are right."
     else:
         yield f"It was not measured. `scanmix evaluate` does so, on {what} whose labels can be trusted."
-    if run.model.encoder is not None:
+    if run.model.encoder is not None or run.settings.finetuned is not None:
+        begin = "It sees through a pretrained encoder" if run.model.encoder else "It began as a pretrained network"
         yield (
-            "It sees through a pretrained encoder, whose weights have a license and training data: look at their page. "
-            "An encoder that has seen the test images, or their labels, makes the scores look better than they are."
+            f"{begin}, whose weights have a license and training data: look at their page. "
+            "One that has seen the test images, or their labels, makes the scores look better than they are."
         )
     if run.settings.oracle:
         yield "Its settings were chosen by someone who knew the noise: on other labels expect less."
@@ -178,12 +182,11 @@ def _what(model: Model) -> str:
     return "images" if model.kind == "image" else "feature vectors"
 
 
-def _encoders(model: Model) -> str:
-    """Return name, hash and license of each part of the encoder, in words."""
-    parts = () if model.encoder is None else model.encoder.record.parts
+def _encoders(record: EncoderRecord) -> str:
+    """Return name, hash and license of each part of a pretrained network, in words."""
     return ", joined with ".join(
         f"{_plain(part.short)} (weights {str(part.digest)[:16]}, license {_plain(part.license or 'not known')})"
-        for part in parts
+        for part in record.parts
     )
 
 

@@ -19,6 +19,7 @@ from scanmix.data.readers import reload
 from scanmix.export.classifier import INPUTS, OUTPUT, input_shape, load_onnx
 from scanmix.model import Model
 from scanmix.networks.inference import inference
+from scanmix.networks.neighbor_vote import NeighborVote
 from scanmix.training import Run
 
 OPSET = 17
@@ -28,6 +29,9 @@ TOLERANCE = 1e-4
 ROUNDED = 2e-3
 """The same where an encoder is in the file: features that differ in the seventh digit may be rounded to another number
 in half precision."""
+EXCHANGED = 0.05
+"""Share of inputs that may differ by more where training rows vote: two that are all but equally near may take each
+other's place."""
 CHECKED = 200
 """Inputs on which they are compared."""
 
@@ -36,9 +40,9 @@ class Agreement(NamedTuple):
     """How far an exported file agrees with its network."""
 
     difference: float
-    """Largest difference of all probabilities of all inputs."""
+    """Largest difference of all probabilities of these inputs."""
     inputs: str
-    """The inputs that were compared, in words: "200 training images"."""
+    """The inputs, in words: "200 training images", or where training rows vote, "95% of 200 training images"."""
 
 
 class _Whole(nn.Module):
@@ -83,6 +87,8 @@ def write_onnx(model: Model, path: Path) -> None:
         # The tracing exporter is deprecated but sufficient: the newer one needs another package, takes fifty times as
         # long and also warns. revisit: when PyTorch removes `dynamo=False`.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Networks of timm compare sizes while they are traced; whether that mattered is measured in the end.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         torch.onnx.export(
             network, (example,), path, dynamo=False, opset_version=OPSET, input_names=[name], output_names=[OUTPUT],
             dynamic_axes={name: {0: "N"}, OUTPUT: {0: "N"}},
@@ -130,14 +136,19 @@ def check_onnx(run: Run, model: Model, path: Path) -> Agreement:
         path: the file.
 
     Raises:
-        UserError: a probability differs by more than 1e-4, or by more than 2e-3 where an encoder is in the file.
+        UserError: a probability differs by more than 1e-4, or by more than 2e-3 where an encoder is in the file. Where
+            training rows vote, up to a twentieth of the inputs may differ by more.
     """
     inputs, which = _inputs(run, model)
     file, is_whole = load_onnx(path), True
     if model.encoder is not None:
         is_whole = file.kind == "image"
         inputs = inputs if is_whole else model.encoder.vectors(torch.from_numpy(inputs)).numpy()
-    difference = float(np.abs(file.predict_proba(inputs) - model.predict_proba(inputs)).max())
+    differences = np.abs(file.predict_proba(inputs) - model.predict_proba(inputs)).max(1)
+    if any(isinstance(head, NeighborVote) for _, head in model.parts()) and np.isfinite(differences).all():
+        differences = np.sort(differences)[: len(differences) - int(EXCHANGED * len(differences))]
+        which = f"{1 - EXCHANGED:.0%} of {which}"
+    difference = float(differences.max())
     tolerance = ROUNDED if model.encoder is not None and is_whole else TOLERANCE
     if not difference <= tolerance:  # NaN is no agreement either
         raise UserError(

@@ -85,6 +85,24 @@ def embed(
         return file.mapped()
 
 
+def missing(examples: Examples, encoder: AnyEncoder, cache: Path | None = None) -> int:
+    """Return of how many different pictures `embed` would have to compute features: 0 where all are in the cache.
+
+    Args:
+        examples: as for `embed`, as are the next two.
+        encoder: the encoder.
+        cache: folder of the cache.
+    """
+    images = examples.images.cpu()
+    digests = row_digests(images)
+    distinct = find_distinct(digests)
+    if encoder.digest is None:
+        return len(distinct.first)
+    key = _key(digests, tuple(images.shape), encoder)
+    file = FeatureFile.opened((cache or default_cache()) / "features" / f"{key}.npy", distinct)
+    return len(distinct.first) - (0 if file is None else file.done)
+
+
 def _computed(
     images: Tensor, distinct: Distinct, encoder: AnyEncoder, path: Path, file: FeatureFile | None, tick: Tick | None
 ) -> FeatureFile:

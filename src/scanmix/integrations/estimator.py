@@ -74,14 +74,15 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     white_: int
 
     def __init__(
-        self, method: str = "scanmix", *, recipe: str | None = None, network: str = "auto",
+        self, method: str | None = None, *, recipe: str | None = None, network: str = "auto",
         settings: Mapping[str, Any] | None = None, random_state: Any = 0, device: str = "auto",
         threads: int | None = None, verbose: bool = False, features: Any = None,
     ) -> None:  # fmt: skip
         """Store the parameters; `fit` checks them.
 
         Args:
-            method: a name in `scanmix.METHODS`.
+            method: a name in `scanmix.METHODS`; when not given the recipe's, else "scanmix", or "propagate" with
+                `features`.
             recipe: name or path of a recipe; by default the shipped one for data of this kind.
             network: "image" or "mlp" refuses the other kind of X; "auto" takes both.
             settings: overrides of the recipe, as `scanmix.train` takes them: {"epochs": 40, "pretrain.epochs": 100}.

@@ -21,6 +21,7 @@ from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.mixup import MixUp
+from scanmix.methods.neighbors import Neighbors
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
 from scanmix.methods.pes_semi import PESSemi
@@ -29,6 +30,7 @@ from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
 from scanmix.methods.ssr import SSR, SSRPlus
+from scanmix.methods.wann import WANN
 
 __all__ = ["METHODS", "Method", "State"]
 
@@ -60,7 +62,9 @@ METHODS: dict[str, type[Method]] = {
     "scan_dividemix": ScanDivideMix,
     "scanmix": ScanMix,
     "exact_em": ExactEM,
+    "neighbors": Neighbors,
     "linear": Linear,
+    "wann": WANN,
     "propagate": Propagate,
 }
 """Name -> class, roughly from the oldest to the newest. A new method needs one line here."""

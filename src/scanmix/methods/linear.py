@@ -13,12 +13,10 @@ from pydantic.dataclasses import dataclass
 from scanmix.blocks.logistic import logistic_regression
 from scanmix.config import STRICT, About
 from scanmix.data.batches import TrainingData
-from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.methods.contract import same_every_epoch, sum_of_peers
-from scanmix.methods.steps.frozen import frozen_features, set_classifier
-from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Heads, Networks, make_peer
+from scanmix.methods.steps.frozen import frozen_features, no_gradients, one_network, set_classifier
+from scanmix.networks.peer import Heads, Networks
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,12 +34,10 @@ class Linear:
         "The network stays as it is; one without pretrained weights gives features that tell little.",
         "Zhu et al., NeurIPS 2024", forward_backward=0.0, forward_only=1.0, weak=0.0, rows=0,
     )  # fmt: skip
+    start = one_network
     predictor = sum_of_peers
     passes = same_every_epoch
-
-    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
-        """Return the network as it begins: with pretrained weights, where its settings name some."""
-        return Networks([make_peer(network, data, engine, "a")])
+    largest_batch = no_gradients
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
         """Fit the classifier to the features of all eval views."""
@@ -54,7 +50,3 @@ class Linear:
             set_classifier(peer, found)
         meter.add("learn", loss=-found.held_out)
         return meter.results() | {"learn/penalty": found.penalty}
-
-    def largest_batch(self, count: int) -> int:
-        """Return 0: no gradient goes through the network."""
-        return 0

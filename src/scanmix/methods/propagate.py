@@ -17,12 +17,10 @@ from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.ridge import principal_components
 from scanmix.config import STRICT, About, Count
 from scanmix.data.batches import TrainingData
-from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.methods.contract import same_every_epoch, sum_of_peers
-from scanmix.methods.steps.frozen import frozen_features, set_classifier
-from scanmix.networks.encoders import NetworkSettings
-from scanmix.networks.peer import Heads, Networks, make_peer
+from scanmix.methods.steps.frozen import frozen_features, no_gradients, one_network, set_classifier
+from scanmix.networks.peer import Heads, Networks
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -43,14 +41,12 @@ class Propagate:
         "is; one without pretrained weights gives features that tell little.",
         labels="all, as they explain each other", forward_backward=0.0, forward_only=1.0, weak=0.0, rows=0,
     )  # fmt: skip
+    start = one_network
     predictor = sum_of_peers
     passes = same_every_epoch
+    largest_batch = no_gradients
 
     num_neighbors: Count = 10  # K
-
-    def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> Networks:
-        """Return the network as it begins: with pretrained weights, where its settings name some."""
-        return Networks([make_peer(network, data, engine, "a")])
 
     def epoch(self, state: Networks, data: TrainingData, epoch: int) -> dict[str, float]:
         """Spread the labels, then fit the classifier to the posteriors."""
@@ -71,7 +67,3 @@ class Propagate:
         more = {"learn/penalty": found.penalty, "in_rounds": float(inferred.in_rounds), "relabeled": relabeled}
         meter.add("learn", loss=-found.held_out)
         return meter.results() | more
-
-    def largest_batch(self, count: int) -> int:
-        """Return 0: no gradient goes through the network."""
-        return 0

@@ -29,6 +29,7 @@ from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
 from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class, stored_network
 from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
+from scanmix.networks.neighbor_vote import NeighborVote, VoteShape, empty_vote
 
 Pixels: TypeAlias = "Tensor | np.ndarray | Examples"
 
@@ -102,7 +103,7 @@ class Model:
         Raises:
             UserError: as `logits`.
         """
-        members = self._members()
+        members = self.parts()
 
         def both(views: Tensor) -> Tensor:
             features = [encoder(views) for encoder, _ in members]
@@ -120,7 +121,7 @@ class Model:
         widths: list[int] = []
 
         def all_of(views: Tensor) -> Tensor:
-            found = [layer for encoder, _ in self._members() for layer in _at_blocks(encoder, views)]
+            found = [layer for encoder, _ in self.parts() for layer in _at_blocks(encoder, views)]
             widths[:] = [layer.shape[1] for layer in found]
             return torch.cat(found, 1)
 
@@ -147,7 +148,7 @@ class Model:
             prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
         return (prediction == truth).double().mean().item()
 
-    def _members(self) -> list[tuple[Encoder, nn.Module]]:
+    def parts(self) -> list[tuple[Encoder, nn.Module]]:
         """Encoder and classifier of each network."""
         pairs = [cast(nn.Sequential, member) for member in self.predictor.members]
         return [(cast(Encoder, encoder), classifier) for encoder, classifier in pairs]
@@ -239,6 +240,8 @@ class Description:
     """What turns images into vectors; None for networks that take the images."""
     features: Count | None = None
     """Number of features of the encoder."""
+    vote: VoteShape | None = None
+    """Of methods whose classifier is a vote of training rows; None for a linear classifier."""
 
 
 def save_model(model: Model, folder: Path) -> None:
@@ -262,6 +265,7 @@ def save_model(model: Model, folder: Path) -> None:
         views=dump(model.views.measured()),
         encoder=None if model.encoder is None else model.encoder.record,
         features=None if model.encoder is None else model.encoder.features,
+        vote=next((head.shape for _, head in model.parts() if isinstance(head, NeighborVote)), None),
     )
     write_tensors(folder / "model.safetensors", model.predictor.state_dict())
     write_json(folder / "model.json", dump(about), indent=2)
@@ -297,7 +301,7 @@ def load_model(
         table = stored_network(about.network)
         network = build(settings_class(kind, table), table, where=str(path))
         settings = build(VIEW_SETTINGS[kind], about.views, where=str(path))
-        predictor = _empty_predictor(network, inputs, len(about.class_names), about.members)
+        predictor = _empty_predictor(network, inputs, len(about.class_names), about.members, about.vote)
         predictor.load_state_dict(weights)
         blank = torch.zeros(1, inputs, *about.size, dtype=torch.uint8, device=device)
         views = make_views(settings, blank, flip=True)  # mean, std and flip are all given in the file
@@ -331,9 +335,15 @@ def _run_encoder(about: Description, device: str, source: Any) -> RunEncoder | N
     return RunEncoder(about.encoder, about.features, source=source, device=device)
 
 
-def _empty_predictor(network: NetworkSettings, channels: int, num_classes: int, members: int) -> Predictor:
+def _empty_predictor(
+    network: NetworkSettings, channels: int, num_classes: int, members: int, vote: VoteShape | None
+) -> Predictor:
     """Return networks shaped as `classify` returns them, with any weights: the caller replaces them."""
+
+    def head(width: int) -> nn.Module:
+        return nn.Linear(width, num_classes) if vote is None else empty_vote(vote, width, num_classes)
+
     # Fresh weights draw from the global generator, which belongs to the user.
     with torch.random.fork_rng(devices=[]):
         encoders = [network.build(channels) for _ in range(members)]
-        return Predictor([nn.Sequential(encoder, nn.Linear(encoder.num_features, num_classes)) for encoder in encoders])
+        return Predictor([nn.Sequential(encoder, head(encoder.num_features)) for encoder in encoders])

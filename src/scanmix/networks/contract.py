@@ -19,6 +19,17 @@ class Encoder(nn.Module, ABC):
 
     num_features: int
     """D, the width of what `forward` returns."""
+    resting: bool = False
+    """Whether its weights and running statistics stay as they are while heads are trained."""
+
+    def rest(self, resting: bool) -> None:
+        """Rest, or be trained again: while it rests it takes no gradient, and `train` leaves it in eval mode."""
+        self.resting = resting
+        self.requires_grad_(not resting)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set train mode, or eval mode; an encoder at rest is in eval mode, where running statistics stay."""
+        return super().train(mode and not self.resting)
 
     @abstractmethod
     def forward(self, examples: Tensor) -> Tensor:
@@ -54,3 +65,15 @@ class EncoderSettings(ABC):
     def untrained(self) -> Self:
         """Return settings of the same network that ask for no given weights, for when others are loaded anyway."""
         return self
+
+    def starts_trained(self) -> bool:
+        """Return whether `build_first` loads weights that have seen pictures: its features then tell them apart."""
+        return False
+
+    def resting_epochs(self) -> int:
+        """Return how many epochs of a run its encoder rests, at the beginning."""
+        return 0
+
+    def share_of_rate(self) -> float:
+        """Return the factor of a method's learning rates for the encoder."""
+        return 1.0

@@ -39,13 +39,18 @@ def _by_kind(reads: Kind) -> dict[str, type[NetworkSettings]]:
 
 NETWORKS: dict[Kind, dict[str, type[NetworkSettings]]] = {kind: _by_kind(kind) for kind in get_args(Kind)}
 
-NEWER: Table = {"stem_norm": False}
-"""Settings of the PreAct-ResNet that came after version 0.1.0, each with the value that networks had before."""
+STEM: Table = {"stem_norm": False}
+"""Of the PreAct-ResNet, whose default is another now."""
+NEWER: Table = {
+    **STEM, "digest": None, "side": None, "head_first": 0, "encoder_rate": 1.0, "feature_length": None,
+    "keep_statistics": False,
+}  # fmt: skip
+"""Settings of networks that came after version 0.1.0, each with the value that networks had before."""
 
 
 def stored_network(table: Table) -> Table:
     """Return the table of a network as a file holds it, with what files of older versions lack."""
-    return NEWER | table if "widths" in table and "kind" not in table else table
+    return STEM | table if "widths" in table and "kind" not in table else table
 
 
 def hashed_network(network: NetworkSettings) -> Table:

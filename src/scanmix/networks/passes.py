@@ -31,6 +31,13 @@ class Passes:
         """Return every count multiplied by `times`."""
         return Passes(*(times * count for count in dataclasses.astuple(self)))
 
+    def resting(self, share: float) -> Passes:
+        """Return the counts where the encoder rests in a share (0..1) of the passes: those go forward alone."""
+        spared = share * self.forward_backward
+        return dataclasses.replace(
+            self, forward_backward=self.forward_backward - spared, forward_only=self.forward_only + spared
+        )
+
 
 Stages: TypeAlias = dict[str, Passes]
 """Name of a stage of a run ("pre-training", "clustering", "training") -> its passes, in the order of the stages."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,10 @@ Heads: TypeAlias = Callable[[int], dict[str, nn.Module]]
 """Called with the number of features D; returns the fresh heads of a method, by name."""
 
 
+SHARE = "share"
+"""Factor of the learning rate, in the optimizer's groups of weights; without one it is 1."""
+
+
 class Peer(nn.Module):
     """An encoder with a classifier (trained on noisy labels; it predicts) and a clusterer (trained on neighbors alone).
 
@@ -33,7 +37,7 @@ class Peer(nn.Module):
 
     def __init__(
         self, encoder: nn.Module, num_features: int, num_classes: int, *, engine: Engine, momentum: float,
-        weight_decay: float, heads: Heads | None = None,
+        weight_decay: float, heads: Heads | None = None, encoder_rate: float = 1.0,
     ) -> None:  # fmt: skip
         """Attach fresh linear heads to `encoder`, and the heads that a method adds.
 
@@ -45,6 +49,7 @@ class Peer(nn.Module):
             momentum: of SGD, 0..1.
             weight_decay: of SGD, on all parameters.
             heads: makes the method's own heads, which are kept in `self.heads` by name.
+            encoder_rate: factor of every learning rate for the encoder.
         """
         super().__init__()
         self.engine = engine
@@ -53,7 +58,9 @@ class Peer(nn.Module):
         self.clusterer = nn.Linear(num_features, num_classes)
         self.heads = nn.ModuleDict(heads(num_features) if heads else {})
         self.to(engine.device)
-        self.optimizer = torch.optim.SGD(self.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay)
+        self.optimizer = torch.optim.SGD(
+            _groups(self, encoder_rate), lr=0.0, momentum=momentum, weight_decay=weight_decay
+        )
         self.averages: list[tuple[Peer, float]] = []
         """Peers that are running averages of this one, each with its decay (0..1)."""
 
@@ -83,7 +90,7 @@ class Peer(nn.Module):
         self.optimizer.zero_grad(set_to_none=True)
         self.engine.backward(loss, self)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get(SHARE, 1.0)
         self.optimizer.step()
         for average, decay in self.averages:
             ema_update(average, self, decay)
@@ -101,6 +108,22 @@ class Peer(nn.Module):
         self.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
         return self
+
+
+def _groups(peer: Peer, encoder_rate: float) -> Any:
+    """Return the weights for the optimizer: in one group, or those of the encoder apart where their rate is another."""
+    if encoder_rate == 1.0:
+        return peer.parameters()
+    encoder = {id(weight) for weight in peer.encoder.parameters()}
+    heads = [weight for weight in peer.parameters() if id(weight) not in encoder]
+    return [{"params": list(peer.encoder.parameters()), SHARE: encoder_rate}, {"params": heads, SHARE: 1.0}]
+
+
+def rest_encoders(peers: Sequence[Peer], resting: bool) -> None:
+    """Let the encoders of peers rest, or be trained again."""
+    for peer in peers:
+        cast(Encoder, peer.encoder).rest(resting)
+        peer.train(peer.training)
 
 
 def reset(peer: Peer, fresh: Peer) -> None:
@@ -190,7 +213,7 @@ def make_peer(
         encoder = equip(settings.build_first(data.images.shape[1]), engine)
         return Peer(
             encoder, encoder.num_features, data.num_classes, engine=engine, momentum=momentum,
-            weight_decay=weight_decay, heads=heads,
+            weight_decay=weight_decay, heads=heads, encoder_rate=settings.share_of_rate(),
         )  # fmt: skip
 
 

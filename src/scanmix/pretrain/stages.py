@@ -63,8 +63,8 @@ def pretrain(
 ) -> Pretrained:
     """Run SimCLR or MoCo-v2, the search for neighbors and SCAN, or read results from the cache. No label is used.
 
-    A stage with 0 epochs is left out. Without the first stage the neighbors are those of the eval views themselves.
-    Neighbors are searched in every run: they are not cached.
+    A stage with 0 epochs is left out. Without the first stage the neighbors are those of the eval views themselves, or
+    of the features of an encoder that starts from given weights. They are searched in every run: they are not cached.
 
     Args:
         pretraining: settings of the first stage.
@@ -128,11 +128,12 @@ def _features(
 ) -> Tensors:
     """Return the weights of the encoder as `encoder.*` and the rows to mine neighbors of as `embedding` (N, D).
 
-    They come from the cache or from training; with 0 epochs there are no weights, and the rows are the eval views.
+    They come from the cache or from training; with 0 epochs there are no weights, and the rows are the eval views, or
+    what the encoder makes of them where it starts from weights that have seen pictures.
     """
     encoder = make_encoder(network, data.images.shape[1], engine, "encoder")
     if settings.epochs == 0:
-        return {"embedding": predict_all(nn.Flatten(), data, engine)}
+        return {"embedding": predict_all(encoder if network.starts_trained() else nn.Flatten(), data, engine)}
 
     def compute(unfinished: Path | None) -> Tensors:
         if isinstance(settings, MoCo):

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from scanmix.config import Table, UserError, defaults, dump, flatten, load_recipe
 from scanmix.methods import METHODS
-from scanmix.training import OTHER_SECTIONS, OWN_DATA, Run, RunSettings, resolve
+from scanmix.training import OTHER_SECTIONS, Run, RunSettings, resolve
+from scanmix.training.finetune import resolve_finetuned
 
 SHOWN_ELSEWHERE = (
     "features",
+    "finetuned",
     "fingerprint",
     "test_fingerprint",
     "trusted_fingerprint",
@@ -63,8 +65,6 @@ def difference(first: Run, second: Run) -> Difference:
 def train_command(run: Run) -> str | None:
     """Return the command line that trains the run again; None if the command line cannot express it."""
     settings, name = run.settings, str(run.about["name"])
-    if settings.features is not None:
-        name = OWN_DATA["vector"]  # recipes for vectors, whatever the pictures are called
     words = None if settings.source is None else _data_words(settings.source, settings.seed)
     if words is None:
         return None
@@ -73,12 +73,14 @@ def train_command(run: Run) -> str | None:
         if settings.features.is_function:
             return None
         words += ["--features", settings.features.name]
+    if settings.finetuned is not None:
+        words += ["--finetune", settings.finetuned.name]
+    usual = _resolved(settings, name)
     try:
-        base = resolve(settings.method, name, settings.recipe, kind=settings.kind)
-        usual = resolve(settings.method, name, kind=settings.kind).recipe
-        words += [] if settings.recipe == usual else ["--recipe", str(settings.recipe)]
+        base = _resolved(settings, name, settings.recipe)
+        words += [] if settings.recipe == usual.recipe else ["--recipe", str(settings.recipe)]
     except UserError:  # the recipe no longer exists: its values are given one by one
-        base = resolve(settings.method, name, kind=settings.kind)
+        base = usual
     before, here = _values(base), _values(settings)
     if not set(before) <= set(here):
         return None  # a setting is unset, which `--set` cannot express
@@ -88,6 +90,13 @@ def train_command(run: Run) -> str | None:
     if settings.threads is not None:
         words += ["--threads", str(settings.threads)]
     return shlex.join(["scanmix", "train", *words])
+
+
+def _resolved(settings: RunSettings, name: str, recipe: str | None = None) -> RunSettings:
+    """Return what the command line resolves for such a run on data of this name, before anything is set by hand."""
+    if settings.finetuned is not None:
+        return resolve_finetuned(settings.finetuned, settings.method, recipe)
+    return resolve(settings.method, name, recipe, kind=settings.given, features=settings.features is not None)
 
 
 def _data_words(source: Mapping[str, Any], seed: int) -> list[str] | None:
@@ -123,6 +132,8 @@ def _all_values(run: Run) -> Table:
     about = {f"data.{key}": value for key, value in run.about.items() if key != "class_names"}
     if run.settings.features is not None:
         about["features"] = run.settings.features.name
+    if run.settings.finetuned is not None:
+        about["finetuned"] = run.settings.finetuned.name
     return {**about, **flatten(shown), **flatten(settings)}
 
 

@@ -127,7 +127,7 @@ def estimates(work: TableRun, cells: Sequence[Cell]) -> dict[Cell, tuple[float, 
             same = key[1], repr(settings.network), repr(settings.views)
             if same not in costs:
                 costs[same] = measure(settings, train)
-            measured[key] = estimate(settings, train, 0 if test is None else len(test), costs[same])
+            measured[key] = estimate(settings, train, 0 if test is None else len(test), cost=costs[same])
         low, high = measured[key].seconds
         images = images_of(work.table, cell)
         if pretrains(cell.method) and images in paid:

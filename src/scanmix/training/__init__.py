@@ -3,9 +3,9 @@
 from scanmix.training.folder import create_run, describe, open_or_create, open_run, writer
 from scanmix.training.metrics import EpochMetrics
 from scanmix.training.run import NoiseRates, Run
-from scanmix.training.settings import OTHER_SECTIONS, OWN_DATA, SECTIONS, RunSettings, resolve, source_of
+from scanmix.training.settings import OTHER_SECTIONS, SECTIONS, RunSettings, resolve, source_of
 
 __all__ = [
-    "OTHER_SECTIONS", "OWN_DATA", "SECTIONS", "EpochMetrics", "NoiseRates", "Run", "RunSettings", "create_run",
+    "OTHER_SECTIONS", "SECTIONS", "EpochMetrics", "NoiseRates", "Run", "RunSettings", "create_run",
     "describe", "open_or_create", "open_run", "resolve", "source_of", "writer",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.methods import Method, State
 from scanmix.model import Model, Outputs
 from scanmix.model.dynamics import clean_set_metrics, is_due, take_snapshot
-from scanmix.networks.peer import make_peer
+from scanmix.networks.peer import make_peer, rest_encoders
 from scanmix.progress import Bar
 from scanmix.training import EpochMetrics, Run
 from scanmix.training.checkpoint import check_weights, load_checkpoint, save_checkpoint, share_checkpoint, unpack
@@ -51,6 +51,8 @@ def run_epochs(
     for epoch in range(done, method.epochs):
         bar.set(epoch, method.epochs, _note(run))
         clock = time.perf_counter()
+        if resting := run.settings.network.resting_epochs():
+            rest_encoders(state.peers, epoch < resting)
         pool = draw_pool(data, run.settings.draw.per_epoch, epoch)
         line: EpochMetrics = {"epoch": epoch + 1, **method.epoch(state, pool.data, epoch)}
         check_weights(state, engine)

@@ -156,10 +156,10 @@ def open_or_create(settings: RunSettings, examples: Examples, folder: Path | Non
     if run.settings.config_hash() != settings.config_hash():
         changed = "; ".join(_differences(run.settings.hashed_settings(), settings.hashed_settings()))
         raise UserError(f"{folder} holds another run ({changed}); choose another folder with out=")
-    # Device, threads, processes and the place of an encoder may change: they are not part of the config hash.
+    # Device, threads, processes and the place of pretrained weights may change: they are no part of the config hash.
     run.settings = dataclasses.replace(
         run.settings, device=settings.device, threads=settings.threads, processes=settings.processes,
-        features=settings.features,
+        features=settings.features, finetuned=settings.finetuned, network=settings.network,
     )  # fmt: skip
     return run
 

@@ -27,7 +27,6 @@ from scanmix.features import AnyEncoder, record_of
 from scanmix.model import save_model
 from scanmix.progress import Bar, watched_stages
 from scanmix.training import (
-    OWN_DATA,
     Run,
     RunSettings,
     describe,
@@ -39,6 +38,7 @@ from scanmix.training import (
 )  # fmt: skip
 from scanmix.training.consensus import with_consensus
 from scanmix.training.epochs import run_epochs
+from scanmix.training.finetune import opened_for, resolve_finetuned, suited_to
 from scanmix.training.frozen import AnySource, as_given, embedded, learned_from, opened, reopened_for
 from scanmix.training.inputs import WANTED, Inputs, check_data, reload_data, trusted_fingerprint, trusted_labels
 from scanmix.training.launch import launch
@@ -48,8 +48,9 @@ from scanmix.training.stops import explained, lost
 
 def train(
     examples: Examples, *, test: Examples | None = None, method: str | None = None, seed: int = 0,
-    out: str | Path | None = None, recipe: str | None = None, features: AnySource | None = None, device: str = "auto",
-    threads: int | None = None, cache: str | Path | None = None, progress: bool | Bar = True,
+    out: str | Path | None = None, recipe: str | None = None, features: AnySource | None = None,
+    finetune: AnySource | None = None, device: str = "auto", threads: int | None = None,
+    cache: str | Path | None = None, progress: bool | Bar = True,
     loggers: Sequence[str | Logger] = (), devices: int | None = None, nodes: int | None = None,
     precision: Precision = "32-true", batch_norm: BatchNorm = "synchronized", parallel: Parallel = "rows",
     **overrides: Any,
@@ -60,12 +61,14 @@ def train(
         examples: images with given labels; their true labels, where known, are only measured against. Labels that a
             person has decided, or that came as trusted ones, are taken for right, unless `labels.trust_decided` is off.
         test: images with right labels; accuracy is measured on them after every epoch.
-        method: a name in `METHODS`; when not given the recipe's, else "scanmix".
+        method: a name in `METHODS`; when not given the recipe's, else "scanmix", or "propagate" with `features`.
         seed: decides every draw of the training.
         out: folder of the run. One that holds the same run goes on where it stopped. None keeps nothing.
         recipe: name or path; when not given, the one shipped for this data and method, if there is one.
         features: a pretrained encoder, as `open_encoder` takes it. The method learns from its features of the images,
             by the recipes for vectors.
+        finetune: a pretrained network of timm, "timm:NAME" or "timm:NAME@FILE", that the method's networks begin with,
+            by the recipes in `finetune`.
         device: "auto", "cpu", "cuda" ...
         threads: of PyTorch while training; its own choice when not given.
         cache: folder of self-supervised results and features; `SCANMIX_CACHE` or ~/.cache/scanmix when not given.
@@ -85,16 +88,31 @@ def train(
     """
     check_type("examples", examples, Examples, WANTED)
     shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    processes = build(Processes, shared, where="scanmix.train")
     encoder = opened(features, examples, out, device)
-    kind = examples.kind if encoder is None else "vector"
-    settings = resolve(
-        method, examples.name if encoder is None else OWN_DATA[kind], recipe, overrides, kind=kind, seed=seed,
-        device=device, threads=threads, processes=build(Processes, shared, where="scanmix.train"),
-    )  # fmt: skip
+    if finetune is not None:
+        _check_finetuned(examples, features)
+        settings = resolve_finetuned(
+            opened_for(finetune, device), method, recipe, overrides, seed=seed, device=device, threads=threads,
+            processes=processes,
+        )  # fmt: skip
+    else:
+        settings = resolve(
+            method, examples.name, recipe, overrides, kind=examples.kind, features=encoder is not None, seed=seed,
+            device=device, threads=threads, processes=processes,
+        )  # fmt: skip
     return train_resolved(
         settings, examples, test=test, out=out, encoder=encoder, cache=cache, progress=progress, loggers=loggers,
         devices=devices, nodes=nodes,
     )  # fmt: skip
+
+
+def _check_finetuned(examples: Examples, features: AnySource | None) -> None:
+    """Refuse to train a network of pictures on vectors, or one beside features."""
+    if features is not None:
+        raise UserError("features= learns from a network as it is, and finetune= trains it: give one of them")
+    if examples.kind == "vector":
+        raise UserError(f"{examples.name!r} holds vectors; finetune= trains a network that reads pictures")
 
 
 def train_resolved(
@@ -126,7 +144,7 @@ def train_resolved(
     find_device(settings.device)
     examples = with_consensus(examples)
     settings = dataclasses.replace(
-        settings,
+        suited_to(settings, examples),
         source=source_of(examples, test),
         fingerprint=examples.fingerprint(),
         trusted_fingerprint=trusted_fingerprint(examples) if settings.labels.trust_decided else None,

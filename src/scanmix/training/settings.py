@@ -46,7 +46,11 @@ SECTIONS = ("settings", *OTHER_SECTIONS)
 """All tables that a recipe may hold."""
 OWN_DATA: dict[Kind, str] = {"image": "folder", "vector": "vectors"}
 """Folder of the recipes for data that has none of its own name."""
+FEATURES = "features"
+"""Folder of the recipes for features of a pretrained encoder; a method without one there takes that for vectors."""
 MOST_THREADS = 4096
+DEFAULT, DEFAULT_ON_FEATURES = "scanmix", "propagate"
+"""Methods that are taken where none is named: in general, and where a pretrained encoder gives the features."""
 CONTROL = "cross_entropy"
 """Method whose recipes serve the methods that have none of their own."""
 KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
@@ -127,6 +131,8 @@ class RunSettings:
     features: EncoderRecord | None = None
     """The pretrained encoder that turns images into the vectors that are learned from; None where there is none, and in
     runs of 0.1.0."""
+    finetuned: EncoderRecord | None = None
+    """The pretrained network that the run begins with and trains on; None where there is none, and in runs of 0.1.0."""
 
     @property
     def given(self) -> Kind:
@@ -150,13 +156,15 @@ class RunSettings:
         """Return what may not change between two parts of one run. Device, threads and processes may change."""
         found: Table = {
             key: value for key, value in dump(self).items()
-            if key not in ("source", "recipe", "oracle", "device", "threads", "processes") and value != {}
+            if key not in ("source", "recipe", "oracle", "device", "threads", "processes", "finetuned") and value != {}
         }  # fmt: skip
         if self.labels == Labels():
             del found["labels"]
         if self.features is not None:
             found["features"] = self.features.key
         network = {key: value for key, value in found["network"].items() if encoders.NEWER.get(key, ...) != value}
+        if self.finetuned is not None:  # `network.digest` says which weights, wherever they lie
+            network = {key: value for key, value in network.items() if key not in ("weights", "pretrained")}
         return found | {"network": network, "settings": _without_newer(found.get("settings", {}), f"{self.method}.")}
 
     def config_hash(self) -> str:
@@ -167,7 +175,7 @@ class RunSettings:
 def as_stored(table: Table) -> Table:
     """Return the table of a run's settings as a file holds it, with what files of older versions lack."""
     network, settings, prefix = table.get("network"), table.get("settings"), f"{table.get('method')}."
-    older = _nested({key.removeprefix(prefix): value for key, value in NEWER.items() if key.startswith(prefix)})
+    older = nested({key.removeprefix(prefix): value for key, value in NEWER.items() if key.startswith(prefix)})
     filled = {} if not isinstance(network, dict) else {"network": encoders.stored_network(network)}
     return table | filled | ({} if not isinstance(settings, dict) else {"settings": merge(older, settings)})
 
@@ -183,13 +191,13 @@ def _without_newer(table: Table, prefix: str) -> Table:
 
 def resolve(
     method: str | None, data_name: str, recipe: str | Path | None = None, overrides: Mapping[str, Any] | None = None,
-    *, kind: Kind = "image", seed: int = 0, device: str = "auto", threads: int | None = None,
+    *, kind: Kind = "image", features: bool = False, seed: int = 0, device: str = "auto", threads: int | None = None,
     processes: Processes | None = None,
 ) -> RunSettings:  # fmt: skip
     """Lay overrides on a recipe on the defaults, and check every value. It reads the recipe: call it once in a run.
 
     Args:
-        method: a name in `METHODS`; when not given the recipe's, else "scanmix".
+        method: a name in `METHODS`; when not given the recipe's, else "scanmix", or "propagate" for `features`.
         data_name: name of the data, by which shipped recipes are found (`Examples.name`, or `name_of` a source).
         recipe: name or path. When not given, the first that is shipped of `<data_name>/any/<method>` and
             `folder/any/<method>` (`vectors/any/<method>`); then those of "cross_entropy", as far as the method has
@@ -197,6 +205,7 @@ def resolve(
         overrides: nested as in a recipe (`settings`, `network`, `views`, `labels`); fields of the method may also
             stand at the top, and keys may be dotted (`pretrain.epochs`).
         kind: of the data; it decides which settings network and views have.
+        features: a pretrained encoder makes vectors of the images, whatever their name.
         seed: decides every draw of the training.
         device: "auto", "cpu", "cuda" ...; not looked for here.
         threads: of PyTorch while training; its own choice when not given.
@@ -205,16 +214,14 @@ def resolve(
     Raises:
         UserError: an unknown method, recipe or key, or a value out of range; names the nearest valid one.
     """
-    if method is not None:
-        check_type("method", method, str, "the name of a method")
+    if features:
+        data_name, kind = FEATURES, "vector"
     recipe = None if recipe is None else str(file_path("recipe", recipe))
     seed = whole_number("seed", seed)
     device = device_name(device)
     threads = None if threads is None else whole_number("threads", threads, 1, MOST_THREADS)
     table: Table = {} if recipe is None else load_recipe(recipe)
-    method = method or table.get("method") or "scanmix"
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
+    method = _chosen(method, table, features)
     if recipe is None:
         recipe, table = _shipped(method, data_name, kind)
     if table.get("method", method) != method:
@@ -241,6 +248,20 @@ def resolve(
         threads=threads,
         processes=processes or Processes(),
     )
+
+
+def _chosen(method: str | None, table: Table, features: bool) -> str:
+    """Return the method that is named, else the recipe's, else the default.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    if method is not None:
+        check_type("method", method, str, "the name of a method")
+    method = method or table.get("method") or (DEFAULT_ON_FEATURES if features else DEFAULT)
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    return method
 
 
 def _shipped(method: str, data_name: str, kind: Kind) -> tuple[str | None, Table]:
@@ -282,17 +303,17 @@ def source_of(examples: Examples, test: Examples | None) -> Table | None:
 
 def _in_sections(overrides: Mapping[str, Any]) -> Table:
     """Nest dotted keys, then move top-level keys that are no section under `settings`."""
-    nested = _nested(overrides)
-    sections = {key: nested.pop(key) for key in SECTIONS if key in nested}
-    return merge({"settings": nested}, sections)
+    table = nested(overrides)
+    sections = {key: table.pop(key) for key in SECTIONS if key in table}
+    return merge({"settings": table}, sections)
 
 
-def _nested(values: Mapping[str, Any]) -> Table:
+def nested(values: Mapping[str, Any]) -> Table:
     """Return values with dotted keys as a nested table."""
-    nested: Table = {}
+    found: Table = {}
     for key, value in values.items():
         table: Any = value
         for part in reversed(key.split(".")):
             table = {part: table}
-        nested = merge(nested, table)
-    return nested
+        found = merge(found, table)
+    return found
