@@ -181,8 +181,7 @@ def test_a_stage_that_diverges_leaves_no_checkpoint_and_says_so(
     data: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan = importlib.import_module("scanmix.pretrain.scan")
-    nothing = torch.tensor(float("nan"))
-    monkeypatch.setattr(scan, "scan_loss", lambda *_: (nothing, nothing, nothing))
+    monkeypatch.setattr(scan, "scan_loss", lambda anchor, *_: (anchor.sum() * float("nan"),) * 3)
     with pytest.raises(UserError, match=r"scanmix stopped at the start: the total loss .* of scan.*no checkpoint"):
         mixed(data[0], tmp_path)
 
