@@ -117,11 +117,9 @@ def test_what_a_person_reads_of_a_faulty_folder(faulty: None) -> None:
     assert result.exit_code == 0 and result.stderr == ""  # warnings are findings here, told once
     for words in ("photos: 56 images of 5 classes (16x16, color), no test images.", "dog/cut.jpg", "emu (2)"):
         assert words in result.stdout
-    assert (
-        result.stdout.rstrip()
-        .splitlines()[-1]
-        .startswith("Training can start: scanmix train photos --recipe mine.toml")
-    )
+    first, _, second = result.stdout.rstrip().splitlines()[-1].partition(" && ")
+    assert first.startswith("Training can start: scanmix doctor photos --size 16 --save-recipe mine.toml")
+    assert second.startswith("scanmix train photos --recipe mine.toml"), "the file is there when it is read"
 
 
 def test_dark_files_pipes_and_other_files_are_told() -> None:
@@ -313,7 +311,7 @@ def test_for_few_photos_features_are_proposed_and_how_to_get_an_encoder(monkeypa
     assert any(line.startswith("Features first: fewer than 20,000 photos") for line in lines)
     (offline,) = [line for line in lines if line.endswith("@model.safetensors")]
     assert shlex.split(offline)[:7] == ["scanmix", "train", "photos", "--seed", "3", "--device", "cpu"]
-    assert lines[-1].startswith("Training can start: scanmix train photos --recipe mine.toml")
+    assert lines[-1].startswith("Training can start: scanmix doctor photos --save-recipe mine.toml --seed 3")
     found = checked("photos", *FAST)["pretrained"]
     assert found == {"proposed": True, "finetuned": None, "features": None}
 
@@ -327,7 +325,8 @@ def test_an_encoder_that_is_here_is_measured_and_its_line_is_the_last(monkeypatc
     assert result.exit_code == 0, result.output
     assert re.search(r"Features of timm:name: \S+ \w+ for 36 pictures, measured on 36\. They are kept", result.stdout)
     assert "scanmix doctor photos --finetune timm:name" in result.stdout
-    assert line_of(result, "From scratch: ").startswith("scanmix train photos --recipe mine.toml --limit-test 7")
+    scratch = line_of(result, "From scratch: ")
+    assert scratch.partition(" && ")[2].startswith("scanmix train photos --recipe mine.toml --limit-test 7")
     assert result.stdout.splitlines()[-1] == (
         "Training can start, on features first: scanmix train photos --limit-test 7 --device cpu --features timm:name"
     )

@@ -80,21 +80,22 @@ def doctor(
         "device": None if device == "auto" else device,
     }  # fmt: skip
     asked: dict[str, object] = {
-        "method": method,
-        "recipe": recipe,
-        "size": size,
-        "features": features,
-        "finetune": finetune,
-    }
-    asked |= {"recipe": save_recipe or "mine.toml"} if checkup.plan.advice else {}
-    line = [*_train_line(data, asked | for_all), *(word for text in set_ or () for word in ("--set", text))]
-    _show_plan(data, checkup, save_recipe, shlex.join(line), _train_line(data, for_all))
+        "method": method, "recipe": recipe, "size": size, "features": features, "finetune": finetune
+    }  # fmt: skip
+    sets = [word for text in set_ or () for word in ("--set", text)]
+    line = shlex.join([*_line("train", data, asked | for_all), *sets])
+    if checkup.plan.advice:
+        kept = save_recipe or Path("mine.toml")
+        line = shlex.join([*_line("train", data, asked | {"recipe": kept} | for_all), *sets])
+        keep = [*_line("doctor", data, asked | {"save-recipe": kept} | for_all), *sets]
+        line = line if save_recipe else f"{shlex.join(keep)} && {line}"
+    _show_plan(data, checkup, save_recipe, line, _line("train", data, for_all))
 
 
-def _train_line(data: str, given: Mapping[str, object]) -> list[str]:
-    """Return the words of a line that trains, with the options that have a value."""
+def _line(command: str, data: str, given: Mapping[str, object]) -> list[str]:
+    """Return the words of a line, with the options that have a value."""
     options = (word for name, value in given.items() if value is not None for word in (f"--{name}", str(value)))
-    return ["scanmix", "train", data, *options]
+    return ["scanmix", command, data, *options]
 
 
 def _show_plan(data: str, checkup: Checkup, save_recipe: Path | None, line: str, shortest: Sequence[str]) -> None:
