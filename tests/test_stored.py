@@ -311,7 +311,9 @@ def test_a_table_of_results_is_written_from_its_runs_without_training(
     assert (table.read_bytes(), store.read_bytes()) == kept, "the run is counted already"
     store.unlink()
     said(*line)
-    assert store.read_bytes() == kept[1], "with the same hash of its settings"
+    row, stored = json.loads(store.read_bytes()), json.loads(kept[1])
+    newer = {"plan", "asked_noise", "estimated_noise", "stages"}
+    assert {key: row[key] for key in row.keys() - newer} == stored, "with the same hash of its settings"
     assert files(runs / "digits-small" / "cross_entropy-symmetric-0.2-seed0") == before
 
 

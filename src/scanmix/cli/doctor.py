@@ -82,20 +82,17 @@ def doctor(
     asked: dict[str, object] = {
         "method": method, "recipe": recipe, "size": size, "features": features, "finetune": finetune
     }  # fmt: skip
-    sets = [word for text in set_ or () for word in ("--set", text)]
-    line = shlex.join([*_line("train", data, asked | for_all), *sets])
-    if checkup.plan.advice:
-        kept = save_recipe or Path("mine.toml")
-        line = shlex.join([*_line("train", data, asked | {"recipe": kept} | for_all), *sets])
-        keep = [*_line("doctor", data, asked | {"save-recipe": kept} | for_all), *sets]
-        line = line if save_recipe else f"{shlex.join(keep)} && {line}"
-    _show_plan(data, checkup, save_recipe, line, _line("train", data, for_all))
+    kept = save_recipe or Path("mine.toml")
+    train = _line("train", data, asked | ({"recipe": kept} if checkup.plan.advice else {}) | for_all, set_)
+    keep = _line("doctor", data, asked | {"save-recipe": kept} | for_all, set_)
+    line = f"{keep} && {train}" if checkup.plan.advice and save_recipe is None else train
+    _show_plan(data, checkup, save_recipe, line, shlex.split(_line("train", data, for_all)))
 
 
-def _line(command: str, data: str, given: Mapping[str, object]) -> list[str]:
-    """Return the words of a line, with the options that have a value."""
-    options = (word for name, value in given.items() if value is not None for word in (f"--{name}", str(value)))
-    return ["scanmix", command, data, *options]
+def _line(command: str, data: str, given: Mapping[str, object], sets: Sequence[str] | None = None) -> str:
+    """Return a line to type, with the options that have a value."""
+    options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+    return shlex.join(["scanmix", command, data, *options, *(word for text in sets or () for word in ("--set", text))])
 
 
 def _show_plan(data: str, checkup: Checkup, save_recipe: Path | None, line: str, shortest: Sequence[str]) -> None:
