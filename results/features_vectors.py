@@ -40,7 +40,7 @@ EXCHANGED = "asymmetric:0.4"
 CLASSES = [str(i) for i in range(10)]
 ABOUT = """Vectors of CIFAR-10's first 100 training pictures of each class and of 100 test pictures of each; labels as
 drawn, or by people (`random1`, `worse` of CIFAR-10N). Test accuracy in percent after the last epoch, mean ± standard
-deviation over three seeds, two of DivideMix and ScanMix (with people's labels the seed is that of the training), and
+deviation over three seeds (with people's labels the seed is that of the training), and
 seconds of one processor core for training, audit and test, mean over all rows. By `python -m results.features_vectors`.
 """
 GOALS = """Goals, for `propagate` on DINOv2: at least 96 % at every symmetric rate and on `worse`; the lowest mean is
