@@ -34,8 +34,10 @@ Devices = Annotated[
     typer.Option(min=1, help="Processes on each machine, one a device; by default one, or those torchrun started."),
 ]
 PrecisionName = Annotated[
-    Literal["32-true", "bf16-mixed"], typer.Option(help="bf16-mixed: encoders compute in bfloat16.")
+    Literal["32-true", "tf32", "bf16-mixed"],
+    typer.Option(help="bf16-mixed: encoders compute in bfloat16; tf32: a GPU multiplies in TF32."),
 ]
+Compiled = Annotated[bool, typer.Option("--compile", help="Compile encoders by torch.compile: minutes first.")]
 BatchNormName = Annotated[
     Literal["synchronized", "split"], typer.Option(help="Statistics of the whole batch, or of each process's rows.")
 ]

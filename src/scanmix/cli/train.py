@@ -13,6 +13,7 @@ from scanmix.cli.embed import encoder_name
 from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, size_for
 from scanmix.cli.options import (
     BatchNormName,
+    Compiled,
     Data,
     Device,
     Devices,
@@ -64,6 +65,7 @@ def train(
     devices: Devices = None,
     nodes: Nodes = None,
     precision: PrecisionName = "32-true",
+    compiled: Compiled = False,
     batch_norm: BatchNormName = "synchronized",
     parallel: ParallelName = "rows",
     per_class: PerClass = None,
@@ -82,7 +84,7 @@ def train(
     from scanmix.training.loop import train_resolved
 
     _check_words(noise, device, loggers or ())
-    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel, "compiled": compiled}
     encoder, settings, side = planned(
         data, features, finetune, method, recipe, overrides, seed=seed, device=device, threads=threads,
         processes=build(Processes, shared, where="scanmix train"),

@@ -22,7 +22,15 @@ from scanmix.data.examples import Examples
 from scanmix.data.store import default_cache, on_device
 from scanmix.data.views import make_views
 from scanmix.distributed.engine import BatchNorm, Engine, Parallel, Precision, find_device
-from scanmix.distributed.process_group import Processes, RankInfo, choose_processes, is_first, launched, limited_threads
+from scanmix.distributed.process_group import (
+    Processes,
+    RankInfo,
+    choose_processes,
+    is_first,
+    launched,
+    limited_threads,
+    products_in,
+)
 from scanmix.features import AnyEncoder, record_of
 from scanmix.model import save_model
 from scanmix.progress import Bar, watched_stages
@@ -53,7 +61,7 @@ def train(
     cache: str | Path | None = None, progress: bool | Bar = True,
     loggers: Sequence[str | Logger] = (), devices: int | None = None, nodes: int | None = None,
     precision: Precision = "32-true", batch_norm: BatchNorm = "synchronized", parallel: Parallel = "rows",
-    **overrides: Any,
+    compiled: bool = False, **overrides: Any,
 ) -> Run:  # fmt: skip
     """Train a method on examples whose labels may be wrong.
 
@@ -78,16 +86,17 @@ def train(
         devices: processes on each machine, one for each device. By default as many as torchrun or SLURM has launched,
             else one.
         nodes: number of machines. By default as torchrun or SLURM says, else one.
-        precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
+        precision: "32-true"; "bf16-mixed": encoders compute in bfloat16; or "tf32": a GPU multiplies in TF32.
         batch_norm: statistics of the whole batch ("synchronized") or of each process's rows ("split").
         parallel: processes share the rows of each batch ("rows"), or two processes have a network each ("peers").
+        compiled: compile encoders by `torch.compile`, which takes minutes and a compiler of C++, and may pay on a GPU.
         overrides: fields of the method; sections `network={...}`, `views={...}`, `labels`, `draw` and `monitor`.
 
     Raises:
         UserError: settings, data and folder do not fit together, or a loss became NaN or infinite.
     """
     check_type("examples", examples, Examples, WANTED)
-    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel, "compiled": compiled}
     processes = build(Processes, shared, where="scanmix.train")
     encoder = opened(features, examples, out, device)
     if finetune is not None:
@@ -229,6 +238,7 @@ def _finish(
     method, settings, examples = run.settings.build_method(), run.settings, inputs.examples
     with (
         limited_threads(settings.threads, settings.processes),
+        products_in(settings.processes.precision),
         explained(run),
         watched_stages(settings.method, method.epochs, progress) as (bar, tick),
     ):
@@ -241,6 +251,7 @@ def _finish(
                 world=world,
                 parallel=settings.processes.parallel,
                 precision=settings.processes.precision,
+                compiled=settings.processes.compiled,
                 batch_norm=settings.processes.batch_norm,
                 cache=None if rank > 0 else inputs.cache or default_cache(),
                 tick=tick,
