@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanmix.cli.inputs import size_for
+from scanmix.cli.inputs import check_inputs, size_for
 from scanmix.cli.options import Data, Device, Features, Finetune, LimitTest, PerClass, Root, Seed, Size
 from scanmix.cli.pretrained import planned
 from scanmix.cli.shell import check_writable, print_table, say, settings_from, shape_of, stage_bars
@@ -57,6 +57,7 @@ def doctor(
         if path is not None:
             check_writable(path)
     overrides = settings_from(set_ or ())
+    check_inputs(data, recipe=recipe, files=[labels])
     from scanmix.distributed.engine import find_device
     from scanmix.doctor.checkup import as_json, check_up
 

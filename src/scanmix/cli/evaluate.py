@@ -13,6 +13,7 @@ from scanmix.cli.inputs import load_labeled
 from scanmix.cli.options import Encoder, Root, RunFolder
 from scanmix.cli.shell import check_run, print_table, say
 from scanmix.config import percent
+from scanmix.data.sources import check_source
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
@@ -35,6 +36,8 @@ def evaluate(
 ) -> None:
     """Measure a finished run on labeled images or vectors."""
     check_run(run)
+    if data is not None:
+        check_source(data)
     from scanmix.evaluate.accuracy import evaluate as measure
     from scanmix.evaluate.accuracy import test_set_of
     from scanmix.model import load_model

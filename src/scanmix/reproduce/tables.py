@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scanmix.config import UserError, recipe_names, unknown_name
-from scanmix.data.readers import name_of
+from scanmix.data.sources import name_of
 from scanmix.methods import METHODS
 
 ROWS = ("cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmix")
