@@ -75,6 +75,7 @@ Finetune = Annotated[
         metavar="MODEL", help="Begin with a pretrained network of timm and train it on: timm:NAME or timm:NAME@FILE."
     ),
 ]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="File to write all of it to, for a script.")]
 Encoder = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Of a run on features: where its encoder is now, named as for `scanmix embed`."),

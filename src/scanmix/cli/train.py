@@ -111,12 +111,13 @@ def train(
 
 
 def resume(
-    run: RunFolder, devices: Devices = None, nodes: Nodes = None, loggers: Loggers = None, encoder: Encoder = None
-) -> None:
+    run: RunFolder, devices: Devices = None, nodes: Nodes = None, threads: Threads = None, loggers: Loggers = None,
+    encoder: Encoder = None,
+) -> None:  # fmt: skip
     """Go on with a run that was stopped.
 
     It ends as if it had not been: on a CPU, with the same weights, bit for bit. By default with as many processes
-    as before; any other number may go on.
+    and threads as before; any other number may go on, with sums that round differently.
     """
     check_run(run)
     from scanmix.distributed.process_group import is_first
@@ -128,7 +129,7 @@ def resume(
         say(f"{run} is finished already.")
     ended = go_on(
         run, features=encoder, progress=watched(before.settings.method), devices=devices, nodes=nodes,
-        loggers=loggers or (),
+        threads=threads, loggers=loggers or (),
     )  # fmt: skip
     if is_first(ended.settings.processes.nodes):
         _show_end(ended, run)
