@@ -54,6 +54,32 @@ def test_a_page_that_runs_or_fetches_something_would_be_found(fault: str, traine
     assert console
 
 
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 768, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut_off_without_a_sign_at_any_width(
+    width: int, scheme: str, trained: Trained, tmp_path: Path
+) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'scanmix[e2e]' for the browser tests")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    path = write_report(trained("scanmix"), tmp_path / "page.html", compare=trained("cross_entropy"))
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        wider = page.evaluate(
+            "[...document.querySelectorAll('main *')].filter((part) => part.scrollWidth > part.clientWidth + 1"
+            " && ['auto', 'scroll'].includes(getComputedStyle(part).overflowX)).map((part) =>"
+            " [part.tabIndex, getComputedStyle(part).backgroundAttachment])"
+        )
+        assert all(seen == [0, "local, local, scroll, scroll"] for seen in wider), "it has a shadow, and takes keys"
+        assert wider or width > 390, "on a phone a figure scrolls"
+        found = axe.run(page).response["violations"]
+        assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
+        browser.close()
+
+
 def palettes() -> dict[str, dict[str, str]]:
     """Colors by name: of the light page, and of the dark one."""
     light, dark = re.findall(r":root \{([^}]*--t0[^}]*)\}", STYLE.read_text(encoding="utf-8"))

@@ -531,3 +531,106 @@ def test_in_random_order_the_page_says_so_and_the_estimate_follows_the_decisions
         until(lambda: left in " ".join(page.inner_text("#numbers").split()))
         press(page, "g")
         until(lambda: "200 images, in random order." in page.inner_text("#grid-note"))
+
+
+WIDTHS = {390: 844, 768: 1024, 1280: 820}
+"""Width of a page in pixels -> its height: a phone, a tablet, a laptop."""
+
+
+@pytest.fixture(params=[(width, scheme) for width in WIDTHS for scheme in ("light", "dark")], ids=str)
+def touched(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Page]]:
+    """A page of some width and theme; the narrow ones know fingers and no keyboard."""
+    width, scheme = request.param
+    context = browser.new_context(
+        viewport={"width": width, "height": WIDTHS[width]}, color_scheme=scheme, has_touch=width < 1000,
+        is_mobile=width < 1000,
+    )  # fmt: skip
+
+    def open_at(url: str) -> Page:
+        page = context.new_page()
+        page.goto(url)
+        comes(page, "typeof grid !== 'undefined' && shown.length > 0")
+        page.wait_for_selector("#classes button")
+        return page
+
+    yield open_at
+    context.close()
+
+
+def press_button(page: Page, selector: str) -> None:
+    button = page.locator(selector)
+    button.tap() if page.evaluate("matchMedia('(hover: none)').matches") else button.click()
+
+
+def test_every_decision_can_be_made_at_every_width(make_review: Any, touched: Callable[[str], Page]) -> None:
+    review = make_review()
+    with served(review) as (url, *_):
+        page = touched(url)
+        width, height = page.viewport_size["width"], page.viewport_size["height"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for part in (
+            "#picture",
+            "#given",
+            "#suggested",
+            "#now",
+            *(f"#buttons button:nth-child({n})" for n in range(1, 8)),
+        ):
+            box = page.locator(part).bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width, part
+            assert box["y"] >= 0 and box["y"] + box["height"] <= height, f"{part} is seen without scrolling"
+            assert width > 1000 or "button" not in part or box["height"] >= 44, "a finger is wide"
+        order = review.queue.order.tolist()
+        for number, choice in enumerate(("keep", "accept", "exclude", "unsure")):
+            press_button(page, f"[data-choice={choice}]")
+            until(lambda wanted=number + 1: review.decisions.revision == wanted)  # type: ignore[misc]
+        wanted = ["keep", accepted(review, order[1]), "exclude", "unsure"]
+        assert [decided(review)[row] for row in order[:4]] == wanted
+        press_button(page, "[data-action=undo]")
+        until(lambda: len(decided(review)) == 3)
+        comes(page, f"document.getElementById('row-id').textContent === '{review.audit['id'][order[3]]}'")
+        press_button(page, "[data-action=back]")
+        assert current(page) == review.audit["id"][order[2]]
+        press_button(page, "[data-action=on]")
+        comes(page, f"document.getElementById('row-id').textContent === '{review.audit['id'][order[3]]}'")
+        page.wait_for_selector("#classes button")
+        name = page.locator("#classes .name").last.inner_text()
+        press_button(page, "#classes li:last-child button")
+        until(lambda: order[3] in decided(review))
+        assert review.audit.class_names[review.decisions.labels[order[3]]] == name
+        press_button(page, "#show-grid")
+        page.wait_for_selector(".cell")
+        press_button(page, ".cell:nth-child(6)")
+        press_button(page, ".cell:nth-child(7)")
+        press_button(page, "[data-choice=exclude]")
+        until(lambda: list(decided(review).values()).count("exclude") == 3)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_no_word_is_broken_inside(make_review: Any, touched: Callable[[str], Page]) -> None:
+    review = make_review()
+    with served(review) as (url, *_):
+        page = touched(url)
+        for selector in ("#given", "#suggested", "#classes .name", "#neighbors span"):
+            lines = page.evaluate(
+                "(selector) => [...document.querySelectorAll(selector)].map((part) => {"
+                " const range = document.createRange(); range.selectNodeContents(part);"
+                " return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size; })",
+                selector,
+            )
+            assert lines and set(lines) == {1}, selector
+
+
+def test_a_screen_reader_finds_no_serious_fault(make_review: Any, touched: Callable[[str], Page]) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    with served(make_review()) as (url, *_):
+        page = touched(url)
+        assert serious(axe.run(page)) == []
+        press_button(page, "#show-grid")
+        page.wait_for_selector(".cell")
+        assert serious(axe.run(page)) == []
+
+
+def serious(results: Any) -> list[tuple[str, str]]:
+    """What axe-core finds that hinders people, each with the first part of the page that has it."""
+    found = [each for each in results.response["violations"] if each["impact"] in ("serious", "critical")]
+    return [(each["id"], each["nodes"][0]["html"]) for each in found]

@@ -303,6 +303,10 @@ function fieldKey(event, field) {
   if (label !== undefined) decide("relabel", label);
 }
 
+// On a narrow page the filters are folded, as they would take half of it.
+const narrow = matchMedia("(max-width: 1000px)");
+function foldFilters() { $("fold").open = !narrow.matches; }
+
 function listen() {
   addEventListener("keydown", onKey);
   addEventListener("hashchange", readHash);
@@ -311,6 +315,8 @@ function listen() {
   $("show-grid").onclick = () => setView("grid");
   $("help-button").onclick = () => $("help").showModal();
   $("help").onclose = () => document.activeElement?.blur();
+  narrow.onchange = foldFilters;
+  foldFilters();
   $("filters").onsubmit = (event) => event.preventDefault();
   $("filters").onchange = () => applyFilters(shown[at]);
   $("f-clear").onclick = () => { $("filters").reset(); applyFilters(shown[at]); };
@@ -318,6 +324,7 @@ function listen() {
     const button = event.target.closest("button");
     if (!button) return;
     button.blur();
-    if (button.dataset.action) undo(); else decide(button.dataset.choice);
+    const acts = { undo, back: () => move(-1, 0), on: () => move(1, 0) };
+    if (button.dataset.action) acts[button.dataset.action](); else decide(button.dataset.choice);
   };
 }
