@@ -200,9 +200,8 @@ def test_scikit_learns_estimator(way: str) -> None:
     train_set, _ = scanmix.load("photos")
     paths, labels = list(train_set.paths or ()), np.array(train_set.class_names)[train_set.labels]
     settings = {"epochs": 2} | ({"network.side": 32} if way == "finetune" else {})
-    fitted = scanmix.ScanMixClassifier("cross_entropy", settings=settings, threads=1, **{way: tiny()}).fit(
-        paths, labels
-    )
+    plain = scanmix.ScanMixClassifier("cross_entropy", settings=settings, threads=1)
+    fitted = plain.set_params(**{way: tiny()}).fit(paths, labels)
     record = fitted.run_.settings.finetuned if way == "finetune" else fitted.run_.settings.features
     assert record is not None and record.name == f"timm:{TINY}@{Path('tiny.safetensors').absolute()}"
     assert fitted.predict(paths).shape == (3 * EACH,) and set(fitted.classes_) == {"red", "green", "blue"}
