@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from scanmix.config import UserError, build
 from scanmix.data.batches import TrainingData
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.distributed.engine import Engine, Precision, find_device
+from scanmix.distributed.process_group import products_in
 from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
 from scanmix.methods import METHODS
@@ -89,8 +90,8 @@ def main(
 ) -> None:
     """Compare a device with the CPU, and its stages with its rates, in at most ten minutes."""
     start, place = time.perf_counter(), find_device(device)
-    torch.backends.cudnn.allow_tf32 = False  # float32 is compared with the CPU's
-    lines = list(report(place, TINY if tiny else WHOLE))
+    with products_in("32-true"):  # compared with the CPU's
+        lines = list(report(place, TINY if tiny else WHOLE))
     lines.append(f"{time.perf_counter() - start:.0f} seconds in all.")
     text = "\n\n".join(lines) + "\n"
     if not tiny:
@@ -193,9 +194,13 @@ def stages(device: torch.device, scale: Scale, rates: Mapping[str, float]) -> st
         for kind, view in views.items()
     }
     steps, operations = dict[str, float](), 0.0
-    for precision in ("32-true", "bf16-mixed"):
+    for precision in get_args(Precision):
         steps[precision], operations = training_step(data, scale, device, precision)
         spent[f"training step, {precision}"] = steps[precision]
+    if device.type != "cpu":  # where it brings nothing and takes half a minute
+        spent["training step, bf16-mixed, compiled"], _ = training_step(
+            data, scale, device, "bf16-mixed", compiled=True
+        )
     share = operations / steps["bf16-mixed"] / rates["bfloat16"]
     of_step = spent["weak views"] / (spent["weak views"] + steps["bf16-mixed"])
     method = epochs.scanmix("strong")
@@ -222,9 +227,15 @@ def stages(device: torch.device, scale: Scale, rates: Mapping[str, float]) -> st
     ])  # fmt: skip
 
 
-def training_step(data: TrainingData, scale: Scale, device: torch.device, precision: Precision) -> tuple[float, float]:
-    """Return seconds and floating-point operations of a step of cross-entropy on a batch, views left out."""
-    peer = make_peer(scale.network, data, Engine(device=device, precision=precision), "a", 0.9, 5e-4)
+def training_step(
+    data: TrainingData, scale: Scale, device: torch.device, precision: Precision, *, compiled: bool = False
+) -> tuple[float, float]:
+    """Return seconds and floating-point operations of a step of cross-entropy on a batch, views left out.
+
+    The operations of a compiled step are not counted.
+    """
+    engine = Engine(device=device, precision=precision, compiled=compiled)
+    peer = make_peer(scale.network, data, engine, "a", 0.9, 5e-4)
     index = data.everything[: scale.batch]
     inputs, labels = data.eval_view(index), data.labels[index]
     peer.train()
@@ -232,9 +243,12 @@ def training_step(data: TrainingData, scale: Scale, device: torch.device, precis
     def step() -> None:
         peer.step(F.cross_entropy(peer.logits(inputs), labels), 0.01)
 
-    with FlopCounterMode(display=False) as counter:
-        step()
-    return seconds(device, step, scale.repeats), float(counter.get_total_flops())
+    with products_in(precision):
+        if compiled:
+            return seconds(device, step, scale.repeats), 0.0
+        with FlopCounterMode(display=False) as counter:
+            step()
+        return seconds(device, step, scale.repeats), float(counter.get_total_flops())
 
 
 def product_rate(device: torch.device, kind: torch.dtype, scale: Scale) -> float:

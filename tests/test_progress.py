@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from scanmix.progress import Bar, Lines, Quiet, Shown, progress, ticker
+from scanmix.progress import Bar, Lines, LongSteps, Quiet, Shown, progress, ticker, watched_stages
 
 
 def terminal() -> Console:
@@ -103,3 +103,79 @@ with progress("epochs", total=2) as outer:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""
+
+
+class Clock:
+    """A clock that is set by hand, in seconds."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def left(bar: Bar) -> float | None:
+    assert isinstance(bar, Shown)
+    return bar.display.tasks[bar.display.task_ids.index(bar.line)].time_remaining
+
+
+def test_time_left_is_known_in_the_first_minute_of_epochs_of_ten_minutes() -> None:
+    clock = Clock()
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, get_time=clock)
+    with progress("ScanMix", total=12, console=console) as bar:
+        epochs = LongSteps(bar, expected=10_000, clock=clock)
+        epochs.set(0, 12)
+        for _ in range(60):
+            clock.now += 1
+            epochs.read(17)
+        assert left(bar) == pytest.approx(119 * 60, rel=0.03), "a tenth of the first epoch of twelve is done"
+        for _ in range(540):
+            clock.now += 1
+            epochs.read(17)
+        epochs.set(1, 12, "accuracy 31.3%")
+        assert state(bar) == (1, 12, "accuracy 31.3%")
+        assert left(bar) == pytest.approx(11 * 600, rel=0.01)
+        for _ in range(3):
+            clock.now += 600
+            epochs.set(epochs.done + 1, 12)
+            assert left(bar) == pytest.approx((12 - epochs.done) * 600, rel=0.01), "without any image, too"
+
+
+def test_a_step_reads_as_many_images_as_the_one_before() -> None:
+    clock = Clock()
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, get_time=clock)
+    with progress("ScanMix", total=3, console=console) as bar:
+        epochs = LongSteps(bar, expected=1000, clock=clock)
+        epochs.set(0, 3)
+        for _ in range(4):
+            clock.now += 1
+            epochs.read(1000)
+        assert state(bar)[0] == 0.99, "the guess was too small: the epoch is not done before it is"
+        epochs.set(1, 3)
+        clock.now += 1
+        epochs.read(1000)
+        assert state(bar)[0] == 1.25
+        epochs.read(1000)
+        assert state(bar)[0] == 1.25, "not twice in a second"
+
+
+def test_images_move_the_bar_of_the_stage_under_way() -> None:
+    lines: list[str] = []
+    seen: list[tuple[float, int, str]] = []
+
+    class Noting(Quiet):
+        def set(self, done: float, total: int, note: str = "") -> None:
+            seen.append((done, total, note))
+
+    with watched_stages("scanmix", 2, Noting(), images=100) as watched:
+        watched.stages("clustering", 0, 1, "")
+        watched.images(50)
+        assert seen == [], "the images of a stage do not count for the epochs"
+        watched.stages("clustering", 1, 1, "loss 2")
+        watched.epochs(0, 2, "")
+        watched.images(50)
+    assert seen == [(0, 2, ""), (0.5, 2, "")]
+    bar = Lines("scanmix", lines.append)
+    for done in (0, 0.5, 1, 1.5):
+        bar.set(done, 2)
+    assert lines == ["scanmix 1/2"], "logs have whole steps"

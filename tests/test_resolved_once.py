@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 import scanmix
 from scanmix.cli import app
 from scanmix.config import load_recipe
-from scanmix.data.readers import load, name_of
+from scanmix.data.readers import load
+from scanmix.data.sources import name_of
 from scanmix.training import resolve
 
 NETWORK = {"widths": [4], "blocks": [1], "stem_stride": 4}

@@ -79,7 +79,7 @@ def test_no_torch_until_it_is_needed(arguments: list[str]) -> None:
         (["train", "digits", "--set", "epochs=-1"], "epochs = -1: a whole number at least 1 is expected"),
         (["train", "digits", "--noise", "symmetric:1.5"], "needs a rate between 0 and 1"),
         (["train", "digits", "--noise", "symetric:0.5"], "is not one of: none, symmetric:RATE"),
-        (["train", "digits", "--noise", "file:none.json"], "none.json cannot be read"),
+        (["train", "digits", "--noise", "file:none.json"], "none.json: no such file"),
         (["train", "digits", "--device", "abacus"], "device 'abacus' cannot be used"),
         (["train", "digits", "--per-class", "5000"], "per_class=5000 is too many"),
         (["train", "digits", "--size", "4"], "size must be at least 8"),

@@ -1,6 +1,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from scanmix.config import UserError
 from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.evaluate.accuracy import evaluate, evaluate_rog, evaluate_run
+from scanmix.evaluate.significance import wilson
 from scanmix.methods import METHODS
 from scanmix.model import Model
 from scanmix.networks.inference import Predictor
@@ -49,10 +51,32 @@ def test_a_case_worked_out_by_hand() -> None:
     found = evaluate(answering([0, 1, 1, 0]), examples_of([0, 0, 1, 1]))
     assert found == {
         "accuracy": 0.5,
+        "accuracy_interval": pytest.approx((0.1500, 0.8500), abs=5e-5),
+        "balanced_accuracy": 0.5,
         "class_accuracy": {"ant": 0.5, "bee": 0.5, "cat": None},
+        "class_interval": {
+            "ant": pytest.approx((0.0945, 0.9055), abs=5e-5),
+            "bee": pytest.approx((0.0945, 0.9055), abs=5e-5),
+            "cat": None,
+        },
+        "never_predicted": [],
         "confusion": [[1, 1, 0], [1, 1, 0], [0, 0, 0]],
         "num_examples": 4,
     }
+
+
+def test_every_class_counts_alike_in_balanced_accuracy() -> None:
+    found = evaluate(answering([0, 0, 0, 0, 0]), examples_of([0, 0, 0, 0, 1]))
+    assert (found["accuracy"], found["balanced_accuracy"]) == (0.8, 0.5)
+    assert found["never_predicted"] == ["bee"], "cat has no examples"
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 5), (5, 5), (3, 10), (60, 100), (499, 1000)])
+def test_the_interval_of_a_share_holds_what_the_test_of_the_share_does_not_refuse(hits: int, count: int) -> None:
+    low, high = wilson(hits, count)
+    grid = np.linspace(0, 1, 100_001)[1:-1]
+    kept = grid[np.abs(hits / count - grid) <= 1.96 * np.sqrt(grid * (1 - grid) / count)]
+    assert (low, high) == pytest.approx((kept[0], kept[-1]), abs=2e-5)
 
 
 def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
@@ -156,6 +180,6 @@ def test_images_of_no_class_are_left_out() -> None:
     examples = dataclasses.replace(examples_of([0, 0, 1]), true_labels=torch.tensor([0, OPEN_SET, 1]))
     found = evaluate(answering([0, 1]), examples)
     assert (found["accuracy"], found["num_examples"]) == (1, 2)
-    assert answering([0, 2], "scan").accuracy(examples) == 1
+    assert answering([0, 2], "scan").measure(examples).accuracy == 1
     with pytest.raises(UserError, match="no examples"):
         evaluate(answering([]), examples.select([1]))

@@ -28,6 +28,7 @@ TOLD = (
     [
         ("table6", "cifar10", "paper", "table6-cifar10"),
         ("table6", None, "small", "table6-small"),
+        ("table1", None, "cifar-small", "table1-cifar-small"),
         ("table3", None, "paper", "table3-red-mini-imagenet"),
         ("digits-small", None, "paper", "digits-small"),
         ("table1-cifar100", None, "paper", "table1-cifar100"),
@@ -38,7 +39,7 @@ def test_a_table_is_found_by_what_it_is_called(name: str, data: str | None, scal
 
 
 def test_a_table_of_several_data_sets_asks_which() -> None:
-    with pytest.raises(UserError, match="choose one with --data: cifar10, cifar100; or --scale small"):
+    with pytest.raises(UserError, match="choose one with --data: cifar10, cifar100; or --scale small, cifar-small"):
         find_table("table1")
     with pytest.raises(UserError, match=r"unknown table 'table6-cifar11'; did you mean 'table6-cifar10'"):
         find_table("table6", data="cifar11")

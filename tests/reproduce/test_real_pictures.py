@@ -16,11 +16,12 @@ from scanmix.data.examples import Examples
 from scanmix.data.readers import load
 from scanmix.doctor.measure import Cost
 from scanmix.networks.passes import Passes
-from scanmix.reproduce import TABLES, Cell, ResultTable, chosen_cells, run_table
+from scanmix.reproduce import TABLES, Cell, ResultTable, chosen_cells, find_table, run_table
+from scanmix.reproduce.differences import differences
 from scanmix.reproduce.published_labels import labels_path, write_labels
 from scanmix.reproduce.running import estimates
 from scanmix.reproduce.table_run import TableRun
-from scanmix.training import RunSettings, open_run
+from scanmix.training import RunSettings, open_run, resolve
 from tests import layouts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published:UserWarning")
@@ -97,6 +98,36 @@ def test_a_table_goes_on_from_its_store_where_its_runs_are_not(data: Path) -> No
     longer = {"cross_entropy": ("epochs=2", *NETWORK)}
     assert run_table(SMALL, out, 2, longer, only=["people:worse"], root=data, say=said.append) == {}
     assert len(said) == 1 and said[0].startswith("cross_entropy-people-worse-seed0")
+
+
+def test_a_table_of_the_paper_on_these_pictures_has_the_runs_of_their_table(data: Path) -> None:
+    whole = dataclasses.replace(TABLES["cifar10-small"], load={"per_class": 2, "limit_test": 8})
+    part = dataclasses.replace(TABLES["table1-cifar-small"], load=whole.load, thrice=())
+    out, cell = data / "out", Cell("cross_entropy", "authors:sym20", 0)
+    only = ["cross_entropy", "authors:sym20"]
+    assert run_table(dataclasses.replace(whole, thrice=()), out, 1, TINY, only=only, root=data) == {}
+    assert (out / "runs" / "cifar10-small" / cell.name).is_dir()
+    done = TableRun(part, out, root=data, overrides=TINY)
+    assert list(done.stored(chosen_cells(part))) == [cell]
+    done.write()
+    page = (out / "table1-cifar-small.md").read_text()
+    assert "1 of 30 runs are finished." in page and "The table took" not in page
+    assert "They are for cifar10: 50,000 training and 10,000 test images; PreAct-ResNet-18" in page.replace("\n", " ")
+    assert "| cross_entropy | 86.8 / 82.7 | 79.4 / 57.9 |" in page, "no difference: the data are other"
+
+
+def test_runs_told_the_noise_are_kept_apart() -> None:
+    oracle = find_table("table6", scale="cifar-small", oracle=True)
+    assert (oracle.name, oracle.runs) == ("table6-cifar-small-oracle", "cifar10-small-oracle")
+
+
+def test_what_a_small_table_has_otherwise_is_its_own() -> None:
+    found = differences(TABLES["table6-cifar-small"])
+    assert "1,000 training images of each class and 5,000 test images" in found
+    assert "a PreAct-ResNet of 32 64 128 channels and blocks 1 1 1, stem of stride 2" in found
+    epochs = resolve("scanmix", "cifar10", "cifar10-small/any/scanmix").build_method().epochs
+    assert f"scanmix {epochs}." in found
+    assert differences(TABLES["cifar10-small"]) == ""
 
 
 def test_the_command_says_first_how_long_it_takes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,7 +287,7 @@ def test_on_the_papers_data_the_page_says_how_far_from_it_each_cell_is() -> None
     assert "| scanmix | 96.0 (+0.7) / 95.7 (+0.0) | 91.0 (+0.1) / 90.3 (**-2.3**) |" in page
     assert "MixUp's last at symmetric 50 % (77.3) may be a misprint." in page
     other = to_markdown(dataclasses.replace(table, source="fashion-mnist"), results, "", "", 0)
-    assert "| scanmix | 96.0 / 95.7 | 91.0 / 90.3 |" in other and "other data, other network" in other
+    assert "| scanmix | 96.0 / 95.7 | 91.0 / 90.3 |" in other and "Here: fashion-mnist, all images;" in other
 
 
 def test_csv_has_the_papers_accuracies_where_the_data_are_the_same() -> None:

@@ -19,7 +19,7 @@ HALF = 2**-9
 """Two steps of half precision, in which a run keeps losses and probabilities: what rounding may add in its tables."""
 JUDGED = ("suggested", "p_clean", "confidence", "margin", "kind", "suggestion", "reason", "expected_wrong")
 """Columns of labels.csv that the noise model gives since 0.2.0: runs of older versions are judged by it, too."""
-SINCE = {"network": {"stem_norm"}, "settings": {"propagate_classes", "reg_covar"}}
+SINCE = {"network": {"stem_norm"}, "processes": {"compiled"}, "settings": {"propagate_classes", "reg_covar"}}
 """Settings that runs of 0.1.0 did not have, by section."""
 Files = dict[str, tuple[bytes, int]]
 

@@ -362,15 +362,15 @@ def answering(classes: Tensor, method: str) -> Model:
 def test_accuracy_is_measured_against_the_truth_where_it_is_known() -> None:
     given, truth = torch.tensor([0, 0, 0, 0]), torch.tensor([0, 1, 2, 0])
     model = answering(torch.tensor([0, 1, 1, 1]), "cross_entropy")
-    assert model.accuracy(examples_of(4, given)) == 0.25
-    assert model.accuracy(examples_of(4, given, true_labels=truth)) == 0.5
+    assert model.measure(examples_of(4, given)).accuracy == 0.25
+    assert model.measure(examples_of(4, given, true_labels=truth)).accuracy == 0.5
 
 
 def test_clusters_of_label_free_methods_are_matched_first() -> None:
     clusters = torch.tensor([1, 1, 2, 2, 0, 1])
     examples = examples_of(6, torch.tensor([0, 0, 1, 1, 2, 2]))
-    assert answering(clusters, "scan").accuracy(examples) == pytest.approx(5 / 6)
-    assert answering(clusters, "cross_entropy").accuracy(examples) == 0
+    assert answering(clusters, "scan").measure(examples).accuracy == pytest.approx(5 / 6)
+    assert answering(clusters, "cross_entropy").measure(examples).accuracy == 0
 
 
 @pytest.mark.parametrize("method", ["scan", "scanmix"])

@@ -105,7 +105,7 @@ def test_the_pictures_stay(parts: tuple[Examples, Examples]) -> None:
     assert torch.equal(again.training_data().images, noisy.images)
     assert torch.equal(torch.as_tensor(again.pictures(again.evidence())), noisy.images)
     probs = again.predict_proba(test.images.numpy())
-    assert np.array_equal(probs, run.predict_proba(test)) and again.model.accuracy(test) == run.last_accuracy
+    assert np.array_equal(probs, run.predict_proba(test)) and again.model.measure(test).accuracy == run.last_accuracy
     rows = embed(test, open_encoder("onnx:tiny.onnx"))
     assert np.array_equal(again.predict_proba(rows), probs)  # features instead of pictures
     with pytest.raises(UserError, match=r"images must be uint8 of shape \(N, 1, 8, 8\)"):

@@ -75,7 +75,7 @@ def test_the_folder_holds_all_that_the_design_lists(data: Pair, tmp_path: Path) 
         "model/model.json", "model/model.safetensors", "evidence/evidence.json", "evidence/evidence.safetensors",
         *(f"trajectory/{epoch:05d}.safetensors" for epoch in range(1, len(run.metrics) + 1)),
     }  # fmt: skip
-    assert run.finished and run.last_accuracy == run.model.accuracy(data[1])
+    assert run.finished and run.last_accuracy == run.model.measure(data[1]).accuracy
     assert (open_run(tmp_path / "run").predict_proba(data[1]) == run.predict_proba(data[1])).all()
 
 

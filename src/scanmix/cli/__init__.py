@@ -20,6 +20,7 @@ from scanmix.cli.reproduce import reproduce
 from scanmix.cli.review import review
 from scanmix.cli.shell import Commands, say
 from scanmix.cli.train import resume, train
+from scanmix.cli.verbosity import spoken
 
 __all__ = ["app"]
 
@@ -27,7 +28,6 @@ app = typer.Typer(
     name="scanmix",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # errors stay one sentence on one line, whatever the width
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -55,4 +55,4 @@ for command in (
     demo, doctor, train, resume, evaluate, predict, audit, report, review, export, embed, methods, noise,
     reproduce,
 ):  # fmt: skip
-    app.command()(command)
+    app.command()(spoken(command))

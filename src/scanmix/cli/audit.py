@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scanmix.cli.embed import features_of, opened
-from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, shares_of, size_for
+from scanmix.cli.inputs import check_inputs, is_table, name_parts, plain_name, relabeled, shares_of, size_for
 from scanmix.cli.options import Noise, PerClass, Root, Seed, Size
 from scanmix.cli.shell import (
     Written,
@@ -25,6 +25,7 @@ from scanmix.cli.shell import (
     stage_bars,
 )
 from scanmix.config import UserError, percent
+from scanmix.data.sources import is_known, kind_of
 from scanmix.files import CannotWrite
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ def audit(
     truth = None
     if source is None:
         _refuse("arrays", for_data)
-        folder = out or ARRAYS
-        _check_folder(folder)
+        _check_folder(folder := out or ARRAYS)
         found = _audit_arrays(labels, probs, features, classes, shares_of(prior))
     elif (Path(source) / "run.toml").is_file():
         _refuse(f"a run, as {source} is", for_data | for_arrays | for_both)
@@ -113,6 +113,7 @@ def audit(
         found = open_run(source).audit()
     else:
         _refuse(f"data, as {source} is", for_arrays)
+        _check_data(source, noise, labels)
         folder = out or ARRAYS / plain_name(name_parts(source, noise, labels))
         _check_folder(folder)
         read = functools.partial(_load, source, labels, noise, seed, per_class=per_class, root=root)
@@ -160,15 +161,23 @@ def _check_folder(folder: Path | None, run: Path | None = None) -> None:
             check_writable(folder / name, written)
 
 
+def _check_data(source: str, noise: str, labels: Path | None) -> None:
+    """Refuse what is mistyped; a source that is not there may have been meant as a run."""
+    try:
+        check_inputs(source, noise=noise, files=[labels])
+    except UserError as error:
+        if is_known(source) or Path(source).exists():
+            raise
+        raise UserError(f"{source} is no run, as it has no run.toml, and cannot be read as data: {error}") from None
+
+
 def _load(
     source: str, labels: Path | None, noise: str, seed: int, *, root: Path | None, size: int | None,
     per_class: int | None,
 ) -> Examples:  # fmt: skip
     """Load the data to audit, the training part where there are two, and say what it is."""
-    from scanmix.data.noise import parse_noise
-    from scanmix.data.readers import is_known, kind_of, load
+    from scanmix.data.readers import load
 
-    parse_noise(noise)  # raises if it is mistyped, before a million images are read
     given, corrections = (labels, None) if kind_of(source) == "vector" else (None, labels)
     try:
         examples, test = load(
@@ -195,7 +204,6 @@ def _with_features(
 
     Shape: -> of N examples, features (N, D); a file of them, or none, is returned as it was given.
     """
-    from scanmix.data.readers import kind_of
     from scanmix.features import is_encoder
 
     if features is None or not is_encoder(features):

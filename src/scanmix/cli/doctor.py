@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanmix.cli.inputs import size_for
-from scanmix.cli.options import Data, Device, Features, Finetune, LimitTest, PerClass, Root, Seed, Size
+from scanmix.cli.inputs import check_inputs, size_for
+from scanmix.cli.options import Data, Device, Features, Finetune, Json, LimitTest, PerClass, Root, Seed, Size
 from scanmix.cli.pretrained import planned
 from scanmix.cli.shell import check_writable, print_table, say, settings_from, shape_of, stage_bars
 from scanmix.config import percent
@@ -37,7 +37,7 @@ def doctor(
     method: Annotated[str | None, typer.Option(help="As for train.")] = None,
     recipe: Annotated[str | None, typer.Option(help="As for train.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As for train.")] = None,
-    json_: Annotated[Path | None, typer.Option("--json", help="File to write all of it to, for a script.")] = None,
+    json_: Json = None,
     save_recipe: Annotated[Path | None, typer.Option(help="File to write the suggested recipe to: mine.toml.")] = None,
     features: Features = None,
     finetune: Finetune = None,
@@ -57,6 +57,7 @@ def doctor(
         if path is not None:
             check_writable(path)
     overrides = settings_from(set_ or ())
+    check_inputs(data, recipe=recipe, files=[labels])
     from scanmix.distributed.engine import find_device
     from scanmix.doctor.checkup import as_json, check_up
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanmix.cli.inputs import size_for
+from scanmix.cli.inputs import check_inputs, size_for
 from scanmix.cli.options import Data, Device, PerClass, Root, Seed, Size
 from scanmix.cli.shell import Written, check_writable, say, shape_of, show_skipped, stage_bars
 from scanmix.config import UserError
+from scanmix.data.sources import kind_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,8 @@ def embed(
         if out.suffix != ".npy":
             raise UserError(f"{out} is no .npy; name the file as FILE.npy")
         check_writable(out, FEATURES, inputs=[data])
-    from scanmix.data.readers import kind_of, load
+    check_inputs(data)
+    from scanmix.data.readers import load
 
     if kind_of(data) == "vector":
         raise UserError(f"{data} holds vectors already; an encoder turns pictures into features")

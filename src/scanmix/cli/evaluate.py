@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +11,10 @@ import typer
 
 from scanmix.cli.embed import features_of
 from scanmix.cli.inputs import load_labeled
-from scanmix.cli.options import Encoder, Root, RunFolder
-from scanmix.cli.shell import check_run, print_table, say
+from scanmix.cli.options import Encoder, Json, Root, RunFolder
+from scanmix.cli.shell import check_run, check_writable, print_table, say, show_warning
 from scanmix.config import percent
+from scanmix.data.sources import check_source
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
@@ -32,11 +34,17 @@ def evaluate(
         bool, typer.Option("--rog", help="Also by RoG's robust head on the run's features, in place of its classifier.")
     ] = False,
     encoder: Encoder = None,
+    json_: Json = None,
 ) -> None:
     """Measure a finished run on labeled images or vectors."""
     check_run(run)
+    if json_ is not None:
+        check_writable(json_)
+    if data is not None:
+        check_source(data)
     from scanmix.evaluate.accuracy import evaluate as measure
     from scanmix.evaluate.accuracy import test_set_of
+    from scanmix.files import write_text
     from scanmix.model import load_model
 
     model = load_model(run, encoder=encoder)
@@ -52,10 +60,19 @@ def evaluate(
         counts[place] = 0
         most = max(range(len(counts)), key=counts.__getitem__)
         taken_for = f"{list(result['class_accuracy'])[most]} ({counts[most]})" if counts[most] else "-"
-        rows.append([name, str(total), percent(share), taken_for])
-    print_table(f"{run} on {data or f'its test {many}'}", ["class", many, "found", "most often taken for"], rows)
+        rows.append([name, str(total), percent(share), _within(result["class_interval"][name]), taken_for])
+    columns = ["class", many, "found", "within (95 %)", "most often taken for"]
+    print_table(f"{run} on {data or f'its test {many}'}", columns, rows)
     five = f", {percent(result['top5_accuracy'])} among the first five guesses" if "top5_accuracy" in result else ""
-    say(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}{_how(result)}{five}.")
+    say(
+        f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}, within "
+        f"{_within(result['accuracy_interval'])}{_how(result)}{five}."
+    )
+    say(f"Balanced accuracy, the mean over classes: {percent(result['balanced_accuracy'])}.")
+    if result["never_predicted"]:
+        show_warning(f"never predicted, though there are {many} of them: {', '.join(result['never_predicted'])}")
+    if json_ is not None:
+        write_text(json_, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     if rog:
         from scanmix.evaluate.accuracy import evaluate_rog
 
@@ -82,6 +99,11 @@ def _compare(run: Path, other: Path, examples: Examples) -> None:
         f"resamples), p = {found.p_value:.2g} (t-test with the bootstrap's variances)."
     )
     say("This is of these two trained networks; other seeds of training give others, which only more seeds tell.")
+
+
+def _within(interval: tuple[float, float] | None) -> str:
+    """Return an interval in words: "61.2 to 68.9 %"."""
+    return "-" if interval is None else f"{percent(interval[0], unit='')} to {percent(interval[1])}"
 
 
 def _how(result: Mapping[str, Any]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from scanmix.config import UserError
+from scanmix.config import UserError, check_recipe
+from scanmix.data.noise_spec import parse_noise
+from scanmix.data.sources import check_source, is_known, kind_of, name_of
 from scanmix.progress import progress
 
 if TYPE_CHECKING:
@@ -50,14 +52,13 @@ def find_files(paths: Sequence[Path], root: Path | None = None) -> list[Path]:
     """
     from scanmix.data.decoding import find_images
 
+    check_there(path for path in paths if path != STDIN)
     found: dict[Path, None] = {}
     for path in paths:
         if path == STDIN:
             inside = _from_stdin()
         elif path.is_dir():
             inside = find_images(path)
-        elif not path.exists():
-            raise UserError(f"{path}: no such file or folder")
         elif is_table(path):
             inside = _from_table(path, root)
         else:
@@ -123,9 +124,46 @@ def vector_chunks(files: Mapping[Path, np.ndarray]) -> Iterator[Chunk]:
                 bar.advance(len(marked))
 
 
+def check_inputs(
+    data: str, *, noise: str = "none", recipe: str | None = None, test: str | None = None,
+    files: Sequence[Path | None] = (),
+) -> None:  # fmt: skip
+    """Refuse what is mistyped or missing, before PyTorch is loaded, which takes seconds, and before data are read.
+
+    Args:
+        data: DATA.
+        noise: of `--noise`.
+        recipe: of `--recipe`.
+        test: of `--test`.
+        files: other files that are read.
+
+    Raises:
+        UserError: one of them is not there, or a name is not known.
+    """
+    for source in (data, *([] if test is None else [test])):
+        check_source(source)
+    spec = parse_noise(noise)
+    if recipe is not None:
+        check_recipe(recipe)
+    if spec.kind == "openset":
+        check_source(spec.path or "")
+    named = (*files, Path(spec.path) if spec.kind == "file" and spec.path else None)
+    check_there(path for path in named if path is not None)
+
+
+def check_there(paths: Iterable[Path]) -> None:
+    """Refuse a file or folder that does not exist.
+
+    Raises:
+        UserError: says which.
+    """
+    for path in paths:
+        if not path.expanduser().exists():
+            raise UserError(f"{path}: no such file or folder")
+
+
 def size_for(data: str, root: Path | None, side: int | None) -> int | None:
     """Return the side in pixels at which files are read for an encoder that wants `side`; None if there are none."""
-    from scanmix.data.readers import is_known, kind_of
     from scanmix.data.readers.images import side_within
 
     if side is None or is_known(data) or kind_of(data) == "vector" or not Path(data).expanduser().exists():
@@ -153,7 +191,6 @@ def relabeled(examples: Examples, noise: str, seed: int, corrections: Path | Non
         UserError: the noise or the corrections do not fit the examples.
     """
     from scanmix.data.corrections import apply_corrections
-    from scanmix.data.noise import parse_noise
     from scanmix.semantic_noise import apply_noise
 
     if parse_noise(noise).kind != "none":
@@ -164,8 +201,6 @@ def relabeled(examples: Examples, noise: str, seed: int, corrections: Path | Non
 
 def name_parts(data: str, noise: str, labels: Path | None = None) -> list[str]:
     """Return what names the data in a folder's name: `cifar10n-worse`, then noise and corrections if there are any."""
-    from scanmix.data.readers import is_known, name_of
-
     kind, _, value = noise.partition(":")
     noise = f"file-{Path(value).stem}" if kind == "file" else noise
     name = data.replace(":", "-") if is_known(data) else name_of(data)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Annotated
 
 import typer
 
-from scanmix.cli.shell import print_table, say
+from scanmix.cli.options import Json
+from scanmix.cli.shell import check_writable, print_table, say
 from scanmix.config import recipe_names, shared_recipes, unknown_name
+from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
 
 PAGE = """# Methods
@@ -31,12 +34,17 @@ All methods use the same loop, views and network. Each predicts with the network
 def methods(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="List the settings of this method.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/methods.md.")] = False,
+    json_: Json = None,
 ) -> None:
     """List the methods, or the settings of one."""
+    if json_ is not None:
+        check_writable(json_)
     from scanmix.methods import METHODS
 
     if name is not None and name not in METHODS:
         raise unknown_name("method", name, METHODS)
+    if json_ is not None:
+        write_text(json_, json.dumps([_described(key) for key in METHODS if name in (None, key)], indent=2) + "\n")
     if markdown:
         say("\n".join([PAGE, *(_section(key) for key in METHODS)]).strip())
         return
@@ -52,6 +60,18 @@ def methods(
     say(f"{name}: {METHODS[name].about.idea}\n")
     say("\n".join(_facts(name)) + "\n")
     print_table(f"Settings of {name}", ["--set", "default", "meaning"], _settings(METHODS[name]()), text_columns=3)
+
+
+def _described(name: str) -> dict[str, object]:
+    """Return a method and its settings for a script."""
+    from scanmix.methods import METHODS
+
+    about = METHODS[name].about
+    keys = ("setting", "default", "meaning")
+    return {
+        "method": name, "idea": about.idea, "paper": about.paper, "networks": about.networks, "labels": about.labels,
+        "cost": about.cost, "settings": [dict(zip(keys, row, strict=True)) for row in _settings(METHODS[name]())],
+    }  # fmt: skip
 
 
 def _section(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from scanmix.cli.inputs import check_inputs
 from scanmix.cli.options import Data, PerClass, Root, Seed
 from scanmix.cli.shell import Written, begins_with, check_writable, print_table, say
 from scanmix.config import UserError, percent, unknown_name
@@ -33,6 +34,7 @@ def noise(
 
     Prints the rate asked for and the rate that came out: a symmetric draw gives some labels back.
     """
+    check_inputs(data)
     from scanmix.data.noise import DRAWN, SEMANTIC_NETWORKS, save_noise
     from scanmix.data.readers import load
     from scanmix.progress import progress

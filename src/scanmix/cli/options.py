@@ -34,8 +34,10 @@ Devices = Annotated[
     typer.Option(min=1, help="Processes on each machine, one a device; by default one, or those torchrun started."),
 ]
 PrecisionName = Annotated[
-    Literal["32-true", "bf16-mixed"], typer.Option(help="bf16-mixed: encoders compute in bfloat16.")
+    Literal["32-true", "tf32", "bf16-mixed"],
+    typer.Option(help="bf16-mixed: encoders compute in bfloat16; tf32: a GPU multiplies in TF32."),
 ]
+Compiled = Annotated[bool, typer.Option("--compile", help="Compile encoders by torch.compile: minutes first.")]
 BatchNormName = Annotated[
     Literal["synchronized", "split"], typer.Option(help="Statistics of the whole batch, or of each process's rows.")
 ]
@@ -73,6 +75,7 @@ Finetune = Annotated[
         metavar="MODEL", help="Begin with a pretrained network of timm and train it on: timm:NAME or timm:NAME@FILE."
     ),
 ]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="File to write all of it to, for a script.")]
 Encoder = Annotated[
     str | None,
     typer.Option(metavar="MODEL", help="Of a run on features: where its encoder is now, named as for `scanmix embed`."),

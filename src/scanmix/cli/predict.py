@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from scanmix.cli.inputs import Chunk, find_files, image_chunks, is_table, load_labeled, read_vector_files, vector_chunks
+from scanmix.cli.inputs import (
+    STDIN,
+    Chunk,
+    check_there,
+    find_files,
+    image_chunks,
+    is_table,
+    load_labeled,
+    read_vector_files,
+    vector_chunks,
+)
 from scanmix.cli.options import Device, Encoder
 from scanmix.cli.shell import Written, check_run, check_writable, has_columns, say, show_skipped
 from scanmix.config import UserError, percent
+from scanmix.data.sources import check_source
 from scanmix.progress import progress
 
 if TYPE_CHECKING:
@@ -62,6 +73,9 @@ def predict(
     if root is not None and not any(is_table(path) for path in (*paths, calibrate)):
         raise UserError("--root is what the paths of a table are relative to; no .csv or .parquet is named")
     check_writable(out, TABLE, inputs=[*paths, calibrate], run=run)
+    check_there(path for path in paths if path != STDIN)
+    if calibrate is not None:
+        check_source(calibrate)
     from scanmix.export.loading import load_classifier
 
     model = load_classifier(run, device, encoder)

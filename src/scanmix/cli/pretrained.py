@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scanmix.cli.embed import opened
 from scanmix.config import UserError
+from scanmix.data.sources import kind_of, name_of
 
 if TYPE_CHECKING:
     from scanmix.features import AnyEncoder
@@ -41,7 +42,6 @@ def planned(
     Raises:
         UserError: the network cannot be opened or does not fit the data, or as of `resolve`.
     """
-    from scanmix.data.readers import kind_of, name_of
     from scanmix.training import resolve
 
     device = str(how.get("device", "auto"))
@@ -61,7 +61,6 @@ def planned(
 def _finetuned(
     data: str, model: str, method: str | None, recipe: str | None, overrides: Mapping[str, Any], how: Mapping[str, Any]
 ) -> Planned:
-    from scanmix.data.readers import kind_of
     from scanmix.training.finetune import opened_for, resolve_finetuned, side_of
 
     if kind_of(data) == "vector":

@@ -35,7 +35,10 @@ TableName = Annotated[
 Runs = Annotated[list[Path] | None, typer.Argument(metavar="[RUN]...", help="Run folders of a figure.")]
 Out = Annotated[Path, typer.Option(help="Folder of the tables, and of their runs; of a figure, its file.")]
 PaperData = Annotated[str | None, typer.Option(help="Which data set of the paper's table: cifar10, cifar100.")]
-Scale = Annotated[Literal["paper", "small"], typer.Option(help="small: the same table on 5,000 Fashion-MNIST images.")]
+Scale = Annotated[
+    Literal["paper", "small", "cifar-small"],
+    typer.Option(help="small: the same table on 5,000 Fashion-MNIST images. cifar-small: on 10,000 of CIFAR-10."),
+]
 Jobs = Annotated[int, typer.Option(min=1, help="Runs at once, each on one thread.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Run every cell with so many seeds, from 0 on.")]
 Only = Annotated[

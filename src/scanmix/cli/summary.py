@@ -21,12 +21,20 @@ def show_results(title: str, runs: Sequence[Run]) -> None:
             run.settings.method + (" (oracle recipe)" if run.settings.oracle else ""),
             percent(run.best_accuracy),
             percent(run.last_accuracy),
+            percent(run.last_balanced_accuracy),
             percent(run.last10_accuracy),
             f"{run.seconds:.0f}",
         ]
         for run in runs
     ]
-    print_table(title, ["method", "best", "last", "mean of last 10", "seconds"], rows)
+    columns = ["method", "best", "last", "balanced", "mean of last 10", "seconds"]
+    print_table(title, columns, rows)
+    for run in runs:
+        if missing := int(run.metrics[-1].get("classes_never_predicted", 0) if run.metrics else 0):
+            words = "1 class is" if missing == 1 else f"{missing} classes are"
+            show_warning(
+                f"{run.settings.method}: {words} never predicted; `scanmix evaluate` with the run's folder says which"
+            )
     if any(line.get("accuracy_after_matching") for run in runs for line in run.metrics):
         say("scan: measured after the best matching of clusters with classes, which no other method is given.")
     for run in [run for run in runs if run.noise.estimated is not None] or runs[:1]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from scanmix.cli.embed import encoder_name
-from scanmix.cli.inputs import is_table, name_parts, plain_name, relabeled, size_for
+from scanmix.cli.inputs import check_inputs, is_table, name_parts, plain_name, relabeled, size_for
 from scanmix.cli.options import (
     BatchNormName,
+    Compiled,
     Data,
     Device,
     Devices,
@@ -41,6 +42,7 @@ from scanmix.cli.pretrained import planned
 from scanmix.cli.shell import check_run, say, settings_from, shape_of, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
 from scanmix.config import UserError, build
+from scanmix.data.sources import is_known, kind_of
 
 if TYPE_CHECKING:
     from scanmix.data.examples import Examples
@@ -64,6 +66,7 @@ def train(
     devices: Devices = None,
     nodes: Nodes = None,
     precision: PrecisionName = "32-true",
+    compiled: Compiled = False,
     batch_norm: BatchNormName = "synchronized",
     parallel: ParallelName = "rows",
     per_class: PerClass = None,
@@ -77,12 +80,12 @@ def train(
     The same line goes on with a run that was stopped.
     """
     overrides = settings_from(set_ or ())
-    from scanmix.data.readers import kind_of
+    check_inputs(data, noise=noise, recipe=recipe, test=test, files=[labels])
     from scanmix.distributed.process_group import Processes, is_first
     from scanmix.training.loop import train_resolved
 
-    _check_words(noise, device, loggers or ())
-    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    _check_words(device, loggers or ())
+    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel, "compiled": compiled}
     encoder, settings, side = planned(
         data, features, finetune, method, recipe, overrides, seed=seed, device=device, threads=threads,
         processes=build(Processes, shared, where="scanmix train"),
@@ -108,12 +111,13 @@ def train(
 
 
 def resume(
-    run: RunFolder, devices: Devices = None, nodes: Nodes = None, loggers: Loggers = None, encoder: Encoder = None
-) -> None:
+    run: RunFolder, devices: Devices = None, nodes: Nodes = None, threads: Threads = None, loggers: Loggers = None,
+    encoder: Encoder = None,
+) -> None:  # fmt: skip
     """Go on with a run that was stopped.
 
     It ends as if it had not been: on a CPU, with the same weights, bit for bit. By default with as many processes
-    as before; any other number may go on.
+    and threads as before; any other number may go on, with sums that round differently.
     """
     check_run(run)
     from scanmix.distributed.process_group import is_first
@@ -125,7 +129,7 @@ def resume(
         say(f"{run} is finished already.")
     ended = go_on(
         run, features=encoder, progress=watched(before.settings.method), devices=devices, nodes=nodes,
-        loggers=loggers or (),
+        threads=threads, loggers=loggers or (),
     )  # fmt: skip
     if is_first(ended.settings.processes.nodes):
         _show_end(ended, run)
@@ -145,13 +149,11 @@ def run_name(
     return plain_name([*name_parts(data, noise, labels), *found, method, str(seed)])
 
 
-def _check_words(noise: str, device: str, loggers: Sequence[str]) -> None:
+def _check_words(device: str, loggers: Sequence[str]) -> None:
     """Refuse what is mistyped before a million images are read, and before anything is written."""
-    from scanmix.data.noise import parse_noise
     from scanmix.distributed.engine import find_device
     from scanmix.training.loggers import check_loggers
 
-    parse_noise(noise)
     find_device(device)
     check_loggers(loggers, Path("runs"))
 
@@ -171,8 +173,6 @@ def _load_both(
 
 def _roots(data: str, test: str | None, root: Path | None) -> tuple[Path | None, Path | None]:
     """Return the root of DATA and that of the test data: --root is for both tables, else for the one that takes it."""
-    from scanmix.data.readers import is_known
-
     if root is None or not is_table(test) or is_known(data):
         return root, None
     return root if is_table(data) else None, root

@@ -10,7 +10,15 @@ from scanmix.config.durations import Duration, epochs_in, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
 from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
-from scanmix.config.recipes import RECIPE_KEYS, RECIPES, load_recipe, recipe_layers, recipe_names, shared_recipes
+from scanmix.config.recipes import (
+    RECIPE_KEYS,
+    RECIPES,
+    check_recipe,
+    load_recipe,
+    recipe_layers,
+    recipe_names,
+    shared_recipes,
+)
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
 from scanmix.config.words import percent
 
@@ -42,6 +50,7 @@ __all__ = [
     "file_path",
     "flatten",
     "in_short",
+    "check_recipe",
     "load_recipe",
     "merge",
     "nearest",

@@ -78,17 +78,35 @@ def recipe_layers(path_or_name: str | Path, recipes_dir: Path = RECIPES) -> list
     return [below, own]
 
 
+def check_recipe(path_or_name: str, recipes_dir: Path = RECIPES) -> None:
+    """Refuse a recipe that does not exist, without reading it.
+
+    Raises:
+        UserError: there is no file at the path, or no recipe of the name.
+    """
+    if not path_or_name.endswith(".toml"):
+        _file_of(path_or_name, recipes_dir)
+    elif not Path(path_or_name).is_file():
+        raise UserError(f"{path_or_name}: no such file")
+
+
 def _read_layer(name: str, recipes_dir: Path, beside: Path) -> RecipeLayer:
     """Read one file: the one at a path, that of a name, or the one that the name shares."""
     if name.endswith(".toml"):
         return RecipeLayer(name, beside / name, None, _read_recipe(beside / name))
+    path, shares = _file_of(name, recipes_dir)
+    return RecipeLayer(name, path, shares, _read_recipe(path))
+
+
+def _file_of(name: str, recipes_dir: Path) -> tuple[Path, str | None]:
+    """Return the file of a recipe, and the recipe whose file it is where the name has none of its own."""
     path, shares = recipes_dir / f"{name}.toml", None
     if not path.is_file() or path == recipes_dir / SHARED:
         shares = shared_recipes(recipes_dir).get(name)
         if shares is None:
             raise unknown_name("recipe", name, recipe_names(recipes_dir))
         path = recipes_dir / f"{shares}.toml"
-    return RecipeLayer(name, path, shares, _read_recipe(path))
+    return path, shares
 
 
 def _read_recipe(path: Path) -> Table:

@@ -38,6 +38,35 @@ class AnyImages(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class CountedImages:
+    """Images that tell how many of them each batch has, so that it is seen how far an epoch is."""
+
+    images: AnyImages
+    read: Callable[[int], None]
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, C, H, W)."""
+        return self.images.shape
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.images)
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Return images. Shape: (B,) -> (B, C, H, W)."""
+        found = self.images[index]
+        self.read(len(found))
+        return found
+
+    def split(self, size: int) -> Iterable[Tensor]:
+        """Yield all images, `size` at a time. Shape: -> (B, C, H, W) each."""
+        for part in self.images.split(size):
+            self.read(len(part))
+            yield part
+
+
+@dataclass(frozen=True, eq=False)
 class TrainingData:
     """Images, given labels and views on one device. True labels are not in here, so that no method can use them."""
 

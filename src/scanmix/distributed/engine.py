@@ -24,7 +24,7 @@ from scanmix.config import UserError, check_type
 from scanmix.data.batches import shard_rows
 from scanmix.progress import StageTick
 
-Precision: TypeAlias = Literal["32-true", "bf16-mixed"]
+Precision: TypeAlias = Literal["32-true", "tf32", "bf16-mixed"]
 Parallel: TypeAlias = Literal["rows", "peers"]
 BatchNorm: TypeAlias = Literal["synchronized", "split"]
 
@@ -56,6 +56,8 @@ class Engine:
     """What processes share: the rows of each batch, or the two peers of a method."""
     precision: Precision = "32-true"
     """Arithmetic of the encoders."""
+    compiled: bool = False
+    """Whether encoders are compiled by `torch.compile`."""
     batch_norm: BatchNorm = "synchronized"
     """Whether batch statistics are those of all processes or of each."""
     cache: Path | None = None

@@ -36,7 +36,10 @@ class Processes:
     nodes: Count = 1
     """Machines."""
     precision: Precision = "32-true"
-    """`bf16-mixed`: encoders compute in bfloat16; weights, heads and losses stay float32."""
+    """`bf16-mixed`: encoders compute in bfloat16; weights, heads and losses stay float32. `tf32`: a GPU rounds what it
+    multiplies to TF32, whose fractions have 10 bits of 23."""
+    compiled: bool = False
+    """Whether encoders are compiled by `torch.compile`."""
     batch_norm: BatchNorm = "synchronized"
     """Statistics of the whole batch, as one process would have them, or `split`: of each process's rows."""
 
@@ -167,6 +170,21 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@contextmanager
+def products_in(precision: Precision) -> Iterator[None]:
+    """Let GPUs multiply float32 in TF32 inside the block with "tf32", and exactly with any other precision.
+
+    PyTorch itself takes TF32 for convolutions and not for matrix products.
+    """
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    try:
+        products.allow_tf32 = convolutions.allow_tf32 = precision == "tf32"
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 @contextmanager

@@ -14,10 +14,11 @@ from typing import Any
 
 from scanmix.config import DataError, Table, UnexpectedData
 from scanmix.data.examples import Examples
-from scanmix.data.readers import is_known, kind_of, load
+from scanmix.data.readers import load
 from scanmix.data.readers.folder import LostClassError
 from scanmix.data.readers.images import Header, read_headers
 from scanmix.data.readers.vectors import read_labeled_rows
+from scanmix.data.sources import is_known, kind_of
 from scanmix.distributed.engine import find_device
 from scanmix.doctor.advice import Advice, advise, as_recipe
 from scanmix.doctor.checks import (

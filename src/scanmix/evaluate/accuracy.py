@@ -17,8 +17,10 @@ from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.distributed.engine import derived_seed
+from scanmix.evaluate.significance import wilson
 from scanmix.files.npy import finite_rows
 from scanmix.model import Model, truth_of
+from scanmix.model.measured import measured
 from scanmix.training import Run, open_run
 
 FIVE = 5
@@ -31,7 +33,9 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     Images that are known to belong to no class (open set) are left out.
 
     Returns:
-        `accuracy` (0..1); `class_accuracy` {name: share, or None without an example}; `confusion`, C rows (true
+        `accuracy` and `balanced_accuracy` (0..1), the latter the mean over classes; `accuracy_interval`, of 95 %;
+        `class_accuracy` {name: share, or None without an example} and `class_interval` {name: interval of 95 %, or
+        None}; `never_predicted`, names of classes with examples of which none is predicted; `confusion`, C rows (true
         classes) of C counts (predicted classes); `num_examples`. With more than five classes `top5_accuracy`. For a
         self-supervised model no `top5_accuracy`, but `accuracy_after_matching` (True): its clusters were matched with
         classes by these very labels. For a run with a test set also `best_accuracy`, `last_accuracy` and
@@ -54,14 +58,22 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     prediction, count = likely.argmax(1), len(model.class_names)
     if model.self_supervised:
         prediction = match_clusters(prediction, truth, count)[prediction]
+    found = measured(prediction, truth, count)
     confusion = torch.bincount(truth * count + prediction, minlength=count**2).view(count, count)
     right, of_class = confusion.diagonal().tolist(), confusion.sum(1).tolist()
     result: dict[str, Any] = {
-        "accuracy": sum(right) / len(examples),
+        "accuracy": found.accuracy,
+        "accuracy_interval": wilson(sum(right), len(examples)),
+        "balanced_accuracy": found.balanced,
         "class_accuracy": {
             name: hits / total if total else None
             for name, hits, total in zip(model.class_names, right, of_class, strict=True)
         },
+        "class_interval": {
+            name: wilson(hits, total) if total else None
+            for name, hits, total in zip(model.class_names, right, of_class, strict=True)
+        },
+        "never_predicted": [model.class_names[c] for c in found.never_predicted],
         "confusion": confusion.tolist(),
         "num_examples": len(examples),
     }

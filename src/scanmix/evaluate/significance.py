@@ -30,6 +30,18 @@ class Comparison(NamedTuple):
     """Two-sided p-value of Welch's t-test with the bootstrap's variances, N - 1 degrees of freedom each."""
 
 
+def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the interval of a share, hits / count, in which the true one lies with 95 % (Wilson, JASA 1927).
+
+    It is sensible for few examples too, and for shares of 0 and 1. `count` is at least 1; `z` is the quantile of the
+    normal distribution.
+    """
+    share, square = hits / count, z * z / count
+    middle = (share + square / 2) / (1 + square)
+    half = z / (1 + square) * math.sqrt(share * (1 - share) / count + square / (4 * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
 def compare(first: np.ndarray, second: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
     """Compare which images two runs predict correctly. Shape: (N,) bool, (N,) bool.
 

@@ -147,6 +147,7 @@ def _scores(run: Run) -> str:
         return f"None: there were no test {what}."
     table = _table({
         "last epoch": f"{_percent(run.last_accuracy)} (this model)",
+        "balanced accuracy": f"{_percent(run.last_balanced_accuracy)} (the mean over classes)",
         "mean of the last ten epochs": _percent(run.last10_accuracy),
         "best epoch": f"{_percent(run.best_accuracy)} (chosen by the test {what}: an upper bound, not this model's)",
     })  # fmt: skip

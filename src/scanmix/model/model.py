@@ -27,6 +27,7 @@ from scanmix.distributed.engine import SINGLE_PROCESS, Engine
 from scanmix.features import AnyEncoder, EncoderRecord, RunEncoder, as_vectors
 from scanmix.files import read_json, reading, write_json, writing
 from scanmix.files.tensors import read_tensors, write_tensors
+from scanmix.model.measured import Measured, measured
 from scanmix.networks.encoders import Encoder, NetworkSettings, settings_class, stored_network
 from scanmix.networks.inference import INFERENCE_BATCH, Predictor, inference
 from scanmix.networks.neighbor_vote import NeighborVote, VoteShape, empty_vote
@@ -136,8 +137,8 @@ class Model:
         """Most probable class. Shape: (N, C, H, W) uint8 -> (N,) int64."""
         return self.logits(images).argmax(1).numpy()
 
-    def accuracy(self, examples: Examples) -> float:
-        """Share of right predictions (0..1), against true labels where they are known, else the given ones.
+    def measure(self, examples: Examples) -> Measured:
+        """Compare predictions with true labels where they are known, else with the given ones.
 
         The clusters of a self-supervised method are first matched one to one with the classes, in the best way.
         Images known to be of no class are left out.
@@ -146,7 +147,7 @@ class Model:
         prediction, truth = torch.from_numpy(self.predict(examples)), truth_of(examples)
         if self.self_supervised:
             prediction = match_clusters(prediction, truth, len(self.class_names))[prediction]
-        return (prediction == truth).double().mean().item()
+        return measured(prediction, truth, len(self.class_names))
 
     def parts(self) -> list[tuple[Encoder, nn.Module]]:
         """Encoder and classifier of each network."""

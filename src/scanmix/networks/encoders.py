@@ -73,7 +73,7 @@ def settings_class(kind: Kind, table: object) -> type[NetworkSettings]:
 
 
 def equip(encoder: Encoder, engine: Engine) -> Encoder:
-    """Make an encoder compute as the engine is set: on its device, in its precision, with its batch statistics.
+    """Make an encoder compute as the engine is set: its device, precision and batch statistics, compiled or not.
 
     Raises:
         UserError: batch norms of the encoder cannot be synchronized between processes.
@@ -81,8 +81,10 @@ def equip(encoder: Encoder, engine: Engine) -> Encoder:
     if engine.world > 1 and engine.batch_norm == "synchronized" and engine.parallel == "rows":
         synchronized(encoder, engine.world)
     if engine.precision == "bf16-mixed":
-        # revisit: try `torch.compile` and `torch.export` on this before using them: the class has another `forward`.
+        # revisit: try `torch.export` on this before using it: the class has another `forward`.
         encoder.forward = MethodType(_mixed_forward, encoder)  # type: ignore[method-assign]
+    if engine.compiled:
+        encoder.compile()
     return encoder.to(engine.device)
 
 

@@ -99,6 +99,7 @@ def resumable(
         KeyboardInterrupt: after Ctrl-C; says how many epochs of `stage` are saved and how many are lost.
     """
     epoch = saved = _restore(engine, path, parts)
+    engine.tick(stage, saved, epochs, "")
     saved_at = time.monotonic()
     try:
         for epoch in range(saved, epochs):

@@ -31,6 +31,8 @@ class ClassRow(NamedTuple):
     wrong: int | None
     tested: int | None
     found: float | None
+    within: tuple[float, float] | None
+    """Interval of 95 % of `found`."""
     taken_for: str
 
 
@@ -132,16 +134,17 @@ def _map(title: str, shares: np.ndarray, audit: Audit) -> Markup:
     return heat_map(title, shares, names, "true class", "given label")
 
 
-def _tested(found: RunFindings, c: int) -> tuple[int | None, float | None, str]:
-    """Return how many test examples a class has, their accuracy, and what they are most often confused with."""
+def _tested(found: RunFindings, c: int) -> tuple[int | None, float | None, tuple[float, float] | None, str]:
+    """Return how many test examples a class has, their accuracy, its interval, and what they are most confused with."""
     if found.test is None:
-        return None, None, ""
+        return None, None, None, ""
     names, counts = found.run.class_names, np.array(found.test["confusion"][c])
     others = counts * (np.arange(len(names)) != c)
     most = int(others.argmax())
     return (
         int(counts.sum()),
         found.test["class_accuracy"][names[c]],
+        found.test["class_interval"][names[c]],
         f"{names[most]} ({others[most]})" if others[most] else "–",
     )
 

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from scanmix.config import Table, dump, flatten, note_of, recipe_layers
-from scanmix.data.readers import kind_of, name_of
+from scanmix.data.sources import kind_of, name_of
 from scanmix.methods import METHODS
 from scanmix.reproduce.tables import Cell, ResultTable
 from scanmix.training import RunSettings, resolve

@@ -45,8 +45,8 @@ def notes(table: ResultTable) -> list[str]:
 
 
 def on_same_data(table: ResultTable) -> bool:
-    """Whether a table is on the paper's data, so that its figures can be compared with ours."""
-    return table.paper is not None and table.source.partition(":")[0] == table.paper[1]
+    """Whether a table is on the paper's data, and on all of it, so that its figures can be compared with ours."""
+    return table.paper is not None and table.source.partition(":")[0] == table.paper[1] and not table.load
 
 
 def paper_says(table: ResultTable, cell: Cell) -> str:

@@ -15,7 +15,8 @@ from torch import Tensor
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 from scanmix.data.noise import from_file
-from scanmix.data.readers import is_known, load
+from scanmix.data.readers import load
+from scanmix.data.sources import is_known
 from scanmix.files import write_json, writing
 from scanmix.reproduce.tables import Cell, ResultTable
 

@@ -17,6 +17,7 @@ from scanmix.evaluate.significance import welch
 from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
 from scanmix.methods import METHODS
+from scanmix.reproduce.differences import differences
 from scanmix.reproduce.paper import notes, on_same_data, printed
 from scanmix.reproduce.tables import ResultTable, chosen_cells
 from scanmix.training import Run
@@ -153,7 +154,7 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
     parts = [
         f"# {table.name}",
         f"`{command}`",
-        _about(results, data, expected, machine, seconds),
+        _about(results, data, expected, machine, None if table.part_of else seconds),
         "## Accuracy",
         _grid(table, results, lambda found, noise: _accuracy(table, results, found, noise)),
         *map(wrapped, remarks),
@@ -172,13 +173,14 @@ def to_markdown(table: ResultTable, results: Sequence[Result], command: str, mac
     return "\n\n".join(parts) + "\n"
 
 
-def _about(results: Sequence[Result], data: str, expected: int, machine: str, seconds: float) -> str:
-    """What was trained, on which machine, with which versions, in which time."""
+def _about(results: Sequence[Result], data: str, expected: int, machine: str, seconds: float | None) -> str:
+    """What was trained, on which machine, with which versions, in which time if that is known."""
+    table = "" if seconds is None else f"The table took {seconds:.0f} s. "
     return wrapped(
         f"Data: {data}. {len(results)} of {expected} runs are finished. Machine: {machine}. "
         f"Versions: torch {_all(result.torch for result in results)}; scanmix "
         f"{_all(result.version for result in results)}, git {_all(_short(result.git) for result in results)}. "
-        f"The table took {seconds:.0f} s. The runs add up to {sum(result.seconds for result in results):.0f} s, each "
+        f"{table}The runs add up to {sum(result.seconds for result in results):.0f} s, each "
         "on one thread."
     )
 
@@ -228,16 +230,15 @@ def _beside_paper(table: ResultTable, results: Sequence[Result]) -> list[str]:
     for method in table.methods:
         columns = [(_find(results, method, noise), printed(table, method, noise)) for noise in table.noises]
         rows.append([method, *(_printed(table, found, paper) for found, paper in columns)])
-    name, data = table.paper
     note = "The figures are as printed: the best epoch, and after a slash the mean of the last ten, if there is one. "
     note += (
         "In parentheses is our figure minus the printed one, in points. It is bold from one point on. The paper has "
         "one run of each."
         if on_same_data(table)
-        else f"They are for {data} (other data, other network)."
+        else differences(table)
     )
     remarks = map(wrapped, [note, *notes(table)])
-    return [f"## The paper's {name}", _table(["method", *table.noises], rows), *remarks]
+    return [f"## The paper's {table.paper[0]}", _table(["method", *table.noises], rows), *remarks]
 
 
 def _printed(table: ResultTable, found: Sequence[Result], paper: Mapping[str, float]) -> str:

@@ -24,7 +24,7 @@ def row_of(table: ResultTable, result: Result, run: Run, plan: str) -> StoredRow
     `settings` is the hash of the run, with its data; `plan` that of the cell, which is known before the data are.
     """
     return {
-        "table": table.name, "data": table.data(result.noise), **table.load, "method": result.method,
+        "table": table.runs, "data": table.data(result.noise), **table.load, "method": result.method,
         "noise": result.noise, "seed": result.seed,
         "settings": run.settings.config_hash()[:16], "plan": plan, "recipe": result.recipe,
         "oracle": result.oracle, "asked_noise": result.asked, "actual_noise": result.actual,

@@ -44,7 +44,7 @@ class TableRun:
     @property
     def folder(self) -> Path:
         """The folder of the run folders."""
-        return self.out / "runs" / self.table.name
+        return self.out / "runs" / self.table.runs
 
     def data(self, noise: str) -> str:
         """Return the data of a column, as `scanmix train` takes it.
@@ -124,7 +124,7 @@ class TableRun:
         Raises:
             UserError: the store is damaged.
         """
-        rows = [row for row in read_store(self.out / "store.jsonl") if row["table"] == self.table.name]
+        rows = [row for row in read_store(self.out / "store.jsonl") if row["table"] == self.table.runs]
         known = {(row["method"], row["noise"], row["seed"], row.get("plan")): row for row in rows}
         found = {(cell.method, cell.noise, cell.seed) for cell in cells}.intersection(key[:3] for key in known)
         plans = {cell: self.plan(cell) for cell in cells if (cell.method, cell.noise, cell.seed) in found}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scanmix.config import UserError, recipe_names, unknown_name
-from scanmix.data.readers import name_of
+from scanmix.data.sources import name_of
 from scanmix.methods import METHODS
 
 ROWS = ("cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmix")
@@ -68,12 +68,19 @@ class ResultTable:
     """How many epochs at the end of a run the accuracy that is shown is the mean of."""
     paper: tuple[str, str] | None = None
     """Table and data set of the paper whose figures stand beside ours (`reproduce/paper.py`)."""
+    part_of: str = ""
+    """Table whose recipes and runs this one shares: what is finished for one is finished for the other."""
     oracle: bool = False
     """Take a recipe that was chosen for one noise (`cifar10/sym90/dividemix`), if there is one."""
 
     def data(self, noise: str) -> str:
         """Return the data of a column, as `scanmix train` takes it."""
         return f"{self.source}:{noise.partition(':')[2]}" if noise.startswith("web:") else self.source
+
+    @property
+    def runs(self) -> str:
+        """The name under which runs are kept and stored: that of the table that they belong to."""
+        return self.part_of or self.name
 
     def recipe(self, cell: Cell) -> str | None:
         """Return the recipe of a cell where it is not that of its data.
@@ -82,7 +89,7 @@ class ResultTable:
         cell, if that is wanted, where there is such a recipe.
         """
         chosen = f"{name_of(self.source)}/{short(cell.noise)}/{cell.method}" if self.oracle else ""
-        own = f"{self.name.removesuffix('-oracle')}/any/{cell.method}"
+        own = f"{self.runs.removesuffix('-oracle')}/any/{cell.method}"
         known = recipe_names()
         return next((name for name in (chosen, own) if name in known), None)
 
@@ -102,6 +109,7 @@ def short(noise: str) -> str:
 
 
 FASHION = {"per_class": 500, "limit_test": 2000}
+CIFAR = {"per_class": 1000, "limit_test": 5000}
 BEST = ("cross_entropy", "ssr", "ssr_plus", "dividemix", "scan_dividemix", "scanmix")
 """The best five methods of zoo-small, by the mean over its columns, and DivideMix, which is the sixth."""
 BEST_FOUR = ("ssr", "ssr_plus", "scan_dividemix", "scanmix")
@@ -147,7 +155,7 @@ TABLES: dict[str, ResultTable] = {
             methods=ABLATION, paper=("table6", "cifar10"),
         ),
         ResultTable(
-            name="cifar10-small", averaged=3, source="cifar10", load={"per_class": 1000, "limit_test": 5000},
+            name="cifar10-small", averaged=3, source="cifar10", load=CIFAR,
             noises=(*AUTHORS, *PEOPLE), labels={**AUTHORS, **PEOPLE}, methods=BEST_TWELVE, thrice=BEST,
         ),
         ResultTable(
@@ -157,6 +165,17 @@ TABLES: dict[str, ResultTable] = {
         ResultTable(
             name="clothing-small", averaged=3, source="clothing-dataset-small", is_folder=True, load={"size": 64},
             noises=("none", "symmetric:0.4"), methods=BEST_TWELVE,
+        ),
+        *(
+            ResultTable(
+                name=f"{table}-cifar-small", part_of="cifar10-small", averaged=3, source="cifar10", load=CIFAR,
+                paper=(table, "cifar10"), methods=methods, noises=noises, labels=AUTHORS, thrice=BEST,
+            )
+            for table, methods, noises in (
+                ("table1", tuple(name for name in RIVALS if name in BEST_TWELVE), tuple(AUTHORS)[:6]),
+                ("table2", ("cross_entropy", "ssr", "dividemix", "scanmix"), tuple(AUTHORS)[6:]),
+                ("table6", ABLATION, tuple(AUTHORS)[:6]),
+            )
         ),
         *(
             ResultTable(
@@ -199,24 +218,27 @@ def find_table(
 ) -> ResultTable:
     """Return the table of that name, with the seeds 0 .. seeds - 1.
 
-    `table6` with `data` is `table6-cifar10`, and with `scale` "small" `table6-small`; without both it is the only one
-    that there is.
+    `table6` with `data` is `table6-cifar10`, and with `scale` "small" `table6-small`, with "cifar-small"
+    `table6-cifar-small`; without both it is the only one that there is.
 
     Raises:
         UserError: there is no such table, or there are several.
     """
     known = [key for key in TABLES if key.startswith(f"{name}-")]
-    full = f"{name}-small" if scale == "small" else f"{name}-{data}" if data else name
+    full = f"{name}-{scale}" if scale != "paper" else f"{name}-{data}" if data else name
     if full not in TABLES and full == name:
-        of_the_paper = [key for key in known if key != f"{name}-small"]
+        of_the_paper = [key for key in known if not key.endswith("-small")]
         if len(of_the_paper) > 1:
             choices = ", ".join(key.removeprefix(f"{name}-") for key in of_the_paper)
-            raise UserError(f"{name} is of several data sets; choose one with --data: {choices}; or --scale small")
+            raise UserError(
+                f"{name} is of several data sets; choose one with --data: {choices}; or --scale small, cifar-small"
+            )
         full = of_the_paper[0] if of_the_paper else full
     if full not in TABLES:
         raise unknown_name("table", full, TABLES)
     table = dataclasses.replace(TABLES[full], seeds=tuple(range(seeds)), oracle=oracle)
-    return dataclasses.replace(table, name=f"{table.name}-oracle") if oracle else table
+    part_of = f"{table.part_of}-oracle" if table.part_of else ""
+    return dataclasses.replace(table, name=f"{table.name}-oracle", part_of=part_of) if oracle else table
 
 
 def find_cell(path: str, seeds: int = 1, *, oracle: bool = False) -> tuple[ResultTable, Cell]:

@@ -18,7 +18,7 @@ from scanmix.methods import Method, State
 from scanmix.model import Model, Outputs
 from scanmix.model.dynamics import clean_set_metrics, is_due, take_snapshot
 from scanmix.networks.peer import make_peer, rest_encoders
-from scanmix.progress import Bar
+from scanmix.progress import Tick
 from scanmix.training import EpochMetrics, Run
 from scanmix.training.checkpoint import check_weights, load_checkpoint, save_checkpoint, share_checkpoint, unpack
 from scanmix.training.inputs import Inputs
@@ -26,7 +26,7 @@ from scanmix.training.monitor import bound_monitor
 
 
 def run_epochs(
-    run: Run, method: Method, engine: Engine, data: TrainingData, inputs: Inputs, bar: Bar,
+    run: Run, method: Method, engine: Engine, data: TrainingData, inputs: Inputs, tick: Tick,
     log: Callable[[EpochMetrics], None],
 ) -> tuple[Model, Outputs]:  # fmt: skip
     """Train an epoch, measure, write the metrics, save, and again; at the end predict all training examples once.
@@ -39,7 +39,7 @@ def run_epochs(
         engine: device, processes and random draws.
         data: the training examples on the device.
         inputs: the same examples on the CPU, and the test data.
-        bar: shows epochs and accuracy.
+        tick: is told of epochs and accuracy.
         log: sends the metrics of an epoch to the loggers.
     """
     examples, test = inputs.examples, inputs.test
@@ -49,7 +49,7 @@ def run_epochs(
     model = _model(run, method, state, data, engine)
     measure_bound = bound_monitor(model, examples, run.settings.monitor.elbo, engine)
     for epoch in range(done, method.epochs):
-        bar.set(epoch, method.epochs, _note(run))
+        tick(epoch, method.epochs, _note(run))
         clock = time.perf_counter()
         if resting := run.settings.network.resting_epochs():
             rest_encoders(state.peers, epoch < resting)
@@ -61,7 +61,9 @@ def run_epochs(
             line |= clean_set_metrics(p_clean, method.clean_threshold, examples)
         measured = time.perf_counter()
         if test is not None:
-            line["accuracy"] = model.accuracy(test)
+            found = model.measure(test)
+            line |= {"accuracy": found.accuracy, "balanced_accuracy": found.balanced}
+            line |= {"classes_never_predicted": len(found.never_predicted)}
             line |= {"accuracy_after_matching": True} if method.self_supervised else {}
         line |= measure_bound()
         line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
@@ -72,7 +74,7 @@ def run_epochs(
             run.record_snapshot(take_snapshot(model.member_logits(examples), examples.labels, epoch + 1, p_clean))
         if run.folder is not None:
             save_checkpoint(run.folder, run.settings.config_hash(), epoch + 1, state)
-    bar.set(method.epochs, method.epochs, _note(run))
+    tick(method.epochs, method.epochs, _note(run))
     outputs = model.outputs(examples)
     p_clean = _current_p_clean(run, state, data, method.epochs - 1)
     run.record_snapshot(take_snapshot(outputs.logits, examples.labels, method.epochs, p_clean))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,23 @@ import torch
 
 from scanmix.audit import collect, save_evidence
 from scanmix.config import UserError, build, check_type, file_path
-from scanmix.data.batches import TrainingData
+from scanmix.data.batches import CountedImages, TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.store import default_cache, on_device
 from scanmix.data.views import make_views
 from scanmix.distributed.engine import BatchNorm, Engine, Parallel, Precision, find_device
-from scanmix.distributed.process_group import Processes, RankInfo, choose_processes, is_first, launched, limited_threads
+from scanmix.distributed.process_group import (
+    Processes,
+    RankInfo,
+    choose_processes,
+    is_first,
+    launched,
+    limited_threads,
+    products_in,
+)
 from scanmix.features import AnyEncoder, record_of
 from scanmix.model import save_model
+from scanmix.networks.passes import Passes
 from scanmix.progress import Bar, watched_stages
 from scanmix.training import (
     Run,
@@ -53,7 +62,7 @@ def train(
     cache: str | Path | None = None, progress: bool | Bar = True,
     loggers: Sequence[str | Logger] = (), devices: int | None = None, nodes: int | None = None,
     precision: Precision = "32-true", batch_norm: BatchNorm = "synchronized", parallel: Parallel = "rows",
-    **overrides: Any,
+    compiled: bool = False, **overrides: Any,
 ) -> Run:  # fmt: skip
     """Train a method on examples whose labels may be wrong.
 
@@ -79,16 +88,17 @@ def train(
         devices: processes on each machine, one for each device. By default as many as torchrun or SLURM has launched,
             else one.
         nodes: number of machines. By default as torchrun or SLURM says, else one.
-        precision: "32-true", or "bf16-mixed": encoders compute in bfloat16.
+        precision: "32-true"; "bf16-mixed": encoders compute in bfloat16; or "tf32": a GPU multiplies in TF32.
         batch_norm: statistics of the whole batch ("synchronized") or of each process's rows ("split").
         parallel: processes share the rows of each batch ("rows"), or two processes have a network each ("peers").
+        compiled: compile encoders by `torch.compile`, which takes minutes and a compiler of C++, and may pay on a GPU.
         overrides: fields of the method; sections `network={...}`, `views={...}`, `labels`, `draw` and `monitor`.
 
     Raises:
         UserError: settings, data and folder do not fit together, or a loss became NaN or infinite.
     """
     check_type("examples", examples, Examples, WANTED)
-    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel}
+    shared = {"precision": precision, "batch_norm": batch_norm, "parallel": parallel, "compiled": compiled}
     processes = build(Processes, shared, where="scanmix.train")
     encoder = opened(features, examples, out, device)
     if finetune is not None:
@@ -162,7 +172,7 @@ def train_resolved(
 def resume(
     folder: str | Path, *, features: AnySource | None = None, cache: str | Path | None = None,
     progress: bool | Bar = True, loggers: Sequence[str | Logger] = (), devices: int | None = None,
-    nodes: int | None = None,
+    nodes: int | None = None, threads: int | None = None,
 ) -> Run:  # fmt: skip
     """Go on with a run where it stopped; a finished one is returned as it is.
 
@@ -174,6 +184,7 @@ def resume(
         loggers: named ones are also sent the epochs they lack, of a finished run too.
         devices: processes on each machine, by default as many as before; any number may go on.
         nodes: machines, by default as many as before.
+        threads: of PyTorch, by default as many as before. Sums of other numbers may differ in their last bits.
 
     Raises:
         UserError: no such run or logger, its data cannot be loaded again as it was, or its encoder is another.
@@ -193,7 +204,9 @@ def resume(
     first = is_first(processes.nodes)
     with writer(folder if first else None, "in training"):
         run = open_run(folder)  # another process may have gone on with it in between
-        run.settings = dataclasses.replace(run.settings, processes=processes)
+        run.settings = dataclasses.replace(
+            run.settings, processes=processes, threads=run.settings.threads if threads is None else threads
+        )
         examples, test = reload_data(run, folder)
         encoder = reopened_for(run, features) if first else None
         mine = run if first else Run(run.settings, run.about, [])
@@ -228,12 +241,15 @@ def _finish(
 ) -> Run:  # fmt: skip
     """Run the epochs that are missing and write the model."""
     method, settings, examples = run.settings.build_method(), run.settings, inputs.examples
+    guess = method.passes(len(examples), 0.5).get("training", Passes())
+    images = max(guess.weak + guess.strong, len(examples) * method.epochs) / method.epochs
     with (
         limited_threads(settings.threads, settings.processes),
+        products_in(settings.processes.precision),
         explained(run),
-        watched_stages(settings.method, method.epochs, progress) as (bar, tick),
+        watched_stages(settings.method, method.epochs, progress, images) as watched,
     ):
-        rows = embedded(run, inputs, tick)  # before the processes meet, who would wait for it
+        rows = embedded(run, inputs, watched.stages)  # before the processes meet, who would wait for it
         with group as (rank, world, device):
             engine = Engine(
                 seed=settings.seed,
@@ -242,9 +258,10 @@ def _finish(
                 world=world,
                 parallel=settings.processes.parallel,
                 precision=settings.processes.precision,
+                compiled=settings.processes.compiled,
                 batch_norm=settings.processes.batch_norm,
                 cache=None if rank > 0 else inputs.cache or default_cache(),
-                tick=tick,
+                tick=watched.stages,
             )
             if bool(engine.broadcast(torch.tensor(run.finished, device=device))):
                 catch_up(run, loggers)
@@ -252,9 +269,9 @@ def _finish(
             if engine.broadcast_bytes(settings.config_hash().encode) != settings.config_hash().encode():
                 raise UserError(f"process {rank} has other settings or other data than process 0; give all the same")
             learned = learned_from(run, inputs, rows, engine)
-            data = _training_data(learned.examples, settings, engine)
+            data = _training_data(learned.examples, settings, engine, watched.images)
             with logged(run, loggers) as log:
-                model, outputs = run_epochs(run, method, engine, data, learned, bar, log)
+                model, outputs = run_epochs(run, method, engine, data, learned, watched.epochs, log)
     with explained(run):
         run.adopt(as_given(run, model, inputs), examples, None if rows is None else rows.train)
         if run.folder is not None:
@@ -266,11 +283,13 @@ def _finish(
     return run
 
 
-def _training_data(examples: Examples, settings: RunSettings, engine: Engine) -> TrainingData:
-    """Return the training examples on the device, as methods see them."""
+def _training_data(
+    examples: Examples, settings: RunSettings, engine: Engine, read: Callable[[int], None]
+) -> TrainingData:
+    """Return the training examples on the device, as methods see them; `read` is told how many a batch has."""
     trusted = trusted_labels(examples, settings)
     return TrainingData(
-        images=on_device(examples.images, engine.device),
+        images=CountedImages(on_device(examples.images, engine.device), read),
         labels=examples.labels.to(engine.device),
         num_classes=examples.num_classes,
         views=make_views(settings.views, examples.images, flip=examples.flip, device=engine.device),

@@ -105,6 +105,12 @@ class Run:
         return self.accuracies[-1] if self.accuracies else None
 
     @property
+    def last_balanced_accuracy(self) -> float | None:
+        """Balanced accuracy on the test examples after the last epoch; None without, and in runs of 0.1.0."""
+        found: float | None = self.metrics[-1].get("balanced_accuracy") if self.metrics else None
+        return found
+
+    @property
     def last10_accuracy(self) -> float | None:
         """Mean test accuracy (0..1) of the last ten epochs."""
         return statistics.fmean(self.accuracies[-10:]) if self.accuracies else None

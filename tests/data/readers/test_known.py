@@ -16,7 +16,8 @@ from sklearn.datasets import load_digits
 
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
-from scanmix.data.readers import KNOWN, fashion_mnist, is_known, load, name_of, reload
+from scanmix.data.readers import KNOWN, fashion_mnist, load, reload
+from scanmix.data.sources import is_known, name_of
 
 
 def pair(source: str, **asked: object) -> tuple[Examples, Examples]:

@@ -10,7 +10,7 @@ from scanmix.data.noise.label_noise import (
     select,
     symmetric,
 )  # fmt: skip
-from scanmix.data.noise.spec import FORMS, SEMANTIC_NETWORKS, NoiseSpec, parse_noise
+from scanmix.data.noise_spec import FORMS, SEMANTIC_NETWORKS, NoiseSpec, parse_noise
 
 __all__ = [
     "DRAWN", "FORMS", "SEMANTIC_NETWORKS", "NoiseSpec", "add_noise", "asymmetric", "from_file", "load_noise",

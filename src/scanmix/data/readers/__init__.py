@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from scanmix.config import UserError, check_type, file_path, whole_number
 from scanmix.data.corrections import apply_corrections
-from scanmix.data.examples import JSON, Examples, Kind
+from scanmix.data.examples import JSON, Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers.cifar import read_cifar10, read_cifar100
 from scanmix.data.readers.cifar_n import read_cifar10n, read_cifar100n
@@ -28,9 +27,10 @@ from scanmix.data.readers.table import read_table
 from scanmix.data.readers.vectors import read_vectors
 from scanmix.data.readers.votes import has_votes, read_votes
 from scanmix.data.readers.webvision import read_ilsvrc12, read_webvision
+from scanmix.data.sources import check_source, is_known, kind_of
 from scanmix.files import check_regular
 
-__all__ = ["KNOWN", "is_known", "kind_of", "load", "match", "name_of", "reload"]
+__all__ = ["KNOWN", "load", "match", "reload"]
 
 
 class LoadOptions(NamedTuple):
@@ -45,19 +45,19 @@ class LoadOptions(NamedTuple):
 
 MOST_PIXELS = 16_384
 """Largest side of an image in pixels that may be asked for."""
-KNOWN: dict[str, tuple[str, Callable[[LoadOptions], Pair]]] = {
-    "digits": ("", lambda options: read_digits()),
-    "fashion-mnist": ("", lambda options: read_fashion_mnist(options.root, options.download)),
-    "cifar10": ("", lambda options: read_cifar10(options.root)),
-    "cifar100": ("", lambda options: read_cifar100(options.root)),
-    "cifar10n": ("worse", lambda options: read_cifar10n(options.root, options.variant)),
-    "cifar100n": ("fine", lambda options: read_cifar100n(options.root, options.variant)),
-    "red-mini-imagenet": ("0.4", lambda options: read_red_mini_imagenet(options.root, options.variant, options.size)),
-    "clothing1m": ("", lambda options: read_clothing1m(options.root, options.size)),
-    "webvision": ("50", lambda options: read_webvision(options.root, options.variant, options.size)),
-    "ilsvrc12": ("50", lambda options: read_ilsvrc12(options.root, options.variant, options.size)),
+KNOWN: dict[str, Callable[[LoadOptions], Pair]] = {
+    "digits": lambda options: read_digits(),
+    "fashion-mnist": lambda options: read_fashion_mnist(options.root, options.download),
+    "cifar10": lambda options: read_cifar10(options.root),
+    "cifar100": lambda options: read_cifar100(options.root),
+    "cifar10n": lambda options: read_cifar10n(options.root, options.variant),
+    "cifar100n": lambda options: read_cifar100n(options.root, options.variant),
+    "red-mini-imagenet": lambda options: read_red_mini_imagenet(options.root, options.variant, options.size),
+    "clothing1m": lambda options: read_clothing1m(options.root, options.size),
+    "webvision": lambda options: read_webvision(options.root, options.variant, options.size),
+    "ilsvrc12": lambda options: read_ilsvrc12(options.root, options.variant, options.size),
 }
-"""Name -> (example of a variant, or "" if the data set has no variants; reader)."""
+"""Name -> reader, of the data sets of `sources.VARIANTS`."""
 
 
 def load(
@@ -132,11 +132,6 @@ def _numbers(**given: object) -> dict[str, int]:
     return found
 
 
-def kind_of(source: str | Path) -> Kind:
-    """Return what a source holds, images or vectors, judged by its name alone."""
-    return "vector" if not is_known(source) and Path(source).suffix.lower() == ".npy" else "image"
-
-
 def reload(source: Mapping[str, Any]) -> Examples:
     """Load the examples with this `Examples.source` again, and repeat all that was done with them, such as noise.
 
@@ -190,47 +185,26 @@ def _read(
     is_vectors = kind_of(source) == "vector"
     if labels is not None and not is_vectors:
         raise UserError(f"labels= is for vectors in a .npy file; {source} has labels of its own.")
+    check_source(source)
     if is_known(source):
         return _read_known(source, LoadOptions(root, "", size, download))
     if path.is_dir():
         if root is not None:
             raise UserError(f"root= is for known data sets and tables; {source} is a folder and needs none.")
         return read_folder(path, size, least)
-    if path.is_file() and is_vectors:
+    check_regular(path)
+    if is_vectors:
         if size is not None or root is not None:
             raise UserError(f"size= and root= are for images; {source} holds vectors.")
         return read_vectors(path, labels), None
-    if path.is_file():
-        if path.suffix.lower() not in (".csv", ".parquet"):
-            raise UserError(f"{source} is neither a folder nor a .csv or .parquet table of path and label, nor a .npy.")
-        return (read_votes if has_votes(path) else read_table)(path, root, size, least)
-    if path.exists():
-        check_regular(path)
-    near = difflib.get_close_matches(str(source).lower().replace("_", "-"), KNOWN, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"no folder, table or known data set {str(source)!r}; known: {', '.join(KNOWN)}.{hint}")
-
-
-def name_of(source: str | Path) -> str:
-    """Return `Examples.name` of what `load` will read, known before it is read: recipes are looked up by it."""
-    if is_known(source):
-        return source.partition(":")[0]
-    path = Path(source).expanduser().absolute()
-    return path.stem if path.is_file() else path.name
-
-
-def is_known(source: str | Path) -> TypeGuard[str]:
-    """Whether a source names a known data set, with any variant or none."""
-    return isinstance(source, str) and source.partition(":")[0] in KNOWN
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise UserError(f"{source} is neither a folder nor a .csv or .parquet table of path and label, nor a .npy.")
+    return (read_votes if has_votes(path) else read_table)(path, root, size, least)
 
 
 def _read_known(source: str, options: LoadOptions) -> Pair:
     name, _, variant = source.partition(":")
-    example, read = KNOWN[name]
-    if bool(variant) != bool(example):
-        known = f"name one after a colon, such as {name}:{example}" if example else f"there is but {name!r}"
-        raise UserError(f"{source!r}: {name} comes in {'several variants' if example else 'one form'}; {known}")
-    train, test = read(options._replace(variant=variant))
+    train, test = KNOWN[name](options._replace(variant=variant))
     if options.size is None:
         return train, test
     return resize_all(train, options.size), None if test is None else resize_all(test, options.size)
