@@ -33,7 +33,7 @@ def discriminants(features: Tensor, labels: Tensor, num_classes: int, shrinkage:
     Features are first divided by their standard deviation within classes, so that their units do not matter.
     `shrinkage` (0..1) takes such a share of the correlations within classes away. With none, directions in which
     classes do not vary are left out; where there are hardly more examples than features, the others fit these alone.
-    Computed in float64. Shape: (N, D), (N,) int64 -> (D,), (D, C - 1).
+    Computed in float64: memory grows with N x D. Shape: (N, D), (N,) int64 -> (D,), (D, C - 1).
     """
     rows = features.double()
     member = F.one_hot(labels, num_classes).double()
