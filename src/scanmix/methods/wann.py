@@ -40,8 +40,9 @@ class WANN:
     """A label that no number of neighbors says counts as one that `most` of them say; the paper leaves this open.
 
     FLDA takes the labels below `most` alone. As published it wants many more of them than there are features: with
-    1,000 vectors of 512 and 768 it loses 1 to 50 points of test accuracy. So it is off by default, as in the paper's
-    main tables. With a shrinkage of 0.9 it gains 0 to 6 there, and stores C - 1 numbers of each example.
+    1,000 vectors of 512 and 768 it loses 1 to 50 points of test accuracy. So it is off by default, as in the authors'
+    code. With a shrinkage of 0.9 it gains up to 6 points there or loses half a point, and stores C - 1 numbers of each
+    example.
     """
 
     State: ClassVar[type[Voters]] = Voters
