@@ -229,7 +229,7 @@ def test_odd_names_are_text_and_the_truth_may_be_unknown(tmp_path: Path) -> None
     assert page.count("card") == 30
 
 
-def tested(confusion: list[list[int]], names: Sequence[str]) -> dict[str, Any]:
+def found_all(confusion: list[list[int]], names: Sequence[str]) -> dict[str, Any]:
     """What `evaluate` says of the classes, all of them found."""
     return {
         "confusion": confusion, "class_accuracy": dict.fromkeys(names, 1.0),
@@ -261,7 +261,7 @@ def large(count: int, classes: int, side: int) -> RunFindings:
     ]  # fmt: skip
     about = {"name": "large", "num_examples": count, "class_names": list(names)}
     run = Run(resolve("scanmix", "large"), about, metrics, folder=Path("runs/large"))
-    test = tested(np.eye(classes, dtype=int).tolist(), names)
+    test = found_all(np.eye(classes, dtype=int).tolist(), names)
     return RunFindings(
         run=run, folder=Path("runs/large"), versions={}, toml="x = 1", snapshots=snapshots, labels=evidence,
         audit=score_labels(evidence), no_audit="", images=images, no_images="", test=test, no_test="",
@@ -283,7 +283,7 @@ def test_names_cannot_steer_whatever_shows_the_page() -> None:
     assert isinstance(found.labels, Evidence)
     evidence = dataclasses.replace(found.labels, class_names=names, ids=tuple(f"\x9b{i}\r\x00.png" for i in range(40)))
     run = Run(found.run.settings, {**found.run.about, "class_names": list(names)}, found.run.metrics)
-    test = tested(np.eye(3, dtype=int).tolist(), names)
+    test = found_all(np.eye(3, dtype=int).tolist(), names)
     folder = Path("runs/\x1b[2J")
     source = render([
         dataclasses.replace(

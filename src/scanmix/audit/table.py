@@ -6,7 +6,7 @@ Legend: N examples, C classes, K neighbors, P networks, T snapshots. All row arr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ import torch
 
 from scanmix.audit.columns import TYPES
 from scanmix.audit.decided import Checked, estimate_rate
+from scanmix.audit.notebook import audit_html
 from scanmix.audit.votes import NO_VOTES, VoteFindings
 from scanmix.blocks.decided_rate import NARROW, DecidedRate, at_rate
 from scanmix.blocks.label_quality import EVEN, RateInterval
 from scanmix.blocks.transition import transition_matrix
-from scanmix.config import UserError
+from scanmix.config import percent
 from scanmix.data.examples import Excluded
 from scanmix.files import atomic_write, write_text
 from scanmix.files.cells import csv_line
-from scanmix.files.tables import load_pyarrow
+from scanmix.files.tables import data_frame, load_pyarrow
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Audit(Mapping[str, np.ndarray]):
     """Columns by name, sorted from the most doubtful label to the surest, decided ones last.
 
@@ -57,6 +58,23 @@ class Audit(Mapping[str, np.ndarray]):
     """What several annotators said; its columns, in the order of the training data, are among `columns` too."""
     checked: Checked | None = None
     """Labels that a person decided, as they were before; None if there are none, or that is not known."""
+
+    def __repr__(self) -> str:
+        """Say how many labels there are, how many look wrong, and the noise rate."""
+        found = f"{int(self.looks_wrong.sum())} of {len(self.order)} labels look wrong"
+        return f"<Audit: {found}, noise rate {percent(self.noise_rate.value)}>"
+
+    def _repr_html_(self) -> str:
+        """Show itself in a notebook; images that came from files are shown, too."""
+        return self.to_html()
+
+    def to_html(self, images: Sequence[str] | torch.Tensor | None = None) -> str:
+        """Return how many labels look wrong, and the most doubtful ones with their images, as HTML.
+
+        `images` are files or pixels, (N, C, H, W) uint8, in the order of the training data; by default the files that
+        the audit knows.
+        """
+        return audit_html(self.columns, self.order, int(self.looks_wrong.sum()), self.noise_rate, images)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a column."""
@@ -220,11 +238,7 @@ class Audit(Mapping[str, np.ndarray]):
         Raises:
             UserError: pandas is missing.
         """
-        try:
-            import pandas
-        except ImportError:
-            raise UserError("a data frame needs pandas: pip install pandas") from None
-        return pandas.DataFrame(dict(self.columns))
+        return data_frame(dict(self.columns))
 
 
 def _in_utf8(name: str, column: np.ndarray) -> np.ndarray | list[str]:

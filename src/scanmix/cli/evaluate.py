@@ -52,7 +52,19 @@ def evaluate(
     if model.encoder is not None:
         features_of(examples.without_open_set(), model.encoder.opened)  # with bars; what measures finds them
     result = measure(model, examples)
-    many = f"{model.kind}s"
+    _show(result, f"{run} on {data or f'its test {model.kind}s'}", f"{model.kind}s")
+    if json_ is not None:
+        write_text(json_, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    if rog:
+        from scanmix.evaluate.accuracy import evaluate_rog
+
+        say(f"With RoG's head: {percent(evaluate_rog(run, examples))}.")
+    if against is not None:
+        _compare(run, against, examples)
+
+
+def _show(result: Mapping[str, Any], title: str, many: str) -> None:
+    """Print what was measured: each class, accuracy and balanced accuracy; `many` names what was classified."""
     rows = []
     for place, (name, share) in enumerate(result["class_accuracy"].items()):
         counts = list(result["confusion"][place])
@@ -62,23 +74,13 @@ def evaluate(
         taken_for = f"{list(result['class_accuracy'])[most]} ({counts[most]})" if counts[most] else "-"
         rows.append([name, str(total), percent(share), _within(result["class_interval"][name]), taken_for])
     columns = ["class", many, "found", "within (95 %)", "most often taken for"]
-    print_table(f"{run} on {data or f'its test {many}'}", columns, rows)
+    print_table(title, columns, rows)
     five = f", {percent(result['top5_accuracy'])} among the first five guesses" if "top5_accuracy" in result else ""
-    say(
-        f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}, within "
-        f"{_within(result['accuracy_interval'])}{_how(result)}{five}."
-    )
+    within = f"within {_within(result['accuracy_interval'])}{_how(result)}{five}"
+    say(f"Accuracy: {percent(result['accuracy'])} of {result['num_examples']} {many}, {within}.")
     say(f"Balanced accuracy, the mean over classes: {percent(result['balanced_accuracy'])}.")
     if result["never_predicted"]:
         show_warning(f"never predicted, though there are {many} of them: {', '.join(result['never_predicted'])}")
-    if json_ is not None:
-        write_text(json_, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    if rog:
-        from scanmix.evaluate.accuracy import evaluate_rog
-
-        say(f"With RoG's head: {percent(evaluate_rog(run, examples))}.")
-    if against is not None:
-        _compare(run, against, examples)
 
 
 def _compare(run: Path, other: Path, examples: Examples) -> None:

@@ -61,18 +61,13 @@ def evaluate(run_or_model: Run | Model, examples: Examples) -> dict[str, Any]:
     found = measured(prediction, truth, count)
     confusion = torch.bincount(truth * count + prediction, minlength=count**2).view(count, count)
     right, of_class = confusion.diagonal().tolist(), confusion.sum(1).tolist()
+    classes = list(zip(model.class_names, right, of_class, strict=True))
     result: dict[str, Any] = {
         "accuracy": found.accuracy,
         "accuracy_interval": wilson(sum(right), len(examples)),
         "balanced_accuracy": found.balanced,
-        "class_accuracy": {
-            name: hits / total if total else None
-            for name, hits, total in zip(model.class_names, right, of_class, strict=True)
-        },
-        "class_interval": {
-            name: wilson(hits, total) if total else None
-            for name, hits, total in zip(model.class_names, right, of_class, strict=True)
-        },
+        "class_accuracy": {name: hits / total if total else None for name, hits, total in classes},
+        "class_interval": {name: wilson(hits, total) if total else None for name, hits, total in classes},
         "never_predicted": [model.class_names[c] for c in found.never_predicted],
         "confusion": confusion.tolist(),
         "num_examples": len(examples),

@@ -100,6 +100,19 @@ def load_pyarrow(path: Path) -> Any:
     return pyarrow
 
 
+def data_frame(content: object) -> Any:  # pandas ships no types
+    """Return columns by name, or a list of rows, as a data frame of pandas.
+
+    Raises:
+        UserError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("a data frame needs pandas: pip install pandas") from None
+    return pandas.DataFrame(content)
+
+
 def _check_columns(table: Path, columns: Sequence[str], required: Sequence[str], optional: Sequence[str]) -> None:
     for column in required:
         if column not in columns:

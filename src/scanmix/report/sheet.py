@@ -5,17 +5,11 @@ Vectors have no image; they and their neighbors are shown by their ids.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from PIL import Image
-from torch import Tensor
-
-from scanmix.config import UserError
 from scanmix.data.examples import OPEN_SET
-from scanmix.data.readers.images import preview
+from scanmix.data.shown import data_uri, shown
 from scanmix.report.findings import RunFindings
 
 CARDS = 48
@@ -26,13 +20,6 @@ LARGE, SMALL = 96, 40
 """Most pixels of a side of an image and of a neighbor; with these the page stays far below five megabytes."""
 TINY = 64
 """Images up to this many pixels a side are enlarged with visible square pixels."""
-MISSING = (
-    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40" width="40" height="40">'
-    b'<path d="M2 2h36v36h-36z" fill="none" stroke="#808080" stroke-dasharray="3 2"/>'
-    b'<text x="20" y="18" font-family="sans-serif" font-size="9" fill="#808080" text-anchor="middle">no'
-    b'<tspan x="20" dy="10">image</tspan></text></svg>'
-)
-"""Drawn in place of an image that cannot be read, in a gray that shows on light and dark pages."""
 
 
 class Neighbor(NamedTuple):
@@ -74,11 +61,11 @@ def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
     for row in range(min(count, int((~audit.decided).sum()))):
         place = int(audit.order[row])
         near = [] if audit.neighbors is None else audit.neighbors[row, :NEIGHBORS].tolist()
-        image = None if images is None else _read(images[place], LARGE)
+        image = None if images is None else shown(images[place], LARGE)
         cards.append(
             Card(
                 rank=row + 1,
-                image=None if images is None else _data_uri(image),
+                image=None if images is None else data_uri(image),
                 tiny=image is None or max(image.size) <= TINY,
                 name=str(audit["path"][row] or audit["id"][row]),
                 given=str(audit["given"][row]),
@@ -90,7 +77,7 @@ def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
                 votes=str(audit["votes"][row]) if "votes" in audit else "",
                 neighbors=[
                     Neighbor(
-                        None if images is None else _data_uri(_read(images[audit.order[r]], SMALL)),
+                        None if images is None else data_uri(shown(images[audit.order[r]], SMALL)),
                         str(audit["id"][r]),
                         str(audit["given"][r]),
                     )
@@ -104,20 +91,3 @@ def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
 def _class_name(names: Sequence[str], label: int) -> str:
     """Return the name of a true label."""
     return "none of the classes" if label == OPEN_SET else names[label]
-
-
-def _read(source: str | Tensor, most: int) -> Image.Image | None:
-    """Return an image of at most `most` pixels a side; None if it cannot be read. Shape: pixels (channels, H, W)."""
-    try:
-        return preview(source, most)
-    except UserError:
-        return None
-
-
-def _data_uri(image: Image.Image | None) -> str:
-    """Return an image, or `MISSING` for None, as a `data:` URI."""
-    if image is None:
-        return "data:image/svg+xml;base64," + base64.b64encode(MISSING).decode()
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from markupsafe import Markup
 from torch import Tensor
 
 from scanmix.audit import Audit, Evidence, collect, has_evidence, load_evidence, save_evidence, score_labels
-from scanmix.config import ALL_AS_GIVEN, UserError
+from scanmix.config import ALL_AS_GIVEN, UserError, percent
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.features import as_vectors
 from scanmix.files import locked, parse_json, reading
+from scanmix.files.tables import data_frame
 from scanmix.methods import METHODS
 from scanmix.model import Model, Pixels, load_model
 from scanmix.model.dynamics import Snapshot, load_dynamics, save_snapshot
@@ -61,9 +63,26 @@ class Run:
 
     def __repr__(self) -> str:
         """Name method, data, number of epochs and last accuracy."""
-        last = self.last_accuracy
-        result = "" if last is None else f", accuracy {last:.1%}"
+        result = "" if self.last_accuracy is None else f", accuracy {self.last_accuracy:.1%}"
         return f"<Run {self.settings.method} on {self.about['name']}: {len(self.metrics)} epochs{result}>"
+
+    def _repr_html_(self) -> str:
+        """Show itself in a notebook, with the most doubtful labels after a training in the same process."""
+        balanced = self.last_balanced_accuracy
+        words = repr(self)[1:-1] + ("" if balanced is None else f", balanced {percent(balanced)}")
+        about, examples = Markup("<p>{}, {:,.0f} seconds.</p>").format(words, self.seconds), self.examples
+        if self.last_audit is None:
+            return about
+        in_memory = examples is not None and examples.paths is None and examples.kind == "image"
+        return about + Markup(self.last_audit.to_html(examples.images if examples and in_memory else None))
+
+    def to_pandas(self) -> Any:  # pandas ships no types
+        """Return the metrics as a data frame, a row for each epoch.
+
+        Raises:
+            UserError: pandas is missing.
+        """
+        return data_frame(self.metrics)
 
     @property
     def class_names(self) -> tuple[str, ...]:
