@@ -208,8 +208,8 @@ SENTENCES: dict[str, tuple[str, ...]] = {
                 ("fine-tuned", "cross_entropy"), ("fine-tuned", "ssr"),
             )
         ),
-        "On the first of the three draws, `elr` has {drawn_once elr} %, where `cross_entropy` has "
-        "{drawn_once cross_entropy}; with a `network.feature_length` of 2 and 16 instead of 6 it has "
+        "On the first of the three draws, `elr` has {drawn_once elr} and `mixup` {drawn_once mixup} %, where "
+        "`cross_entropy` has {drawn_once cross_entropy}; with a `network.feature_length` of 2 and 16 instead of 6 it has "
         "{drawn_once cross_entropy 2.0} and {drawn_once cross_entropy 16.0}.",
     ),
     RESULTS: (
