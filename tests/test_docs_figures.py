@@ -209,8 +209,8 @@ SENTENCES: dict[str, tuple[str, ...]] = {
             )
         ),
         "On the first of the three draws, `elr` has {drawn_once elr} and `mixup` {drawn_once mixup} %, where "
-        "`cross_entropy` has {drawn_once cross_entropy}; with a `network.feature_length` of 2 and 16 instead of 6 it has "
-        "{drawn_once cross_entropy 2.0} and {drawn_once cross_entropy 16.0}.",
+        "`cross_entropy` has {drawn_once cross_entropy}; with a `network.feature_length` of 2 and 16 instead of 6 "
+        "it has {drawn_once cross_entropy 2.0} and {drawn_once cross_entropy 16.0}.",
     ),
     RESULTS: (
         "({mean table6-small scan_dividemix symmetric:0.8} of ScanMix's {mean table6-small scanmix symmetric:0.8} at "
