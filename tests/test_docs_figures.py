@@ -20,8 +20,8 @@ from scipy import stats
 
 ROOT = Path(__file__).parents[1]
 README, AUDIT, INDEX, RESULTS = "README.md", "docs/audit.md", "docs/index.md", "results/README.md"
-WHICH, ANNOTATORS = "docs/which-method.md", "docs/annotators.md"
-PAGES = (README, AUDIT, INDEX, RESULTS, WHICH, ANNOTATORS)
+WHICH, ANNOTATORS, FEATURES = "docs/which-method.md", "docs/annotators.md", "docs/features.md"
+PAGES = (README, AUDIT, INDEX, RESULTS, WHICH, ANNOTATORS, FEATURES)
 NOISES = {
     "20 %": "symmetric:0.2", "50 %": "symmetric:0.5", "80 %": "symmetric:0.8", "90 %": "symmetric:0.9",
     "look-alikes": "asymmetric:0.4",
@@ -121,9 +121,28 @@ def agreed(way: str, votes: str, planted: str = "0", column: str = "right") -> s
     return f"{100 * statistics.fmean(float(row[column]) for row in rows):.1f}"
 
 
+def tuned(way: str, method: str, column: str = "accuracy", length: str = "6.0") -> str:
+    """Mean and, for accuracy, standard deviation over seeds, in percent (seconds as they are): results/finetune.csv."""
+    rows = read("finetune", way=way, method=method, length=length if way == "fine-tuned" else "0.0")
+    found = [float(row[column]) for row in rows]
+    if column == "seconds":
+        return f"{statistics.fmean(found):.0f}"
+    deviation = f" ± {100 * statistics.stdev(found):.1f}" if column == "accuracy" and len(found) > 1 else ""
+    return f"{100 * statistics.fmean(found):.1f}{deviation}"
+
+
+def drawn_once(method: str, length: str = "6.0") -> str:
+    """Accuracy of a fine-tuned network on the first draw of results/finetune.csv."""
+    (row,) = read("finetune", way="fine-tuned", method=method, length=length, seed="201")
+    return f"{100 * float(row['accuracy']):.1f}"
+
+
 FIGURES: dict[str, Callable[..., str]] = {
-    it.__name__: it for it in (mean, spread, lowest, highest, whole, lead, points, p, behind, right_side, ratio, agreed)
-}
+    it.__name__: it
+    for it in (
+        mean, spread, lowest, highest, whole, lead, points, p, behind, right_side, ratio, agreed, tuned, drawn_once,
+    )
+}  # fmt: skip
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     README: (),
@@ -180,6 +199,19 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "| ours, neighbors by pixels | {agreed ours_pixels 2} | {agreed ours_pixels 3} | {agreed ours_pixels 3 1} |",
         "with three votes it is {agreed ours 3 0 probability} % on average",
     ),
+    FEATURES: (
+        *(
+            f"| {each} `{method}` | {{tuned {each} {method}}} | {{tuned {each} {method} ap}} | "
+            f"{{tuned {each} {method} seconds}} |"
+            for each, method in (
+                ("features", "propagate"), ("features", "linear"),
+                ("fine-tuned", "cross_entropy"), ("fine-tuned", "ssr"),
+            )
+        ),
+        "On the first of the three draws, `elr` has {drawn_once elr} and `mixup` {drawn_once mixup} %, where "
+        "`cross_entropy` has {drawn_once cross_entropy}; with a `network.feature_length` of 2 and 16 instead of 6 "
+        "it has {drawn_once cross_entropy 2.0} and {drawn_once cross_entropy 16.0}.",
+    ),
     RESULTS: (
         "({mean table6-small scan_dividemix symmetric:0.8} of ScanMix's {mean table6-small scanmix symmetric:0.8} at "
         "80 %)",
@@ -211,7 +243,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "{ratio ScanMix epoch, strong views, second peer averaged: PreAct-ResNet-18, 32x32x3} times.",
         "where the table has {spread digits-small scanmix symmetric:0.8}.",
     ),
-}
+}  # fmt: skip
 """What the pages say, in their order. White space counts as one blank."""
 
 ELSEWHERE: dict[str, dict[str, str]] = {
@@ -220,6 +252,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     AUDIT: {},
     WHICH: {"0.1": "a setting"},
     ANNOTATORS: {},
+    FEATURES: dict.fromkeys(("0.3", "1.6"), "gigabytes, of runs that the sentence describes"),
     RESULTS: dict.fromkeys(
         ("98.9", "88.7", "85.1", "96.1", "98.5", "97.3", "97.2", "90.3", "94.0", "5.2", "89.4"),
         "eight seeds on another processor; the page has the command",
@@ -327,6 +360,7 @@ def test_every_figure_is_that_of_the_results(name: str) -> None:
         (README, "86.9 ± 0.2", "87.0 ± 0.2"),  # a cell
         (README, "**87.4** ± 0.3", "87.4 ± 0.3"),  # what is bold
         (AUDIT, "97.0 |", "97.1 |"),
+        (FEATURES, "60.3 ± 1.4 |", "61.3 ± 1.4 |"),
         (WHICH, "at most 3.1 points", "at most 2.1 points"),  # a sentence
         (WHICH, "30 of 30 runs", "29 of 30 runs"),
         (INDEX, "as good", "as good (87.4 %)"),  # a figure that is not in SENTENCES

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,9 +102,9 @@ def test_safetensors_are_the_model_folder(digits_run: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("chunk", [64, 1 << 16])
-@pytest.mark.parametrize("method", ["neighbors", "wann"])
+@pytest.mark.parametrize(("method", "settings"), [("neighbors", {}), ("wann", {}), ("wann", {"discriminant": 0.9})])
 def test_a_vote_of_training_rows_is_in_the_file(
-    method: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, settings: dict[str, Any], chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of the rows are there twice, with other labels: which of equal ones vote is the same in both."""
     monkeypatch.setattr(neighbor_vote, "CHUNK", chunk)
@@ -111,7 +112,7 @@ def test_a_vote_of_training_rows_is_in_the_file(
     labels = rng.integers(0, 3, 200)
     vectors = np.tile(rng.normal(size=(100, 8)).astype(np.float32) + np.eye(8, dtype=np.float32)[labels[:100]], (2, 1))
     data = to_vectors(vectors, labels.tolist(), "abc", ids=[str(i) for i in range(200)], name="made")
-    run = scanmix.train(data, method=method, out=tmp_path / "run", progress=False)
+    run = scanmix.train(data, method=method, out=tmp_path / "run", progress=False, **settings)
     assert export_onnx(tmp_path / "run", tmp_path / "out").difference <= 1e-5
     new = np.concatenate([vectors, rng.normal(size=(500, 8)).astype(np.float32)])
     found = onnx_model(tmp_path / "out").predict_proba(new)

@@ -17,6 +17,8 @@ from torch import Tensor
 from scanmix import ScanMixClassifier
 from scanmix.config import UserError
 from scanmix.features import open_encoder
+from scanmix.training.finetune import METHOD
+from tests import standin_timm
 from tests.encoders import write_encoder
 
 TINY: dict[str, Any] = {
@@ -148,6 +150,37 @@ def test_features_of_a_pretrained_encoder(tmp_path: Path) -> None:
         clone(plain).fit(np.zeros((40, 3)), labels)
     with pytest.raises(ValueError, match="unknown kind of encoder 'tim'"):
         clone(plain).set_params(features="tim:resnet50").fit(images, labels)
+
+
+def test_a_pretrained_network_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    standin_timm.install(monkeypatch)
+    model = f"timm:{standin_timm.NAME}@{standin_timm.write_weights(tmp_path / 'tiny.safetensors')}"
+    images, labels = made()
+    paths = [str(tmp_path / f"{i}.png") for i in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(np.kron(image, np.ones((3, 3), dtype=np.uint8))).save(path)
+    short = {"epochs": 6, "batch_size": 8, "learning_rate": 0.1, "network.encoder_rate": 1.0}
+    plain = ScanMixClassifier("cross_entropy", finetune=model, settings=short)
+    fitted = clone(plain).fit(paths, labels)
+    assert fitted.run_.settings.recipe == "finetune/any/cross_entropy" and fitted.run_.settings.finetuned is not None
+    assert fitted.run_.model.size == (standin_timm.SIDE, standin_timm.SIDE)  # not 24, as they are
+    assert (fitted.predict(paths) == labels).mean() > 0.8
+    assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(paths), fitted.predict_proba(paths))
+    by_image = clone(plain).fit(images, labels)
+    assert by_image.run_.model.size == (8, 8)
+    assert by_image.set_params(method=None).fit(images, labels).run_.settings.method == METHOD
+    with pytest.raises(ValueError, match="trains a network that reads images, and X holds vectors; leave it out"):
+        clone(plain).fit(np.zeros((40, 3)), labels)
+
+
+def test_features_and_a_network_to_train_are_not_asked_for_together(tmp_path: Path) -> None:
+    both = ScanMixClassifier(features=_halves, finetune="timm:resnet50")
+    with pytest.raises(
+        ValueError, match=r"^features= learns from a network as it is, and finetune= trains it: give one of them$"
+    ):
+        both.fit(*made())
+    with pytest.raises(ValueError, match="cannot be trained on: only a single network of timm can"):
+        ScanMixClassifier(finetune=f"onnx:{write_encoder(tmp_path / 'tiny.onnx')}").fit(*made())
 
 
 def _halves(images: Tensor) -> Tensor:

@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scanmix.blocks.adaptive_neighbors import least_agreeing
+from scanmix.blocks.discriminant import discriminants
 from scanmix.blocks.logistic import logistic_regression
+from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.batches import TrainingData
 from scanmix.data.noise import symmetric
 from scanmix.data.views.feature_views import FeatureViewSettings, make_feature_views
@@ -139,14 +142,38 @@ def test_a_label_that_is_known_is_as_reliable_as_can_be() -> None:
     assert torch.equal(doubted.reach[~known], trusted.reach[~known])
 
 
-@pytest.mark.parametrize("method", [Neighbors(), WANN()])
+@pytest.mark.parametrize("shrinkage", [0.0, 0.9])
+def test_filtered_discriminants_come_from_labels_that_neighbors_confirm(shrinkage: float) -> None:
+    data, true = clouds(0.4)
+    method = WANN(discriminant=shrinkage)
+    state, plain = voters_of(method, data), voters_of(WANN(), data)
+    features, told = data.eval_view(data.everything), plain.reach < 51
+    assert 0.5 < float(told.float().mean()) < 0.9
+    wanted = discriminants(features[told], data.labels[told], 4, shrinkage)
+    assert state.directions is not None and torch.equal(state.directions, wanted.directions)
+    assert state.rows.shape == (300, 3) and bool((state.reach != plain.reach).any())
+    places = (features - wanted.center) @ wanted.directions
+    near = nearest_neighbors(places, 51)
+    assert torch.equal(state.reach, least_agreeing(near, data.labels, 4, 11))
+    assert right(method, data, true) > 0.95
+
+
+def test_a_class_that_no_neighbors_confirm_keeps_its_direction() -> None:
+    data, true = clouds(0.0)
+    labels = torch.where(true == 3, 0, true)
+    labels[3] = 3  # one alone among others
+    state = voters_of(WANN(discriminant=0.9), dataclasses.replace(data, labels=labels))
+    assert int(state.reach[3]) == 51 and state.directions is not None and bool(state.directions.any(0).all())
+
+
+@pytest.mark.parametrize("method", [Neighbors(), WANN(), WANN(discriminant=0.0), WANN(discriminant=0.9)])
 def test_three_examples_are_enough(method: Neighbors | WANN) -> None:
     data, _ = clouds(0.0, count=3)
     logits = predict_all(method.predictor(voters_of(method, data)), data)
     assert logits.shape == (3, 4) and bool(logits.isfinite().all())
 
 
-@pytest.mark.parametrize("method", [Neighbors(), WANN()])
+@pytest.mark.parametrize("method", [Neighbors(), WANN(), WANN(discriminant=0.9)])
 def test_a_predictor_follows_its_state(method: Neighbors | WANN) -> None:
     data, _ = clouds(0.4)
     state = method.start(data, VECTORS, Engine())

@@ -75,3 +75,24 @@ def test_an_empty_one_takes_the_weights_of_its_shape_alone() -> None:
         empty_vote(VoteShape(rows=19, most=7), 4, 3).load_state_dict(vote.state_dict())
     with pytest.raises(ValueError, match="8 of 7 rows"):
         empty_vote(VoteShape(rows=7, most=8), 4, 3)
+
+
+def test_along_directions_it_votes_as_on_the_places_there() -> None:
+    draws = Generator().manual_seed(2)
+    center, directions = torch.randn(6, generator=draws), torch.randn(6, 4, generator=draws)
+    plain, queries = made(30), torch.randn(10, 6, generator=draws)
+    along = NeighborVote(
+        plain.rows,
+        plain.labels,
+        plain.weights,
+        plain.reach,
+        num_classes=3,
+        most=7,
+        center=center,
+        directions=directions,
+    )
+    torch.testing.assert_close(along(queries), plain((queries - center) @ directions))
+    assert along.shape == VoteShape(rows=30, most=7, directions=4)
+    again = empty_vote(along.shape, 6, 3)
+    again.load_state_dict(along.state_dict())
+    assert torch.equal(again(queries), along(queries))

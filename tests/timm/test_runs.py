@@ -195,6 +195,18 @@ def test_real_weights_are_an_encoder_and_a_beginning() -> None:
     assert tuned.last_accuracy is not None and tuned.last_accuracy > 0.6
 
 
+@pytest.mark.parametrize("way", ["features", "finetune"])
+def test_scikit_learns_estimator(way: str) -> None:
+    train_set, _ = scanmix.load("photos")
+    paths, labels = list(train_set.paths or ()), np.array(train_set.class_names)[train_set.labels]
+    settings = {"epochs": 2} | ({"network.side": 32} if way == "finetune" else {})
+    plain = scanmix.ScanMixClassifier("cross_entropy", settings=settings, threads=1)
+    fitted = plain.set_params(**{way: tiny()}).fit(paths, labels)
+    record = fitted.run_.settings.finetuned if way == "finetune" else fitted.run_.settings.features
+    assert record is not None and record.name == f"timm:{TINY}@{Path('tiny.safetensors').absolute()}"
+    assert fitted.predict(paths).shape == (3 * EACH,) and set(fitted.classes_) == {"red", "green", "blue"}
+
+
 def test_doctor_finds_weights_in_the_hubs_cache() -> None:
     snapshot = Path("hub/models--timm--test_byobnet.r160_in1k/snapshots/abc")
     snapshot.mkdir(parents=True)

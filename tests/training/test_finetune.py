@@ -87,7 +87,7 @@ def test_what_the_weights_ask_for_is_laid_on_the_recipe() -> None:
     assert isinstance(other.network, TimmSettings)
     assert (other.network.side, other.network.head_first, other.views.mean) == (20, 0, (0.5,))
     assert other.settings["epochs"] == 3
-    assert resolve_finetuned(opened_for(MODEL, "cpu"), None).method == "ssr"
+    assert resolve_finetuned(opened_for(MODEL, "cpu"), None).method == "cross_entropy"
 
 
 def test_the_encoder_rests_first_and_then_learns(parts: tuple[Examples, Examples]) -> None:
@@ -228,7 +228,7 @@ def test_the_command_line_trains_the_same_again() -> None:
     assert equal(open_run("again"), run)
     result = CliRunner().invoke(app, ["train", "digits", "--per-class=3", f"--finetune={MODEL}", "--set=epochs=1"])
     assert result.exit_code == 0, result.output
-    assert (Path("runs") / "digits-tiny_net-tuned-ssr-0").is_dir()
+    assert (Path("runs") / "digits-tiny_net-tuned-cross_entropy-0").is_dir()
 
 
 def test_what_cannot_be_is_said(parts: tuple[Examples, Examples]) -> None:

@@ -85,8 +85,13 @@ def test_one_place_says_which_method_is_taken(tmp_path: Path) -> None:
         assert resolve("ssr", "photos", features=features).method == "ssr"
         assert resolve(None, "photos", tmp_path / "my.toml", features=features).method == "ssr"
     assert resolve(None, "vectors", kind="vector").method == "scanmix"
-    assert resolve("dividemix", "photos", features=True).recipe == "features/any/dividemix"
-    assert resolve("dividemix", "photos", kind="vector").recipe == "vectors/any/dividemix"
+    for method in ("dividemix", "c2d"):
+        assert resolve(method, "photos", features=True).recipe == f"features/any/{method}"
+        assert resolve(method, "photos", kind="vector").recipe == f"vectors/any/{method}"
+    # C2D with its features given is DivideMix.
+    inner = resolve("c2d", "photos", features=True).settings["dividemix"]
+    assert inner == resolve("dividemix", "photos", features=True).settings
+    assert resolve("scan_dividemix", "photos", features=True).recipe == "vectors/any/scan_dividemix"
     for name in ("photos", "digits"):
         assert resolve("ssr", name, features=True) == resolve("ssr", "vectors", kind="vector")
 

@@ -37,6 +37,8 @@ class About(NamedTuple):
     """The passes of an epoch as text, where the epochs are not all alike."""
     remembers: bool = False
     """Something is kept of each example from epoch to epoch, so every epoch must see all of them."""
+    searches: int = 0
+    """Searches for the nearest neighbors of all examples in an epoch; counted where a classifier is fitted at once."""
     oracle: str = ""
     """Settings for which the paper's authors used what they knew of the noise, separated by commas."""
 

@@ -20,6 +20,7 @@ from scanmix.data.batches import TrainingData
 from scanmix.data.examples import Examples
 from scanmix.data.views import make_views
 from scanmix.distributed.engine import Engine, find_device
+from scanmix.doctor.fits import fitting
 from scanmix.doctor.passes import evaluating, stages
 from scanmix.files.npy import stays_on_disk
 from scanmix.networks.inference import classify, inference
@@ -47,11 +48,13 @@ class Cost:
         seconds: seconds per image, for each kind of pass and view.
         activations: bytes per image that a forward pass keeps for the backward pass.
         parameters: weights of one network, heads included.
+        features: that its encoder gives, D.
     """
 
     seconds: Passes
     activations: float
     parameters: int
+    features: int = 1
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,9 @@ def estimate(
     for name in possible[0]:
         spent = [seconds(counts[name] + extra.get(name, Passes()), cost) for counts in possible]
         found[name] = (min(spent), max(spent))
+    if method.largest_batch(count) == 0:  # no step of gradients: a classifier is fitted at once
+        fit = fitting(settings, count, examples.num_classes, cost.features)
+        found["training"] = (found["training"][0] + fit, found["training"][1] + fit)
     # Four float32 values for each parameter: weight, gradient, and up to two moments of the optimizer.
     weights = 4 * 4 * cost.parameters * method.about.networks
     pixels = examples.images.nbytes // len(examples) * (count + num_test)
@@ -171,7 +177,8 @@ def measure(settings: RunSettings, examples: Examples) -> Cost:
         strong=timed(lambda: views.strong(pixels, draws)),
         contrastive=timed(lambda: views.contrastive(pixels, draws)),
     )
-    return Cost(seconds, _activations(peer, few), sum(weights.numel() for weights in peer.parameters()))
+    parameters = sum(weights.numel() for weights in peer.parameters())
+    return Cost(seconds, _activations(peer, few), parameters, peer.classifier.in_features)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -26,9 +26,10 @@ from scanmix.data.decoding import decode_images, readable
 from scanmix.data.examples import Examples
 from scanmix.data.given import as_array, check_labels, decoded, file_names, form_of
 from scanmix.data.readers.images import read_images, side_within
-from scanmix.features import open_encoder
+from scanmix.features import AnyEncoder, open_encoder
 from scanmix.model import load_model, save_model
 from scanmix.training import Run, RunSettings
+from scanmix.training.finetune import opened_for, side_of
 from scanmix.training.loop import train
 from scanmix.training.settings import as_stored
 
@@ -76,13 +77,13 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     def __init__(
         self, method: str | None = None, *, recipe: str | None = None, network: str = "auto",
         settings: Mapping[str, Any] | None = None, random_state: Any = 0, device: str = "auto",
-        threads: int | None = None, verbose: bool = False, features: Any = None,
+        threads: int | None = None, verbose: bool = False, features: Any = None, finetune: Any = None,
     ) -> None:  # fmt: skip
         """Store the parameters; `fit` checks them.
 
         Args:
-            method: a name in `scanmix.METHODS`; when not given the recipe's, else "scanmix", or "propagate" with
-                `features`.
+            method: a name in `scanmix.METHODS`; when not given the recipe's, else "scanmix", or what `scanmix.train`
+                takes with `features` and with `finetune`.
             recipe: name or path of a recipe; by default the shipped one for data of this kind.
             network: "image" or "mlp" refuses the other kind of X; "auto" takes both.
             settings: overrides of the recipe, as `scanmix.train` takes them: {"epochs": 40, "pretrain.epochs": 100}.
@@ -92,6 +93,8 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             verbose: whether to show progress, if there is a terminal.
             features: a pretrained encoder of images, as `scanmix.features.open_encoder` takes it: "timm:resnet50". The
                 method then learns from its features.
+            finetune: a pretrained network of timm, "timm:NAME" or "timm:NAME@FILE", that the method's networks begin
+                with and train on. Not together with `features`.
         """
         self.method = method
         self.recipe = recipe
@@ -102,6 +105,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         self.threads = threads
         self.verbose = verbose
         self.features = features
+        self.finetune = finetune
 
     def fit(self, X: Any, y: Any, trusted: Any = None) -> ScanMixClassifier:
         """Train on examples and their labels, and audit the labels.
@@ -114,8 +118,8 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             UserError: the data or a parameter cannot be used; says why. For X and y it is a ValueError too.
         """
         with _as_value_errors():
-            encoder = None if self.features is None else open_encoder(self.features, device=self.device)
-            inputs, given, paths = self._training_inputs(X, y, None if encoder is None else encoder.side)
+            features, finetune, side = self._pretrained()
+            inputs, given, paths = self._training_inputs(X, y, side)
         self.classes_, labels = np.unique(given, return_inverse=True)
         if len(self.classes_) < 2:
             raise BadInput(f"y has the class {str(self.classes_[0])!r} only; a classifier needs two")
@@ -132,7 +136,7 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             with _as_value_errors():
                 examples = examples.trusting(np.asarray(trusted))
         self.run_ = train(
-            examples, method=self.method, seed=self._seed(), recipe=self.recipe, features=encoder,
+            examples, method=self.method, seed=self._seed(), recipe=self.recipe, features=features, finetune=finetune,
             device=self.device, threads=self.threads, progress=bool(self.verbose), **self._overrides(),
         )  # fmt: skip
         self._adopt(self.run_.audit())
@@ -157,12 +161,26 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         probs /= probs.sum(1, keepdims=True)  # they add up to 1 in float64 too
         return probs
 
+    def _pretrained(self) -> tuple[AnyEncoder | None, AnyEncoder | None, int | None]:
+        """Open what `features` or `finetune` names; return both, and the side in pixels of the pictures it has seen.
+
+        Raises:
+            UserError: both are given, or what is cannot be opened, or not be trained on.
+        """
+        if self.features is not None and self.finetune is not None:
+            raise BadInput("features= learns from a network as it is, and finetune= trains it: give one of them")
+        if self.finetune is not None:
+            network = open_encoder(self.finetune, device=self.device)
+            return None, network, side_of(opened_for(network, self.device))
+        encoder = None if self.features is None else open_encoder(self.features, device=self.device)
+        return encoder, None, None if encoder is None else encoder.side
+
     def _training_inputs(
         self, X: Any, y: Any, side: int | None
     ) -> tuple[Tensor, np.ndarray, tuple[str, ...] | None]:  # fmt: skip
         """Check X and y, and store what white is or the number of features.
 
-        Files are read at `side` pixels where an encoder wants that, and they have so many.
+        Files are read at `side` pixels where a pretrained network wants that, and they have so many.
         Return inputs (N, C, H, W), labels (N,), and the paths of files, if there are any.
         """
         if y is None:
@@ -174,6 +192,8 @@ class ScanMixClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             raise BadInput(f'network={self.network!r} does not take {form}; "auto" takes what comes')
         if form == "vectors" and self.features is not None:
             raise BadInput("features= is an encoder of images, and X holds vectors already; leave it out")
+        if form == "vectors" and self.finetune is not None:
+            raise BadInput("finetune= trains a network that reads images, and X holds vectors; leave it out")
         if form == "vectors":
             vectors = self._vectors(X, ensure_min_samples=2)
             given = check_labels(y)

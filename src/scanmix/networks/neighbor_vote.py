@@ -1,6 +1,6 @@
 """A classifier that holds the training rows: a row of features gets what its nearest training rows vote for.
 
-Legend: N training rows, B batch, C classes, D features, M candidates.
+Legend: N training rows, B batch, C classes, D features, E numbers of a row, M candidates.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class VoteShape:
     """N."""
     most: Count
     """Most training rows that vote for one row."""
+    directions: Count | None = None
+    """E, where features are compared along so many directions; None where they are compared as they are."""
 
 
 class NeighborVote(nn.Module):
@@ -35,40 +37,51 @@ class NeighborVote(nn.Module):
 
     Softmax of the logits gives the shares of the votes after one more neighbor, whose vote is split evenly: a class
     without votes is improbable, not impossible. The nearest rows are those of the highest cosine similarity; of equally
-    near ones the smaller position comes first. Memory grows with N x D, 2 bytes for each number.
+    near ones the smaller position comes first. Memory grows with N x E, 2 bytes for each number. E is D, unless there
+    are directions along which features are compared.
     """
 
     rows: Tensor
     labels: Tensor
     weights: Tensor
     reach: Tensor
+    center: Tensor | None
+    directions: Tensor | None
 
     def __init__(
-        self, rows: Tensor, labels: Tensor, weights: Tensor, reach: Tensor, *, num_classes: int, most: int
-    ) -> None:
+        self, rows: Tensor, labels: Tensor, weights: Tensor, reach: Tensor, *, num_classes: int, most: int,
+        center: Tensor | None = None, directions: Tensor | None = None,
+    ) -> None:  # fmt: skip
         """Hold the tensors themselves, no copies: who changes them changes the classifier.
 
         Args:
-            rows: (N, D), of length 1; half precision is enough.
+            rows: (N, E), of length 1; half precision is enough.
             labels: (N,) int64 in 0..C-1, what each row votes for.
             weights: (N,) above 0, how much its vote counts.
             reach: (N,) int64 in 1..most, how many vote for a row that this one is nearest to.
             num_classes: C.
             most: the largest `reach` that there may be, at most N.
+            center: (D,), what is taken off features first; only with directions.
+            directions: (D, E), on which they are then projected; by default they are compared as they are.
         """
         super().__init__()
         self.count, self.num_classes, self.most = len(rows), num_classes, most
-        for name, tensor in {"rows": rows, "labels": labels, "weights": weights, "reach": reach}.items():
+        held = {"rows": rows, "labels": labels, "weights": weights, "reach": reach}
+        for name, tensor in {**held, "center": center, "directions": directions}.items():
             self.register_buffer(name, tensor)
 
     @property
     def shape(self) -> VoteShape:
         """What `empty_vote` makes a classifier of this shape from."""
-        return VoteShape(rows=self.count, most=self.most)
+        directions = None if self.directions is None else self.directions.shape[1]
+        return VoteShape(rows=self.count, most=self.most, directions=directions)
 
     def forward(self, features: Tensor) -> Tensor:
         """Shape: (B, D) -> logits (B, C). It reads nothing back from the device, and can be traced for any B."""
-        similarity, near = self._candidates(F.normalize(features.float(), dim=1))
+        places = features.float()
+        if self.center is not None and self.directions is not None:
+            places = (places - self.center) @ self.directions
+        similarity, near = self._candidates(F.normalize(places, dim=1))
         similarity = (similarity / ALIKE).round()
         one, other = similarity.unsqueeze(2), similarity.unsqueeze(1)
         first = (other > one) | ((other == one) & (near.unsqueeze(1) < near.unsqueeze(2)))
@@ -101,7 +114,7 @@ class NeighborVote(nn.Module):
 
 
 def empty_vote(shape: VoteShape, num_features: int, num_classes: int) -> NeighborVote:
-    """Return a classifier whose tensors are still to be filled: (N, D) and three of (N,).
+    """Return a classifier whose tensors are still to be filled: (N, E), three of (N,), and with directions two more.
 
     Raises:
         ValueError: more rows are to vote than there are.
@@ -109,6 +122,12 @@ def empty_vote(shape: VoteShape, num_features: int, num_classes: int) -> Neighbo
     if shape.most > shape.rows:
         raise ValueError(f"{shape.most} of {shape.rows} rows cannot vote")
     whole = torch.empty(shape.rows, dtype=torch.int64)
-    rows = torch.empty(shape.rows, num_features, dtype=torch.float16)
+    rows = torch.empty(shape.rows, shape.directions or num_features, dtype=torch.float16)
     weights = torch.empty(shape.rows)
-    return NeighborVote(rows, whole, weights, whole.clone(), num_classes=num_classes, most=shape.most)
+    along = {} if shape.directions is None else empty_directions(num_features, shape.directions)
+    return NeighborVote(rows, whole, weights, whole.clone(), num_classes=num_classes, most=shape.most, **along)
+
+
+def empty_directions(num_features: int, count: int) -> dict[str, Tensor]:
+    """Return the center (D,) and the directions (D, E) of a classifier, all 0."""
+    return {"center": torch.zeros(num_features), "directions": torch.zeros(num_features, count)}

@@ -70,7 +70,7 @@ def train(
         examples: images with given labels; their true labels, where known, are only measured against. Labels that a
             person has decided, or that came as trusted ones, are taken for right, unless `labels.trust_decided` is off.
         test: images with right labels; accuracy is measured on them after every epoch.
-        method: a name in `METHODS`; when not given the recipe's, else "scanmix", or "propagate" with `features`.
+        method: a name in `METHODS`; else the recipe's, else "scanmix" (features: "propagate", finetune: cross-entropy).
         seed: decides every draw of the training.
         out: folder of the run. One that holds the same run goes on where it stopped. None keeps nothing.
         recipe: name or path; when not given, the one shipped for this data and method, if there is one.
