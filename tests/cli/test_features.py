@@ -55,14 +55,14 @@ RUN = Path("runs/photos-tiny-cross_entropy-0")
 def test_without_a_method_labels_are_propagated() -> None:
     shown = say("train", "photos", "--test", "new", "--features", "onnx:tiny.onnx", "--threads", "1")
     folder = "runs/photos-tiny-propagate-0"
-    assert shown.splitlines()[-1] == f"Run folder: {folder}. Next: scanmix predict {folder} path/to/images"
+    assert shown.splitlines()[-1] == f"  for a classifier  scanmix predict {folder} path/to/images"
 
 
 def test_train_says_which_encoder_and_what_comes_next() -> None:
     shown = Path("shown.txt").read_text()
     assert "onnx:tiny.onnx: weights " in shown and "license CC0-1.0." in shown
     assert "photos: 24 images of 2 classes (16x16, color), 24 test images." in shown
-    assert shown.splitlines()[-1] == f"Run folder: {RUN}. Next: scanmix predict {RUN} path/to/images"
+    assert shown.splitlines()[-1] == f"  for a classifier  scanmix predict {RUN} path/to/images"
     assert f"{RUN} was finished already" in Path("again.txt").read_text()
     assert open_run(RUN).last_accuracy == 1
 

@@ -103,7 +103,7 @@ def test_a_folder_is_trained_on_and_summed_up(photos: Path, tmp_path: Path) -> N
     doubtful = [row for row in labels if float(row["p_clean"]) < 0.5]
     assert f"{len(doubtful)} of 24 labels look wrong." in result.stdout
     assert "scanmix 3/3 accuracy" in result.stderr and "Pre-training" in result.stderr  # no terminal: lines
-    assert f"Next: scanmix predict {folder.relative_to(tmp_path)}" in result.stdout
+    assert f"for a classifier  scanmix predict {folder.relative_to(tmp_path)}" in result.stdout
 
 
 def test_an_audit_writes_three_files_and_says_what_follows(photos: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from scanmix.cli.options import Data, Device, Features, Finetune, Json, LimitTes
 from scanmix.cli.pretrained import planned
 from scanmix.cli.shell import check_writable, print_table, say, settings_from, shape_of, stage_bars
 from scanmix.config import percent
+from scanmix.doctor.busy import BUSY
 
 if TYPE_CHECKING:
     from scanmix.doctor.checkup import Checkup, Plan
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from scanmix.doctor.pretrained import Features as Cost
     from scanmix.doctor.pretrained import Proposal
 
+LONG = 3600
+"""Seconds of a run from which on it is said how it gets shorter."""
 MOST_CLASSES = 20
 """Classes that are listed at most; if there are more, the smallest."""
 MOST_PLACES = 4
@@ -206,6 +209,16 @@ def _show_estimates(plan: Plan) -> None:
     print_table("Time on this machine, measured on a few batches", columns, rows)
     if any(low != high for low, high in plan.estimate.stages.values()):
         say("The time of an epoch depends on how many labels look right: here one in five to nine in ten.")
+    if plan.processor < BUSY:
+        say(
+            f"Other programs are at work: a thread gets {percent(plan.processor)} of a processor now. With the machine "
+            "to itself, training takes about that share of these times."
+        )
+    if plan.settings.given == "image" and plan.estimate.seconds[1] > LONG:
+        say(
+            "Shorter: half of --size takes about a quarter of the time; --method ssr needs no pre-training; "
+            "--per-class N tries it on fewer images first."
+        )
 
 
 def _estimate_row(name: str, estimate: Estimate) -> list[str]:

@@ -212,5 +212,7 @@ def _show_end(run: Run, folder: Path) -> None:
     show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
     show_labels(folder, run.last_audit)
     place = shlex.quote(str(folder))
-    new = "new.npy" if run.settings.given == "vector" else "path/to/images"
-    say(f"Run folder: {folder}. Next: scanmix predict {place} {new}")
+    vectors = run.settings.given == "vector"
+    say(f"Run folder: {folder}. Next:")
+    say(f"  for clean labels  scanmix {'report' if vectors else 'review'} {place}")
+    say(f"  for a classifier  scanmix predict {place} {'new.npy' if vectors else 'path/to/images'}")

@@ -21,6 +21,7 @@ from scanmix.data.readers.vectors import read_labeled_rows
 from scanmix.data.sources import is_known, kind_of
 from scanmix.distributed.engine import find_device
 from scanmix.doctor.advice import Advice, advise, as_recipe
+from scanmix.doctor.busy import processor_share
 from scanmix.doctor.checks import (
     Finding,
     check_blank,
@@ -55,6 +56,7 @@ class Plan:
         advice: settings that suit the data better, each with its reason; empty if a recipe is chosen or shipped.
         advised: time and memory with those.
         features: cost of the features that are learned from; None where the pictures themselves are.
+        processor: share of a processor (0..1) that a thread got when times were measured; little on a busy machine.
     """
 
     settings: RunSettings
@@ -62,6 +64,7 @@ class Plan:
     advice: tuple[Advice, ...] = ()
     advised: Estimate | None = None
     features: Features | None = None
+    processor: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +188,8 @@ def make_plan(
     if features is not None:
         cost = cost_of(*features, train, num_test, partial(tick, MEASURING))
         found = estimate(settings, as_sample(train, cost), num_test, len(train))
-        return Plan(settings, replace(found, stages={"features": (cost.seconds,) * 2} | found.stages), features=cost)
+        found = replace(found, stages={"features": (cost.seconds,) * 2} | found.stages)
+        return Plan(settings, found, features=cost, processor=processor_share())
     settings = suited_to(settings, train)
     device = find_device(settings.device)
     is_made_for_it = settings.recipe is not None and not settings.recipe.startswith("folder/")
@@ -199,7 +203,8 @@ def make_plan(
         tick("measuring this machine", done, len(planned), "")
         estimates.append(estimate(wanted, train, num_test))
     tick("measuring this machine", len(planned), len(planned), "")
-    return Plan(settings, estimates[0], advice, estimates[1] if advice else None)
+    advised = estimates[1] if advice else None
+    return Plan(settings, estimates[0], advice, advised, processor=processor_share())
 
 
 def _advised(advice: Sequence[Advice], settings: RunSettings, name: str, overrides: Mapping[str, Any]) -> RunSettings:
@@ -238,6 +243,7 @@ def as_json(checkup: Checkup) -> Table:
             "method": plan.settings.method,
             "recipe": plan.settings.recipe,
             "estimate": asdict(plan.estimate),
+            "processor_share": plan.processor,
             "advice": [asdict(line) for line in plan.advice],
             "advised_estimate": None if plan.advised is None else asdict(plan.advised),
         }

@@ -16,6 +16,7 @@ import torch
 
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
+from scanmix.data.store import default_cache
 from scanmix.files import reading
 
 CLASS_NAMES = (
@@ -53,8 +54,8 @@ def read_fashion_mnist(root: str | Path | None = None, download: bool = False) -
     if found is None:
         raise UserError(
             "Fashion-MNIST's four IDX files (train-images-idx3-ubyte.gz, ...) are not in "
-            f"{' or '.join(str(folder) for folder in folders)}; give their folder as root=, "
-            "install Debian's package dataset-fashion-mnist, or load with download=True given a network."
+            f"{' or '.join(str(folder) for folder in folders)}; give their folder as --root (root= in Python), "
+            "install Debian's package dataset-fashion-mnist, or in Python, with a network, load with download=True."
         )
     return _split(found, "train"), _split(found, "t10k")
 
@@ -65,7 +66,7 @@ def _folders(root: str | Path | None) -> list[Path]:
         return [folder, folder / "fashion-mnist", folder / "FashionMNIST" / "raw"]
     shared = os.environ.get("SCANMIX_DATA")
     first = [Path(shared).expanduser() / "fashion-mnist"] if shared else []
-    return [*first, Path.home() / ".cache" / "scanmix" / "data" / "fashion-mnist", DEBIAN_FOLDER]
+    return [*first, default_cache() / "data" / "fashion-mnist", DEBIAN_FOLDER]
 
 
 def _existing(folder: Path, name: str) -> Path | None:
