@@ -139,7 +139,7 @@ def test_the_command_line_takes_npy_and_labels(tmp_path: Path, monkeypatch: pyte
     result = say("train", *arguments, "--test", tmp_path / "held_out.npy", "--out", tmp_path / "run")
     assert "embeddings: 120 vectors of 4 classes (8 features), 120 test vectors" in result.output
     assert open_run(tmp_path / "run").settings.recipe == "vectors/any/scanmix"
-    assert "of 120 vectors." in say("evaluate", tmp_path / "run").output
+    assert "of 120 vectors, within" in say("evaluate", tmp_path / "run").output
     assert "Accuracy" in say("evaluate", tmp_path / "run", "--data", tmp_path / "held_out.npy").output
     about = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert (about["kind"], about["network"]) == ("vector", {"hidden": [256, 256]})

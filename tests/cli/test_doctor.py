@@ -365,10 +365,10 @@ def test_what_fine_tuning_costs_is_measured_with_that_network(monkeypatch: pytes
     standin_timm.write_weights(Path("tiny.safetensors"))
     photos_folder()
     model = f"timm:{standin_timm.NAME}@tiny.safetensors"
-    few = ["--set", "num_neighbors=5"]
+    few = ["--set", "batch_size=8"]
     result = say("photos", "--finetune", model, *few)
     assert result.exit_code == 0, result.output
-    assert "license mit" in result.stdout and "Recipe: finetune/any/ssr." in result.stdout
+    assert "license mit" in result.stdout and "Recipe: finetune/any/cross_entropy." in result.stdout
     assert line_of(result, "Training can start: ") == f"scanmix train photos --finetune {model} {' '.join(few)}"
     assert "Features first" not in result.stdout
     found = checked("photos", "--finetune", model, *few)

@@ -147,7 +147,7 @@ def test_an_exported_folder_predicts_the_same_table(run: Path, kind: str) -> Non
     result = say("export", run, "--out", "out", "--format", kind)
     assert f"Wrote out: README.md, SHA256SUMS, model.json, model.{kind}." in result.stdout
     assert ("Checked on 120 training vectors: probabilities differ" in result.stdout) == (kind == "onnx")
-    assert "for a classifier  scanmix predict out new.npy" in result.stdout
+    assert "Next: scanmix predict out new.npy" in result.stdout
     vectors, labels = clouds(300, seed=4)
     keep("new", vectors, labels)
     say("predict", "out", "new.npy", "--top", 4, "--out", "out.csv")
