@@ -126,6 +126,13 @@ def refused_after_reading(*arguments: str) -> str:
     return result.stderr.strip().splitlines()[-1]
 
 
+def test_a_network_that_cannot_be_built_is_refused_before_a_run_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    wanted = ["--set", "network.kind=timm", "--set", "network.name=resnet18", "--per-class", "4", "--out", "run"]
+    assert "needs timm: pip install 'scanmix[timm]'" in refused_after_reading("train", "digits", *wanted)
+    assert not Path("run").exists()
+
+
 def test_settings_are_joined_and_a_later_one_wins() -> None:
     assert settings_from(["a.b=1", "a.c=x", "a.b=2"]) == {"a": {"b": 2, "c": "x"}}
     with pytest.raises(UserError):

@@ -58,6 +58,14 @@ class EncoderSettings(ABC):
     def build(self, channels: int) -> Encoder:
         """Return an encoder with fresh weights, of images with so many channels or vectors with so many features."""
 
+    def check(self) -> None:
+        """Refuse a network that cannot be built here, before anything of a run is written.
+
+        Raises:
+            UserError: a package is missing, or there is no such network.
+        """
+        return
+
     def build_first(self, channels: int) -> Encoder:
         """Return an encoder as training begins with it; a network that can start from given weights loads them here."""
         return self.build(channels)

@@ -18,7 +18,7 @@ from scanmix.config import STRICT, Count, Rate, UserError
 from scanmix.data.examples import Kind
 from scanmix.files.tensors import digest
 from scanmix.networks.contract import Encoder, EncoderSettings
-from scanmix.networks.timm_weights import begun, created, in_gray
+from scanmix.networks.timm_weights import begun, created, in_gray, with_network
 
 AT_ONCE = 32
 """Images that are resized and looked at together where no gradient is needed: the maps of more take gigabytes."""
@@ -74,6 +74,10 @@ class TimmSettings(EncoderSettings):
         encoder = self.build(channels)
         begin_with(encoder, self, channels)
         return encoder
+
+    def check(self) -> None:
+        """Refuse a name that timm does not have, or to go on without timm."""
+        with_network(self.name)
 
     def untrained(self) -> Self:
         """Return settings of the same network without `pretrained` and `weights`."""

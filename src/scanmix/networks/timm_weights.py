@@ -17,6 +17,22 @@ from scanmix.files import in_words, reading
 from scanmix.files.tensors import Tensors
 
 
+def with_network(name: str) -> Any:
+    """Return timm, if it is installed and has a network of this name.
+
+    Raises:
+        UserError: it is not, or has not.
+    """
+    try:
+        import timm
+    except ImportError:
+        raise UserError(f"timm:{name} needs timm: pip install 'scanmix[timm]'") from None
+    known = timm.list_models()
+    if name.partition(".")[0] not in known and ":" not in name:
+        raise unknown_name("network of timm", name, _like(name, known))
+    return timm
+
+
 def created(name: str, channels: int = 3, *, pretrained: bool = False) -> Any:
     """Return a network of timm without its classifier, with fresh weights or with the published ones.
 
@@ -28,13 +44,7 @@ def created(name: str, channels: int = 3, *, pretrained: bool = False) -> Any:
     Raises:
         UserError: timm is not installed or has no such network, or the weights cannot be had.
     """
-    try:
-        import timm
-    except ImportError:
-        raise UserError(f"timm:{name} needs timm: pip install 'scanmix[timm]'") from None
-    known = timm.list_models()
-    if name.partition(".")[0] not in known and ":" not in name:
-        raise unknown_name("network of timm", name, _like(name, known))
+    timm = with_network(name)
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels)
     except Exception as error:  # hubs fail in many ways

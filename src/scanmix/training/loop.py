@@ -152,6 +152,7 @@ def train_resolved(
     check_loggers(loggers, out)
     check_data(examples, test)
     find_device(settings.device)
+    settings.network.check()
     examples = with_consensus(examples)
     settings = dataclasses.replace(
         suited_to(settings, examples),
