@@ -27,7 +27,8 @@ def show_results(title: str, runs: Sequence[Run]) -> None:
         ]
         for run in runs
     ]
-    columns = ["method", "best", "last", "balanced", "mean of last 10", "seconds"]
+    most = max((len(run.accuracies) for run in runs), default=0)
+    columns = ["method", "best", "last", "balanced", f"mean of last {min(10, most or 10)}", "seconds"]
     print_table(title, columns, rows)
     for run in runs:
         if missing := int(run.metrics[-1].get("classes_never_predicted", 0) if run.metrics else 0):
@@ -116,7 +117,7 @@ def show_labels(
         return
     columns = ["image", "given", "suggested", "p(right)"] + (["truth"] if truth is not None else [])
     shown = [
-        [row.path or row.id, row.given, row.suggested, row.p_clean]
+        [row.path or row.id, row.given, row.suggested, "< 0.0001" if row.p_clean == "0.0000" else row.p_clean]
         + ([truth.get(row.id, "")] if truth is not None else [])
         for row in doubtful[:count]
     ]
