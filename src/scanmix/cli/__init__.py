@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from scanmix.cli.audit import audit
+from scanmix.cli.clean import clean
 from scanmix.cli.demo import demo
 from scanmix.cli.doctor import doctor
 from scanmix.cli.embed import embed
@@ -52,7 +53,7 @@ def scanmix_command(
 
 
 for command in (
-    demo, doctor, train, resume, evaluate, predict, audit, report, review, export, embed, methods, noise,
+    demo, clean, doctor, train, resume, evaluate, predict, audit, report, review, export, embed, methods, noise,
     reproduce,
 ):  # fmt: skip
     app.command()(spoken(command))

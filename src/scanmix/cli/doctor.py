@@ -72,8 +72,8 @@ def doctor(
             root=root, size=size_for(data, root, side) if size is None else size, per_class=per_class, seed=seed,
             limit_test=limit_test, labels=labels,
         )  # fmt: skip
-    _show_data(checkup)
-    _show_findings(checkup)
+    show_data(checkup)
+    show_findings(checkup)
     if json_ is not None:
         _write(json_, json.dumps(as_json(checkup), indent=2, ensure_ascii=False) + "\n")
     if checkup.plan is None:
@@ -110,10 +110,10 @@ def _show_plan(data: str, checkup: Checkup, save_recipe: Path | None, line: str,
         shortest: words that train on features once `--features` is added.
     """
     assert checkup.plan is not None  # training is possible
-    proposed = None if checkup.proposal is None else _show_proposal(checkup.proposal, shortest)
+    proposed = None if checkup.proposal is None else show_proposal(checkup.proposal, shortest)
     if checkup.plan.features is not None:
         _show_features(checkup.plan.features)
-    _show_estimates(checkup.plan)
+    show_estimates(checkup.plan)
     _show_advice(data, checkup.plan, save_recipe)
     if proposed is None:
         say(f"Training can start: {line}")
@@ -122,7 +122,7 @@ def _show_plan(data: str, checkup: Checkup, save_recipe: Path | None, line: str,
     say(f"Training can start, on features first: {proposed}")
 
 
-def _show_proposal(proposal: Proposal, shortest: Sequence[str]) -> str | None:
+def show_proposal(proposal: Proposal, shortest: Sequence[str]) -> str | None:
     """Say why features come first and what they cost; return the line to type, None where no encoder is here."""
     from scanmix.doctor.advice import PUBLISHED_FROM
     from scanmix.doctor.pretrained import ways_to_get_one
@@ -154,7 +154,7 @@ def _show_features(features: Cost) -> None:
     )
 
 
-def _show_data(checkup: Checkup) -> None:
+def show_data(checkup: Checkup) -> None:
     """Print a summary in a line or two, then the number of examples of each class; nothing if none can be read."""
     from scanmix.doctor.checks import class_counts
     from scanmix.doctor.checkup import side_lengths
@@ -188,7 +188,8 @@ def _show_data(checkup: Checkup) -> None:
     print_table(title, columns, rows)
 
 
-def _show_findings(checkup: Checkup) -> None:
+def show_findings(checkup: Checkup) -> None:
+    """Print what is odd about the data, where, and what to do."""
     if not checkup.findings:
         say("Nothing odd was found.")
         return
@@ -200,7 +201,8 @@ def _show_findings(checkup: Checkup) -> None:
     print_table("Findings", ["", "what", "where", "what to do"], rows, text_columns=4)
 
 
-def _show_estimates(plan: Plan) -> None:
+def show_estimates(plan: Plan) -> None:
+    """Print how long training takes here, and how it gets shorter."""
     name = plan.settings.recipe or ("published" if plan.advised else "as asked")
     rows = [_estimate_row(name, plan.estimate)]
     if plan.advised is not None:
