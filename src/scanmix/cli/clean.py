@@ -43,7 +43,7 @@ def clean(
     """
     check_inputs(data, recipe=recipe, test=test, files=[labels])
     say("1 of 4: looking at the data.")
-    features = features or _examine(data, method, recipe, set_, root, size)
+    features = features or _inspect(data, method, recipe, set_, root, size)
     folder = out or Path("runs") / "-".join([name_of(data), *([] if labels is None else [labels.stem]), "clean"])
     say("2 of 4: learning from it, and judging every label.")
     train(
@@ -64,7 +64,7 @@ def clean(
         say(f"Whenever you like: scanmix review {shlex.quote(str(folder))}")
 
 
-def _examine(
+def _inspect(
     data: str, method: str | None, recipe: str | None, set_: list[str] | None, root: Path | None, size: int | None
 ) -> str | None:
     """Say what is odd about the data; return the pretrained encoder to learn with, if one is at hand and worth it."""
