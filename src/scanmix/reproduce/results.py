@@ -214,9 +214,10 @@ def _accuracy(table: ResultTable, results: Sequence[Result], found: Sequence[Res
     if not values:
         return "–"
     rivals = [_known(result.final for result in _find(results, method, noise)) for method in table.methods]
-    top = max(statistics.fmean(rival) for rival in rivals if rival)
+    means = [_percent(statistics.fmean(rival)) for rival in rivals if rival]
     mean = _percent(statistics.fmean(values))
-    shown = f"**{mean}**" if mean == _percent(top) else mean
+    best = len(means) > 1 and mean == max(means, key=float)
+    shown = f"**{mean}**" if best else mean
     shown += f" ± {_percent(statistics.stdev(values))}" if len(values) > 1 else ""
     shown += f" ({_percent(statistics.fmean(_known(result.best for result in found)))})"
     return shown + (" ‡" if any(result.oracle for result in found) else "")
