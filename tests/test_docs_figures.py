@@ -149,6 +149,13 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     INDEX: (),
     AUDIT: (),
     WHICH: (
+        "drawn anew cross-entropy has {mean cifar10-small cross_entropy authors:sym20 last3} % and SSR "
+        "{mean cifar10-small ssr authors:sym20 last3}, with 50 % "
+        "{mean cifar10-small cross_entropy authors:sym50 last3} and "
+        "{mean cifar10-small ssr authors:sym50 last3}, with 80 % "
+        "{mean cifar10-small cross_entropy authors:sym80 last3} and {mean cifar10-small ssr authors:sym80 last3}; "
+        "DivideMix has {mean cifar10-small dividemix authors:sym80 last3} there. On people's labels, 40 % of which "
+        "are wrong, cross-entropy has {mean cifar10-small cross_entropy people:worse last3}.",
         "{mean zoo-small cross_entropy symmetric:0.2 actual}, {mean zoo-small cross_entropy symmetric:0.5 actual}, "
         "{mean zoo-small ssr symmetric:0.8 actual} and {mean zoo-small ssr symmetric:0.9 actual} % are wrong",
         "it is at most {behind zoo-small ssr} points behind the best method; ScanMix is at most "
