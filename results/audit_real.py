@@ -11,7 +11,6 @@ Legend: N examples, C classes, D features, K neighbors, S strengths.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import sys
 import time
@@ -29,12 +28,13 @@ from torch import Generator, Tensor
 
 from results.audit_real_page import page
 from results.real_data import Pool, features, pool
+from results.rows import append_row, as_cell, read_rows
 from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.noise_model import fit_neighbors
 from scanmix.blocks.ridge import principal_components
 from scanmix.data.noise import asymmetric, symmetric
-from scanmix.files import append_text, write_text
+from scanmix.files import write_text
 
 NEIGHBORS = 10
 """As in the audit."""
@@ -294,19 +294,13 @@ def issues(probs: Tensor, labels: Tensor) -> float:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the rows that are known already."""
-    if not path.is_file():
-        return []
     kept = {"data": str, "features": str, "noise": str, "classifier": str, "seed": int, "count": int}
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{name: kept.get(name, float)(row[name]) for name in FIELDS} for row in csv.DictReader(file)]
+    return [{name: kept.get(name, float)(row[name]) for name in FIELDS} for row in read_rows(path)]
 
 
 def add(row: dict[str, Any], path: Path) -> None:
     """Append a row."""
-    if not path.is_file():
-        write_text(path, ",".join(FIELDS) + "\n")
-    cells = (f"{row[name]:.6g}" if isinstance(row[name], float) else str(row[name]) for name in FIELDS)
-    append_text(path, ",".join(f'"{cell}"' if "," in cell else cell for cell in cells) + "\n")
+    append_row(path, FIELDS, (as_cell(row[name]) for name in FIELDS))
     print(f"{row['data']} {row['features']} {row['noise']} {row['seed']}: {row['wrong']:.1%} wrong, estimated "
           f"{row['estimated']:.1%} ({row['low']:.1%} to {row['high']:.1%})", flush=True)  # fmt: skip
 

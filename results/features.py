@@ -32,7 +32,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from results.real_data import packed_files
-from scanmix.files import append_text, write_text
+from results.rows import append_row, as_cell, read_rows
+from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
 
 PER_CLASS = 300
@@ -79,12 +80,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=["propagate", "linear", "cross_entropy"], help="these methods")
     asked = parser.parse_args()
     path = asked.out / "features.csv"
-    known = {tuple(row[name] for name in Task._fields) for row in read(path)}
+    known = {tuple(row[name] for name in Task._fields) for row in read_rows(path)}
     encoder = write_encoder(asked.work / "lite0.onnx")
     for task in TASKS:
         if task.method in asked.only and tuple(map(str, task)) not in known:
             add({**task._asdict(), **measure(task, encoder, asked.data, asked.work)}, path)
-    write_text(path.with_suffix(".md"), page(read(path)))
+    write_text(path.with_suffix(".md"), page(read_rows(path)))
 
 
 def write_encoder(path: Path) -> Path:
@@ -200,20 +201,10 @@ def read_truth(data: Path, name: str) -> tuple[list[str], list[str]]:
     return [f"{row:05}.jpg" for row in range(len(names))], names
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows that are known already."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def add(row: dict[str, Any], path: Path) -> None:
     """Append a row."""
-    if not path.is_file():
-        write_text(path, ",".join(FIELDS) + "\n")
-    cells = [f"{row[name]:.6g}" if isinstance(row[name], float) else str(row[name]) for name in FIELDS]
-    append_text(path, ",".join(cells) + "\n")
+    cells = [as_cell(row[name]) for name in FIELDS]
+    append_row(path, FIELDS, cells)
     print(*cells, flush=True)
 
 

@@ -10,7 +10,6 @@ Legend: N training and M test examples, C classes, D features.
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import statistics
 import textwrap
@@ -25,10 +24,11 @@ from torch import Tensor
 
 import scanmix
 from results.real_data import Pool, pool
+from results.rows import append_row, as_cell, read_rows
 from scanmix.data.examples import Examples
 from scanmix.data.noise import asymmetric, symmetric
 from scanmix.data.readers.vectors import to_vectors
-from scanmix.files import append_text, write_text
+from scanmix.files import write_text
 
 FEATURES = ("dino", "clip")
 PEOPLE = ("random1", "worse")
@@ -112,18 +112,12 @@ def examples(vectors: np.ndarray, labels: Tensor) -> Examples:
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the rows that are known already."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{**row, "seed": int(row["seed"])} for row in csv.DictReader(file)]
+    return [{**row, "seed": int(row["seed"])} for row in read_rows(path)]
 
 
 def add(row: dict[str, Any], path: Path) -> None:
     """Append a row."""
-    if not path.is_file():
-        write_text(path, ",".join(FIELDS) + "\n")
-    cells = (f"{row[name]:.6g}" if isinstance(row[name], float) else str(row[name]) for name in FIELDS)
-    append_text(path, ",".join(cells) + "\n")
+    append_row(path, FIELDS, (as_cell(row[name]) for name in FIELDS))
     print(*(f"{row[name]:.4g}" if isinstance(row[name], float) else row[name] for name in FIELDS), flush=True)
 
 

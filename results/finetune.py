@@ -11,7 +11,6 @@ Legend: N pictures, C classes.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib
 import math
 import statistics
@@ -27,9 +26,10 @@ from sklearn.metrics import average_precision_score
 
 import scanmix
 from results.real_data import Pool, pool
+from results.rows import append_row, read_rows
 from scanmix.data.arrays import to_images
 from scanmix.data.examples import Examples
-from scanmix.files import append_text, write_text
+from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
 
 NETWORK = "tf_efficientnet_lite0"
@@ -74,11 +74,11 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     path = asked.out / "finetune.csv"
-    known = {tuple(row[name] for name in Task._fields) for row in read(path)}
+    known = {tuple(row[name] for name in Task._fields) for row in read_rows(path)}
     for task in TASKS:
         if tuple(map(str, task)) not in known:
             add({**task._asdict(), **measure(task, asked.data, asked.work)}, path)
-    write_text(path.with_suffix(".md"), page(read(path)))
+    write_text(path.with_suffix(".md"), page(read_rows(path)))
 
 
 def measure(task: Task, data: Path, work: Path) -> dict[str, Any]:
@@ -133,21 +133,11 @@ def examples(source: Pool, rows: np.ndarray, labels: np.ndarray) -> Examples:
     )  # fmt: skip
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """Return the rows that are known already."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def add(row: dict[str, Any], path: Path) -> None:
     """Append a row. Whole numbers stay as they are, so that the row is found again."""
-    if not path.is_file():
-        write_text(path, ",".join(FIELDS) + "\n")
     measured = FIELDS[len(Task._fields) :]
     cells = [f"{row[name]:.6g}" if name in measured else str(row[name]) for name in FIELDS]
-    append_text(path, ",".join(cells) + "\n")
+    append_row(path, FIELDS, cells)
     print(*cells, flush=True)
 
 

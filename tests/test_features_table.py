@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from results import features
+from results.rows import read_rows
 
 
 def test_as_many_of_each_class_are_drawn() -> None:
@@ -29,7 +30,7 @@ def test_the_page_has_a_row_for_each_method(tmp_path: Path) -> None:
     task = features.Task("clothing-small", "none", "cross_entropy", False, 0)
     features.add({**task._asdict(), "count": 10, "wrong": 0.0, "accuracy": 0.6, "ap": float("nan"), "estimated": 0.1,
                   "low": 0.0, "high": 0.2, "core_seconds": 200.0}, path)  # fmt: skip
-    text = features.page(features.read(path))
+    text = features.page(read_rows(path))
     assert "| propagate, features | 2 | 71.0 ± 1.4 | 40.0 ± 0.0 | 30.0 ± 0.0 | 90.0 ± 0.0 | 100 |" in text
     assert "## clothing-small, its own labels" in text
     assert "| cross_entropy, pixels | 1 | 60.0 | 0.0 | 10.0 |  | 200 |" in text

@@ -6,6 +6,7 @@ import numpy as np
 
 from results import finetune
 from results.real_data import Pool
+from results.rows import read_rows
 
 
 def test_test_pictures_are_others_and_have_the_right_labels() -> None:
@@ -32,7 +33,7 @@ def test_a_row_is_found_again_and_the_page_has_one_for_each_way(tmp_path: Path) 
     tasks += [finetune.Task(finetune.FEATURES, "linear", 224, 0.0, 201)]
     for task, accuracy in zip(tasks, (0.59, 0.61, 0.5, 0.62), strict=True):
         finetune.add({**task._asdict(), **measured, "accuracy": accuracy}, path)
-    rows = finetune.read(path)
+    rows = read_rows(path)
     assert {tuple(row[name] for name in finetune.Task._fields) for row in rows} == {
         tuple(map(str, task)) for task in tasks
     }

@@ -114,14 +114,19 @@ class Clock:
         return self.now
 
 
+def timed() -> tuple[Clock, Console]:
+    """A clock, and a terminal that goes by it."""
+    clock = Clock()
+    return clock, Console(file=io.StringIO(), force_terminal=True, width=120, get_time=clock)
+
+
 def left(bar: Bar) -> float | None:
     assert isinstance(bar, Shown)
     return bar.display.tasks[bar.display.task_ids.index(bar.line)].time_remaining
 
 
 def test_time_left_is_known_in_the_first_minute_of_epochs_of_ten_minutes() -> None:
-    clock = Clock()
-    console = Console(file=io.StringIO(), force_terminal=True, width=120, get_time=clock)
+    clock, console = timed()
     with progress("ScanMix", total=12, console=console) as bar:
         epochs = LongSteps(bar, expected=10_000, clock=clock)
         epochs.set(0, 12)
@@ -142,8 +147,7 @@ def test_time_left_is_known_in_the_first_minute_of_epochs_of_ten_minutes() -> No
 
 
 def test_a_step_reads_as_many_images_as_the_one_before() -> None:
-    clock = Clock()
-    console = Console(file=io.StringIO(), force_terminal=True, width=120, get_time=clock)
+    clock, console = timed()
     with progress("ScanMix", total=3, console=console) as bar:
         epochs = LongSteps(bar, expected=1000, clock=clock)
         epochs.set(0, 3)

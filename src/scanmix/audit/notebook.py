@@ -49,12 +49,14 @@ def audit_html(
     for row in range(min(ROWS, total)):
         cells = [visible(str(columns[name][row]), allowed="") for name in ("given", "suggested")]
         cells += [f"{columns['p_clean'][row]:.4f}", visible(str(columns["reason"][row]), allowed="")]
-        source = files[row] if images is None else images[int(order[row])]
-        name = visible(files[row] or str(columns["id"][row]), allowed="")
-        image = Markup('<td style="{}"><img alt="{}" title="{}" src="{}"></td>').format(
-            CELL, name, name, data_uri(shown(source, SIDE))
-        )
+        image = Markup("")
+        if pictured:
+            source = files[row] if images is None else images[int(order[row])]
+            name = visible(files[row] or str(columns["id"][row]), allowed="")
+            image = Markup('<td style="{}"><img alt="{}" title="{}" src="{}"></td>').format(
+                CELL, name, name, data_uri(shown(source, SIDE))
+            )
         words = Markup("").join(Markup('<td style="{}">{}</td>').format(CELL, cell) for cell in cells)
-        rows.append(Markup("<tr>{}{}</tr>").format(image if pictured else "", words))
+        rows.append(Markup("<tr>{}{}</tr>").format(image, words))
     table = Markup('<table style="{}"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>')
     return Markup("").join([*parts, table.format(STYLE, head, Markup("").join(rows))])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,7 @@ from scanmix.cli.shell import (
     stage_bars,
 )
 from scanmix.config import UserError, percent
-from scanmix.data.sources import is_known, kind_of
+from scanmix.data.sources import check_source, is_known, kind_of
 from scanmix.files import CannotWrite
 
 if TYPE_CHECKING:
@@ -162,11 +163,19 @@ def _check_folder(folder: Path | None, run: Path | None = None) -> None:
 
 
 def _check_data(source: str, noise: str, labels: Path | None) -> None:
-    """Refuse what is mistyped; a source that is not there may have been meant as a run."""
+    """Refuse data that is not there, or what is mistyped beside it."""
+    with _meant_as_data(source):
+        check_source(source)
+    check_inputs(source, noise=noise, files=[labels])
+
+
+@contextlib.contextmanager
+def _meant_as_data(source: str) -> Iterator[None]:
+    """Say of a folder that cannot be read, or is not there, that it is no run either: it may have been meant as one."""
     try:
-        check_inputs(source, noise=noise, files=[labels])
+        yield
     except UserError as error:
-        if is_known(source) or Path(source).exists():
+        if is_known(source) or Path(source).is_file():
             raise
         raise UserError(f"{source} is no run, as it has no run.toml, and cannot be read as data: {error}") from None
 
@@ -179,14 +188,10 @@ def _load(
     from scanmix.data.readers import load
 
     given, corrections = (labels, None) if kind_of(source) == "vector" else (None, labels)
-    try:
+    with _meant_as_data(source):
         examples, test = load(
             source, root=root, size=size, per_class=per_class, seed=seed, labels=given, least_classes=1
         )
-    except UserError as error:
-        if is_known(source) or Path(source).is_file():
-            raise
-        raise UserError(f"{source} is no run, as it has no run.toml, and cannot be read as data: {error}") from None
     examples = relabeled(examples, noise, seed, corrections)
     apart = "" if test is None else f" Its test part ({len(test)}) is left out."
     say(

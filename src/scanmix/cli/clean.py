@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from scanmix.cli.doctor import show_data, show_estimates, show_findings, show_proposal
+from scanmix.cli.doctor import checked, plan_of, show_estimates, show_proposal
 from scanmix.cli.inputs import check_inputs
 from scanmix.cli.options import Features, Labels, MethodName, Recipe, Root, Set, Size, TestData
+from scanmix.cli.pretrained import planned
 from scanmix.cli.report import report
 from scanmix.cli.review import review
-from scanmix.cli.shell import say, settings_from, stage_bars
+from scanmix.cli.shell import say, settings_from
 from scanmix.cli.train import train
 from scanmix.data.sources import kind_of, name_of
 
@@ -68,21 +69,13 @@ def _inspect(
     data: str, method: str | None, recipe: str | None, set_: list[str] | None, root: Path | None, size: int | None
 ) -> str | None:
     """Say what is odd about the data; return the pretrained encoder to learn with, if one is at hand and worth it."""
-    from scanmix.cli.pretrained import planned
-    from scanmix.doctor.checkup import check_up
-
     overrides = settings_from(set_ or ())
     settings = planned(data, None, None, method, recipe, overrides).settings
-    with stage_bars() as tick:
-        checkup = check_up(data, settings, overrides, tick, root=root, size=size)
-    show_data(checkup)
-    show_findings(checkup)
-    if checkup.plan is None:
-        say("Training cannot start before the faults are gone.")
-        raise typer.Exit(1)
+    checkup = checked(data, settings, overrides, root=root, size=size)
+    plan = plan_of(checkup)
     if checkup.proposal is not None and method is None and recipe is None:
         show_proposal(checkup.proposal, ["scanmix", "clean", data])
         if checkup.proposal.features is not None:
             return checkup.proposal.features.model
-    show_estimates(checkup.plan)
+    show_estimates(plan)
     return None

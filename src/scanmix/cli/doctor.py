@@ -7,7 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from scanmix.doctor.measure import Estimate
     from scanmix.doctor.pretrained import Features as Cost
     from scanmix.doctor.pretrained import Proposal
+    from scanmix.features import AnyEncoder
+    from scanmix.training import RunSettings
 
 LONG = 3600
 """Seconds of a run from which on it is said how it gets shorter."""
@@ -62,23 +64,18 @@ def doctor(
     overrides = settings_from(set_ or ())
     check_inputs(data, recipe=recipe, files=[labels])
     from scanmix.distributed.engine import find_device
-    from scanmix.doctor.checkup import as_json, check_up
+    from scanmix.doctor.checkup import as_json
 
     find_device(device)  # raises if it is mistyped, before a million images are read
     encoder, settings, side = planned(data, features, finetune, method, recipe, overrides, seed=seed, device=device)
-    with stage_bars() as tick:
-        checkup = check_up(
-            data, settings, overrides, tick, None if features is None or encoder is None else (features, encoder),
-            root=root, size=size_for(data, root, side) if size is None else size, per_class=per_class, seed=seed,
-            limit_test=limit_test, labels=labels,
-        )  # fmt: skip
-    show_data(checkup)
-    show_findings(checkup)
+    checkup = checked(
+        data, settings, overrides, None if features is None or encoder is None else (features, encoder),
+        root=root, size=size_for(data, root, side) if size is None else size, per_class=per_class, seed=seed,
+        limit_test=limit_test, labels=labels,
+    )  # fmt: skip
     if json_ is not None:
         _write(json_, json.dumps(as_json(checkup), indent=2, ensure_ascii=False) + "\n")
-    if checkup.plan is None:
-        say("Training cannot start before the faults are gone.")
-        raise typer.Exit(1)
+    plan = plan_of(checkup)
     for_all: dict[str, object] = {
         "labels": labels, "per-class": per_class, "limit-test": limit_test, "root": root, "seed": seed or None,
         "device": None if device == "auto" else device,
@@ -87,10 +84,32 @@ def doctor(
         "method": method, "recipe": recipe, "size": size, "features": features, "finetune": finetune
     }  # fmt: skip
     kept = save_recipe or Path("mine.toml")
-    train = _line("train", data, asked | ({"recipe": kept} if checkup.plan.advice else {}) | for_all, set_)
+    train = _line("train", data, asked | ({"recipe": kept} if plan.advice else {}) | for_all, set_)
     keep = _line("doctor", data, asked | {"save-recipe": kept} | for_all, set_)
-    line = f"{keep} && {train}" if checkup.plan.advice and save_recipe is None else train
+    line = f"{keep} && {train}" if plan.advice and save_recipe is None else train
     _show_plan(data, checkup, save_recipe, line, shlex.split(_line("train", data, for_all)))
+
+
+def checked(
+    data: str, settings: RunSettings, overrides: Mapping[str, Any], features: tuple[str, AnyEncoder] | None = None,
+    **loading: Any,
+) -> Checkup:  # fmt: skip
+    """Check data with bars, and print what it is and what is odd; arguments as of `check_up`."""
+    from scanmix.doctor.checkup import check_up
+
+    with stage_bars() as tick:
+        checkup = check_up(data, settings, overrides, tick, features, **loading)
+    _show_data(checkup)
+    _show_findings(checkup)
+    return checkup
+
+
+def plan_of(checkup: Checkup) -> Plan:
+    """Return the plan of a checkup; without one end the program with code 1, as training cannot start."""
+    if checkup.plan is None:
+        say("Training cannot start before the faults are gone.")
+        raise typer.Exit(1)
+    return checkup.plan
 
 
 def _line(command: str, data: str, given: Mapping[str, object], sets: Sequence[str] | None = None) -> str:
@@ -154,7 +173,7 @@ def _show_features(features: Cost) -> None:
     )
 
 
-def show_data(checkup: Checkup) -> None:
+def _show_data(checkup: Checkup) -> None:
     """Print a summary in a line or two, then the number of examples of each class; nothing if none can be read."""
     from scanmix.doctor.checks import class_counts
     from scanmix.doctor.checkup import side_lengths
@@ -188,7 +207,7 @@ def show_data(checkup: Checkup) -> None:
     print_table(title, columns, rows)
 
 
-def show_findings(checkup: Checkup) -> None:
+def _show_findings(checkup: Checkup) -> None:
     """Print what is odd about the data, where, and what to do."""
     if not checkup.findings:
         say("Nothing odd was found.")

@@ -147,8 +147,8 @@ def check_inputs(
         check_recipe(recipe)
     if spec.kind == "openset":
         check_source(spec.path or "")
-    named = (*files, Path(spec.path) if spec.kind == "file" and spec.path else None)
-    check_there(path for path in named if path is not None)
+    named = [path.expanduser() for path in files if path is not None]
+    check_there([*named, Path(spec.path)] if spec.kind == "file" and spec.path else named)
 
 
 def check_there(paths: Iterable[Path]) -> None:
@@ -158,7 +158,7 @@ def check_there(paths: Iterable[Path]) -> None:
         UserError: says which.
     """
     for path in paths:
-        if not path.expanduser().exists():
+        if not path.exists():
             raise UserError(f"{path}: no such file or folder")
 
 

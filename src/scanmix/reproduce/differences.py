@@ -7,6 +7,9 @@ from scanmix.reproduce.explain import settings_of
 from scanmix.reproduce.paper import published
 from scanmix.reproduce.tables import Cell, ResultTable
 
+AMOUNTS = {"per_class": "training images of each class", "limit_test": "test images"}
+"""Key of `ResultTable.load` -> what it is a number of."""
+
 
 def differences(table: ResultTable) -> str:
     """Return what the runs of a table that shows the paper's figures have otherwise than the paper's runs.
@@ -25,10 +28,6 @@ def differences(table: ResultTable) -> str:
         f"They are for {table.paper[1]}: {published()['protocols'][table.paper[1]]}. Here: {table.source}, "
         f"{' and '.join(pictures) or 'all images'}; {' or '.join(sorted(networks))}; epochs: {', '.join(epochs)}."
     )
-
-
-AMOUNTS = {"per_class": "training images of each class", "limit_test": "test images"}
-"""Key of `ResultTable.load` -> what it is a number of."""
 
 
 def _words(network: object) -> str:
