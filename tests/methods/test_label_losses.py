@@ -104,7 +104,7 @@ def test_both_networks_learn_the_same_rows_and_come_to_agree(data: TrainingData,
 
 def test_the_sieve_keeps_labels_that_fit_better_than_a_random_one(data: TrainingData, network: Network) -> None:
     method = Cores(epochs=40, batch_size=16, learning_rate=0.05, momentum=0.9)
-    state = method.start(data, network, Engine())
+    state: Any = method.start(data, network, Engine())
     betas = []
     for epoch in range(method.epochs):
         found = method.epoch(state, data, epoch)
@@ -120,7 +120,7 @@ def test_the_sieve_keeps_labels_that_fit_better_than_a_random_one(data: Training
 
 def test_confidence_is_rewarded_by_the_mean_loss_of_labels(data: TrainingData, network: Network) -> None:
     """Without it the method is cross-entropy; with it predictions are surer."""
-    plain = {"epochs": 2, "batch_size": 32, "learning_rate": 0.05, "momentum": 0.9, "begin": 2}
+    plain: dict[str, Any] = {**PLAIN, "momentum": 0.9, "begin": 2}
     wanted = weights(run(CrossEntropy(**PLAIN, weight_decay=0.0), data, network).peers[0])
     state = run(Cores(**plain, confidence_weight=0.0), data, network)
     assert near(weights(state.peers[0]), wanted, atol=1e-5)
@@ -158,10 +158,10 @@ def test_u_is_moved_by_the_first_loss_alone_and_v_by_the_second(logits: Tensor) 
     u, v = torch.full((6, 1), 0.5).requires_grad_(), torch.full((6, 3), 0.5).requires_grad_()
     on, off = label_noise(u, v, given)
     fit = -(given * shifted_prediction(logits, on, off).log()).sum()
-    by_u, by_v = torch.autograd.grad(fit, [u, v], retain_graph=True, allow_unused=True)
-    assert bool((by_u < 0).all()) and by_v is None, "more noise on the given class explains the label better"
-    by_u, by_v = torch.autograd.grad(squared_noise(logits, on, off, given), [u, v], allow_unused=True)
-    assert by_u is None and bool((by_v * given == 0).all()) and bool((by_v != 0).any())
+    first: list[Any] = list(torch.autograd.grad(fit, [u, v], retain_graph=True, allow_unused=True))
+    assert bool((first[0] < 0).all()) and first[1] is None, "more noise on the given class explains the label better"
+    second: list[Any] = list(torch.autograd.grad(squared_noise(logits, on, off, given), [u, v], allow_unused=True))
+    assert second[0] is None and bool((second[1] * given == 0).all()) and bool((second[1] != 0).any())
 
 
 def test_the_noise_of_wrong_labels_grows(data: TrainingData, network: Network) -> None:
@@ -187,5 +187,5 @@ def test_the_two_views_of_sop_plus_are_held_together(logits: Tensor) -> None:
     )
     balance = -sum(math.log(float(value)) for value in shifted.mean(0)) / 3
     assert float(loss.detach()) == pytest.approx(0.9 * apart / 6 + 0.1 * balance, abs=1e-5)
-    weak, other = torch.autograd.grad(loss, [logits, strong], allow_unused=True)
-    assert weak is None and bool((other != 0).any())
+    weak_and_strong: list[Any] = list(torch.autograd.grad(loss, [logits, strong], allow_unused=True))
+    assert weak_and_strong[0] is None and bool((weak_and_strong[1] != 0).any())
