@@ -26,6 +26,10 @@ PAGE = Written("a page of scanmix review", begins_with("<title>Review</title>"))
 def review(
     run: RunFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; by default any that is free.")] = 0,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to answer at; 0.0.0.0: any, so that other machines reach the page by its token."),
+    ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     who: Annotated[str | None, typer.Option(help="Name for the log of changes; by default yours here.")] = None,
     again: Annotated[
@@ -51,7 +55,7 @@ def review(
         check_writable(static, PAGE, run=run)
     from scanmix.files import locked
     from scanmix.review import CORRECTED, LOCK, serve, write_static
-    from scanmix.review.server import listen
+    from scanmix.review.server import EVERYWHERE, listen
     from scanmix.training import open_run
 
     name = who or os.environ.get("USER") or os.environ.get("USERNAME") or "unknown"
@@ -62,11 +66,13 @@ def review(
         count = write_static(_review_of(opened, run, name, again), static)
         say(f"{static}: the {count} most doubtful labels, to be looked at without this program")
         return
-    socket, token, url = listen(port)
+    socket, token, url = listen(port, host)
     with socket, locked(run, "under review", LOCK, url, "use that page or stop it first"):
         page = _review_of(opened, run, name, again, order)
         page.decisions.recover()
         say(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
+        if socket.getsockname()[0] == EVERYWHERE:
+            say("Other machines use the name of this one in place of 127.0.0.1. Whoever has the address can decide.")
         if browser:
             webbrowser.open(url)
         try:
