@@ -27,8 +27,7 @@ def review(
     run: RunFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; by default any that is free.")] = 0,
     host: Annotated[
-        str,
-        typer.Option(help="Address to answer at; 0.0.0.0: any, so that other machines reach the page by its token."),
+        str, typer.Option(help="Address to answer at; 0.0.0.0 is any: other machines reach the page, too.")
     ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     who: Annotated[str | None, typer.Option(help="Name for the log of changes; by default yours here.")] = None,

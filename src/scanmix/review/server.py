@@ -136,8 +136,8 @@ def make_app(review: Review, token: str, hosts: re.Pattern[str] = LOOPBACK) -> A
 def configured(review: Review, token: str, hosts: re.Pattern[str] = LOOPBACK) -> uvicorn.Config:
     """Return the settings of the server."""
     return uvicorn.Config(
-        make_app(review, token, hosts), http=TimedProtocol, ws="none", log_level="error", lifespan="off", server_header=False,
-        timeout_graceful_shutdown=10, h11_max_incomplete_event_size=LARGEST_HEAD,
+        make_app(review, token, hosts), http=TimedProtocol, ws="none", log_level="error", lifespan="off",
+        server_header=False, timeout_graceful_shutdown=10, h11_max_incomplete_event_size=LARGEST_HEAD,
     )  # fmt: skip
 
 
