@@ -2,9 +2,11 @@
 
 import shlex
 import sys
+from pathlib import Path
 
 import pytest
 
+import scanmix
 from scanmix.config import as_typed, percent
 
 
@@ -35,3 +37,8 @@ def test_paths_of_windows_are_quoted_as_its_shells_take_them(monkeypatch: pytest
     """There, single quotes are letters, and backslashes need no quotes."""
     monkeypatch.setattr(sys, "platform", "win32")
     assert as_typed(["scanmix", "train", r"C:\photos", r"C:\my photos"]) == r'scanmix train C:\photos "C:\my photos"'
+
+
+def test_every_line_to_type_is_made_here() -> None:
+    sources = Path(scanmix.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if "shlex" in path.read_text(encoding="utf-8")] == ["words.py"]
