@@ -1,6 +1,6 @@
 # Each target makes its own .venv the first time and is quick the second time.
 .DEFAULT_GOAL := help
-.PHONY: demo test test-long test-timm lint types docs bench clean help
+.PHONY: demo test test-long test-timm lint types docs dist container pictures release bench clean help
 
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -32,13 +32,25 @@ types: .venv/dev.stamp  ## mypy --strict
 	$(BIN)/mypy
 
 docs: .venv/docs.stamp  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: .venv-dist/release.stamp  ## build the wheel and the sdist, and use the wheel with Python 3.11, 3.12, 3.13, as far as they are here
+	.venv-dist/bin/python -m release.dist
+
+container:  ## the steps of the Dockerfile, in bare folders in place of an image
+	$(PYTHON) -m release.container
+
+pictures: .venv/dev.stamp  ## make the pictures of docs/images anew (Chromium)
+	$(BIN)/python -m release.pictures docs/images
+
+release: .venv-dist/release.stamp  ## make release VERSION=0.3.0: check, build and tag a version; uploads nothing
+	.venv-dist/bin/python -m release.tag $(VERSION)
 
 bench: .venv-timm/bench.stamp  ## speed beside baselines measured in the same run, into results/speed.md (an idle machine, 15 to 25 minutes)
 	.venv-timm/bin/python -m speed
 
 clean:  ## remove the .venv and everything built
-	rm -rf .venv .venv-timm build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-timm .venv-dist build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -70,6 +82,13 @@ help:  ## this list
 	@echo "Installing scanmix and its documentation tools into .venv (a minute or two, once)"
 	$(PIP_INSTALL) -e '.[docs]'
 	@touch $@ .venv/run.stamp
+
+.venv-dist/release.stamp: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found: install one, or say make PYTHON=/path/to/python"; exit 2; }
+	@echo "Installing what builds and checks a release into .venv-dist (seconds, once)"
+	$(PYTHON) -m venv .venv-dist
+	.venv-dist/bin/python -m pip install -qq -c constraints.txt build twine
+	@touch $@
 
 .venv-timm/bench.stamp: .venv-timm/dev.stamp
 	@echo "Installing the baselines of the speed table into .venv-timm (a minute, once)"

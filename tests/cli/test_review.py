@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -48,17 +50,25 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def server(run: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+@contextmanager
+def typed(run: Path, *options: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """The command as it is typed: its address, and the process."""
-    line = [sys.executable, "-m", "scanmix", "review", str(run), "--no-browser", "--who", "ann"]
+    line = [sys.executable, "-m", "scanmix", "review", str(run), "--no-browser", "--who", "ann", *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:\d+/\S+/", process.stdout.readline())
         assert found
-        yield found[0], process
-        process.kill()
+        try:
+            yield found[0], process
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def server(run: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    with typed(run) as running:
+        yield running
 
 
 def post(url: str, path: str, wish: object) -> None:
@@ -97,6 +107,29 @@ def test_from_decisions_to_a_run_on_corrected_labels(run: Path, server: tuple[st
     assert len(given) == 23 and "sun/3.png" not in given
     assert given['night/o\'d, "d" #?.png'] == "sun" and given["night/5.png"] == "night"
     assert corrected.noise.actual is None  # the old labels are not taken for the true ones
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is 127.0.0.2 an address of every machine")
+def test_another_address_of_the_machine_answers_if_asked_for_and_behind_the_token(
+    run: Path, server: tuple[str, "subprocess.Popen[str]"]
+) -> None:
+    def answer(url: str) -> int:
+        request = urllib.request.Request(url.replace("127.0.0.1", "127.0.0.2"), headers={"Host": "box.lan:8123"})
+        try:
+            with urllib.request.urlopen(request, timeout=20) as found:
+                return int(found.status)
+        except urllib.error.HTTPError as refused:
+            return refused.code
+
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        answer(server[0])
+    server[1].send_signal(signal.SIGINT)
+    server[1].communicate(timeout=20)
+    with typed(run, "--host", "0.0.0.0") as (url, process):
+        assert answer(url) == 200 and answer(url.rstrip("/").rpartition("/")[0] + "/") == 403
+        assert process.stdout is not None
+        assert "Ctrl-C" in process.stdout.readline()
+        assert "Whoever has the address can decide" in process.stdout.readline()
 
 
 def test_an_order_is_one_of_three_and_a_static_copy_has_the_worst(run: Path) -> None:

@@ -1,8 +1,13 @@
-"""Numbers as people read them."""
+"""Numbers and commands as people read them."""
+
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 
-from scanmix.config import percent
+import scanmix
+from scanmix.config import as_typed, percent
 
 
 @pytest.mark.parametrize(
@@ -18,3 +23,22 @@ from scanmix.config import percent
 )
 def test_a_share_in_percent(share: float | None, more: dict[str, str], text: str) -> None:
     assert percent(share, **more) == text  # type: ignore[arg-type]
+
+
+WORDS = ["scanmix", "train", "my photos", "it's", "runs/first", '{"a": 1}', "a&b", ""]
+
+
+def test_a_line_is_read_back_as_its_words_by_the_shell_of_the_system() -> None:
+    assert shlex.split(as_typed(WORDS)) == WORDS
+    assert as_typed(["scanmix", "train", "photos", "--out", "runs/first"]) == "scanmix train photos --out runs/first"
+
+
+def test_paths_of_windows_are_quoted_as_its_shells_take_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, single quotes are letters, and backslashes need no quotes."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert as_typed(["scanmix", "train", r"C:\photos", r"C:\my photos"]) == r'scanmix train C:\photos "C:\my photos"'
+
+
+def test_every_line_to_type_is_made_here() -> None:
+    sources = Path(scanmix.__file__).parent.rglob("*.py")
+    assert [path.name for path in sources if "shlex" in path.read_text(encoding="utf-8")] == ["words.py"]

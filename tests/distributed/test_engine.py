@@ -132,6 +132,24 @@ def test_find_device() -> None:
     torch.empty(1, device=find_device("auto"))
 
 
+def test_an_accelerator_without_float64_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of Apple, on which losses could not be summed as on others."""
+    accelerator, made = torch.device("meta"), torch.empty
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: accelerator)
+    assert find_device("auto") == accelerator
+
+    def without(*size: int, dtype: torch.dtype = torch.float32, device: object = "cpu") -> torch.Tensor:
+        if dtype is torch.float64 and torch.device(str(device)) == accelerator:
+            raise TypeError("no float64")
+        return made(*size, dtype=dtype, device=str(device))
+
+    monkeypatch.setattr(torch, "empty", without)
+    assert find_device("auto") == find_device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match=r"choose one of: auto, cpu$"):
+        find_device("meta")
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "", "cpuu", "xla"])
 def test_a_device_that_is_not_there_is_a_user_error(name: str) -> None:
     with pytest.raises(UserError, match="choose one of: auto, cpu"):

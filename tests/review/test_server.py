@@ -13,7 +13,7 @@ from scanmix.files import CannotWrite
 from scanmix.review import Review, make_app
 from scanmix.review.connections import HEADERS
 from scanmix.review.decisions import CORRECTED, LOG
-from scanmix.review.server import FILES, LARGEST_BODY, listen
+from scanmix.review.server import ANY_HOST, FILES, LARGEST_BODY, listen
 
 TOKEN = "secret"
 HOME = "http://127.0.0.1:8000"
@@ -139,6 +139,27 @@ def test_it_listens_on_the_loopback_address_and_a_taken_port_is_told() -> None:
         assert first.getsockname()[0] == "127.0.0.1" and url.endswith(f"/{token}/") and len(token) >= 20
         with pytest.raises(UserError, match="cannot be used"):
             listen(first.getsockname()[1])
+
+
+def test_it_listens_where_it_is_told_and_an_address_of_others_is_refused() -> None:
+    everywhere, token, url = listen(0, "0.0.0.0")
+    with everywhere:
+        assert everywhere.getsockname()[0] == "0.0.0.0"
+        assert url == f"http://127.0.0.1:{everywhere.getsockname()[1]}/{token}/"
+    for host in ("192.0.2.1", "no such host", "x" * 70):  # the first is for examples: no machine has it
+        with pytest.raises(UserError, match=rf"of {host} cannot be used: .*--host is an IPv4 address"):
+            listen(0, host)
+
+
+def test_other_machines_need_the_token_and_their_other_pages_cannot_decide(review: Review) -> None:
+    with TestClient(make_app(review, TOKEN, ANY_HOST), base_url="http://box.lan:8123") as client:
+        assert client.get(f"/{TOKEN}/").status_code == 200
+        assert client.get("/guess/").status_code == 403 and client.get("/").status_code == 403
+        wish = {"rows": [0], "choice": "keep", "since": 0}
+        assert ask(client, wish, origin="http://evil").status_code == 403 and review.decisions.revision == 0
+        assert ask(client, wish, origin="http://box.lan:8123").status_code == 200
+        for host in ("box.lan", "box.lan:99999", "box lan:80", "127.0.0.1:x@evil", "[::1", "b/x:1", ":80"):
+            assert client.get(f"/{TOKEN}/", headers={"host": host}).text == "no such host"
 
 
 NONSENSE = ["9" * 5000, "9" * 30, "-1", "+1", "%D9%A3", "1.0", "1e3", "0x1", "", " 1", "%00", "12"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from scanmix.cli.report import report
 from scanmix.cli.review import review
 from scanmix.cli.shell import say, settings_from
 from scanmix.cli.train import train
+from scanmix.config import as_typed
 from scanmix.data.sources import kind_of, name_of
 
 Page = Annotated[
@@ -62,7 +62,7 @@ def clean(
     if page:
         review(folder)
     else:
-        say(f"Whenever you like: scanmix review {shlex.quote(str(folder))}")
+        say(f"Whenever you like: scanmix review {as_typed([str(folder)])}")
 
 
 def _inspect(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,7 @@ import typer
 from scanmix.cli.options import Noise, Seed, Threads
 from scanmix.cli.shell import say, watched
 from scanmix.cli.summary import show_labels, show_results
-from scanmix.config import Table, percent
+from scanmix.config import Table, as_typed, percent
 
 METHODS: Mapping[str, Table] = {"cross_entropy": {"epochs": 60}, "scanmix": {"recipe": "digits/fast/scanmix"}}
 """What is trained, and how it differs from `scanmix train digits`, to save time: half of the control's epochs, and
@@ -68,7 +67,7 @@ def demonstrate(seed: int, out: Path, threads: int | None, noise: str, settings:
     show_labels(folder / "scanmix", runs[-1].last_audit, truth)
     say("\nPre-training is kept and shared: a second demo finds it and is quicker.")
     say(f"The run is in {folder / 'scanmix'}. Next:")
-    place = shlex.quote(str(folder / "scanmix"))
+    place = as_typed([str(folder / "scanmix")])
     for line, purpose in (
         (f"scanmix report {place}", "all of it as one page"),
         (f"scanmix review {place}", "look at the doubtful labels and decide"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from scanmix.cli.inputs import check_inputs, size_for
 from scanmix.cli.options import Data, Device, Features, Finetune, Json, LimitTest, PerClass, Root, Seed, Size
 from scanmix.cli.pretrained import planned
 from scanmix.cli.shell import check_writable, print_table, say, settings_from, shape_of, stage_bars
-from scanmix.config import percent
+from scanmix.config import as_typed, percent
 from scanmix.doctor.busy import BUSY
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def doctor(
     train = _line("train", data, asked | ({"recipe": kept} if plan.advice else {}) | for_all, set_)
     keep = _line("doctor", data, asked | {"save-recipe": kept} | for_all, set_)
     line = f"{keep} && {train}" if plan.advice and save_recipe is None else train
-    _show_plan(data, checkup, save_recipe, line, shlex.split(_line("train", data, for_all)))
+    _show_plan(data, checkup, save_recipe, line, _words("train", data, for_all))
 
 
 def checked(
@@ -112,10 +111,15 @@ def plan_of(checkup: Checkup) -> Plan:
     return checkup.plan
 
 
-def _line(command: str, data: str, given: Mapping[str, object], sets: Sequence[str] | None = None) -> str:
-    """Return a line to type, with the options that have a value."""
+def _words(command: str, data: str, given: Mapping[str, object], sets: Sequence[str] | None = None) -> list[str]:
+    """Return the words of a line to type, with the options that have a value."""
     options = [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-    return shlex.join(["scanmix", command, data, *options, *(word for text in sets or () for word in ("--set", text))])
+    return ["scanmix", command, data, *options, *(word for text in sets or () for word in ("--set", text))]
+
+
+def _line(command: str, data: str, given: Mapping[str, object], sets: Sequence[str] | None = None) -> str:
+    """Return the line of `_words`."""
+    return as_typed(_words(command, data, given, sets))
 
 
 def _show_plan(data: str, checkup: Checkup, save_recipe: Path | None, line: str, shortest: Sequence[str]) -> None:
@@ -153,9 +157,9 @@ def show_proposal(proposal: Proposal, shortest: Sequence[str]) -> str | None:
     if proposal.features is not None:
         _show_features(proposal.features)
         if proposal.features.model.startswith("timm:"):
-            tuned = shlex.join(["scanmix", "doctor", shortest[2], "--finetune", proposal.features.model])
+            tuned = as_typed(["scanmix", "doctor", shortest[2], "--finetune", proposal.features.model])
             say(f"To train that network on takes longer: {tuned} says how long.")
-        return shlex.join([*shortest, "--features", proposal.features.model])
+        return as_typed([*shortest, "--features", proposal.features.model])
     say("No pretrained encoder is on this machine. How to get one:")
     for sentence, line in ways_to_get_one(shortest):
         say(f"- {sentence}:\n    {line}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ import typer
 from scanmix.cli.inputs import check_inputs, size_for
 from scanmix.cli.options import Data, Device, PerClass, Root, Seed, Size
 from scanmix.cli.shell import Written, check_writable, say, shape_of, show_skipped, stage_bars
-from scanmix.config import UserError
+from scanmix.config import UserError, as_typed
 from scanmix.data.sources import kind_of
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def embed(
         say(f"They lie in {getattr(features, 'filename', 'memory')}.")
         return
     _copy(features, out)
-    say(f"Wrote {out}. Next: {shlex.join(['scanmix', 'audit', data, '--features', str(out)])}")
+    say(f"Wrote {out}. Next: {as_typed(['scanmix', 'audit', data, '--features', str(out)])}")
 
 
 def opened(model: str, device: str = "auto") -> AnyEncoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ import typer
 
 from scanmix.cli.options import Encoder, RunFolder
 from scanmix.cli.shell import check_run, say
+from scanmix.config import as_typed
 
 
 class Format(StrEnum):
@@ -44,4 +44,4 @@ def export(
         export_safetensors(run, out)
     new = "new.npy" if open_run(run).settings.given == "vector" else "new_images/"
     say(f"Wrote {out}: {', '.join(sorted(path.name for path in out.iterdir()))}.{checked}")
-    say(f"Next: scanmix predict {shlex.quote(str(out))} {new}")
+    say(f"Next: scanmix predict {as_typed([str(out)])} {new}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,7 +10,7 @@ import typer
 
 from scanmix.cli.options import PrecisionName, Root
 from scanmix.cli.shell import print_table, say
-from scanmix.config import UserError
+from scanmix.config import UserError, as_typed
 from scanmix.progress import progress
 
 if TYPE_CHECKING:
@@ -144,11 +143,11 @@ def _explain(table: ResultTable, cell: Cell, path: str, root: Path | None) -> No
     rows = [[found.key, str(found.value), found.origin] for found in explained(table, cell)]
     print_table(path, ["setting", "value", "from"], rows, text_columns=3)
     say(" ".join([f"The paper: {paper_says(table, cell) or 'no figure for this cell'}.", *notes(table)]))
-    where = "" if root is None else f" --root {shlex.quote(str(root))}"
+    where = "" if root is None else f" --root {as_typed([str(root)])}"
     oracle = " --oracle" if table.oracle else ""
     say(f"Run it: scanmix reproduce {path}{where}{oracle}")
     trained = chosen_cells(table, [cell.method, cell.noise])[0]  # a self-supervised one runs in the first column alone
-    say(f"The same as: scanmix {shlex.join(TableRun(table, Path('results'), root=root).arguments(trained))}")
+    say(f"The same as: scanmix {as_typed(TableRun(table, Path('results'), root=root).arguments(trained))}")
 
 
 def _show_cells(work: TableRun, only: list[str]) -> None:
@@ -173,7 +172,7 @@ def _show_cells(work: TableRun, only: list[str]) -> None:
         if cell in taken:
             low, high = taken[cell]
             state += f", {low / 60:.0f} to {high / 60:.0f} minutes on this machine"
-        say(f"{cell.name}: {state}: scanmix {shlex.join(work.arguments(cell))}")
+        say(f"{cell.name}: {state}: scanmix {as_typed(work.arguments(cell))}")
     say(_in_all(work, len(cells), len(waiting), taken, missing))
 
 

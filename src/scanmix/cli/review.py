@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +12,7 @@ import typer
 
 from scanmix.cli.options import RunFolder
 from scanmix.cli.shell import Written, begins_with, check_run, check_writable, say
-from scanmix.config import UserError
+from scanmix.config import UserError, as_typed
 
 if TYPE_CHECKING:
     from scanmix.review import Review
@@ -26,6 +25,9 @@ PAGE = Written("a page of scanmix review", begins_with("<title>Review</title>"))
 def review(
     run: RunFolder,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; by default any that is free.")] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address to answer at; 0.0.0.0 is any: other machines reach the page, too.")
+    ] = "127.0.0.1",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     who: Annotated[str | None, typer.Option(help="Name for the log of changes; by default yours here.")] = None,
     again: Annotated[
@@ -51,7 +53,7 @@ def review(
         check_writable(static, PAGE, run=run)
     from scanmix.files import locked
     from scanmix.review import CORRECTED, LOCK, serve, write_static
-    from scanmix.review.server import listen
+    from scanmix.review.server import EVERYWHERE, listen
     from scanmix.training import open_run
 
     name = who or os.environ.get("USER") or os.environ.get("USERNAME") or "unknown"
@@ -62,11 +64,11 @@ def review(
         count = write_static(_review_of(opened, run, name, again), static)
         say(f"{static}: the {count} most doubtful labels, to be looked at without this program")
         return
-    socket, token, url = listen(port)
+    socket, token, url = listen(port, host)
     with socket, locked(run, "under review", LOCK, url, "use that page or stop it first"):
         page = _review_of(opened, run, name, again, order)
         page.decisions.recover()
-        say(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
+        _show_start(run, url, everywhere=socket.getsockname()[0] == EVERYWHERE)
         if browser:
             webbrowser.open(url)
         try:
@@ -78,7 +80,13 @@ def review(
         encoder = opened.settings.features
         words = ["--labels", str(run / CORRECTED), *_new_folder(opened, run)]
         words += [] if encoder is None or encoder.is_function else ["--features", encoder.name]
-        say(f"Next: scanmix train {_data_of(opened)} {shlex.join(words)}")
+        say(f"Next: scanmix train {_data_of(opened)} {as_typed(words)}")
+
+
+def _show_start(run: Path, url: str, everywhere: bool) -> None:
+    say(f"Review of {run}: {url}\nCtrl-C ends it; every decision is saved when it is made.")
+    if everywhere:
+        say("Other machines use the name of this one in place of 127.0.0.1. Whoever has the address can decide.")
 
 
 def _show_end(page: Review) -> None:
@@ -121,7 +129,7 @@ def _review_of(run: Run, folder: Path, who: str, again: bool, order: Order = "wo
 def _data_of(run: Run) -> str:
     """Return the data of a run as typed on the command line; "DATA" if it came from a program."""
     source = run.settings.source
-    return "DATA" if source is None else shlex.quote(str(source["train"]["load"]["source"]))
+    return "DATA" if source is None else as_typed([str(source["train"]["load"]["source"])])
 
 
 def _new_folder(run: Run, folder: Path) -> list[str]:

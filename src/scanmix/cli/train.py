@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,7 +40,7 @@ from scanmix.cli.options import (
 from scanmix.cli.pretrained import planned
 from scanmix.cli.shell import check_run, say, settings_from, shape_of, show_skipped, watched
 from scanmix.cli.summary import show_labels, show_results
-from scanmix.config import UserError, build
+from scanmix.config import UserError, as_typed, build
 from scanmix.data.sources import is_known, kind_of
 
 if TYPE_CHECKING:
@@ -211,7 +210,7 @@ def _show_finished(run: Run, folder: Path, examples: Examples) -> None:
 def _show_end(run: Run, folder: Path) -> None:
     show_results(f"{run.about['name']}, seed {run.settings.seed}", [run])
     show_labels(folder, run.last_audit)
-    place = shlex.quote(str(folder))
+    place = as_typed([str(folder)])
     vectors = run.settings.given == "vector"
     say(f"Run folder: {folder}. Next:")
     say(f"  for clean labels  scanmix {'report' if vectors else 'review'} {place}")

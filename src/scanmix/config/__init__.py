@@ -20,7 +20,7 @@ from scanmix.config.recipes import (
     shared_recipes,
 )
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
-from scanmix.config.words import percent
+from scanmix.config.words import as_typed, percent
 
 __all__ = [
     "ALL_AS_GIVEN",
@@ -40,6 +40,7 @@ __all__ = [
     "Table",
     "UnexpectedData",
     "UserError",
+    "as_typed",
     "build",
     "check_type",
     "defaults",

@@ -1,6 +1,11 @@
-"""Numbers in words, the same in the terminal, on pages, in cards and in tables."""
+"""Numbers and commands in words, the same in the terminal, on pages, in cards and in tables."""
 
 from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
 
 
 def percent(share: float | None, digits: int = 1, missing: str = "-", unit: str = " %") -> str:
@@ -13,3 +18,8 @@ def percent(share: float | None, digits: int = 1, missing: str = "-", unit: str 
         unit: written behind the number; "" in a table whose header names the unit.
     """
     return missing if share is None else f"{100 * share:.{digits}f}{unit}"
+
+
+def as_typed(words: Iterable[str]) -> str:
+    """Return words as one types them at a prompt: quoted where needed, as the shells of this system take it."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)

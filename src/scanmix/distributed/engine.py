@@ -222,21 +222,31 @@ def device_name(device: str | torch.device) -> str:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """Return the device called `name`; "auto" takes an accelerator when there is one.
+    """Return the device called `name`; "auto" takes an accelerator when there is one that has float64.
 
     Raises:
-        UserError: the device does not exist on this machine, or `name` does not name one.
+        UserError: the device does not exist on this machine or has no float64, or `name` does not name one.
     """
     name = device_name(name)
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator is not None and not _has_float64(accelerator):  # Apple's: mixtures of losses could not be fitted
+        accelerator = None
     if name == "auto":
         return accelerator or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, dtype=torch.float64, device=device)
         if device.type == "meta":
             raise ValueError("it holds shapes alone")
     except Exception as error:  # each kind of device raises errors of its own
         there = "cpu" if accelerator is None else f"cpu, {accelerator.type}"
         raise UserError(f"device {name!r} cannot be used on this machine; choose one of: auto, {there}") from error
     return device
+
+
+def _has_float64(device: torch.device) -> bool:
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except Exception:  # each kind of device raises errors of its own
+        return False
+    return True

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError
+from scanmix.config import UserError, as_typed
 from scanmix.data.decoding import decode_images
 from scanmix.data.examples import Examples
 from scanmix.data.readers.images import side_within
@@ -168,7 +167,7 @@ def ways_to_get_one(command: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
     `command` is the line that trains, without `--features`.
     """
-    line = shlex.join([*command, "--features", SUGGESTED])
+    line = as_typed([*command, "--features", SUGGESTED])
     page = f"https://huggingface.co/timm/{SUGGESTED.removeprefix('timm:')}"
     install = "" if importlib.util.find_spec("timm") else "pip install 'scanmix[timm]' && "
     return (

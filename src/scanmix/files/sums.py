@@ -31,7 +31,10 @@ def check_sum(path: Path) -> None:
     if not sums.is_file():
         return
     with reading(sums):
-        known = {name: digest for digest, _, name in (line.partition("  ") for line in sums.read_text().splitlines())}
+        known = {
+            name: digest
+            for digest, _, name in (line.partition("  ") for line in sums.read_text(encoding="utf-8").splitlines())
+        }
     with reading(path, "copy the folder anew"):
         if path.name in known and known[path.name] != _hash(path):
             raise ValueError(f"its checksum is another than in {SUMS}")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from scanmix.config import Table, UserError, defaults, dump, flatten, load_recipe
+from scanmix.config import Table, UserError, as_typed, defaults, dump, flatten, load_recipe
 from scanmix.methods import METHODS
 from scanmix.training import OTHER_SECTIONS, Run, RunSettings, resolve
 from scanmix.training.finetune import resolve_finetuned
@@ -89,7 +88,7 @@ def train_command(run: Run) -> str | None:
             words += ["--set", f"{key}={json.dumps(value)}"]
     if settings.threads is not None:
         words += ["--threads", str(settings.threads)]
-    return shlex.join(["scanmix", "train", *words])
+    return as_typed(["scanmix", "train", *words])
 
 
 def _resolved(settings: RunSettings, name: str, recipe: str | None = None) -> RunSettings:

@@ -6,13 +6,12 @@ import csv
 import io
 import os
 import platform
-import shlex
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scanmix.config import percent, read_toml
+from scanmix.config import as_typed, percent, read_toml
 from scanmix.evaluate.significance import welch
 from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
@@ -101,7 +100,7 @@ def write_results(
         precision: of the encoders, as the page says it.
     """
     seeds = f" --seeds {len(table.seeds)}" if len(table.seeds) > 1 else ""
-    place = "" if out == Path("results") else f" --out {shlex.quote(str(out))}"
+    place = "" if out == Path("results") else f" --out {as_typed([str(out)])}"
     oracle = " --oracle" if table.oracle else ""
     given = f" --root {'FOLDER' if table.is_folder else 'data/'}" if table.is_folder or table.labels else ""
     given += "" if precision == "32-true" else f" --precision {precision}"

@@ -1,4 +1,4 @@
-"""A local web page on which a person checks doubtful labels: one process, no account, no access from other machines."""
+"""A local web page on which a person checks doubtful labels: one process, no account, for this machine unless told."""
 
 from scanmix.review.decisions import CORRECTED, Decisions
 from scanmix.review.server import LOCK, Review, make_app, serve

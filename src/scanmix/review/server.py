@@ -1,4 +1,4 @@
-"""The server of the review page: one process on the loopback address, the only writer of the decisions."""
+"""The server of the review page: one process, by default on the loopback address, the only writer of the decisions."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ from scanmix.review.thumbnails import SIDES, Thumbnails
 
 Body = TypeVar("Body")
 HOST = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
+"""What a socket is bound to that answers at every address of its machine."""
 LOCK = "review.lock"
 """File that keeps a second server, and so a second writer, away from a run."""
 PAGE = Path(__file__).parent / "page"
@@ -40,6 +42,8 @@ LARGEST_BODY = 1 << 20
 """Most bytes of a request: enough for a decision about some hundred thousand labels."""
 LOOPBACK = re.compile(rf"(?:{re.escape(HOST)}|localhost):[0-9]{{1,5}}")
 """Host headers that name this machine; the port may be a forwarded one."""
+ANY_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}:[0-9]{1,5}")
+"""Host headers where the page is offered to other machines: any name or IPv4 address, as this machine has many."""
 Whole = Annotated[int, pydantic.Field(ge=0, lt=MOST)]
 
 
@@ -75,8 +79,8 @@ class UndoRequest:
     since: Whole
 
 
-def make_app(review: Review, token: str) -> ASGIApp:
-    """Return the page as an ASGI application; every address starts with the token."""
+def make_app(review: Review, token: str, hosts: re.Pattern[str] = LOOPBACK) -> ASGIApp:
+    """Return the page as an ASGI application; every address starts with the token, and `hosts` match Host headers."""
     # One answer, made once and kept: its memory grows with N, but every tab asks for it only once.
     everything = _json({"title": review.title, **table(review.audit, review.queue)})
 
@@ -126,14 +130,14 @@ def make_app(review: Review, token: str) -> ASGIApp:
         Route("/pictures/{size}/{row}", send_image),
         Route("/{name}", send_file),
     ]
-    return _guarded(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token)
+    return _guarded(Starlette(routes=[Mount(f"/{token}", routes=routes)]), token, hosts)
 
 
-def configured(review: Review, token: str) -> uvicorn.Config:
+def configured(review: Review, token: str, hosts: re.Pattern[str] = LOOPBACK) -> uvicorn.Config:
     """Return the settings of the server."""
     return uvicorn.Config(
-        make_app(review, token), http=TimedProtocol, ws="none", log_level="error", lifespan="off", server_header=False,
-        timeout_graceful_shutdown=10, h11_max_incomplete_event_size=LARGEST_HEAD,
+        make_app(review, token, hosts), http=TimedProtocol, ws="none", log_level="error", lifespan="off",
+        server_header=False, timeout_graceful_shutdown=10, h11_max_incomplete_event_size=LARGEST_HEAD,
     )  # fmt: skip
 
 
@@ -143,44 +147,54 @@ def serve(review: Review, listening: socket.socket, token: str) -> None:
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    uvicorn.Server(configured(review, token)).run(sockets=[listening])
+    hosts = LOOPBACK if listening.getsockname()[0] == HOST else ANY_HOST
+    uvicorn.Server(configured(review, token, hosts)).run(sockets=[listening])
 
 
-def listen(port: int) -> tuple[socket.socket, str, str]:
-    """Bind the loopback address; return the socket, a new token and the URL of the page. Port 0 takes a free one.
+def listen(port: int, host: str = HOST) -> tuple[socket.socket, str, str]:
+    """Bind an address of this machine; return the socket, a new token and the URL of the page.
+
+    Args:
+        port: 0 takes a free one.
+        host: an IPv4 address or a name of this machine; 0.0.0.0 is all its addresses, of which the URL has the loopback
+            one.
 
     Raises:
-        UserError: the port cannot be used.
+        UserError: the port or the address cannot be used.
     """
     listening = socket.socket()
     if hasattr(socket, "SO_REUSEADDR") and hasattr(socket, "AF_UNIX"):  # Windows would share a port in use
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((HOST, port))
-    except OSError as error:
+        listening.bind((host, port))
+    except (OSError, UnicodeError) as error:  # the second: a name that cannot be one
         listening.close()
-        raise UserError(f"port {port} cannot be used: {error.strerror}; leave --port out to take a free one") from None
+        why = error.strerror if isinstance(error, OSError) else "no such name"
+        fix = "leave --port out to take a free one"
+        fix += "" if host == HOST else "; --host is an IPv4 address or a name of this machine, or 0.0.0.0 for all"
+        raise UserError(f"port {port} of {host} cannot be used: {why}; {fix}") from None
     listening.listen()
     token = secrets.token_urlsafe(16)
-    return listening, token, f"http://{HOST}:{listening.getsockname()[1]}/{token}/"
+    bound, port = listening.getsockname()
+    return listening, token, f"http://{HOST if bound == EVERYWHERE else bound}:{port}/{token}/"
 
 
-def _guarded(app: ASGIApp, token: str) -> ASGIApp:
+def _guarded(app: ASGIApp, token: str, hosts: re.Pattern[str]) -> ASGIApp:
     """Return `app` behind a check that refuses what does not come from the page: other hosts, sites, no token."""
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        why = _refusal(scope, token) if scope["type"] == "http" else None
+        why = _refusal(scope, token, hosts) if scope["type"] == "http" else None
         await (PlainTextResponse(why, 403) if why else app)(scope, receive, with_headers(send))
 
     return guard
 
 
-def _refusal(scope: Scope, token: str) -> str | None:
+def _refusal(scope: Scope, token: str, hosts: re.Pattern[str]) -> str | None:
     """Return why a request is refused, or None. Checks headers one by one, since a URL made of them may be invalid."""
     headers = Headers(scope=scope)
     host = headers.get("host", "")
-    if LOOPBACK.fullmatch(host) is None or int(host.rpartition(":")[2]) >= 1 << 16:
-        return "this page answers on the loopback address only"
+    if hosts.fullmatch(host) is None or int(host.rpartition(":")[2]) >= 1 << 16:
+        return "this page answers on the loopback address only" if hosts is LOOPBACK else "no such host"
     first = scope["path"].removeprefix("/").partition("/")[0]
     if not secrets.compare_digest(first.encode("utf-8", "replace"), token.encode()):
         return "the address lacks the token; use the one that scanmix review printed last"

@@ -41,9 +41,10 @@ function drawLosses(epochs, losses) {
     "aria-label": losses.map((line, place) => `network ${letter(place)}: loss ${line[0]} after epoch ${first}, ` +
       `${line[line.length - 1]} after epoch ${last}`).join("; "),
   });
+  const digits = highest < 1 ? 2 : 1;  // no two levels of one number
   for (const level of [0, highest / 2, highest]) {
     chart.append(drawSVG("line", { x1: left, x2: width - 24, y1: y(level), y2: y(level), class: "rule" }),
-      text(left - 5, y(level) + 4, "end", level.toFixed(1)));
+      text(left - 5, y(level) + 4, "end", level.toFixed(digits)));
   }
   chart.append(text(left, height - 4, "start", `epoch ${first}`), text(width - 24, height - 4, "end", `${last}`));
   losses.forEach((line, place) => {
