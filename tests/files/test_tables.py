@@ -1,12 +1,13 @@
 """Tables by their suffix: what is written is read again; what cannot be is told."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.files.tables import new_table, read_records
 
 COLUMNS: dict[str, type[str] | type[float]] = {"path": str, "share": float}
@@ -53,9 +54,6 @@ def test_a_missing_column_is_named(tmp_path: Path, name: str) -> None:
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with (
-        pytest.raises(UserError, match=r"pip install 'scanmix\[parquet\]'"),
-        new_table(tmp_path / "a.parquet", COLUMNS),
-    ):
+    with pytest.raises(UserError, match=re.escape(install("parquet"))), new_table(tmp_path / "a.parquet", COLUMNS):
         pass
     assert not os.listdir(tmp_path)

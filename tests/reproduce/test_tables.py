@@ -304,6 +304,16 @@ def test_the_page_gives_the_command_that_wrote_it(tmp_path: Path) -> None:
     assert f"`scanmix reproduce table1-cifar10 --out {tmp_path} --jobs 1 --seeds 2 --oracle`" in page
 
 
+def test_the_command_of_a_page_has_no_folders_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, results = on_cifar()
+    monkeypatch.chdir(tmp_path)
+    for place, typed in (("results", ""), ("mine", " --out mine")):
+        (tmp_path / place).mkdir()
+        write_results(table, results, tmp_path / place, 1, 0)
+        text = (tmp_path / place / "table1-cifar10-oracle.md").read_text()
+        assert f"`scanmix reproduce table1-cifar10{typed} --jobs 1 --oracle`" in text and str(tmp_path) not in text
+
+
 def test_without_the_data_a_dry_run_lists_the_runs_and_says_what_is_missing(tmp_path: Path) -> None:
     line = ["reproduce", "table6", "--data", "cifar10", "--root", str(tmp_path), "--dry-run", "--only", "sym90"]
     shown = CliRunner().invoke(app, line)

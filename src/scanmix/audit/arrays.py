@@ -13,6 +13,8 @@ import torch
 
 from scanmix.audit.evidence import Evidence, check_comparable, checked_prior, components_of, neighborhood
 from scanmix.config import UserError, texts
+from scanmix.data.checks import check_mask
+from scanmix.data.examples import DECIDED, TRUSTED
 from scanmix.data.readers.folder import sort_names
 from scanmix.files.cells import MISSING, one_name, without_point
 from scanmix.files.npy import CHUNK
@@ -29,6 +31,7 @@ def evidence_from_arrays(
     class_names: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
     class_prior: Mapping[str, float] | None = None,
+    trusted: Sequence[bool] | np.ndarray | None = None,
 ) -> Evidence:
     """Return evidence made of given labels and a model's class probabilities, or features, or both.
 
@@ -44,6 +47,7 @@ def evidence_from_arrays(
         ids: N unique names of the examples; 0..N-1 when not given.
         class_prior: share of each true class by its name, where it is known; else that of `probs`, or without them the
             likeliest, is taken.
+        trusted: (N,) bool, labels that are known to be right.
 
     Raises:
         UserError: shapes, ranges or names do not fit together, or a value is not allowed; names the first such row.
@@ -67,6 +71,7 @@ def evidence_from_arrays(
     if features is not None:
         rows = torch.from_numpy(checked_features(np.asarray(features), count))
         (neighbors, similarity), components = neighborhood(rows), components_of(rows)
+    known = None if trusted is None else check_mask(trusted, count, "trusted labels")
     probabilities = None if checked is None else torch.from_numpy(checked)
     return Evidence(
         labels=torch.from_numpy(numbers),
@@ -79,6 +84,7 @@ def evidence_from_arrays(
         similarity=similarity,
         components=components,
         class_prior=None if class_prior is None else checked_prior(class_prior, names),
+        decided=None if known is None or not known.any() else known.to(torch.int8) * DECIDED.index(TRUSTED),
     )
 
 

@@ -256,13 +256,14 @@ def _audit_arrays(
         raise UserError(f"--features {features} needs pictures: name DATA, or give a .npy of features")
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     ids: list[str] = []
+    trusted: list[bool] = []
     if is_table(labels):
-        words, ids, _ = read_labels(labels)
+        words, ids, trusted = read_labels(labels)
         given = np.array(words, dtype=str)
     else:
         given = read_array(labels)
     said, found = (None if path is None else read_array(Path(path)) for path in (probs, features))
-    return score_labels(evidence_from_arrays(given, said, found, names, ids or None, prior))
+    return score_labels(evidence_from_arrays(given, said, found, names, ids or None, prior, trusted or None))
 
 
 def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:

@@ -13,3 +13,13 @@ def percent(share: float | None, digits: int = 1, missing: str = "-", unit: str 
         unit: written behind the number; "" in a table whose header names the unit.
     """
     return missing if share is None else f"{100 * share:.{digits}f}{unit}"
+
+
+def last_ten(epochs: int) -> str:
+    """Return which epochs a mean "of the last ten" is of, in a run of so many."""
+    return "the last ten epochs" if epochs >= 10 else f"all {epochs} epochs" if epochs > 1 else "the only epoch"
+
+
+def mean_of_ten(share: float | None, epochs: int, missing: str = "-") -> str:
+    """Return a mean (0..1) of the last ten epochs in percent, as a cell: `81.3 %`, or `81.3 % (of 6)` of so few."""
+    return percent(share, missing=missing) + (f" (of {epochs})" if share is not None and epochs < 10 else "")

@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from scanmix.audit.columns import issue_in_words
 from scanmix.audit.decided import sentences
-from scanmix.config import percent
-from scanmix.data.names import visible
+from scanmix.config import last_ten, mean_of_ten, percent
+from scanmix.data.names import from_here, visible
 from scanmix.files import write_text
 from scanmix.progress import progress
 from scanmix.report import curves, labels, sheet
@@ -51,7 +51,8 @@ def render(found: Sequence[RunFindings], epochs: Sequence[int] = ()) -> str:
         lstrip_blocks=True, finalize=_harmless,
     )  # fmt: skip
     environment.filters |= {
-        "percent": partial(percent, missing="–"), "issue": issue_in_words, "shown": _shown, "sentence": _sentence,
+        "percent": partial(percent, missing="–"), "mean_of_ten": partial(mean_of_ten, missing="–"),
+        "last_ten": last_ten, "from_here": from_here, "issue": issue_in_words, "shown": _shown, "sentence": _sentence,
     }  # fmt: skip
     return environment.get_template("report.html").render(_context(found, epochs))
 
