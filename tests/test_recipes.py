@@ -20,9 +20,10 @@ from scanmix.config import (
     shared_recipes,
 )
 from scanmix.data.examples import Kind
-from scanmix.methods import METHODS
+from scanmix.methods import METHODS, first_part
 from scanmix.networks.preact_resnet import PreActResNetSettings
-from scanmix.reproduce.explain import origins
+from scanmix.reproduce.explain import origins, settings_of
+from scanmix.reproduce.tables import TABLES, Cell
 from scanmix.training import resolve
 
 SETTINGS: dict[str, Any] = json.loads((Path(__file__).parent / "recipes.json").read_text(encoding="utf-8"))
@@ -95,6 +96,21 @@ def test_networks_of_the_published_tables_have_a_norm_in_the_stem_and_small_ones
     network = resolve(None, "some-data", name, kind=kind).network
     if isinstance(network, PreActResNetSettings):
         assert network.stem_norm is name.startswith(WITH_NORM)
+
+
+COUNTS = {
+    "digits-small": 1437, "fashion-small": 5000, "zoo-small": 5000, "table1-small": 5000, "cifar10-small": 10000,
+    "mini100-small": 25000, "clothing-small": 3068,
+}  # fmt: skip
+"""Training images of a table."""
+
+
+@pytest.mark.parametrize("table", COUNTS)
+def test_every_method_of_a_small_table_has_epochs_left_after_it_learned_all_labels(table: str) -> None:
+    for method in TABLES[table].methods:
+        found = settings_of(TABLES[table], Cell(method, TABLES[table].noises[0], 0)).build_method()
+        first, parts = first_part(found, COUNTS[table])
+        assert first < found.epochs, f"{method}: {parts} are {first} of {found.epochs} epochs"
 
 
 def test_no_name_is_lost() -> None:

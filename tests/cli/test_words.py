@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -138,7 +139,7 @@ def test_a_name_that_is_no_utf8_is_no_reason_to_stop(made: Path) -> None:
 
 def test_predictions_replace_predictions_and_nothing_else(made: Path) -> None:
     photos, run = made / "photos", made / "run"
-    mine = {"labels.csv": "path,label\na.png,x\n", "notes.txt": "mine", "p.parquet": "mine"}
+    mine = {"labels.csv": "path,label\na.png,x\n", "notes.txt": "mine", "p.parquet": "mine", "q.jsonl": '{"id": 1}'}
     for name, text in mine.items():
         Path(name).write_text(text)
         if not name.endswith(".parquet") or pytest.importorskip("pyarrow"):
@@ -151,6 +152,10 @@ def test_predictions_replace_predictions_and_nothing_else(made: Path) -> None:
     Path("p.csv").touch()
     say("predict", run, photos, "--out", "p.csv")
     say("predict", run, photos, "--out", "p.csv", "--top", 2)
+    say("predict", run, photos, "--out", "p.jsonl")
+    say("predict", run, photos, "--out", "p.jsonl", "--top", 2)
+    first = json.loads(Path("p.jsonl").read_text().splitlines()[0])
+    assert list(first) == ["path", "class", "probability", "class_2", "probability_2"]
     assert "is read here and would be lost" in refused("predict", run, "p.csv", "--out", "./p.csv")
     Path("link.csv").symlink_to("p.csv")
     assert "is read here" in refused("predict", run, "p.csv", "--out", "link.csv")

@@ -1,5 +1,6 @@
 """Tables by their suffix: what is written is read again; what cannot be is told."""
 
+import json
 import os
 import re
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scanmix.config import UserError, install
-from scanmix.files.tables import new_table, read_records
+from scanmix.files.tables import columns_of, new_table, read_records
 
 COLUMNS: dict[str, type[str] | type[float]] = {"path": str, "share": float}
 
@@ -24,7 +25,23 @@ def test_rows_come_back(tmp_path: Path, name: str) -> None:
     assert os.listdir(tmp_path) == [name]
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_lines_of_json_are_an_object_a_row(tmp_path: Path) -> None:
+    table = tmp_path / "table.jsonl"
+    with new_table(table, COLUMNS) as write:
+        write([["a,\"b'.png", 1 / 3], ["ü\n.png", 1.0]])
+        write([[os.fsdecode(b"\xff.png"), 0.0]])
+    rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    assert rows == [
+        {"path": "a,\"b'.png", "share": 1 / 3},
+        {"path": "ü\n.png", "share": 1.0},
+        {"path": r"\udcff.png", "share": 0.0},
+    ]
+    assert columns_of(table) == ["path", "share"]
+    table.write_text("no JSON\n")
+    assert columns_of(table) == []
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet", "table.jsonl"])
 def test_a_failure_leaves_the_old_table(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("old")
     with pytest.raises(ZeroDivisionError), new_table(tmp_path / name, COLUMNS) as write:

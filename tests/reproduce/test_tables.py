@@ -218,8 +218,8 @@ method learns without labels, so it was trained once, and every column has the s
 | scan ¹ | 60 | the same |
 | scanmix | 60 | – |
 
-Seconds of one run, on one thread. Self-supervised stages are cached and shared, so only the first run that needs a
-stage has its seconds.
+Seconds of one run, on one thread: of the processor where they were counted, else of the clock, which other programs
+drive up. Self-supervised stages are cached and shared, so only the first run that needs a stage has its seconds.
 
 ## Share of wrong labels
 
@@ -335,3 +335,11 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert failed.exit_code == 1, failed.output
     assert "failed: cross_entropy-cheese-1-seed0" in failed.output
     assert (tmp_path / "results" / "tiny.md").exists()
+
+
+def test_the_page_has_the_seconds_of_the_processor_where_they_are_known() -> None:
+    """A clock beside other programs says how busy the machine was."""
+    counted = result("ssr", "symmetric:0.2", 0.9, stages={"seconds/processor": 41.6})
+    table = dataclasses.replace(SMALL, methods=("ssr",))
+    page = to_markdown(table, [counted, result("ssr", "asymmetric:0.4", 0.8)], "", "", 0)
+    assert "| ssr | 42 | 60 |" in page.partition("## Seconds")[2].splitlines()

@@ -179,8 +179,13 @@ def test_neighbors_are_those_of_the_given_features(parts: tuple[Examples, Exampl
 
 @pytest.mark.parametrize("method", ["ssr", "scanmix", "dividemix", "scan", "c2d", "scan_dividemix", "co_teaching"])
 def test_every_kind_of_method_begins_with_them(method: str, parts: tuple[Examples, Examples]) -> None:
-    short: Any = {"dividemix.epochs": 2} if method in ("c2d", "scan_dividemix") else {"epochs": 2}
-    short = {"clustering.epochs": 1} if method == "scan" else short
+    short: Any = {"epochs": 2}
+    if method in ("scanmix", "dividemix"):
+        short |= {"warmup": 1}
+    elif method in ("c2d", "scan_dividemix"):
+        short = {"dividemix.epochs": 2, "dividemix.warmup": 1}
+    elif method == "scan":
+        short = {"clustering.epochs": 1}
     run = train(parts[0], test=parts[1], finetune=MODEL, method=method, threads=1, progress=False, **short)
     assert len(run.accuracies) == (1 if method == "scan" else 2)
     assert not {"pretrain", "simclr"} & {part for line in run.metrics for key in line for part in key.split("/")}

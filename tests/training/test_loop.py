@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import importlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_every_epoch_leaves_a_line(data: Pair, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines == run.metrics
     assert [line["epoch"] for line in lines] == [1, 2, 3]
-    everywhere = {"accuracy", "seconds/epoch", "seconds/evaluate"}
+    everywhere = {"accuracy", "seconds/epoch", "seconds/evaluate", "seconds/processor"}
     assert all(everywhere <= line.keys() for line in lines)
     assert {"warmup/loss", "rate/warmup", "seconds/start", "seconds/warmup"} <= lines[0].keys()
     divided = {"estimated_noise", "clean_size", "clean_purity", "learn/total", "cluster/total", "rate/learn"}
@@ -199,6 +200,25 @@ def test_weights_that_are_no_numbers_are_not_saved(data: Pair, tmp_path: Path, m
     with pytest.raises(UserError, match=r"in epoch 2: the weights classifier\.bias are no longer numbers"):
         quick(data[0], tmp_path / "run")
     assert len(open_run(tmp_path / "run").metrics) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "told"),
+    [
+        ("dividemix", {"warmup": "4 steps"}, "^in all.*: warmup = '4 steps' make 2 epochs of 60 "),
+        ("scan_dividemix", {"dividemix.warmup": 2, **STAGES}, "dividemix.warmup = 2 make 2 .*dividemix.warmup=20%$"),
+        ("scanmix", {"warmup": 1, "mild_warmup": 1, **STAGES}, "warmup = 1 and mild_warmup = 1 make 2 epochs of 60 "),
+        ("d2l", {"begin": 2}, "d2l may learn the labels as they are: begin = 2 make 2 epochs of 60 examples"),
+    ],
+)  # fmt: skip
+def test_a_run_that_is_all_warm_up_says_so(data: Pair, method: str, settings: dict[str, Any], told: str) -> None:
+    """Durations in steps that suit thousands of images are all epochs of sixty."""
+    long: dict[str, Any] = {"dividemix.epochs": 2} if method == "scan_dividemix" else {"epochs": 2, "batch_size": 16}
+    with pytest.warns(UserWarning, match=told):
+        train(data[0], method=method, network=NETWORK, progress=False, threads=1, **long, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quick(data[0], method="dividemix", epochs=2, warmup="2 steps")
 
 
 @pytest.mark.parametrize(

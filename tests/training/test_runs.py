@@ -257,12 +257,20 @@ def test_run_toml_says_nothing_that_json_could_not(tmp_path: Path) -> None:
 def test_the_seconds_of_a_run_are_start_epochs_and_evaluation() -> None:
     """Other times are parts of an epoch, and are not counted twice."""
     lines = [
-        {"epoch": 1, "seconds/start": 5.0, "seconds/epoch": 2.0, "seconds/learn": 1.5, "seconds/evaluate": 0.5},
-        {"epoch": 2, "seconds/epoch": 3.0, "seconds/learn": 2.5, "seconds/evaluate": 0.25},
+        {
+            "epoch": 1,
+            "seconds/start": 5.0,
+            "seconds/epoch": 2.0,
+            "seconds/learn": 1.5,
+            "seconds/evaluate": 0.5,
+            "seconds/processor": 6.0,
+        },
+        {"epoch": 2, "seconds/epoch": 3.0, "seconds/learn": 2.5, "seconds/evaluate": 0.25, "seconds/processor": 2.5},
     ]
     run = Run(resolve("cross_entropy", "digits"), describe(examples_of()), lines)
     assert run.seconds == 10.75
     assert run.stage_seconds == {
         "seconds/start": 5.0, "seconds/epoch": 5.0, "seconds/learn": 4.0, "seconds/evaluate": 0.75,
+        "seconds/processor": 8.5,
     }  # fmt: skip
     assert Run(run.settings, run.about, []).seconds == 0

@@ -48,7 +48,10 @@ def predict(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="Table to write, .csv or .parquet: path (of vectors, id), class, probability.")
+        Path,
+        typer.Option(
+            help="Table to write: path (of vectors, id), class, probability; .csv, .parquet or, for a script, .jsonl."
+        ),
     ] = PREDICTIONS,
     top: Annotated[int, typer.Option(min=1, help="How many classes to write for each image.")] = 1,
     calibrate: Annotated[
@@ -65,7 +68,7 @@ def predict(
         Path | None, typer.Option(help="What the paths of a table are relative to; by default its folder.")
     ] = None,
 ) -> None:
-    """Classify images or feature vectors, into a CSV or Parquet table.
+    """Classify images or feature vectors, into a table.
 
     What cannot be read is listed and skipped.
     """

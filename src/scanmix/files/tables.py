@@ -1,16 +1,17 @@
-"""Read and write tables, CSV or Parquet by their suffix. PyTorch is not needed."""
+"""Read tables, CSV or Parquet by their suffix, and write them, as lines of JSON too. PyTorch is not needed."""
 
 from __future__ import annotations
 
 import csv
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scanmix.config import DataError, UserError, install
-from scanmix.files import reading, replacing, writing
+from scanmix.files import checked, reading, replacing, writing
 from scanmix.files.cells import csv_line, csv_text
 
 Record = Mapping[str, Any]
@@ -56,6 +57,9 @@ def columns_of(table: Path) -> list[str]:
         except (OSError, pyarrow.ArrowException):
             return []
     try:
+        if _is_json_lines(table):
+            with table.open(encoding="utf-8") as file:
+                return list(checked(dict[str, Any], next(file, "{}")))
         with table.open(encoding="utf-8-sig", newline="") as file:
             return [name.strip() for name in next(csv.reader(file, skipinitialspace=True, strict=True), ())]
     except (OSError, ValueError, csv.Error):
@@ -69,19 +73,23 @@ def new_table(path: Path, columns: Mapping[str, type[str] | type[float]]) -> Ite
     If the block fails, `path` stays as it was. Numbers have six decimals in a CSV.
 
     Args:
-        path: the file, `.parquet` or a CSV.
+        path: the file: `.parquet`; `.jsonl`, one object of JSON a line; or a CSV.
         columns: name -> type of the cells, text or number.
 
     Raises:
         UserError: pyarrow is missing, which Parquet needs, or the file cannot be written.
     """
-    opened = _parquet_writer if _is_parquet(path) else _csv_writer
+    opened = _parquet_writer if _is_parquet(path) else _json_writer if _is_json_lines(path) else _csv_writer
     with replacing(path) as aside, writing(path), opened(aside, columns) as write:
         yield write
 
 
 def _is_parquet(path: Path) -> bool:
     return path.suffix.lower() == ".parquet"
+
+
+def _is_json_lines(path: Path) -> bool:
+    return path.suffix.lower() == ".jsonl"
 
 
 def load_pyarrow(path: Path) -> Any:
@@ -182,6 +190,14 @@ def _csv_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
 
 
 @contextmanager
+def _json_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
+    with path.open("w", encoding="utf-8") as file:
+        yield lambda rows: file.writelines(
+            json.dumps(dict(zip(columns, map(_utf8, row), strict=True)), ensure_ascii=False) + "\n" for row in rows
+        )
+
+
+@contextmanager
 def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
     pyarrow = load_pyarrow(path)
     types = {str: pyarrow.string(), float: pyarrow.float64()}
@@ -196,5 +212,5 @@ def _parquet_writer(path: Path, columns: Mapping[str, type]) -> Iterator[Write]:
 
 
 def _utf8(cell: str | float) -> str | float:
-    """Spell out the bytes of a path that are not UTF-8, because Parquet stores only UTF-8."""
+    """Spell out the bytes of a path that are not UTF-8, because Parquet and JSON hold only UTF-8."""
     return cell if isinstance(cell, float) else cell.encode("utf-8", "backslashreplace").decode("utf-8")

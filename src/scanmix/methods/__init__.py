@@ -6,7 +6,7 @@ from scanmix.methods.bootstrap import Bootstrap
 from scanmix.methods.c2d import C2D
 from scanmix.methods.co_teaching import CoTeaching
 from scanmix.methods.co_teaching_plus import CoTeachingPlus
-from scanmix.methods.contract import Method, State
+from scanmix.methods.contract import Method, State, first_part
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
@@ -32,7 +32,7 @@ from scanmix.methods.scanmix import ScanMix
 from scanmix.methods.ssr import SSR, SSRPlus
 from scanmix.methods.wann import WANN
 
-__all__ = ["METHODS", "Method", "State"]
+__all__ = ["METHODS", "Method", "State", "first_part"]
 
 METHODS: dict[str, type[Method]] = {
     "cross_entropy": CrossEntropy,

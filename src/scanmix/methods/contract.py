@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from scanmix.config import About
+from scanmix.config import About, epochs_in
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.networks.encoders import NetworkSettings
@@ -90,6 +90,22 @@ class _Batched(Protocol):
 def sum_of_peers(method: object, state: State) -> Predictor:
     """Member `predictor`: the sum of the peers' logits; the network itself where there is one."""
     return Predictor([classify(peer) for peer in state.peers])
+
+
+FIRST_PARTS = ("warmup", "mild_warmup", "begin", "estimation", "burn_in")
+"""Settings of how long a method learns all labels as they are, before it does what it is known for."""
+
+
+def first_part(method: Any, count: int) -> tuple[int, dict[str, int | str]]:
+    """Return how many epochs a method on `count` examples may learn all labels as they are, and the settings of that.
+
+    Those of the method within, where there is one (`scan_dividemix`, `c2d`). No such setting: 0 epochs.
+    """
+    inner, prefix = (method.dividemix, "dividemix.") if hasattr(method, "dividemix") else (method, "")
+    found = {prefix + name: getattr(inner, name) for name in FIRST_PARTS if hasattr(inner, name)}
+    if hasattr(inner, "epochs_in"):  # a step of DivideMix and ScanMix is a batch of warm-up
+        return sum(inner.epochs_in(duration, count) for duration in found.values()), found
+    return sum(epochs_in(each, count, inner.batch_size, inner.epochs) for each in found.values()), found
 
 
 def same_every_epoch(method: _Counted, count: int, clean: float) -> Stages:

@@ -17,6 +17,7 @@ from scanmix.model.dynamics import Snapshot
 from scanmix.report.findings import RunFindings
 from scanmix.report.plots import BarSeries, LineSeries, Mark, bar_chart, histogram, line_chart
 from scanmix.training import Run
+from scanmix.training.metrics import PROCESSOR
 
 Runs = Mapping[str, RunFindings]
 """One or two runs by name."""
@@ -207,7 +208,7 @@ def seconds_rows(runs: Runs) -> list[ChartRow]:
 
 def seconds_of(run: Run) -> list[BarSeries]:
     """Return seconds by stage over the whole run; what an epoch took beyond its stages is "the rest of the epochs"."""
-    totals = {key.removeprefix("seconds/"): value for key, value in run.stage_seconds.items()}
+    totals = {key.removeprefix("seconds/"): value for key, value in run.stage_seconds.items() if key != PROCESSOR}
     epochs, evaluate = totals.pop("epoch", 0.0), totals.pop("evaluate", 0.0)
     rest = epochs - sum(value for stage, value in totals.items() if stage != "start")
     order = sorted(totals, key=lambda stage: stage != "start")  # metrics have "start" after the first epoch

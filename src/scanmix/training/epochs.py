@@ -22,6 +22,7 @@ from scanmix.progress import Tick
 from scanmix.training import EpochMetrics, Run
 from scanmix.training.checkpoint import check_weights, load_checkpoint, save_checkpoint, share_checkpoint, unpack
 from scanmix.training.inputs import Inputs
+from scanmix.training.metrics import PROCESSOR
 from scanmix.training.monitor import bound_monitor
 
 
@@ -43,7 +44,7 @@ def run_epochs(
         log: sends the metrics of an epoch to the loggers.
     """
     examples, test = inputs.examples, inputs.test
-    clock = time.perf_counter()
+    clock, worked = time.perf_counter(), time.process_time()
     state, done = _begin(run, method, data, engine)
     seconds = {"seconds/start": time.perf_counter() - clock}
     model = _model(run, method, state, data, engine)
@@ -67,6 +68,9 @@ def run_epochs(
             line |= {"accuracy_after_matching": True} if method.self_supervised else {}
         line |= measure_bound()
         line |= {"seconds/evaluate": time.perf_counter() - measured, "seconds/epoch": measured - clock}
+        if engine.device.type == "cpu":  # a GPU's work is not the processor's
+            line |= {PROCESSOR: time.process_time() - worked}
+            worked = time.process_time()
         run.record(line | seconds)
         log(run.metrics[-1])
         seconds = {}

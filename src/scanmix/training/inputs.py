@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from scanmix.config import UserError, check_type
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.features import AnyEncoder
+from scanmix.methods import first_part
 from scanmix.training import Run, RunSettings
 from scanmix.training.consensus import with_consensus
 
@@ -31,6 +33,23 @@ class Inputs:
     encoder: AnyEncoder | None = None
     """Turns the images into the vectors that are learned from; None where there is none, and in all processes but the
     first."""
+
+
+def check_length(settings: RunSettings, count: int) -> None:
+    """Warn where all epochs on `count` examples may go by before the method does what it is known for.
+
+    Durations in steps are many epochs of few examples.
+    """
+    method = settings.build_method()
+    first, found = first_part(method, count)
+    if first < method.epochs:
+        return
+    begins = " and ".join(f"{name} = {value!r}" for name, value in found.items() if value)
+    warnings.warn(
+        f"in all {method.epochs} epochs {settings.method} may learn the labels as they are: {begins} make {first} "
+        f"epochs of {count:,} examples; set more epochs, or a share of them, like {next(iter(found))}=20%",
+        stacklevel=4,
+    )
 
 
 def check_data(examples: Examples, test: Examples | None) -> None:

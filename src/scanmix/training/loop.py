@@ -49,7 +49,15 @@ from scanmix.training.consensus import with_consensus
 from scanmix.training.epochs import run_epochs
 from scanmix.training.finetune import opened_for, resolve_finetuned, suited_to
 from scanmix.training.frozen import AnySource, as_given, embedded, learned_from, opened, reopened_for
-from scanmix.training.inputs import WANTED, Inputs, check_data, reload_data, trusted_fingerprint, trusted_labels
+from scanmix.training.inputs import (
+    WANTED,
+    Inputs,
+    check_data,
+    check_length,
+    reload_data,
+    trusted_fingerprint,
+    trusted_labels,
+)
 from scanmix.training.launch import launch
 from scanmix.training.loggers import Logger, catch_up, check_loggers, logged
 from scanmix.training.stops import explained, lost
@@ -163,6 +171,7 @@ def train_resolved(
         features=None if encoder is None else record_of(encoder),
         processes=choose_processes(devices, nodes, settings.processes),
     )
+    check_length(settings, len(examples))
     folder = out if is_first(nodes) else None
     with writer(folder, "in training"):
         run = open_or_create(settings, examples, folder)

@@ -17,6 +17,9 @@ FILE = "metrics.jsonl"
 
 WHOLE = ("seconds/start", "seconds/epoch", "seconds/evaluate")
 """What the time of a run is made of; all other times are parts of an epoch."""
+PROCESSOR = "seconds/processor"
+"""What the first process has computed for the line, on all its threads: other programs do not lengthen it. Not on a
+GPU, and not in runs of 0.1.0."""
 
 
 def stage_seconds(lines: Iterable[EpochMetrics]) -> dict[str, float]:
