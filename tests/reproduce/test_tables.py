@@ -299,9 +299,10 @@ def test_csv_has_the_papers_accuracies_where_the_data_are_the_same() -> None:
 
 def test_the_page_gives_the_command_that_wrote_it(tmp_path: Path) -> None:
     table, results = on_cifar()
-    write_results(dataclasses.replace(table, seeds=(0, 1)), results, tmp_path, 1, 0)
-    page = (tmp_path / "table1-cifar10-oracle.md").read_text()
-    assert f"`scanmix reproduce table1-cifar10 --out {tmp_path} --jobs 1 --seeds 2 --oracle`" in page
+    out = tmp_path.parent
+    write_results(dataclasses.replace(table, seeds=(0, 1)), results, out, 1, 0)
+    page = (out / "table1-cifar10-oracle.md").read_text()
+    assert f"`scanmix reproduce table1-cifar10 --out {out} --jobs 1 --seeds 2 --oracle`" in page
 
 
 def test_the_command_of_a_page_has_no_folders_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scanmix.audit.evidence import Evidence, check_comparable, checked_prior, components_of, neighborhood
 from scanmix.config import UserError, texts
@@ -64,14 +65,11 @@ def evidence_from_arrays(
     numbers = _numbered(given, names)
     if checked is None:
         check_comparable(torch.from_numpy(numbers), names)
-    example_ids = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
-    if len(example_ids) != count or len(set(example_ids)) != count:
-        raise UserError(f"{count} different ids are needed, and {len(set(example_ids))} were given")
+    example_ids = _checked_ids(ids, count)
     neighbors, similarity, components = (None, None, None)
     if features is not None:
         rows = torch.from_numpy(checked_features(np.asarray(features), count))
         (neighbors, similarity), components = neighborhood(rows), components_of(rows)
-    known = None if trusted is None else check_mask(trusted, count, "trusted labels")
     probabilities = None if checked is None else torch.from_numpy(checked)
     return Evidence(
         labels=torch.from_numpy(numbers),
@@ -84,8 +82,22 @@ def evidence_from_arrays(
         similarity=similarity,
         components=components,
         class_prior=None if class_prior is None else checked_prior(class_prior, names),
-        decided=None if known is None or not known.any() else known.to(torch.int8) * DECIDED.index(TRUSTED),
+        decided=None if trusted is None else _decided(trusted, count),
     )
+
+
+def _checked_ids(ids: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Return N different ids, the positions where none are given."""
+    found = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
+    if len(found) != count or len(set(found)) != count:
+        raise UserError(f"{count} different ids are needed, and {len(set(found))} were given")
+    return found
+
+
+def _decided(trusted: Sequence[bool] | np.ndarray, count: int) -> Tensor | None:
+    """Return labels that are known to be right as `Evidence.decided`. Shape: -> (N,) int8, None if there are none."""
+    known = check_mask(trusted, count, "trusted labels")
+    return known.to(torch.int8) * DECIDED.index(TRUSTED) if bool(known.any()) else None
 
 
 def _checked_labels(labels: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from scanmix.cli.shell import (
     stage_bars,
 )
 from scanmix.config import UserError, percent
+from scanmix.data.names import from_here
 from scanmix.data.sources import check_source, is_known, kind_of
 from scanmix.files import CannotWrite
 
@@ -295,7 +296,8 @@ def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:
     print_table("Most confused", ["label", "looks like", "expected"], pairs, text_columns=2)
     if worst:
         columns = ["path" if found["path"][0] else "id", "given", "suggested", "p_clean", "kind", "reason"]
-        cells = zip(*(found[column][:worst].tolist() for column in columns), strict=True)
+        names = map(from_here, found[columns[0]][:worst].tolist())
+        cells = zip(names, *(found[column][:worst].tolist() for column in columns[1:]), strict=True)
         shown = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in cells]
         print_table("The most doubtful", columns, shown, text_columns=len(columns))
 

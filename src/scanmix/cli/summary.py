@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scanmix.cli.shell import print_table, say, show_warning
 from scanmix.config import UserError, mean_of_ten, percent
+from scanmix.data.names import from_here
 
 if TYPE_CHECKING:
     from scanmix.audit import Audit
@@ -116,7 +117,8 @@ def show_labels(
         return
     columns = ["image", "given", "suggested", "p(right)"] + (["truth"] if truth is not None else [])
     shown = [
-        [row.path or row.id, row.given, row.suggested, "< 0.0001" if row.p_clean == "0.0000" else row.p_clean]
+        [from_here(row.path or row.id), row.given, row.suggested]
+        + ["< 0.0001" if row.p_clean == "0.0000" else row.p_clean]
         + ([truth.get(row.id, "")] if truth is not None else [])
         for row in doubtful[:count]
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -74,6 +75,7 @@ def _context(found: Sequence[RunFindings], epochs: Sequence[int]) -> Mapping[str
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "changes": changed_settings(main.run.settings),
         "command": train_command(main.run),
+        "toml": main.toml.replace(f'"{Path.cwd()}{os.sep}', '"'),  # paths as `from_here` shows them
         "difference": difference(main.run, found[1].run) if len(found) > 1 else None,
         "epochs_in_all": main.run.settings.build_method().epochs,
         "seconds": {name: sum(bar.value for bar in curves.seconds_of(each.run)) for name, each in runs.items()},
