@@ -97,7 +97,7 @@ def test_every_method_bears_classes_of_ten_to_one(
     name: str, parts: tuple[Examples, Examples], drawn: set[int], tmp_path: Path
 ) -> None:
     train, test = parts
-    more = settings(name, 2)
+    more = settings(name, 2, **({"mild_warmup": 0} if name == "scanmix" else {}))  # or its loop is not reached
     run = scanmix.train(
         train, test=test, method=name, out=tmp_path / "run", cache=tmp_path, threads=1, progress=False, network=NETWORK,
         **more,
