@@ -34,7 +34,7 @@ FIDELITY, METHOD_PAGE = ROOT / "docs" / "fidelity.md", ROOT / "docs" / "methods.
 ASSIGNMENT = re.compile(r"([a-z_.]+)=(.+)", re.DOTALL)
 NOISE_ARGUMENT = re.compile(r"add_noise\((\w+)=(.+)\)")
 PLAIN_DATA = "some-data-without-a-recipe"
-ADDED = "gce"
+ADDED = "taylor"
 """The method that `new-method.md` adds."""
 PUBLISHED = str(ROOT / "tests" / "published.toml")  # without it, `folder/any/scanmix` is taken
 
@@ -275,12 +275,12 @@ def test_the_page_that_adds_a_method_adds_one(tmp_path: Path) -> None:
     (code,), (recipe,) = blocks(text, "python"), blocks(text, "toml")
     package = tmp_path / "scanmix"
     shutil.copytree(ROOT / "src" / "scanmix", package, ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "methods" / "gce.py").write_text(code, encoding="utf-8")
-    (package / "recipes" / "cifar10" / "any" / "gce.toml").write_text(recipe, encoding="utf-8")
+    (package / "methods" / "taylor.py").write_text(code, encoding="utf-8")
+    (package / "recipes" / "cifar10" / "any" / "taylor.toml").write_text(recipe, encoding="utf-8")
     dictionary = package / "methods" / "__init__.py"
-    (line,) = re.findall(r'`("gce": GCE,)`', text)
+    (line,) = re.findall(r'`("taylor": Taylor,)`', text)
     source = dictionary.read_text(encoding="utf-8").replace('"mixup": MixUp,', f'"mixup": MixUp,\n    {line}')
-    dictionary.write_text(source.replace("\n__all__", "\nfrom scanmix.methods.gce import GCE\n\n__all__", 1))
+    dictionary.write_text(source.replace("\n__all__", "\nfrom scanmix.methods.taylor import Taylor\n\n__all__", 1))
 
     def say(*words: str) -> str:
         done = subprocess.run(
@@ -290,14 +290,12 @@ def test_the_page_that_adds_a_method_adds_one(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert "Zhang and Sabuncu, NeurIPS 2018" in say("methods", "gce") and "Recipes for: cifar10" in say(
-        "methods", "gce"
-    )
-    say("train", "digits", "--per-class", "8", "--method", "gce", "--set", "epochs=2", "--out", "run")
+    assert "Feng et al., IJCAI 2020" in say("methods", "taylor") and "Recipes for: cifar10" in say("methods", "taylor")
+    say("train", "digits", "--per-class", "8", "--method", "taylor", "--set", "epochs=2", "--out", "run")
     assert "cross_entropy" in (tmp_path / "run" / "run.toml").read_text(), "the recipe of the data"
     say("resume", "run")
     say("audit", "run")
-    say("doctor", "digits", "--method", "gce")
+    say("doctor", "digits", "--method", "taylor")
 
 
 def test_python_in_the_docs_uses_names_that_exist() -> None:

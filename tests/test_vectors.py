@@ -32,6 +32,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "dividemix": {"epochs": 3, "warmup": 1},
     "forward": {"epochs": 12},
     "backward": {"epochs": 12},
+    "gce": {"epochs": 8, "learning_rate": 0.1},
+    "jocor": {"epochs": 12},
     "exact_em": {"epochs": 3, "steps": 2},
     "linear": {},
     "neighbors": {},

@@ -86,9 +86,9 @@ def test_outliers_of_one_class_are_no_evidence_of_later_ones_in_published_code()
 def test_the_second_softmax_of_co_teaching_plus_bounds_the_loss() -> None:
     method, sure = CoTeachingPlus(alike=3), torch.tensor([[30.0, 0.0, 0.0, 0.0]])
     wrong = torch.tensor([1])
-    assert float(method.losses(sure, wrong, 3)) == pytest.approx(30, abs=1e-3)
-    assert float(released(method).losses(sure, wrong, 3)) == pytest.approx(math.log(math.e + 3), abs=1e-5)
-    assert torch.equal(released(method).losses(sure, wrong, 2), method.losses(sure, wrong, 2))
+    assert float(method.losses([sure], wrong, 3)[0]) == pytest.approx(30, abs=1e-3)
+    assert float(released(method).losses([sure], wrong, 3)[0]) == pytest.approx(math.log(math.e + 3), abs=1e-5)
+    assert torch.equal(released(method).losses([sure], wrong, 2)[0], method.losses([sure], wrong, 2)[0])
 
 
 def test_the_threshold_of_mentornet_begins_at_nothing(data: TrainingData, network: Network) -> None:

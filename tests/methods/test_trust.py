@@ -41,15 +41,21 @@ BY_GRADIENT: dict[str, dict[str, Any]] = {
 }
 """Methods whose loss is of one image a row, with settings that make most of their doubts."""
 BY_DIVISION = (
-    "co_teaching", "co_teaching_plus", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
+    "co_teaching", "co_teaching_plus", "jocor", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
     "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate",
 )  # fmt: skip
 """Methods that keep p_clean."""
+AS_CROSS_ENTROPY: dict[str, dict[str, Any]] = {
+    "gce": {"power": 1.0},
+    "sce": {},
+    "cores": {"plain": 0, "rising": 0, "begin": 0},
+}
+"""Methods whose loss of a known label is cross-entropy, with settings that make most of their own."""
 BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("mentormix", "neighbors", "wann")
+APART = ("mentormix", "neighbors", "sop", "sop_plus", "wann")
 """Methods with a test of their own alone."""
 
 
@@ -70,7 +76,7 @@ def in_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_method_is_looked_at() -> None:
-    assert {*BY_GRADIENT, *BY_DIVISION, *BY_TARGET, *AS_GIVEN, *APART} == {*METHODS}
+    assert {*BY_GRADIENT, *AS_CROSS_ENTROPY, *BY_DIVISION, *BY_TARGET, *AS_GIVEN, *APART} == {*METHODS}
 
 
 def make_doubtful(name: str, state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,13 +88,10 @@ def make_doubtful(name: str, state: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr("scanmix.methods.loss_correction.estimate_transition", lambda *_, **__: shifted.double())
 
 
-def pulls(name: str, data: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """Negative gradients of the loss by the logits, each (64, 4), of every network in the second epoch.
-
-    The weight of a label is how strongly its class is pulled up, for what it lacks in probability.
-    """
+def seen_logits(name: str, data: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Logits with their gradients, each (64, 4), of every network in the second epoch."""
     in_order(name, monkeypatch)
-    method = build(METHODS[name], settings(name, 4, **BY_GRADIENT[name]), where=name)
+    method = build(METHODS[name], settings(name, 4, **(BY_GRADIENT | AS_CROSS_ENTROPY)[name]), where=name)
     state = method.start(data, network, Engine())
     method.epoch(state, data, 0)
     make_doubtful(name, state, monkeypatch)
@@ -105,7 +108,16 @@ def pulls(name: str, data: TrainingData, network: Network, monkeypatch: pytest.M
     monkeypatch.setattr(Peer, "logits", watched)
     method.epoch(state, data, 1)
     assert kept and all(logits.shape == (64, 4) for logits in kept)
-    return [-logits.grad for logits in kept if logits.grad is not None]
+    return kept
+
+
+def pulls(name: str, data: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """Negative gradients of the loss by the logits, as `seen_logits`.
+
+    The weight of a label is how strongly its class is pulled up, for what it lacks in probability.
+    """
+    found = seen_logits(name, data, network, monkeypatch)
+    return [-logits.grad for logits in found if logits.grad is not None]
 
 
 def is_learned(pull: Tensor, data: TrainingData, rows: Tensor) -> Tensor:
@@ -125,6 +137,26 @@ def test_the_loss_pulls_to_a_label_that_is_known(
     monkeypatch.undo()
     doubted = pulls(name, dataclasses.replace(known, trusted=None), network, monkeypatch)
     assert not all(bool(is_learned(pull, known, rows).all()) for pull in doubted), "or the test shows nothing"
+
+
+@pytest.mark.parametrize("name", AS_CROSS_ENTROPY)
+def test_the_loss_of_a_label_that_is_known_is_cross_entropy(
+    name: str, known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gradient is (p - onehot) / n, with the same n for all: what the mean is of."""
+    rows = known.trusted.nonzero().squeeze(1)  # type: ignore[union-attr]
+
+    def times(data: TrainingData) -> Tensor:
+        (logits,) = seen_logits(name, data, network, monkeypatch)
+        monkeypatch.undo()
+        plain = logits.detach().softmax(1) - F.one_hot(data.labels, 4)
+        assert logits.grad is not None
+        return (logits.grad / plain)[rows]
+
+    found = times(known)
+    assert 0.0 < float(found.min()) and torch.allclose(found, found.mean(), rtol=1e-3)
+    doubted = times(dataclasses.replace(known, trusted=None))
+    assert not torch.allclose(doubted, doubted.mean(), rtol=1e-1), "or the test shows nothing"
 
 
 @pytest.mark.parametrize("name", BY_DIVISION)
@@ -156,6 +188,16 @@ def test_methods_without_doubts_do_as_before(name: str, known: TrainingData, net
     states = [run(tiny_method(name, 2), data, network) for data in (known, dataclasses.replace(known, trusted=None))]
     first, second = (weights(state.peers[0]) for state in states)
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("name", ["sop", "sop_plus"])
+def test_a_label_that_is_known_has_nothing_wrong_in_sop(name: str, known: TrainingData, network: Network) -> None:
+    assert known.trusted is not None
+    method = tiny_method(name, 3)
+    state, first = run(method, known, network), method.start(known, network, Engine())
+    for now, before in ((state.u, first.u), (state.v, first.v)):
+        assert torch.equal(now[known.trusted], before[known.trusted])
+        assert not torch.equal(now[~known.trusted], before[~known.trusted])
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, where: str, name: str, see: Callable[..., None]) -> None:

@@ -50,6 +50,23 @@ def _known(rows: Tensor, labels: Tensor, trusted: Tensor | None) -> Tensor:
     return keep_given(rows, F.one_hot(labels, rows.shape[1]).to(rows), trusted)
 
 
+def generalized_cross_entropy(logits: Tensor, labels: Tensor, power: float) -> Tensor:
+    """Return (1 - p_y^q) / q: cross-entropy as q goes to 0, mean absolute error (up to a factor of 2) at q = 1.
+
+    L_q of Zhang and Sabuncu, NeurIPS 2018, Eq. 6. `power` is q, in 0..1 without 0. Shape: (B, C), (B,) int64 -> (B,).
+    """
+    log_prob = F.log_softmax(logits, 1).gather(1, labels.unsqueeze(1)).squeeze(1)
+    return -(power * log_prob).expm1() / power
+
+
+def reverse_cross_entropy(logits: Tensor, labels: Tensor, log_of_zero: float) -> Tensor:
+    """Return -sum_c p_c log t_c, where t is the label one-hot and log 0 is taken as `log_of_zero` (A, below 0).
+
+    It is -A (1 - p_y) (Wang et al., ICCV 2019, Eq. 6 and section 3.2). Shape: (B, C), (B,) int64 -> (B,).
+    """
+    return -log_of_zero * (1 - logits.softmax(1).gather(1, labels.unsqueeze(1)).squeeze(1))
+
+
 def early_learning_term(logits: Tensor, targets: Tensor) -> Tensor:
     """Return ELR's regularizer, the mean over the batch of log(1 - <t, p>) (Liu et al., NeurIPS 2020).
 

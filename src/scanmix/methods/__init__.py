@@ -7,6 +7,7 @@ from scanmix.methods.c2d import C2D
 from scanmix.methods.co_teaching import CoTeaching
 from scanmix.methods.co_teaching_plus import CoTeachingPlus
 from scanmix.methods.contract import Method, State, first_part
+from scanmix.methods.cores import Cores
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
@@ -14,6 +15,7 @@ from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.elr import ELR
 from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
+from scanmix.methods.jocor import JoCoR
 from scanmix.methods.joint import Joint
 from scanmix.methods.linear import Linear
 from scanmix.methods.loss_correction import Backward, Forward
@@ -26,9 +28,11 @@ from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
 from scanmix.methods.pes_semi import PESSemi
 from scanmix.methods.propagate import Propagate
+from scanmix.methods.robust_losses import GCE, SCE
 from scanmix.methods.scan import Scan
 from scanmix.methods.scan_dividemix import ScanDivideMix
 from scanmix.methods.scanmix import ScanMix
+from scanmix.methods.sop import SOP, SOPPlus
 from scanmix.methods.ssr import SSR, SSRPlus
 from scanmix.methods.wann import WANN
 
@@ -38,11 +42,14 @@ METHODS: dict[str, type[Method]] = {
     "cross_entropy": CrossEntropy,
     "mixup": MixUp,
     "bootstrap": Bootstrap,
+    "gce": GCE,
+    "sce": SCE,
     "forward": Forward,
     "backward": Backward,
     "decoupling": Decoupling,
     "co_teaching": CoTeaching,
     "co_teaching_plus": CoTeachingPlus,
+    "jocor": JoCoR,
     "mentornet": MentorNet,
     "d2l": D2L,
     "m_correction": MCorrection,
@@ -52,6 +59,9 @@ METHODS: dict[str, type[Method]] = {
     "mentormix": MentorMix,
     "elr": ELR,
     "elr_plus": ELRPlus,
+    "cores": Cores,
+    "sop": SOP,
+    "sop_plus": SOPPlus,
     "pes": PES,
     "pes_semi": PESSemi,
     "ssr": SSR,

@@ -82,7 +82,7 @@ class CoTeaching:
                 logits = [peer.logits(views) for peer in state.peers]
                 rows = state.peers[0].all_gather(index)
                 labels, trusted = data.labels[rows], data.trusts(rows)
-                losses = [self.losses(row, labels, epoch) for row in logits]
+                losses = self.losses(logits, labels, epoch)
                 for side, chosen in enumerate(self.choose(logits, losses, 1 - left_out, epoch, trusted)):
                     if not len(chosen):
                         continue
@@ -97,9 +97,12 @@ class CoTeaching:
                     state.forget = noise_rate(state.p_clean, 0.5)
         return meter.results() | {"rate/learn": rate, "left_out": left_out}
 
-    def losses(self, logits: Tensor, labels: Tensor, epoch: int) -> Tensor:
-        """Return the losses by which examples are chosen, and which are minimized. Shape: (B, C), (B,) -> (B,)."""
-        return F.cross_entropy(logits, labels, reduction="none")
+    def losses(self, logits: list[Tensor], labels: Tensor, epoch: int) -> list[Tensor]:
+        """Return the losses of each network, by which examples are chosen, and which it minimizes.
+
+        Shape: two (B, C), (B,) -> two (B,).
+        """
+        return [F.cross_entropy(row, labels, reduction="none") for row in logits]
 
     def choose(
         self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int, trusted: Tensor | None = None

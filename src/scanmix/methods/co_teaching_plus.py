@@ -28,10 +28,10 @@ class CoTeachingPlus(CoTeaching):
     alike: Count = 20  # epochs of plain Co-teaching before (5 for CIFAR-100)
     fidelity: Fidelity = "paper"  # "released": a second softmax in the loss after that, and all instead of none kept
 
-    def losses(self, logits: Tensor, labels: Tensor, epoch: int) -> Tensor:
-        """Return cross-entropies. Shape: (B, C), (B,) -> (B,)."""
+    def losses(self, logits: list[Tensor], labels: Tensor, epoch: int) -> list[Tensor]:
+        """Return cross-entropies. Shape: two (B, C), (B,) -> two (B,)."""
         twice = self.fidelity == "released" and epoch >= self.alike
-        return super().losses(logits.softmax(1) if twice else logits, labels, epoch)
+        return super().losses([row.softmax(1) for row in logits] if twice else logits, labels, epoch)
 
     def choose(
         self, logits: list[Tensor], losses: list[Tensor], share: float, epoch: int, trusted: Tensor | None = None
