@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from scanmix.audit import Audit, Evidence, score_labels
 from scanmix.audit.arrays import evidence_from_arrays
 from scanmix.audit.evidence import same_images
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.data.examples import Examples
 from scanmix.files.npy import read_array
 from scanmix.model.dynamics import Snapshot, is_due, load_dynamics
@@ -144,7 +145,9 @@ def test_on_disk_it_says_the_same(tmp_path: Path) -> None:
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = score_labels(made()[0])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"labels.parquet needs pyarrow.*scanmix\[parquet\]"):
+    with pytest.raises(
+        UserError, match=re.escape(f"labels.parquet needs pyarrow; install it with: {install('parquet')}")
+    ):
         found.to_parquet(tmp_path / "labels.parquet")
 
 

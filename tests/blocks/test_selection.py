@@ -13,6 +13,7 @@ from scanmix.blocks.selection import (
     small_loss,
     weight_of_small_losses,
     wins_vote,
+    with_every_class,
 )
 
 
@@ -64,6 +65,14 @@ def test_a_label_that_wins_the_vote_of_its_neighbors() -> None:
             wanted.append(votes[int(labels[i])] >= threshold * max(votes) - 1e-7)
         assert wins_vote(labels, neighbors, 3, threshold).tolist() == wanted
     assert wins_vote(labels, neighbors, 3, 0.0).all()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=1, max_size=20))
+def test_a_class_of_which_none_is_chosen_is_taken_whole(examples: list[tuple[bool, int]]) -> None:
+    chosen, labels = (torch.tensor(column) for column in zip(*examples, strict=True))
+    lost = set(labels.tolist()) - set(labels[chosen].tolist())
+    wanted = [taken or label in lost for taken, label in examples]
+    assert with_every_class(chosen, labels, 5).tolist() == wanted
 
 
 def test_class_weights() -> None:

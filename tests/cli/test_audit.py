@@ -191,6 +191,23 @@ def test_a_table_of_labels_goes_with_probabilities() -> None:
     assert rows_of("audit/labels.csv")[0]["id"] == "3"
 
 
+def test_a_trusted_label_of_such_a_table_is_taken_for_right() -> None:
+    rows = [("cat", ""), ("dog", "")] * 10
+    probs = np.tile([[0.9, 0.1], [0.2, 0.8]], (10, 1))
+    probs[[3, 5]] = [0.97, 0.03]
+    np.save("p.npy", probs)
+    write_table("y.csv", [("label", "trusted"), *rows])
+    say("audit", "--labels", "y.csv", "--probs", "p.npy")
+    assert {row["id"] for row in rows_of("audit/labels.csv")[:2]} == {"3", "5"}
+    rows[3] = ("dog", "yes")
+    write_table("y.csv", [("label", "trusted"), *rows])
+    result = say("audit", "--labels", "y.csv", "--probs", "p.npy")
+    found = rows_of("audit/labels.csv")
+    assert found[0]["id"] == "5" and found[0]["decided"] == ""
+    assert (found[-1]["id"], found[-1]["decided"]) == ("3", "trusted")
+    assert "1 trusted" in result.stdout
+
+
 # --- what is shown while it runs ---
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,57 @@ def test_a_static_copy(run: Path, tmp_path: Path) -> None:
     text = (tmp_path / "share.html").read_text(encoding="utf-8")
     assert str(run.parent) not in text and "http-equiv" in text
     assert "no such folder" in say("review", run, "--static", "nowhere/share.html", code=2).stderr
+
+
+def test_label_studio_decides_and_a_run_on_corrected_labels_follows(run: Path, tmp_path: Path) -> None:
+    # The review of a run is in its folder, so this one works on a copy.
+    shutil.copytree(run, "run", ignore=shutil.ignore_patterns("corrected.csv", "review-log.jsonl"))
+    wrote = say("review", "run", "--to", "tasks.json", "--order", "random")  # none is doubtful
+    assert "tasks.json: 24 labels to decide in Label Studio; tasks-labels.xml: its setup" in wrote.stdout
+    assert "scanmix review run --from EXPORT.json" in wrote.stdout
+    tasks = json.loads(Path("tasks.json").read_text(encoding="utf-8"))
+    wrong = next(task for task in tasks if task["data"]["scanmix_id"].endswith("#?.png"))
+    assert wrong["data"]["image"] == "/data/local-files/?d=photos/night/o%27d%2C%20%22d%22%20%23%3F.png"
+    for task in tasks:
+        result = task.pop("predictions")[0]["result"]
+        choice = "sun" if task is wrong else task["data"]["given"]
+        task["annotations"] = [{"was_cancelled": False, "result": [{**result[0], "value": {"choices": [choice]}}]}]
+    Path("export.json").write_text(json.dumps(tasks))
+    took = say("review", "run", "--from", "export.json", "--who", "bob")
+    assert "export.json: 24 labels decided, 0 decided anew, 0 as they were already" in took.stdout
+    assert "24 of 24 labels are decided." in took.stdout
+    assert f"Next: scanmix train {run.parent / 'photos'} --labels run/corrected.csv" in took.stdout
+    assert {json.loads(line)["who"] for line in Path("run/review-log.jsonl").read_text().splitlines()} == {"bob"}
+    with Path("run/corrected.csv").open(encoding="utf-8", newline="") as file:
+        changed = [row["id"] for row in csv.DictReader(file) if row["label"] != row["given"]]
+    assert changed == ['night/o\'d, "d" #?.png']
+    say("train", run.parent / "photos", "--labels", "run/corrected.csv", "--out", "second", *PLAIN)
+    assert (scanmix.open_run("second").audit()["decided"] != "").all()
+
+    assert (
+        "tasks.xml: 0 labels to decide in CVAT" in say("review", "run", "--to", "tasks.xml", "--order", "random").stdout
+    )
+    assert "tasks.xml: 0 labels decided" in say("review", "run", "--from", "tasks.xml").stdout
+    assert "tasks.json: 0 labels" in say("review", "run", "--to", "tasks.json").stdout  # its own file is replaced
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--to", "tasks.csv"], "tasks.csv must end in .json for Label Studio, or in .xml for CVAT"),
+        (["--to", "nowhere/tasks.json"], "no such folder"),
+        (["--to", "mine.json"], "mine.json is there and is not a file of scanmix review --to; it would be lost"),
+        (["--to", "other.json"], "other-labels.xml is there and is not a file of scanmix review --to"),
+        (["--from", "export.csv"], "export.csv must be .json of Label Studio, or .xml or .zip of CVAT"),
+        (["--from", "export.json"], "export.json: no such file"),
+        (["--from", "mine.json", "--to", "tasks.json"], "--static, --to and --from are three things to do"),
+        (["--prefix", "https://host/"], "--prefix belongs to --to"),
+    ],
+)
+def test_files_for_other_tools_are_checked_before_any_work(run: Path, options: list[str], sentence: str) -> None:
+    Path("mine.json").write_text("{}")
+    Path("other-labels.xml").write_text("<x/>")
+    assert sentence in say("review", run, *options, code=2).stderr
 
 
 def test_what_cannot_be_reviewed_is_told(run: Path, tmp_path: Path) -> None:

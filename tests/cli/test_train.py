@@ -14,7 +14,7 @@ import scanmix
 from scanmix.cli import app
 from scanmix.cli.shell import settings_from
 from scanmix.cli.train import run_name
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.config.fields import dotted_keys
 from scanmix.methods import METHODS
 
@@ -129,7 +129,7 @@ def refused_after_reading(*arguments: str) -> str:
 def test_a_network_that_cannot_be_built_is_refused_before_a_run_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     wanted = ["--set", "network.kind=timm", "--set", "network.name=resnet18", "--per-class", "4", "--out", "run"]
-    assert "needs timm: pip install 'scanmix[timm]'" in refused_after_reading("train", "digits", *wanted)
+    assert f"needs timm: {install('timm')}" in refused_after_reading("train", "digits", *wanted)
     assert not Path("run").exists()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import scanmix
-from scanmix.config import as_typed, percent
+from scanmix.config import as_typed, last_ten, mean_of_ten, percent
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,11 @@ def test_paths_of_windows_are_quoted_as_its_shells_take_them(monkeypatch: pytest
 def test_every_line_to_type_is_made_here() -> None:
     sources = Path(scanmix.__file__).parent.rglob("*.py")
     assert [path.name for path in sources if "shlex" in path.read_text(encoding="utf-8")] == ["words.py"]
+
+
+def test_a_mean_of_the_last_ten_says_where_it_is_of_fewer() -> None:
+    assert [last_ten(count) for count in (300, 10, 9, 2, 1)] == [
+        "the last ten epochs", "the last ten epochs", "all 9 epochs", "all 2 epochs", "the only epoch",
+    ]  # fmt: skip
+    assert mean_of_ten(0.5, 10) == "50.0 %" and mean_of_ten(0.5, 9) == "50.0 % (of 9)"
+    assert mean_of_ten(None, 0) == "-" and mean_of_ten(None, 0, missing="–") == "–"

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import scanmix
+from scanmix.config import install
 from scanmix.data.examples import Examples
 from scanmix.doctor import pretrained as module
 from scanmix.doctor.measure import estimate
@@ -135,7 +136,7 @@ def test_how_to_get_an_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["scanmix", "train", "my photos", "--seed", "1"]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (_, online), (sentence, offline) = ways_to_get_one(words)
-    assert online.startswith("pip install 'scanmix[timm]' && scanmix train 'my photos' --seed 1 --features timm:")
+    assert online.startswith(f"{install('timm')} && scanmix train 'my photos' --seed 1 --features timm:")
     assert shlex.split(offline) == [*words, "--features", f"{SUGGESTED}@model.safetensors"]
     assert f"https://huggingface.co/timm/{SUGGESTED.removeprefix('timm:')}" in sentence
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())

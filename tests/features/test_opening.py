@@ -1,5 +1,6 @@
 """Encoders by name: joined ones, functions, hashes that are asked for, and names that are none."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.features import is_encoder, open_encoder
 from tests.encoders import WIDTH, write_encoder
 
@@ -93,7 +94,7 @@ def test_a_missing_package_is_named_with_its_extra(
     text: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"needs {package}: pip install 'scanmix\[{extra}\]'"):
+    with pytest.raises(UserError, match=re.escape(f"needs {package}: {install(extra)}")):
         open_encoder(text)
 
 

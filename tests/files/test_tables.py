@@ -2,12 +2,13 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.files.tables import columns_of, new_table, read_records
 
 COLUMNS: dict[str, type[str] | type[float]] = {"path": str, "share": float}
@@ -70,9 +71,6 @@ def test_a_missing_column_is_named(tmp_path: Path, name: str) -> None:
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with (
-        pytest.raises(UserError, match=r"pip install 'scanmix\[parquet\]'"),
-        new_table(tmp_path / "a.parquet", COLUMNS),
-    ):
+    with pytest.raises(UserError, match=re.escape(install("parquet"))), new_table(tmp_path / "a.parquet", COLUMNS):
         pass
     assert not os.listdir(tmp_path)

@@ -1,6 +1,7 @@
 """The line that a report prints makes the same run again; differences are those that were made."""
 
 import dataclasses
+import os
 import shlex
 from pathlib import Path
 
@@ -63,6 +64,22 @@ def test_test_images_of_their_own_are_named(tmp_path: Path) -> None:
     settings = dataclasses.replace(resolve("cross_entropy", "a b"), source=source)
     command = train_command(Run(settings, {"name": "a b", "num_examples": 4, "class_names": ["x", "y"]}, []))
     assert command == "scanmix train '/data/a b' --test '/data/held out' --method cross_entropy --seed 0"
+
+
+@pytest.mark.parametrize(
+    ("source", "typed"),
+    [("photos", "photos"), ("a b/c.csv", "'a b/c.csv'"), ("digits", "./digits"), ("../photos", "{up}/photos")],
+)
+def test_files_of_the_current_folder_are_named_as_they_are_typed_there(
+    source: str, typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    load = {"source": os.path.normpath(tmp_path / "here" / source), "root": str(tmp_path / "here" / "images")}
+    settings = dataclasses.replace(resolve("cross_entropy", "x"), source={"train": {"load": load, "split": "train"}})
+    command = train_command(Run(settings, {"name": "x", "num_examples": 4, "class_names": ["x", "y"]}, []))
+    typed = typed.format(up=tmp_path)
+    assert command == f"scanmix train {typed} --root images --method cross_entropy --seed 0"
 
 
 @pytest.mark.parametrize(

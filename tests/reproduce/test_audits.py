@@ -1,6 +1,7 @@
 """The comparison of audits: every auditor measured, kept, and on the page."""
 
 import csv
+import re
 import statistics
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 import scanmix
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.reproduce import audits
 from scanmix.reproduce.audits import AUDITORS, run_audits
 
@@ -49,7 +50,7 @@ def test_without_cleanlab_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     import sys
 
     monkeypatch.setitem(sys.modules, "cleanlab", None)
-    with pytest.raises(UserError, match=r"pip install 'scanmix\[compare\]'"):
+    with pytest.raises(UserError, match=re.escape(install("compare"))):
         run_audits(tmp_path)
 
 

@@ -299,9 +299,20 @@ def test_csv_has_the_papers_accuracies_where_the_data_are_the_same() -> None:
 
 def test_the_page_gives_the_command_that_wrote_it(tmp_path: Path) -> None:
     table, results = on_cifar()
-    write_results(dataclasses.replace(table, seeds=(0, 1)), results, tmp_path, 1, 0)
-    page = (tmp_path / "table1-cifar10-oracle.md").read_text()
-    assert f"`scanmix reproduce table1-cifar10 --out {tmp_path} --jobs 1 --seeds 2 --oracle`" in page
+    out = tmp_path.parent
+    write_results(dataclasses.replace(table, seeds=(0, 1)), results, out, 1, 0)
+    page = (out / "table1-cifar10-oracle.md").read_text()
+    assert f"`scanmix reproduce table1-cifar10 --out {out} --jobs 1 --seeds 2 --oracle`" in page
+
+
+def test_the_command_of_a_page_has_no_folders_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, results = on_cifar()
+    monkeypatch.chdir(tmp_path)
+    for place, typed in (("results", ""), ("mine", " --out mine")):
+        (tmp_path / place).mkdir()
+        write_results(table, results, tmp_path / place, 1, 0)
+        text = (tmp_path / place / "table1-cifar10-oracle.md").read_text()
+        assert f"`scanmix reproduce table1-cifar10{typed} --jobs 1 --oracle`" in text and str(tmp_path) not in text
 
 
 def test_without_the_data_a_dry_run_lists_the_runs_and_says_what_is_missing(tmp_path: Path) -> None:

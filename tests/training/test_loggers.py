@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from scanmix.cli import app
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.data.examples import Examples
 from scanmix.data.readers import load
 from scanmix.files import parse_json
@@ -200,7 +201,7 @@ def test_a_run_in_memory_has_named_loggers_too(
     [
         ("tensorbord", "unknown logger 'tensorbord'; did you mean 'tensorboard'"),
         (object(), "is no logger: log_hyperparams, log_metrics and finalize"),
-        ("wandb", r"'wandb' needs wandb: pip install 'scanmix\[wandb\]'"),
+        ("wandb", re.escape(f"'wandb' needs wandb: {install('wandb')}")),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scanmix.audit.evidence import Evidence, check_comparable, checked_prior, components_of, neighborhood
 from scanmix.config import UserError, texts
+from scanmix.data.checks import check_mask
+from scanmix.data.examples import DECIDED, TRUSTED
 from scanmix.data.readers.folder import sort_names
 from scanmix.files.cells import MISSING, one_name, without_point
 from scanmix.files.npy import CHUNK
@@ -29,6 +32,7 @@ def evidence_from_arrays(
     class_names: Sequence[str] | None = None,
     ids: Sequence[str] | None = None,
     class_prior: Mapping[str, float] | None = None,
+    trusted: Sequence[bool] | np.ndarray | None = None,
 ) -> Evidence:
     """Return evidence made of given labels and a model's class probabilities, or features, or both.
 
@@ -44,6 +48,7 @@ def evidence_from_arrays(
         ids: N unique names of the examples; 0..N-1 when not given.
         class_prior: share of each true class by its name, where it is known; else that of `probs`, or without them the
             likeliest, is taken.
+        trusted: (N,) bool, labels that are known to be right.
 
     Raises:
         UserError: shapes, ranges or names do not fit together, or a value is not allowed; names the first such row.
@@ -60,9 +65,7 @@ def evidence_from_arrays(
     numbers = _numbered(given, names)
     if checked is None:
         check_comparable(torch.from_numpy(numbers), names)
-    example_ids = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
-    if len(example_ids) != count or len(set(example_ids)) != count:
-        raise UserError(f"{count} different ids are needed, and {len(set(example_ids))} were given")
+    example_ids = _checked_ids(ids, count)
     neighbors, similarity, components = (None, None, None)
     if features is not None:
         rows = torch.from_numpy(checked_features(np.asarray(features), count))
@@ -79,7 +82,22 @@ def evidence_from_arrays(
         similarity=similarity,
         components=components,
         class_prior=None if class_prior is None else checked_prior(class_prior, names),
+        decided=None if trusted is None else _decided(trusted, count),
     )
+
+
+def _checked_ids(ids: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Return N different ids, the positions where none are given."""
+    found = texts("ids", ids) if ids is not None else tuple(str(i) for i in range(count))
+    if len(found) != count or len(set(found)) != count:
+        raise UserError(f"{count} different ids are needed, and {len(set(found))} were given")
+    return found
+
+
+def _decided(trusted: Sequence[bool] | np.ndarray, count: int) -> Tensor | None:
+    """Return labels that are known to be right as `Evidence.decided`. Shape: -> (N,) int8, None if there are none."""
+    known = check_mask(trusted, count, "trusted labels")
+    return known.to(torch.int8) * DECIDED.index(TRUSTED) if bool(known.any()) else None
 
 
 def _checked_labels(labels: np.ndarray) -> np.ndarray:

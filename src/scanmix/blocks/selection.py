@@ -59,6 +59,15 @@ def wins_vote(labels: Tensor, neighbors: Tensor, num_classes: int, threshold: fl
     return of_label >= threshold * votes.amax(1)
 
 
+def with_every_class(chosen: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Return a choice of examples, and all those of each class of which none was chosen.
+
+    A network that never sees a class forgets it, and then chooses none of its labels again: a rare class would vanish.
+    Shape: (N,) bool, (N,) int64 -> (N,) bool.
+    """
+    return chosen | (labels[chosen].bincount(minlength=num_classes) == 0)[labels]
+
+
 def class_weights(labels: Tensor, num_classes: int, most: float = 3.0) -> Tensor:
     """Return a weight for each class: the mean number of its examples over all classes, divided by its own number.
 

@@ -26,6 +26,7 @@ from scanmix.cli.shell import (
     stage_bars,
 )
 from scanmix.config import UserError, percent
+from scanmix.data.names import from_here
 from scanmix.data.sources import check_source, is_known, kind_of
 from scanmix.files import CannotWrite
 
@@ -256,13 +257,14 @@ def _audit_arrays(
         raise UserError(f"--features {features} needs pictures: name DATA, or give a .npy of features")
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     ids: list[str] = []
+    trusted: list[bool] = []
     if is_table(labels):
-        words, ids, _ = read_labels(labels)
+        words, ids, trusted = read_labels(labels)
         given = np.array(words, dtype=str)
     else:
         given = read_array(labels)
     said, found = (None if path is None else read_array(Path(path)) for path in (probs, features))
-    return score_labels(evidence_from_arrays(given, said, found, names, ids or None, prior))
+    return score_labels(evidence_from_arrays(given, said, found, names, ids or None, prior, trusted or None))
 
 
 def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:
@@ -294,7 +296,8 @@ def _show(found: Audit, worst: int, truth: Tensor | None = None) -> None:
     print_table("Most confused", ["label", "looks like", "expected"], pairs, text_columns=2)
     if worst:
         columns = ["path" if found["path"][0] else "id", "given", "suggested", "p_clean", "kind", "reason"]
-        cells = zip(*(found[column][:worst].tolist() for column in columns), strict=True)
+        names = map(from_here, found[columns[0]][:worst].tolist())
+        cells = zip(names, *(found[column][:worst].tolist() for column in columns[1:]), strict=True)
         shown = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in cells]
         print_table("The most doubtful", columns, shown, text_columns=len(columns))
 

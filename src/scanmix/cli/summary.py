@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from scanmix.cli.shell import print_table, say, show_warning
-from scanmix.config import UserError, percent
+from scanmix.config import UserError, mean_of_ten, percent
+from scanmix.data.names import from_here
 
 if TYPE_CHECKING:
     from scanmix.audit import Audit
@@ -22,13 +23,12 @@ def show_results(title: str, runs: Sequence[Run]) -> None:
             percent(run.best_accuracy),
             percent(run.last_accuracy),
             percent(run.last_balanced_accuracy),
-            percent(run.last10_accuracy),
+            mean_of_ten(run.last10_accuracy, len(run.accuracies)),
             f"{run.seconds:.0f}",
         ]
         for run in runs
     ]
-    most = max((len(run.accuracies) for run in runs), default=0)
-    columns = ["method", "best", "last", "balanced", f"mean of last {min(10, most or 10)}", "seconds"]
+    columns = ["method", "best", "last", "balanced", "mean of last 10", "seconds"]
     print_table(title, columns, rows)
     for run in runs:
         if missing := int(run.metrics[-1].get("classes_never_predicted", 0) if run.metrics else 0):
@@ -117,7 +117,8 @@ def show_labels(
         return
     columns = ["image", "given", "suggested", "p(right)"] + (["truth"] if truth is not None else [])
     shown = [
-        [row.path or row.id, row.given, row.suggested, "< 0.0001" if row.p_clean == "0.0000" else row.p_clean]
+        [from_here(row.path or row.id), row.given, row.suggested]
+        + ["< 0.0001" if row.p_clean == "0.0000" else row.p_clean]
         + ([truth.get(row.id, "")] if truth is not None else [])
         for row in doubtful[:count]
     ]

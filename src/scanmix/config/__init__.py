@@ -9,6 +9,7 @@ from scanmix.config.arguments import LARGEST, check_type, file_path, texts, whol
 from scanmix.config.durations import Duration, epochs_in, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
 from scanmix.config.fields import dotted_keys, note_of
+from scanmix.config.install import install
 from scanmix.config.models import STRICT, Batch, Count, Fidelity, Rate, Share, Weight, build, defaults, dump
 from scanmix.config.recipes import (
     RECIPE_KEYS,
@@ -20,7 +21,7 @@ from scanmix.config.recipes import (
     shared_recipes,
 )
 from scanmix.config.tables import Table, flatten, merge, overlay, parse_assignment, read_toml
-from scanmix.config.words import as_typed, percent
+from scanmix.config.words import as_typed, last_ten, mean_of_ten, percent
 
 __all__ = [
     "ALL_AS_GIVEN",
@@ -51,8 +52,11 @@ __all__ = [
     "file_path",
     "flatten",
     "in_short",
+    "install",
+    "last_ten",
     "check_recipe",
     "load_recipe",
+    "mean_of_ten",
     "merge",
     "nearest",
     "note_of",

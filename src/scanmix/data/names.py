@@ -1,8 +1,9 @@
-"""Show names of classes, files and examples safely: invisible and control characters are spelled out."""
+"""Show names of classes, files and examples safely: hidden characters are spelled out, paths are as typed here."""
 
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 DIRECTION = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufffe\uffff")
 """Characters that change the direction of writing, so that a name could be shown as another; and noncharacters."""
@@ -20,6 +21,12 @@ def visible(text: str, allowed: str = "\n\t") -> str:
     if text.isprintable():
         return text
     return "".join(letter if letter in allowed or not _is_unsafe(letter) else _spelled(letter) for letter in text)
+
+
+def from_here(path: str | Path) -> str:
+    """Return a path for a page that others may read: relative to the current folder if it lies there, else as it is."""
+    full, here = Path(path), Path.cwd()
+    return str(full.relative_to(here)) if full.is_absolute() and full.is_relative_to(here) else str(path)
 
 
 def _is_unsafe(letter: str) -> bool:

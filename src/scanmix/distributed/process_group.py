@@ -18,7 +18,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import distributed
 
-from scanmix.config import STRICT, Count, UserError, whole_number
+from scanmix.config import STRICT, Count, UserError, install, whole_number
 from scanmix.distributed.engine import BatchNorm, Parallel, Precision, find_device
 
 PATIENCE = timedelta(minutes=10)
@@ -133,7 +133,7 @@ def process_group(
         from lightning_fabric.plugins.environments.lightning import LightningEnvironment
         from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError:
-        raise UserError("several processes need lightning-fabric: pip install 'scanmix[multi]'") from None
+        raise UserError(f"several processes need lightning-fabric: {install('multi')}") from None
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with _environment(environment or {}):
         cluster = None if environment is None else LightningEnvironment()

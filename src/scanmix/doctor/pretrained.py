@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError, as_typed
+from scanmix.config import UserError, as_typed, install
 from scanmix.data.decoding import decode_images
 from scanmix.data.examples import Examples
 from scanmix.data.readers.images import side_within
@@ -169,8 +169,8 @@ def ways_to_get_one(command: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """
     line = as_typed([*command, "--features", SUGGESTED])
     page = f"https://huggingface.co/timm/{SUGGESTED.removeprefix('timm:')}"
-    install = "" if importlib.util.find_spec("timm") else "pip install 'scanmix[timm]' && "
+    first = "" if importlib.util.find_spec("timm") else f"{install('timm')} && "
     return (
-        ("With a network, from which the weights come the first time (350 MB)", install + line),
+        ("With a network, from which the weights come the first time (350 MB)", first + line),
         (f"Without one, copy model.safetensors of {page} here", f"{line}@model.safetensors"),
     )

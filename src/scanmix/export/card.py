@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import percent, read_toml
+from scanmix.config import last_ten, percent, read_toml
 from scanmix.export.classifier import DTYPES, INPUTS, ONNX_FILE, OUTPUT, input_shape
 from scanmix.export.onnx_file import OPSET, Agreement
 from scanmix.features import EncoderRecord
@@ -148,7 +148,7 @@ def _scores(run: Run) -> str:
     table = _table({
         "last epoch": f"{_percent(run.last_accuracy)} (this model)",
         "balanced accuracy": f"{_percent(run.last_balanced_accuracy)} (the mean over classes)",
-        "mean of the last ten epochs": _percent(run.last10_accuracy),
+        f"mean of {last_ten(len(run.accuracies))}": _percent(run.last10_accuracy),
         "best epoch": f"{_percent(run.best_accuracy)} (chosen by the test {what}: an upper bound, not this model's)",
     })  # fmt: skip
     matched = any(line.get("accuracy_after_matching") for line in run.metrics)

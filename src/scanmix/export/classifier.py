@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 import pydantic.dataclasses
 
-from scanmix.config import STRICT, Count, UserError
+from scanmix.config import STRICT, Count, UserError, install
 from scanmix.files import checked, reading
 from scanmix.files.sums import check_sum
 
@@ -118,7 +118,7 @@ def load_onnx(path: Path) -> OnnxClassifier:
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(f"{path} needs onnxruntime; install it with: pip install 'scanmix[onnx]'") from None
+        raise UserError(f"{path} needs onnxruntime; install it with: {install('onnx')}") from None
     check_sum(path)
     with reading(path):
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.data.readers import reload
 from scanmix.export.classifier import INPUTS, OUTPUT, input_shape, load_onnx
 from scanmix.model import Model
@@ -69,7 +69,7 @@ def require_onnx() -> None:
         import onnxruntime  # noqa: F401
     except ImportError as error:
         raise UserError(
-            f"ONNX needs {error.name}; install it with: pip install 'scanmix[onnx]', or say --format safetensors"
+            f"ONNX needs {error.name}; install it with: {install('onnx')}, or say --format safetensors"
         ) from None
 
 

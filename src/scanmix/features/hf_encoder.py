@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.features.encoder import FrozenEncoder
 from scanmix.features.preparation import Interpolation, Preparation
 from scanmix.files import in_words
@@ -53,7 +53,7 @@ def _loaded(text: str) -> tuple[Any, set[str], Any]:
     try:
         import transformers
     except ImportError:
-        raise UserError(f"hf:{text} needs transformers: pip install 'scanmix[hf]'") from None
+        raise UserError(f"hf:{text} needs transformers: {install('hf')}") from None
     try:
         with _quiet(transformers.utils.logging):
             processor = transformers.AutoImageProcessor.from_pretrained(text)

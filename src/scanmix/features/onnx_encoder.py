@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scanmix.config import UserError, file_path, unknown_name
+from scanmix.config import UserError, file_path, install, unknown_name
 from scanmix.features.encoder import FrozenEncoder
 from scanmix.features.preparation import INTERPOLATIONS, Preparation
 from scanmix.files import reading
@@ -78,7 +78,7 @@ def _session(path: Path, text: str, device: torch.device) -> tuple[Any, dict[str
     try:
         import onnxruntime
     except ImportError:
-        raise UserError(f"onnx:{text} needs onnxruntime: pip install 'scanmix[onnx]'") from None
+        raise UserError(f"onnx:{text} needs onnxruntime: {install('onnx')}") from None
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = torch.get_num_threads()
     settings.log_severity_level = 3

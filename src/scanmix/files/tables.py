@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scanmix.config import DataError, UserError
+from scanmix.config import DataError, UserError, install
 from scanmix.files import checked, reading, replacing, writing
 from scanmix.files.cells import csv_line, csv_text
 
@@ -102,9 +102,7 @@ def load_pyarrow(path: Path) -> Any:
         import pyarrow  # an optional package, imported only for Parquet files
         import pyarrow.parquet
     except ImportError:
-        raise UserError(
-            f"{path} needs pyarrow; install it with: pip install 'scanmix[parquet]', or take a CSV."
-        ) from None
+        raise UserError(f"{path} needs pyarrow; install it with: {install('parquet')}, or take a CSV.") from None
     return pyarrow
 
 

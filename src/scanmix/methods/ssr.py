@@ -17,7 +17,7 @@ from scanmix.blocks.losses import soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.schedules import cosine
-from scanmix.blocks.selection import wins_vote
+from scanmix.blocks.selection import wins_vote, with_every_class
 from scanmix.blocks.trust import keep_given, pinned
 from scanmix.config import STRICT, About, Batch, Count, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, forever
@@ -76,7 +76,7 @@ class SSR:
             others = max(1, min(self.num_neighbors - self.include_self, len(data) - 1))
             voters = candidate_neighbors(nearest_neighbors(features, others), self.include_self)
             chosen = wins_vote(labels, voters, data.num_classes, self.select_threshold)
-            chosen |= ~chosen.any()  # no label is confirmed: take all labels as they are
+            chosen = with_every_class(chosen, labels, data.num_classes)
             chosen = pinned(chosen, data.trusted)
             state.p_clean = peer.engine.broadcast((chosen & (labels == data.labels)).float().unsqueeze(0))
             labels, chosen = peer.engine.broadcast(labels), peer.engine.broadcast(chosen)

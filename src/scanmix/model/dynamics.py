@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,7 +27,7 @@ class Snapshot(NamedTuple):
 
     epoch: int
     losses: Tensor
-    """(P, N) cross-entropy of the given label, float16."""
+    """(P, N) cross-entropy of the given label, float16; at most 65504, its largest number."""
     predictions: Tensor
     """(P, N) likeliest class, int32."""
     p_clean: Tensor | None = None
@@ -47,6 +48,8 @@ def take_snapshot(logits: Tensor, labels: Tensor, epoch: int, p_clean: Tensor | 
     labels = labels.cpu().expand(len(logits), -1)
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
     stored = None if p_clean is None else p_clean.cpu().half()
+    # A loss that is not bounded from below (`backward`) may drive a logit beyond the largest float16.
+    losses = losses.clamp(max=torch.finfo(torch.float16).max)
     return Snapshot(epoch, losses.half(), logits.argmax(2).int(), stored)
 
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
-from scanmix.config import UserError, file_path, in_short, unknown_name
+from scanmix.config import UserError, file_path, in_short, install, unknown_name
 from scanmix.files import in_words, reading
 from scanmix.files.tensors import Tensors
 
@@ -26,7 +26,7 @@ def with_network(name: str) -> Any:
     try:
         import timm
     except ImportError:
-        raise UserError(f"timm:{name} needs timm: pip install 'scanmix[timm]'") from None
+        raise UserError(f"timm:{name} needs timm: {install('timm')}") from None
     known = timm.list_models()
     if name.partition(".")[0] not in known and ":" not in name:
         raise unknown_name("network of timm", name, _like(name, known))

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from scanmix.config import Table, UserError, as_typed, defaults, dump, flatten, load_recipe
+from scanmix.data.names import from_here
+from scanmix.data.sources import is_known
 from scanmix.methods import METHODS
 from scanmix.training import OTHER_SECTIONS, Run, RunSettings, resolve
 from scanmix.training.finetune import resolve_finetuned
@@ -101,21 +103,27 @@ def _resolved(settings: RunSettings, name: str, recipe: str | None = None) -> Ru
 def _data_words(source: Mapping[str, Any], seed: int) -> list[str] | None:
     """Return DATA and the options that load it the same way; None if the command line cannot express it."""
     load, steps = dict(source["train"]["load"]), list(source["train"].get("steps", []))
-    words = [str(load.pop("source"))]
+    words = [_typed(str(load.pop("source")))]
     if source["train"]["split"] != "train" or load.pop("seed", seed) != seed:
         return None
     for key in ("root", "size", "per_class", "limit_test", "labels"):
         if key in load:
-            words += [f"--{key.replace('_', '-')}", str(load.pop(key))]
+            words += [f"--{key.replace('_', '-')}", _typed(str(load.pop(key)))]
     noise = steps.pop(0)["noise"] if steps and "noise" in steps[0] else {}
     if load or steps or noise.get("seed", seed) != seed:
         return None
     if noise:
-        words += ["--noise", f"{noise['kind']}:{noise['path'] if noise['kind'] == 'file' else noise['rate']}"]
+        words += ["--noise", f"{noise['kind']}:{_typed(noise['path']) if noise['kind'] == 'file' else noise['rate']}"]
     test = source.get("test")
     if test is not None and test["load"] != source["train"]["load"]:
-        words += ["--test", str(test["load"]["source"])]
+        words += ["--test", _typed(str(test["load"]["source"]))]
     return words
+
+
+def _typed(place: str) -> str:
+    """Return a file, a folder or a name as it is typed in the current folder."""
+    words = from_here(place)
+    return f"./{words}" if is_known(words) and words != place else words
 
 
 def _values(settings: RunSettings) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -13,8 +14,8 @@ from markupsafe import Markup
 
 from scanmix.audit.columns import issue_in_words
 from scanmix.audit.decided import sentences
-from scanmix.config import percent
-from scanmix.data.names import visible
+from scanmix.config import last_ten, mean_of_ten, percent
+from scanmix.data.names import from_here, visible
 from scanmix.files import write_text
 from scanmix.progress import progress
 from scanmix.report import curves, labels, sheet
@@ -51,7 +52,8 @@ def render(found: Sequence[RunFindings], epochs: Sequence[int] = ()) -> str:
         lstrip_blocks=True, finalize=_harmless,
     )  # fmt: skip
     environment.filters |= {
-        "percent": partial(percent, missing="–"), "issue": issue_in_words, "shown": _shown, "sentence": _sentence,
+        "percent": partial(percent, missing="–"), "mean_of_ten": partial(mean_of_ten, missing="–"),
+        "last_ten": last_ten, "from_here": from_here, "issue": issue_in_words, "shown": _shown, "sentence": _sentence,
     }  # fmt: skip
     return environment.get_template("report.html").render(_context(found, epochs))
 
@@ -73,6 +75,7 @@ def _context(found: Sequence[RunFindings], epochs: Sequence[int]) -> Mapping[str
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "changes": changed_settings(main.run.settings),
         "command": train_command(main.run),
+        "toml": main.toml.replace(f'"{Path.cwd()}{os.sep}', '"'),  # paths as `from_here` shows them
         "difference": difference(main.run, found[1].run) if len(found) > 1 else None,
         "epochs_in_all": main.run.settings.build_method().epochs,
         "seconds": {name: sum(bar.value for bar in curves.seconds_of(each.run)) for name, each in runs.items()},

@@ -67,7 +67,7 @@ def contact_sheet(found: RunFindings, count: int = CARDS) -> list[Card]:
                 rank=row + 1,
                 image=None if images is None else data_uri(image),
                 tiny=image is None or max(image.size) <= TINY,
-                name=str(audit["path"][row] or audit["id"][row]),
+                name=str(audit["id"][row]),  # a path would tell the folders of this machine
                 given=str(audit["given"][row]),
                 suggested=str(audit["suggested"][row]),
                 p_clean=float(audit["p_clean"][row]),

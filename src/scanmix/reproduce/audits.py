@@ -18,7 +18,7 @@ import numpy as np
 
 from scanmix.audit import Audit, score_labels
 from scanmix.audit.arrays import evidence_from_arrays
-from scanmix.config import UserError
+from scanmix.config import UserError, install
 from scanmix.data.examples import Examples
 from scanmix.data.noise import add_noise
 from scanmix.data.readers import load
@@ -222,7 +222,7 @@ def _need_cleanlab() -> None:
     try:
         import cleanlab  # noqa: F401
     except ImportError:
-        raise UserError("the comparison needs cleanlab: pip install 'scanmix[compare]'") from None
+        raise UserError(f"the comparison needs cleanlab: {install('compare')}") from None
 
 
 def _write(out: Path, scores: Sequence[Score], seeds: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scanmix.config import as_typed, percent, read_toml
+from scanmix.data.names import from_here
 from scanmix.evaluate.significance import welch
 from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
@@ -100,7 +101,7 @@ def write_results(
         precision: of the encoders, as the page says it.
     """
     seeds = f" --seeds {len(table.seeds)}" if len(table.seeds) > 1 else ""
-    place = "" if out == Path("results") else f" --out {as_typed([str(out)])}"
+    place = "" if from_here(out) == "results" else f" --out {as_typed([from_here(out)])}"
     oracle = " --oracle" if table.oracle else ""
     given = f" --root {'FOLDER' if table.is_folder else 'data/'}" if table.is_folder or table.labels else ""
     given += "" if precision == "32-true" else f" --precision {precision}"

@@ -150,17 +150,33 @@ class Decisions:
             OnlyInLog: the change holds, but the CSV could not be written.
         """
         rows = list(dict.fromkeys(rows))
-        if choice not in OFFERED:
-            raise UserError(f"there is no decision {choice!r}; known: {', '.join(OFFERED)}")
-        if not rows or min(rows) < 0 or max(rows) >= len(self.given):
-            raise UserError(f"rows must lie in 0..{len(self.given) - 1}, and there must be one")
-        if choice == "relabel" and (label is None or not 0 <= label < len(self.class_names)):
-            raise UserError(f"another class must be one of 0..{len(self.class_names) - 1}, not {label}")
-        with self._lock:
-            given, suggested = self.given[rows].tolist(), self.suggested[rows].tolist()
-            changes = [outcome(choice, label, *labels) for labels in zip(given, suggested, strict=True)]
-            self._commit(list(zip(rows, changes, strict=True)), undo=False)
+        self.decide_each([(row, choice, label) for row in rows])
         return rows
+
+    def decide_each(self, wishes: Sequence[tuple[int, str, int | None]]) -> None:
+        """Apply a choice of its own to each of several rows as one change, see `outcome`.
+
+        Args:
+            wishes: row, choice and chosen class, as `decide` takes them; no row twice.
+
+        Raises:
+            UserError, CannotWrite, OnlyInLog: as `decide`.
+        """
+        if not wishes:
+            raise UserError("there must be one row to decide")
+        for row, choice, label in wishes:
+            if choice not in OFFERED:
+                raise UserError(f"there is no decision {choice!r}; known: {', '.join(OFFERED)}")
+            if not 0 <= row < len(self.given):
+                raise UserError(f"rows must lie in 0..{len(self.given) - 1}, not {row}")
+            if choice == "relabel" and (label is None or not 0 <= label < len(self.class_names)):
+                raise UserError(f"another class must be one of 0..{len(self.class_names) - 1}, not {label}")
+        with self._lock:
+            self._commit([(row, self.meant(row, choice, label)) for row, choice, label in wishes], undo=False)
+
+    def meant(self, row: int, choice: str, label: int | None = None) -> State:
+        """Return the state that a choice would give a row, see `outcome`."""
+        return outcome(choice, label, int(self.given[row]), int(self.suggested[row]))
 
     def undo(self) -> list[int]:
         """Undo the last change, whoever made it; return its rows, which are none if there is nothing to undo.

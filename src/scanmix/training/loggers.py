@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import pydantic.dataclasses
 
-from scanmix.config import STRICT, UserError, flatten, in_short, unknown_name
+from scanmix.config import STRICT, UserError, flatten, in_short, install, unknown_name
 from scanmix.files import read_json, write_json
 from scanmix.training import EpochMetrics, Run
 
@@ -169,7 +169,7 @@ def check_loggers(loggers: Sequence[str | Logger], folder: Path | None) -> None:
         package = LOGGERS[logger].package
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:  # a mere folder has no origin: wandb leaves one of its name
-            raise UserError(f"the logger {logger!r} needs {package}: pip install 'scanmix[{logger}]'")
+            raise UserError(f"the logger {logger!r} needs {package}: {install(logger)}")
         if LOGGERS[logger] is TensorBoard and folder is None:
             raise UserError("the logger 'tensorboard' writes into the folder of the run; give one with out=")
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import builtins
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from scanmix.config import DataError, UserError
+from scanmix.config import DataError, UserError, install
 from scanmix.data.readers import load, match, reload
 from scanmix.data.readers.table import read_table
 from scanmix.files.cells import csv_line
@@ -213,5 +214,5 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     (tmp_path / "t.parquet").write_bytes(b"")
-    with pytest.raises(UserError, match=r"scanmix\[parquet\]"):
+    with pytest.raises(UserError, match=re.escape(install("parquet"))):
         load(tmp_path / "t.parquet")
