@@ -23,7 +23,14 @@ STAGES: dict[str, Any] = {
     "clustering.epochs": 1,
     "clustering.batch_size": 8,
 }
-TURNS: dict[str, Any] = {"epochs": 2, "warmup": 1, "batch_size": 4, "num_neighbors": 3, "cluster_batch_size": 8}
+TURNS: dict[str, Any] = {
+    "epochs": 2,
+    "warmup": 1,
+    "mild_warmup": 0,
+    "batch_size": 4,
+    "num_neighbors": 3,
+    "cluster_batch_size": 8,
+}
 
 
 def trained(folder: Path, name: str, size: int, count: int = 2, **network: Any) -> Run:
