@@ -65,13 +65,11 @@ def reproduce(
     The same line goes on with a table that was stopped; runs that are finished are not run again.
     """
     if list_missing:
-        _list_missing()
-        return
+        return _list_missing()
     if table is None:
         raise UserError("name a table, such as table1; scanmix reproduce --help lists them")
     if table in FIGURES:
-        _figure(table, runs or [], out)
-        return
+        return _figure(table, runs or [], out)
     if runs:
         raise UserError(f"{table} takes no run folders; figures do: scanmix reproduce figure3 RUN RUN")
     if table == "audit-digits":
