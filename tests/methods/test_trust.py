@@ -42,7 +42,7 @@ BY_GRADIENT: dict[str, dict[str, Any]] = {
 """Methods whose loss is of one image a row, with settings that make most of their doubts."""
 BY_DIVISION = (
     "co_teaching", "co_teaching_plus", "jocor", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
-    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate",
+    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "incv",
 )  # fmt: skip
 """Methods that keep p_clean."""
 AS_CROSS_ENTROPY: dict[str, dict[str, Any]] = {

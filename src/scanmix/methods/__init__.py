@@ -15,6 +15,7 @@ from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.elr import ELR
 from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
+from scanmix.methods.incv import INCV
 from scanmix.methods.jocor import JoCoR
 from scanmix.methods.joint import Joint
 from scanmix.methods.linear import Linear
@@ -51,6 +52,7 @@ METHODS: dict[str, type[Method]] = {
     "co_teaching_plus": CoTeachingPlus,
     "jocor": JoCoR,
     "mentornet": MentorNet,
+    "incv": INCV,
     "d2l": D2L,
     "m_correction": MCorrection,
     "m_correction_sh": MCorrectionSH,

@@ -203,8 +203,8 @@ TABLES: dict[str, ResultTable] = {
         ResultTable(
             name="table4-webvision", source="webvision:50", paper=("table4", "webvision"),
             methods=(
-                "forward", "decoupling", "d2l", "mentornet", "co_teaching", "mentormix", "elr_plus", "dividemix",
-                "scanmix",
+                "forward", "decoupling", "d2l", "mentornet", "co_teaching", "incv", "mentormix", "elr_plus",
+                "dividemix", "scanmix",
             ),
             noises=("none",),
         ),
