@@ -12,6 +12,7 @@ from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.drpl import DRPL
 from scanmix.methods.elr import ELR
 from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
@@ -59,6 +60,7 @@ METHODS: dict[str, type[Method]] = {
     "pencil": Pencil,
     "joint": Joint,
     "mentormix": MentorMix,
+    "drpl": DRPL,
     "elr": ELR,
     "elr_plus": ELRPlus,
     "cores": Cores,
