@@ -25,6 +25,7 @@ from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.mixup import MixUp
+from scanmix.methods.moit_plus import MOITPlus
 from scanmix.methods.neighbors import Neighbors
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
@@ -63,6 +64,7 @@ METHODS: dict[str, type[Method]] = {
     "drpl": DRPL,
     "elr": ELR,
     "elr_plus": ELRPlus,
+    "moit_plus": MOITPlus,
     "cores": Cores,
     "sop": SOP,
     "sop_plus": SOPPlus,

@@ -15,7 +15,7 @@ NOISES = ("symmetric:0.2", "symmetric:0.5", "symmetric:0.8", "symmetric:0.9", "a
 ASYMMETRIC49 = "asymmetric:0.49"
 RIVALS = (
     "cross_entropy", "mixup", "co_teaching_plus", "pencil", "m_correction", "m_correction_sh", "mentormix", "elr_plus",
-    "pes_semi", "drpl", "dividemix", "scanmix",
+    "pes_semi", "moit_plus", "drpl", "dividemix", "scanmix",
 )  # fmt: skip
 """Rows of Table 1 that a method of this library runs (`paper.missing_rows` names the others)."""
 RELABELED = ("cross_entropy", "bootstrap", "forward", "backward", "d2l", "dividemix", "scanmix")
@@ -204,7 +204,7 @@ TABLES: dict[str, ResultTable] = {
             name="table4-webvision", source="webvision:50", paper=("table4", "webvision"),
             methods=(
                 "forward", "decoupling", "d2l", "mentornet", "co_teaching", "incv", "mentormix", "elr_plus",
-                "dividemix", "scanmix",
+                "moit_plus", "dividemix", "scanmix",
             ),
             noises=("none",),
         ),
