@@ -11,6 +11,7 @@ from scanmix.methods.cores import Cores
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
+from scanmix.methods.deep_self import DeepSelf
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.drpl import DRPL
 from scanmix.methods.elr import ELR
@@ -60,6 +61,7 @@ METHODS: dict[str, type[Method]] = {
     "m_correction_sh": MCorrectionSH,
     "pencil": Pencil,
     "joint": Joint,
+    "deep_self": DeepSelf,
     "mentormix": MentorMix,
     "drpl": DRPL,
     "elr": ELR,

@@ -210,7 +210,7 @@ TABLES: dict[str, ResultTable] = {
         ),
         ResultTable(
             name="table5-clothing1m", source="clothing1m", paper=("table5", "clothing1m"),
-            methods=("cross_entropy", "m_correction", "pencil", "dividemix", "scanmix"), noises=("none",),
+            methods=("cross_entropy", "m_correction", "deep_self", "pencil", "dividemix", "scanmix"), noises=("none",),
         ),
     )
 }  # fmt: skip
