@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scanmix.blocks.selection import (
     class_weights,
+    cleanest_of_each_class,
     moving_percentile,
     percentile,
     small_loss,
@@ -84,3 +85,16 @@ def test_the_moving_percentile_begins_where_the_first_batch_is() -> None:
     first = moving_percentile(None, torch.tensor([1.0, 2.0, 3.0]), 0.5, 0.9)
     assert first == 2.0
     assert moving_percentile(first, torch.tensor([12.0]), 0.5, 0.9).item() == pytest.approx(3.0)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), min_size=1, max_size=40))
+def test_as_many_of_every_class_by_hand(rows: list[tuple[int, int, bool]]) -> None:
+    labels, doubts, agree = (torch.tensor([row[part] for row in rows]) for part in range(3))
+    found = cleanest_of_each_class(doubts.float(), agree, labels, 6)
+    kinds = sorted(set(labels.tolist()))
+    counts = sorted(sum(row[2] for row in rows if row[0] == kind) for kind in kinds)
+    most = max(1, counts[(len(counts) - 1) // 2])
+    for kind in kinds:
+        members = [i for i, row in enumerate(rows) if row[0] == kind]
+        wanted = sorted(members, key=lambda i: (rows[i][1], i))[:most]
+        assert [i for i in members if found[i]] == sorted(wanted)

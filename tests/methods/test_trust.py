@@ -42,7 +42,8 @@ BY_GRADIENT: dict[str, dict[str, Any]] = {
 """Methods whose loss is of one image a row, with settings that make most of their doubts."""
 BY_DIVISION = (
     "co_teaching", "co_teaching_plus", "jocor", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
-    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate",
+    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "incv",
+    "drpl", "moit_plus",
 )  # fmt: skip
 """Methods that keep p_clean."""
 AS_CROSS_ENTROPY: dict[str, dict[str, Any]] = {
@@ -55,7 +56,7 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("mentormix", "neighbors", "sop", "sop_plus", "wann")
+APART = ("deep_self", "mentormix", "neighbors", "sop", "sop_plus", "wann")
 """Methods with a test of their own alone."""
 
 

@@ -86,3 +86,18 @@ def moving_percentile(before: float | Tensor | None, losses: Tensor, share: floa
     """
     now = percentile(losses, share)
     return now if before is None else decay * before + (1 - decay) * now
+
+
+def cleanest_of_each_class(doubts: Tensor, agree: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Say which labels are among the M least doubtful of their class: a class cannot crowd out another.
+
+    MOIT (Ortego et al., CVPR 2021). M is the median over classes of how many labels `agree`, at least 1; of an even
+    number of classes it is the smaller middle one. Classes without labels do not count. Equal doubts keep their order.
+    Costs a device synchronization. Shape: (N,), (N,) bool, (N,) int64 -> (N,) bool.
+    """
+    sizes = labels.bincount(minlength=num_classes)
+    count = labels[agree].bincount(minlength=num_classes)[sizes > 0].median().clamp(min=1)
+    order = doubts.argsort(stable=True)
+    order = order[labels[order].argsort(stable=True)]  # by class, and by doubt within each
+    place = torch.arange(len(labels), device=labels.device) - (sizes.cumsum(0) - sizes)[labels[order]]
+    return torch.zeros_like(agree).index_fill_(0, order[place < count], value=True)

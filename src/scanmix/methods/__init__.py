@@ -11,10 +11,13 @@ from scanmix.methods.cores import Cores
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
+from scanmix.methods.deep_self import DeepSelf
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.drpl import DRPL
 from scanmix.methods.elr import ELR
 from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
+from scanmix.methods.incv import INCV
 from scanmix.methods.jocor import JoCoR
 from scanmix.methods.joint import Joint
 from scanmix.methods.linear import Linear
@@ -23,6 +26,7 @@ from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.mixup import MixUp
+from scanmix.methods.moit_plus import MOITPlus
 from scanmix.methods.neighbors import Neighbors
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
@@ -51,14 +55,18 @@ METHODS: dict[str, type[Method]] = {
     "co_teaching_plus": CoTeachingPlus,
     "jocor": JoCoR,
     "mentornet": MentorNet,
+    "incv": INCV,
     "d2l": D2L,
     "m_correction": MCorrection,
     "m_correction_sh": MCorrectionSH,
     "pencil": Pencil,
     "joint": Joint,
+    "deep_self": DeepSelf,
     "mentormix": MentorMix,
+    "drpl": DRPL,
     "elr": ELR,
     "elr_plus": ELRPlus,
+    "moit_plus": MOITPlus,
     "cores": Cores,
     "sop": SOP,
     "sop_plus": SOPPlus,
