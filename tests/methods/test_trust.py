@@ -56,7 +56,7 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("deep_self", "mentormix", "neighbors", "sop", "sop_plus", "wann")
+APART = ("deep_self", "mentormix", "ncr", "neighbors", "sop", "sop_plus", "wann")
 """Methods with a test of their own alone."""
 
 

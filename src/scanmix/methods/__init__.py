@@ -27,6 +27,7 @@ from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.moit_plus import MOITPlus
+from scanmix.methods.ncr import NCR
 from scanmix.methods.neighbors import Neighbors
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
@@ -72,6 +73,7 @@ METHODS: dict[str, type[Method]] = {
     "sop_plus": SOPPlus,
     "pes": PES,
     "pes_semi": PESSemi,
+    "ncr": NCR,
     "ssr": SSR,
     "ssr_plus": SSRPlus,
     "dividemix": DivideMix,
