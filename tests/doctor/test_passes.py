@@ -96,7 +96,7 @@ STEADY = [name for name in METHODS if not METHODS[name].about.cost_in_words]
 
 
 @pytest.mark.parametrize(
-    "name", [*STEADY, "scan", "forward", "backward", "d2l", "m_correction", "ssr", "ssr_plus", "deep_self"]
+    "name", [*STEADY, "scan", "forward", "backward", "d2l", "m_correction", "ssr", "ssr_plus", "deep_self", "disc"]
 )
 def test_methods_that_do_not_divide_their_batches(name: str, seen: Outputs) -> None:
     assert total(run(name, {}), 0.5) == seen.work

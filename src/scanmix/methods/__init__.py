@@ -12,6 +12,7 @@ from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
 from scanmix.methods.deep_self import DeepSelf
+from scanmix.methods.disc import DISC
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.drpl import DRPL
 from scanmix.methods.elr import ELR
@@ -76,6 +77,7 @@ METHODS: dict[str, type[Method]] = {
     "ncr": NCR,
     "ssr": SSR,
     "ssr_plus": SSRPlus,
+    "disc": DISC,
     "dividemix": DivideMix,
     "c2d": C2D,
     "scan": Scan,
