@@ -28,6 +28,7 @@ COUNT = 50
 NETWORK = PreActResNetSettings(widths=(4,), blocks=(1,), stem_stride=2)
 MORE: dict[str, dict[str, Any]] = {
     "dividemix": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
+    "augdesc": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
     "scan": {"clustering": {"epochs": 3, "batch_size": 12}},
     "m_correction": {"epochs": 4, "begin": 2},
     "pes": {"epochs": 4, "warmup": 2, "refit_stage": 3, "refit_head": 2},
@@ -118,6 +119,7 @@ FEW = {"clean_threshold": 1.0, "minimum_clean": 10}
         ("moit_plus", {"interpolation": 4, "epochs": 4, "correction": 1}, 0.5),
         ("incv", {"selection": "100%", "rounds": 1}, 0.5),
         ("dividemix", FEW | {"minimum_steps": 3}, 0.2),
+        ("augdesc", FEW, 0.2),
         ("c2d", {"dividemix": FEW}, 0.2),
         ("dividemix", FEW | {"warmup": 99}, 0.2),
         ("scan_dividemix", {"dividemix": FEW, "name_clusters": True}, 0.2),

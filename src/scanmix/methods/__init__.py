@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scanmix.methods.augdesc import AugDesc
 from scanmix.methods.bootstrap import Bootstrap
 from scanmix.methods.c2d import C2D
 from scanmix.methods.co_teaching import CoTeaching
@@ -79,6 +80,7 @@ METHODS: dict[str, type[Method]] = {
     "ssr_plus": SSRPlus,
     "disc": DISC,
     "dividemix": DivideMix,
+    "augdesc": AugDesc,
     "c2d": C2D,
     "scan": Scan,
     "scan_dividemix": ScanDivideMix,
