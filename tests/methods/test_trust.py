@@ -42,7 +42,7 @@ BY_GRADIENT: dict[str, dict[str, Any]] = {
 """Methods whose loss is of one image a row, with settings that make most of their doubts."""
 BY_DIVISION = (
     "co_teaching", "co_teaching_plus", "jocor", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
-    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate",
+    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "mlnt",
 )  # fmt: skip
 """Methods that keep p_clean."""
 AS_CROSS_ENTROPY: dict[str, dict[str, Any]] = {
@@ -277,6 +277,17 @@ def test_weights_of_mentormix_are_one_where_labels_are_known(
     found = method.epoch(state, known, 0)
     assert len(seen) == 1 + second and all(torch.equal(one, known.trusted.float()) for one in seen)  # type: ignore[union-attr]
     assert found["learn/weight"] == COUNT / 64 and found["learn/loss"] > 0
+
+
+def test_synthetic_labels_of_mlnt_keep_known_labels(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order("mlnt", monkeypatch)
+    seen: list[Tensor] = []
+    watch(monkeypatch, "scanmix.methods.mlnt", "synthetic_labels", lambda *found: seen.append(found[-1]))
+    run(tiny_method("mlnt", 3), known, network, 2)
+    assert seen and all(torch.equal(found[known.trusted], known.labels[known.trusted]) for found in seen)
+    assert any(not torch.equal(found, known.labels) for found in seen)
 
 
 def test_warm_up_of_scanmix_learns_known_labels_whatever_neighbors_vote(

@@ -23,6 +23,7 @@ from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.mixup import MixUp
+from scanmix.methods.mlnt import MLNT
 from scanmix.methods.neighbors import Neighbors
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
@@ -56,6 +57,7 @@ METHODS: dict[str, type[Method]] = {
     "m_correction_sh": MCorrectionSH,
     "pencil": Pencil,
     "joint": Joint,
+    "mlnt": MLNT,
     "mentormix": MentorMix,
     "elr": ELR,
     "elr_plus": ELRPlus,

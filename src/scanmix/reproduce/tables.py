@@ -14,10 +14,10 @@ ROWS = ("cross_entropy", "mixup", "dividemix", "scan", "scan_dividemix", "scanmi
 NOISES = ("symmetric:0.2", "symmetric:0.5", "symmetric:0.8", "symmetric:0.9", "asymmetric:0.4")
 ASYMMETRIC49 = "asymmetric:0.49"
 RIVALS = (
-    "cross_entropy", "mixup", "co_teaching_plus", "pencil", "m_correction", "m_correction_sh", "mentormix", "elr_plus",
-    "pes_semi", "dividemix", "scanmix",
+    "cross_entropy", "mixup", "co_teaching_plus", "pencil", "mlnt", "m_correction", "m_correction_sh", "mentormix",
+    "elr_plus", "pes_semi", "dividemix", "scanmix",
 )  # fmt: skip
-"""Rows of Table 1, without Meta-Learning, MOIT+, FSR and DRPL, which are not implemented."""
+"""Rows of Table 1, without MOIT+, FSR and DRPL, which are not implemented."""
 RELABELED = ("cross_entropy", "bootstrap", "forward", "backward", "d2l", "dividemix", "scanmix")
 """Rows of Table 2; the paper's figures for all but the last two are with RoG."""
 ABLATION = ("scan", "dividemix", "scan_dividemix", "scanmix")
@@ -210,7 +210,7 @@ TABLES: dict[str, ResultTable] = {
         ),
         ResultTable(
             name="table5-clothing1m", source="clothing1m", paper=("table5", "clothing1m"),
-            methods=("cross_entropy", "m_correction", "pencil", "dividemix", "scanmix"), noises=("none",),
+            methods=("cross_entropy", "mlnt", "m_correction", "pencil", "dividemix", "scanmix"), noises=("none",),
         ),
     )
 }  # fmt: skip
