@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from scanmix.blocks.selection import (
     class_weights,
+    lowest_of_each_class,
+    mean_one,
     moving_percentile,
     percentile,
     small_loss,
@@ -84,3 +86,23 @@ def test_the_moving_percentile_begins_where_the_first_batch_is() -> None:
     first = moving_percentile(None, torch.tensor([1.0, 2.0, 3.0]), 0.5, 0.9)
     assert first == 2.0
     assert moving_percentile(first, torch.tensor([12.0]), 0.5, 0.9).item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_the_lowest_of_each_class(count: int) -> None:
+    """Slow: sort each class by value, then by position."""
+    draws = torch.Generator().manual_seed(0)
+    labels, values = torch.randint(0, 4, (40,), generator=draws), torch.randint(0, 6, (40,), generator=draws).float()
+    labels[labels == 2] = 1  # no example of this class
+    found = lowest_of_each_class(values, labels, 5, count).nonzero().squeeze(1).tolist()
+    wanted = []
+    for label in range(5):
+        rows = sorted((float(values[row]), row) for row in range(40) if labels[row] == label)
+        wanted += [row for _, row in rows[:count]]
+    assert found == sorted(wanted)
+
+
+def test_weights_of_mean_one() -> None:
+    assert mean_one(torch.tensor([0.0, 1.0, 3.0, 0.0])).tolist() == [0, 1, 3, 0]
+    assert mean_one(torch.tensor([0.0, 2.0, 6.0, 0.0])).tolist() == [0, 1, 3, 0]
+    assert mean_one(torch.zeros(3)).tolist() == [1, 1, 1]

@@ -26,6 +26,7 @@ from scanmix.distributed.engine import SINGLE_PROCESS, BatchNorm, Engine
 from scanmix.distributed.process_group import Processes, process_group
 from scanmix.methods import Method
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.fsr import FSR
 from scanmix.methods.mlnt import MLNT
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.batch_norm import synchronized, unsynchronized
@@ -258,7 +259,10 @@ def methods_that_look_ahead(engine: Engine, folder: Path) -> None:
             assert torch.equal(engine.broadcast(tensor.clone()), tensor), type(method).__name__
 
 
-LOOKING_AHEAD: list[Method] = [MLNT(epochs=3, burn_in=1, rounds=2, batch_size=20, synthetic=2)]
+LOOKING_AHEAD: list[Method] = [
+    MLNT(epochs=3, burn_in=1, rounds=2, batch_size=20, synthetic=2),
+    FSR(epochs=3, burn_in=1, batch_size=20),
+]
 
 CHECKS = [
     gradient_of_nt_xent, gradient_of_scan, gradient_of_uneven_batches, running_statistics_of_split_batches,

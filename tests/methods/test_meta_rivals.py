@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from scanmix.blocks.meta import synthetic_labels
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
+from scanmix.methods.fsr import FSR, FSRState
 from scanmix.methods.mlnt import MLNT
 from scanmix.networks.inference import classify, predict_all
 from tests.methods.tiny import KIND, Network, near, run, weights
@@ -88,3 +90,63 @@ def test_mlnt_learns_classes_and_leaves_out_wrong_labels(data: TrainingData, net
     assert float(right[kept].float().mean()) > float(right.float().mean())
     found = predict_all(method.predictor(state), data).argmax(1)
     assert float((found == KIND)[~right].float().mean()) > 0.6
+
+
+def test_weights_of_fsr_are_how_much_each_loss_lowers_that_of_the_queue() -> None:
+    """Slow: differentiate through the step, by the weight that each loss has in it."""
+    draws = torch.Generator().manual_seed(0)
+    head = nn.Linear(5, 4)
+    features, known = torch.randn(12, 5, generator=draws), torch.randn(7, 5, generator=draws)
+    labels = torch.randn(12, 4, generator=draws).softmax(1)
+    known_labels = torch.randint(0, 4, (7,), generator=draws)
+    found, after = FSR(step_ahead=0.5).look_ahead(head, features, labels, known, known_labels)
+    shares = torch.full((12,), 1 / 12, requires_grad=True)
+    losses = -(labels * F.log_softmax(head(features), 1)).sum(1)
+    slopes = torch.autograd.grad((shares * losses).sum(), (head.weight, head.bias), create_graph=True)
+    weight, bias = head.weight - 0.5 * slopes[0], head.bias - 0.5 * slopes[1]
+    (rises,) = torch.autograd.grad(F.cross_entropy(known @ weight.T + bias, known_labels), shares)
+    wanted = [max(0.0, -float(rise)) for rise in rises]
+    assert 0 in wanted and found.tolist() == pytest.approx([12 * one / sum(wanted) for one in wanted], rel=1e-4)
+    assert torch.allclose(after["weight"], weight) and torch.allclose(after["bias"], bias)
+
+
+def test_the_queue_of_fsr_has_the_best_fits_of_each_class_and_labels_that_are_known(data: TrainingData) -> None:
+    known = torch.zeros(64, dtype=torch.bool)
+    known[[5, 9]] = True
+    state = FSRState([], torch.arange(64.0), torch.zeros(64, 4))
+    for trusted in (None, known):
+        found = FSR(queue=12)._chances(state, replace(data, trusted=trusted))
+        rows = found.nonzero().squeeze(1).tolist()
+        first = [row for row in range(64) if trusted is not None and trusted[row]]
+        for label in range(4):
+            of_class = [row for row in range(64) if data.labels[row] == label]
+            of_class.sort(key=lambda row: (row not in first, row))
+            assert sorted(of_class[:3]) == [row for row in rows if data.labels[row] == label]
+            assert float(found[of_class].sum()) == pytest.approx(1)
+
+
+def test_fsr_weighs_equally_until_its_burn_in_ends_and_remembers(data: TrainingData, network: Network) -> None:
+    method = FSR(epochs=3, burn_in=1, score_memory=0.5, **PLAIN)
+    state = method.start(data, network, Engine())
+    assert method.epoch(state, data, 0)["learn/unused"] == 0
+    first, scores = state.logits.clone(), state.scores.clone()
+    assert bool((first != 0).all()) and float(scores.mean()) < 0, "a step lowers the mean loss"
+    assert 0 < method.epoch(state, data, 1)["learn/unused"] < 1
+    assert not torch.equal(first, state.logits) and not torch.equal(scores, state.scores)
+
+
+def test_fsr_weighs_right_labels_more(data: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = torch.zeros(64)
+
+    def watched(weights: Tensor, trusted: Tensor | None) -> Tensor:
+        found.copy_(weights)
+        return weights
+
+    monkeypatch.setattr("scanmix.methods.fsr.batches", lambda index, *_: [index])
+    monkeypatch.setattr("scanmix.methods.fsr.pinned", watched)
+    method = FSR(epochs=60, batch_size=64, learning_rate=0.05, mixup_alpha=0.0, queue=24)
+    state = run(method, data, network)
+    right = data.labels == KIND
+    assert float(found[right].mean()) > 1.5 * float(found[~right].mean())
+    answers = predict_all(method.predictor(state), data).argmax(1)
+    assert float((answers == KIND)[~right].float().mean()) > 0.6

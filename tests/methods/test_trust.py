@@ -55,7 +55,7 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("mentormix", "neighbors", "sop", "sop_plus", "wann")
+APART = ("fsr", "mentormix", "neighbors", "sop", "sop_plus", "wann")
 """Methods with a test of their own alone."""
 
 
@@ -288,6 +288,22 @@ def test_synthetic_labels_of_mlnt_keep_known_labels(
     run(tiny_method("mlnt", 3), known, network, 2)
     assert seen and all(torch.equal(found[known.trusted], known.labels[known.trusted]) for found in seen)
     assert any(not torch.equal(found, known.labels) for found in seen)
+
+
+def test_fsr_learns_known_labels_with_full_weight_and_no_guess(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order("fsr", monkeypatch)
+    seen: list[tuple[Tensor, Tensor]] = []
+    targets: list[Tensor] = []
+    watch(monkeypatch, "scanmix.methods.fsr", "pinned", lambda *found: seen.append((found[0], found[-1])))
+    watch(monkeypatch, "scanmix.methods.fsr", "keep_given", lambda *found: targets.append(found[-1]))
+    state = run(tiny_method("fsr", 3), known, network)
+    assert all(torch.equal(found[known.trusted], torch.ones(COUNT)) for _, found in seen)
+    assert any(not torch.equal(before[known.trusted], torch.ones(COUNT)) for before, _ in seen), "or it shows nothing"
+    given = known.one_hot(known.everything)
+    assert len(targets) == 3 and all(torch.equal(found[known.trusted], given[known.trusted]) for found in targets)
+    assert not torch.equal(state.logits[known.trusted].softmax(1), given[known.trusted])
 
 
 def test_warm_up_of_scanmix_learns_known_labels_whatever_neighbors_vote(

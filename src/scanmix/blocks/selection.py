@@ -86,3 +86,21 @@ def moving_percentile(before: float | Tensor | None, losses: Tensor, share: floa
     """
     now = percentile(losses, share)
     return now if before is None else decay * before + (1 - decay) * now
+
+
+def lowest_of_each_class(values: Tensor, labels: Tensor, num_classes: int, count: int) -> Tensor:
+    """Say which examples have the `count` lowest values of their class; all of a class that has fewer.
+
+    Equal values keep their order. Shape: (N,), (N,) int64 -> (N,) bool.
+    """
+    order = values.argsort(stable=True)
+    order = order[labels[order].argsort(stable=True)]  # class by class, lowest first
+    sizes = labels.bincount(minlength=num_classes)
+    place = torch.arange(len(labels), device=labels.device) - (sizes.cumsum(0) - sizes)[labels[order]]
+    return torch.zeros_like(labels, dtype=torch.bool).scatter_(0, order, place < count)
+
+
+def mean_one(weights: Tensor) -> Tensor:
+    """Return weights that are not negative, scaled to a mean of 1; ones where all are 0. Shape: (B,) -> (B,)."""
+    mean = weights.mean()
+    return torch.where(mean > 0, weights / mean.clamp(min=torch.finfo(weights.dtype).tiny), 1.0)

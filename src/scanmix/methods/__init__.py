@@ -15,6 +15,7 @@ from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.elr import ELR
 from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
+from scanmix.methods.fsr import FSR
 from scanmix.methods.jocor import JoCoR
 from scanmix.methods.joint import Joint
 from scanmix.methods.linear import Linear
@@ -66,6 +67,7 @@ METHODS: dict[str, type[Method]] = {
     "sop_plus": SOPPlus,
     "pes": PES,
     "pes_semi": PESSemi,
+    "fsr": FSR,
     "ssr": SSR,
     "ssr_plus": SSRPlus,
     "dividemix": DivideMix,

@@ -15,9 +15,9 @@ NOISES = ("symmetric:0.2", "symmetric:0.5", "symmetric:0.8", "symmetric:0.9", "a
 ASYMMETRIC49 = "asymmetric:0.49"
 RIVALS = (
     "cross_entropy", "mixup", "co_teaching_plus", "pencil", "mlnt", "m_correction", "m_correction_sh", "mentormix",
-    "elr_plus", "pes_semi", "dividemix", "scanmix",
+    "elr_plus", "pes_semi", "fsr", "dividemix", "scanmix",
 )  # fmt: skip
-"""Rows of Table 1, without MOIT+, FSR and DRPL, which are not implemented."""
+"""Rows of Table 1, without MOIT+ and DRPL, which are not implemented."""
 RELABELED = ("cross_entropy", "bootstrap", "forward", "backward", "d2l", "dividemix", "scanmix")
 """Rows of Table 2; the paper's figures for all but the last two are with RoG."""
 ABLATION = ("scan", "dividemix", "scan_dividemix", "scanmix")
@@ -203,8 +203,8 @@ TABLES: dict[str, ResultTable] = {
         ResultTable(
             name="table4-webvision", source="webvision:50", paper=("table4", "webvision"),
             methods=(
-                "forward", "decoupling", "d2l", "mentornet", "co_teaching", "mentormix", "elr_plus", "dividemix",
-                "scanmix",
+                "forward", "decoupling", "d2l", "mentornet", "co_teaching", "mentormix", "elr_plus", "fsr",
+                "dividemix", "scanmix",
             ),
             noises=("none",),
         ),
