@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from scanmix.blocks.meta import (
     Weights,
+    drawn_gates,
     example_gradients,
+    gap_slope,
     gradient,
     outputs_at,
     stepped,
@@ -108,3 +110,27 @@ def test_synthetic_labels_of_few_rows_and_of_labels_that_are_known() -> None:
     assert synthetic_labels(torch.randn(2, 3), labels, 10, 0.0, draws).tolist() == [0, 1]
     known = torch.tensor([False, True])
     assert synthetic_labels(torch.randn(2, 3), labels, 10, 1.0, draws, known).tolist() == [1, 1]
+
+
+def test_gates_are_open_as_often_as_their_scores_say() -> None:
+    draws, scores = torch.Generator().manual_seed(0), torch.tensor([-20.0, -1.0, 0.0, 2.0, -20.0])
+    found = [drawn_gates(scores, 1, draws) for _ in range(2000)]
+    opened = torch.stack([gates for gates, _ in found])
+    assert set(opened.unique().tolist()) == {0, 1}
+    assert torch.allclose(opened.mean(0), torch.tensor([0.0, 0.269, 0.5, 0.881, 1.0]), atol=0.03)
+    slopes = torch.stack([slope for _, slope in found])
+    assert float(slopes.max()) <= 0.25 and float(slopes[:, :4].min()) > 0 and float(slopes[:, 4].max()) == 0
+
+
+def test_the_slope_of_the_gap_is_that_of_finite_differences() -> None:
+    draws = torch.Generator().manual_seed(0)
+    one, other = torch.randn(3, 4, generator=draws).double(), torch.randn(3, 4, generator=draws).double()
+
+    def gap(entries: Tensor) -> float:
+        means, deviations = ([float(f(each)) for each in (entries, other)] for f in (torch.mean, torch.std))
+        return (means[0] - means[1]) ** 2 + (deviations[0] - deviations[1]) ** 2
+
+    found = gap_slope(one, other)
+    for place in range(12):
+        moved = 1e-6 * F.one_hot(torch.tensor(place), 12).view(3, 4)
+        assert float(found.flatten()[place]) == pytest.approx((gap(one + moved) - gap(one - moved)) / 2e-6, abs=1e-6)

@@ -26,6 +26,7 @@ from scanmix.distributed.engine import SINGLE_PROCESS, BatchNorm, Engine
 from scanmix.distributed.process_group import Processes, process_group
 from scanmix.methods import Method
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.famus import FaMUS
 from scanmix.methods.fsr import FSR
 from scanmix.methods.mlnt import MLNT
 from scanmix.methods.scanmix import ScanMix
@@ -262,6 +263,7 @@ def methods_that_look_ahead(engine: Engine, folder: Path) -> None:
 LOOKING_AHEAD: list[Method] = [
     MLNT(epochs=3, burn_in=1, rounds=2, batch_size=20, synthetic=2),
     FSR(epochs=3, burn_in=1, batch_size=20),
+    FaMUS(epochs=2, warmup=1, batch_size=8),
 ]
 
 CHECKS = [

@@ -8,13 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from scanmix.blocks.losses import prior_penalty
 from scanmix.blocks.meta import synthetic_labels
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
+from scanmix.methods.famus import FaMUS, weights_of_rows
 from scanmix.methods.fsr import FSR, FSRState
 from scanmix.methods.mlnt import MLNT
+from scanmix.methods.steps.mixmatch import Mixed
 from scanmix.networks.inference import classify, predict_all
+from scanmix.networks.peer import Peer
 from tests.methods.tiny import KIND, Network, near, run, weights
 
 PLAIN: dict[str, Any] = {"batch_size": 32, "learning_rate": 0.05}
@@ -150,3 +155,86 @@ def test_fsr_weighs_right_labels_more(data: TrainingData, network: Network, monk
     assert float(found[right].mean()) > 1.5 * float(found[~right].mean())
     answers = predict_all(method.predictor(state), data).argmax(1)
     assert float((answers == KIND)[~right].float().mean()) > 0.6
+
+
+def a_batch(data: TrainingData, network: Network, method: FaMUS) -> tuple[Peer, Mixed, Tensor, Tensor]:
+    """A network, 16 labeled and 12 unlabeled rows with soft targets, and a meta batch."""
+    peer = method.start(data, network, Engine()).peers[0].double()
+    draws = torch.Generator().manual_seed(0)
+    rows, meta = data.eval_view(slice(0, 28)).double(), data.eval_view(slice(40, 52)).double()
+    targets = torch.randn(28, 4, generator=draws).double().mul(2).softmax(1)
+    return peer.train(), Mixed(rows, targets, 16), meta, F.one_hot(KIND[40:52], 4).double()
+
+
+@pytest.mark.parametrize("gap_weight", [0.0, 3.0])
+def test_the_weigher_of_famus_goes_down_the_meta_loss_after_the_step(
+    gap_weight: float, data: TrainingData, network: Network
+) -> None:
+    """Slow: differentiate through a step in which only tensors with open gates keep their graph."""
+    method = FaMUS(weigher_rate=0.5, gap_weight=gap_weight, prior_weight=0.7)
+    peer, mixed, images, labels = a_batch(data, network, method)
+    scores = torch.tensor([20.0, -20.0] * 7 + [20.0], dtype=torch.float64)
+    peer.heads.get_parameter("gates.0").data.copy_(scores)
+    whole, weigher = copy.deepcopy(classify(peer)), copy.deepcopy(peer.heads["weigher"])
+    parameters = dict(list(whole.named_parameters())[-15:])
+    logits = whole(mixed.inputs)
+    rows = torch.cat(
+        [
+            F.cross_entropy(logits[:16], mixed.targets[:16], reduction="none"),
+            (logits[16:].softmax(1) - mixed.targets[16:]).square().mean(1),
+        ]
+    )
+    raw = weigher(rows.detach().unsqueeze(1)).squeeze(1)
+    weighed = raw / raw.mean() * rows
+    loss = weighed[:16].mean() + 5 * weighed[16:].mean() + 0.7 * prior_penalty(logits)
+    slopes = torch.autograd.grad(loss, list(parameters.values()), create_graph=True)
+    stepped = {}
+    for place, (name, slope) in enumerate(zip(parameters, slopes, strict=True)):
+        gate = place >= 13 or place % 2 == 0
+        stepped[name] = parameters[name].detach() - 0.3 * (slope if gate else slope.detach())
+    after = functional_call(whole, stepped, (images,))
+    meta = F.cross_entropy(after, labels) + 0.7 * prior_penalty(after)
+    (of_meta,) = torch.autograd.grad(meta, stepped["1.weight"], retain_graph=True)
+    gap = (slopes[13].mean() - of_meta.mean()) ** 2 + (slopes[13].std() - of_meta.std()) ** 2
+    uphill = torch.autograd.grad(meta + gap_weight * gap, list(weigher.parameters()))
+    before = weights(weigher)
+    values, found = method.look_ahead(peer, mixed, images, labels, 5.0, 0.3, torch.Generator().manual_seed(0))
+    assert torch.allclose(values, rows.detach()) and found.item() == pytest.approx(meta.item())
+    wanted = [old - 0.5 * slope for old, slope in zip(before, uphill, strict=True)]
+    assert near(weights(peer.heads["weigher"]), wanted, 1e-9) and not near(before, wanted, 1e-6)
+
+
+def test_gates_of_famus_keep_to_their_budget_and_to_what_a_step_is_worth(data: TrainingData, network: Network) -> None:
+    method = FaMUS(gate_rate=1.0, gate_budget=4, gate_weight=0.1)
+    peer = method.start(data, network, Engine()).peers[0]
+    scores = peer.heads.get_parameter("gates.0")
+    nothing = {str(place): torch.zeros(3) for place in range(15)}
+    for begin, sign in ((20.0, -1), (-20.0, 1)):
+        scores.data.fill_(begin)
+        for _ in range(400):
+            method.gated_direction(peer, nothing, nothing, 0.1, torch.Generator().manual_seed(0))
+        scores.data.fill_(begin / 10)
+        method.gated_direction(peer, nothing, nothing, 0.1, torch.Generator().manual_seed(0))
+        moved = scores.detach() - begin / 10
+        assert bool((moved[:13] * sign > 0).all()) and float(moved[13:].abs().max()) == 0
+    scores.data.zero_()
+    method = FaMUS(gate_rate=1.0, gate_weight=0.0)
+    slope, direction = {**nothing, "3": torch.ones(3)}, {**nothing, "3": torch.tensor([1.0, 1.0, -0.5])}
+    method.gated_direction(peer, slope, direction, 0.1, torch.Generator().manual_seed(0))
+    assert float(scores[3].detach()) > 0 and float(scores.detach().abs().sum()) == float(scores[3].detach())
+
+
+def test_the_weigher_of_famus_learns_to_distrust_wrong_labels(data: TrainingData, network: Network) -> None:
+    """A network that knows the classes; half of the labeled rows have another one."""
+    method = FaMUS(weigher_rate=2.0, gap_weight=0.0, prior_weight=0.0)
+    peer = method.start(data, network, Engine()).peers[0]
+    views, known = data.eval_view(slice(0, 64)), F.one_hot(KIND, 4).float()
+    for _ in range(60):
+        peer.train()
+        peer.step(F.cross_entropy(peer.logits(views), known), 0.05)
+    labels = torch.cat([known[:16], known[16:32].roll(1, 1), known[32:48]])
+    mixed = Mixed(views[:48], labels, 32)
+    for _ in range(60):
+        values, _ = method.look_ahead(peer, mixed, views[48:], known[48:], 1.0, 0.1, torch.Generator().manual_seed(0))
+    found = weights_of_rows(peer, values).detach()
+    assert float(found[:16].mean()) > 1.5 * float(found[16:32].mean())

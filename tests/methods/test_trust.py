@@ -42,7 +42,7 @@ BY_GRADIENT: dict[str, dict[str, Any]] = {
 """Methods whose loss is of one image a row, with settings that make most of their doubts."""
 BY_DIVISION = (
     "co_teaching", "co_teaching_plus", "jocor", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
-    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "mlnt",
+    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "mlnt", "famus",
 )  # fmt: skip
 """Methods that keep p_clean."""
 AS_CROSS_ENTROPY: dict[str, dict[str, Any]] = {
@@ -304,6 +304,17 @@ def test_fsr_learns_known_labels_with_full_weight_and_no_guess(
     given = known.one_hot(known.everything)
     assert len(targets) == 3 and all(torch.equal(found[known.trusted], given[known.trusted]) for found in targets)
     assert not torch.equal(state.logits[known.trusted].softmax(1), given[known.trusted])
+
+
+def test_rows_of_known_labels_weigh_one_in_famus(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    watch(monkeypatch, "scanmix.methods.famus", "pinned", lambda *found: seen.append(found[1:]))
+    run(tiny_method("famus", 2), known, network)
+    assert seen and any(bool(mask.any()) for mask, _ in seen)
+    assert all(bool((weights[mask] == 1).all()) for mask, weights in seen)
+    assert any(bool((weights[~mask] != 1).any()) for mask, weights in seen)
 
 
 def test_warm_up_of_scanmix_learns_known_labels_whatever_neighbors_vote(

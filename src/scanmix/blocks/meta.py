@@ -57,23 +57,66 @@ def with_gradient(network: nn.Module, slope: Weights) -> Tensor:
     return torch.stack([(weights[name] * part).sum() for name, part in slope.items()]).sum()
 
 
+Pullback: TypeAlias = Callable[[Tensor], Weights]
+"""From a weight for each example to the gradient of the weighted sum of their losses."""
+
+
+def pullback(losses: Callable[[Weights], Tensor], weights: Weights) -> tuple[Tensor, Pullback]:
+    """Return the losses at these weights, without a graph, and their pullback. Shape: -> (B,)."""
+    pulled: tuple[Tensor, Callable[[Tensor], tuple[Weights]]] = vjp(losses, weights)  # type: ignore[assignment]
+    return pulled[0].detach(), lambda shares: pulled[1](shares)[0]
+
+
+def along(back: Pullback, direction: Weights, losses: Tensor) -> Tensor:
+    """Return <direction, grad l_i> for each example.
+
+    The gradient of sum_i u_i l_i along the direction is linear in u, so that its derivative by u has the products of
+    all examples: a second backward pass, whatever B is. (Forward differentiation would need one pass, and warns in
+    this PyTorch.) Shape: losses (B,) -> (B,).
+    """
+
+    def product(shares: Tensor) -> Tensor:
+        slope = back(shares)
+        return torch.stack([(slope[name] * part).sum() for name, part in direction.items()]).sum()
+
+    found: Tensor = grad(product)(torch.zeros_like(losses))
+    return found.detach()
+
+
 def example_gradients(losses: Callable[[Weights], Tensor], weights: Weights, direction: Weights, size: float) -> Tensor:
     """Return how much the weight of each example in a step of training raises a loss after this step.
 
     For w' = w - size * grad sum_i e_i l_i(w), it is dL(w') / de_i = -size * <grad L(w'), grad l_i(w)> (Ren et al.,
-    ICML 2018, Eq. 12). `direction` is grad L(w'). The gradient of sum_i u_i l_i along it is linear in u, so that
-    its derivative by u has the products of all examples: two backward passes, whatever B is. (Forward differentiation
-    would need one, and warns in this PyTorch.) Shape: losses (B,) -> (B,).
+    ICML 2018, Eq. 12). `direction` is grad L(w'). Shape: losses (B,) -> (B,).
     """
-    pulled: tuple[Tensor, Callable[[Tensor], tuple[Weights]]] = vjp(losses, weights)  # type: ignore[assignment]
-    value, backward = pulled
+    values, back = pullback(losses, weights)
+    return -size * along(back, direction, values)
 
-    def along(u: Tensor) -> Tensor:
-        (slope,) = backward(u)
-        return torch.stack([(slope[name] * part).sum() for name, part in direction.items()]).sum()
 
-    found: Tensor = grad(along)(torch.zeros_like(value))
-    return (-size * found).detach()
+def drawn_gates(scores: Tensor, always: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return which gates are open, as 0 or 1, and the derivative of each by its score.
+
+    By Gumbel-softmax of two classes, straight through: the derivative is that of the soft gate. A gate is open with
+    probability sigmoid(score); the last `always` ones are open whatever their score is, and have no derivative.
+    Shape: (L,) -> (L,), (L,).
+    """
+    uniform = torch.rand(len(scores), generator=generator, device=scores.device).clamp(1e-6, 1 - 1e-6)
+    soft = (scores + torch.logit(uniform)).sigmoid()  # the difference of two Gumbel draws is logistic
+    fixed = torch.arange(len(scores), device=scores.device) >= len(scores) - always
+    return torch.where(fixed, 1.0, (soft > 0.5).to(soft)), torch.where(fixed, 0.0, soft * (1 - soft))
+
+
+def gap_slope(one: Tensor, other: Tensor) -> Tensor:
+    """Return the gradient, by `one`, of the squared differences of means and of standard deviations of its entries.
+
+    Shape: two of one shape -> that shape.
+    """
+
+    def gap(entries: Tensor) -> Tensor:
+        return (entries.mean() - other.mean()).square() + (entries.std() - other.std()).square()
+
+    found: Tensor = grad(gap)(one)
+    return found.detach()
 
 
 def synthetic_labels(

@@ -15,6 +15,7 @@ from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.elr import ELR
 from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
+from scanmix.methods.famus import FaMUS
 from scanmix.methods.fsr import FSR
 from scanmix.methods.jocor import JoCoR
 from scanmix.methods.joint import Joint
@@ -71,6 +72,7 @@ METHODS: dict[str, type[Method]] = {
     "ssr": SSR,
     "ssr_plus": SSRPlus,
     "dividemix": DivideMix,
+    "famus": FaMUS,
     "c2d": C2D,
     "scan": Scan,
     "scan_dividemix": ScanDivideMix,

@@ -96,7 +96,12 @@ class MLNT:
         meter = Meter()
         turn, since, length = self.place(len(data), epoch)
         if turn >= 0 and since == 0:
-            self._begin_round(turn, state, data)
+            self._begin_round(state)
+        if turn > 0:
+            with meter.timed("examine"):
+                given = predict_all(classify(mentor), data, peer.engine).softmax(1).gather(1, data.labels.unsqueeze(1))
+                kept = pinned((given.T >= self.unlikely).float(), data.trusted)
+                state.p_clean = peer.engine.broadcast(kept)
         drop = data.epochs_in(self.lr_drop, self.batch_size, length)
         rate = step_decay(self.learning_rate, 0.1, since, (drop,))
         order, draws, make = data.generators("learn", epoch, "order", "views", "synthetic")
@@ -153,10 +158,10 @@ class MLNT:
         return Predictor([classify(peer) for peer in state.averages])
 
     def passes(self, count: int, clean: float) -> Stages:
-        """Count cross-entropy; then M steps and M looks after them, teacher and mentor; a look before later rounds."""
+        """Count cross-entropy; then M steps, looks after them, teacher and mentor; and the mentor's look at all."""
         turns = [self.place(count, epoch) for epoch in range(self.epochs)]
         meta = sum(turn >= 0 for turn, *_ in turns)
-        looks = sum(turn > 0 and since == 0 for turn, since, _ in turns)
+        looks = sum(turn > 0 for turn, *_ in turns)
         every = Passes(forward_backward=count, weak=count) * self.epochs
         step = Passes(forward_backward=2 * self.synthetic * count, forward_only=2 * count) * meta
         return {"training": every + step + Passes(forward_only=count) * looks}
@@ -170,16 +175,13 @@ class MLNT:
         turn = min((epoch - first) // length, self.rounds - 1)
         return turn, epoch - first - turn * length, length
 
-    def _begin_round(self, turn: int, state: MLNTState, data: TrainingData) -> None:
-        """Make the teacher the mentor, begin anew, and leave out what the mentor finds unlikely."""
+    def _begin_round(self, state: MLNTState) -> None:
+        """Make the teacher the mentor, and begin anew."""
         (peer,), (teacher,), (mentor,), (first,) = state.peers, state.averages, state.mentors, state.first
         mentor.load_state_dict(teacher.state_dict())
         reset(peer, first)
         reset(teacher, first)
         state.steps = 0
-        if turn > 0:
-            given = predict_all(classify(mentor), data, peer.engine).softmax(1).gather(1, data.labels.unsqueeze(1))
-            state.p_clean = peer.engine.broadcast(pinned((given.T >= self.unlikely).float(), data.trusted))
 
     def _targets(self, teacher: Peer, mentor: Peer, views: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         """Return what both predict, the teacher with this weight, and the mentor's features, of all processes.

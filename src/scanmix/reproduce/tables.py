@@ -197,7 +197,7 @@ TABLES: dict[str, ResultTable] = {
         ),
         ResultTable(
             name="table3-red-mini-imagenet", source="red-mini-imagenet", paper=("table3", "red-mini-imagenet"),
-            methods=("cross_entropy", "mixup", "mentormix", "dividemix", "scanmix"),
+            methods=("cross_entropy", "mixup", "mentormix", "dividemix", "famus", "scanmix"),
             noises=("web:0.2", "web:0.4", "web:0.6", "web:0.8"),
         ),
         ResultTable(
