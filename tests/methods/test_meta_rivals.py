@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+import scanmix
 from scanmix.blocks.losses import prior_penalty
 from scanmix.blocks.meta import synthetic_labels
+from scanmix.config import UserError
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
+from scanmix.methods.cleannet import CleanNet, similarities
 from scanmix.methods.famus import FaMUS, weights_of_rows
 from scanmix.methods.fsr import FSR, FSRState
 from scanmix.methods.mlnt import MLNT
@@ -238,3 +242,44 @@ def test_the_weigher_of_famus_learns_to_distrust_wrong_labels(data: TrainingData
         values, _ = method.look_ahead(peer, mixed, views[48:], known[48:], 1.0, 0.1, torch.Generator().manual_seed(0))
     found = weights_of_rows(peer, values).detach()
     assert float(found[:16].mean()) > 1.5 * float(found[16:32].mean())
+
+
+def test_cleannet_says_at_once_that_it_needs_trusted_labels(
+    data: TrainingData, network: Network, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"cleannet learns from labels that are known to be right, .* column `trusted`"):
+        CleanNet().start(data, network, Engine())
+    examples = scanmix.load("digits", per_class=4)[0]
+    asked: dict[str, Any] = {"method": "cleannet", "out": tmp_path / "run", "progress": False, "epochs": 4}
+    for untold in (examples, examples.trusting([True] * 40)):
+        with pytest.raises(UserError, match="known to be right"):
+            scanmix.train(untold, labels={"trust_decided": False}, **asked)
+    assert not (tmp_path / "run").exists(), "before anything is written"
+
+
+def test_similarities_of_cleannet_by_hand(data: TrainingData, network: Network) -> None:
+    known = replace(data, trusted=torch.ones(64, dtype=torch.bool))
+    peer = CleanNet().start(known, network, Engine()).peers[0]
+    draws = torch.Generator().manual_seed(0)
+    features, references = torch.randn(6, 16, generator=draws), torch.randn(4, 5, 16, generator=draws)
+    labels = torch.tensor([0, 1, 2, 3, 1, 1])
+    found = similarities(peer, features, labels, references)
+    for row, label in enumerate(labels.tolist()):
+        hidden = [peer.heads["reference"](one) for one in references[label]]
+        scores = torch.stack([peer.heads["attention"](one).squeeze() for one in hidden]).exp()
+        whole = sum(score / scores.sum() * one for score, one in zip(scores, hidden, strict=True))
+        of_class, of_image = peer.heads["prototype"](whole), peer.heads["query"](features[row])
+        wanted = float((of_class @ of_image / (of_class.norm() * of_image.norm())).detach())
+        assert float(found[row].detach()) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_cleannet_learns_which_labels_are_wrong_from_few_that_are_right(data: TrainingData, network: Network) -> None:
+    """Trusted labels of three classes alone: the verifier serves the fourth, too."""
+    right = data.labels == KIND
+    trusted = right & (KIND != 3) & (torch.arange(64) < 40)
+    method = CleanNet(epochs=24, burn_in=8, batch_size=16, verifier_steps=1600, references=4, verifier_rate=0.05)
+    state = run(method, replace(data, trusted=trusted), network)
+    clean, rest = state.p_clean[0] > 0.5, ~trusted
+    assert float(right[rest & clean].float().mean()) > float(right[rest].float().mean()) + 0.2
+    found = predict_all(method.predictor(state), data).argmax(1)
+    assert float((found == KIND)[~right].float().mean()) > 0.6

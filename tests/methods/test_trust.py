@@ -55,7 +55,7 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("fsr", "mentormix", "neighbors", "sop", "sop_plus", "wann")
+APART = ("cleannet", "fsr", "mentormix", "neighbors", "sop", "sop_plus", "wann")
 """Methods with a test of their own alone."""
 
 
@@ -288,6 +288,17 @@ def test_synthetic_labels_of_mlnt_keep_known_labels(
     run(tiny_method("mlnt", 3), known, network, 2)
     assert seen and all(torch.equal(found[known.trusted], known.labels[known.trusted]) for found in seen)
     assert any(not torch.equal(found, known.labels) for found in seen)
+
+
+def test_labels_that_are_known_weigh_one_in_cleannet(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    watch(monkeypatch, "scanmix.methods.cleannet", "pinned", lambda *found: seen.append((found[0], found[-1])))
+    state = run(tiny_method("cleannet", 3), known, network)
+    assert len(seen) == 4 and all(bool((found[known.trusted] == 1).all()) for _, found in seen)
+    assert any(bool((before[known.trusted] < 1).any()) for before, _ in seen), "or the test shows nothing"
+    assert bool((state.p_clean[:, known.trusted] == 1).all()) and float(state.p_clean.min()) == 0
 
 
 def test_fsr_learns_known_labels_with_full_weight_and_no_guess(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scanmix.methods.bootstrap import Bootstrap
 from scanmix.methods.c2d import C2D
+from scanmix.methods.cleannet import CleanNet
 from scanmix.methods.co_teaching import CoTeaching
 from scanmix.methods.co_teaching_plus import CoTeachingPlus
 from scanmix.methods.contract import Method, State, first_part
@@ -53,6 +54,7 @@ METHODS: dict[str, type[Method]] = {
     "co_teaching": CoTeaching,
     "co_teaching_plus": CoTeachingPlus,
     "jocor": JoCoR,
+    "cleannet": CleanNet,
     "mentornet": MentorNet,
     "d2l": D2L,
     "m_correction": MCorrection,
