@@ -1,5 +1,7 @@
 """Which examples of a batch count."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from scanmix.blocks.selection import (
     class_weights,
+    groups_of_classes,
     lowest_of_each_class,
     mean_one,
     moving_percentile,
@@ -106,3 +109,17 @@ def test_weights_of_mean_one() -> None:
     assert mean_one(torch.tensor([0.0, 1.0, 3.0, 0.0])).tolist() == [0, 1, 3, 0]
     assert mean_one(torch.tensor([0.0, 2.0, 6.0, 0.0])).tolist() == [0, 1, 3, 0]
     assert mean_one(torch.zeros(3)).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_groups_are_of_one_class_and_have_every_example(size: int) -> None:
+    labels = torch.tensor([0] * 10 + [1] * 2 + [3] * 6)[torch.randperm(18, generator=torch.Generator().manual_seed(0))]
+    draws = torch.Generator().manual_seed(1)
+    found = groups_of_classes(labels, 4, size, draws)
+    assert found.shape == (sum(math.ceil(n / size) for n in (10, 2, 6)), size)
+    assert bool((labels[found] == labels[found[:, :1]]).all())
+    counts = found.flatten().bincount(minlength=18)
+    assert int(counts.min()) >= 1
+    for label, size_of in ((0, 10), (3, 6)):
+        assert int(counts[labels == label].max()) <= 2 if size <= size_of else True
+    assert not torch.equal(found, groups_of_classes(labels, 4, size, draws)), "drawn anew"

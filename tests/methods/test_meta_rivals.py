@@ -14,12 +14,14 @@ from torch.func import functional_call
 import scanmix
 from scanmix.blocks.losses import prior_penalty
 from scanmix.blocks.meta import synthetic_labels
+from scanmix.blocks.selection import groups_of_classes
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.methods.cleannet import CleanNet, similarities
 from scanmix.methods.famus import FaMUS, weights_of_rows
 from scanmix.methods.fsr import FSR, FSRState
+from scanmix.methods.metacleaner import MetaCleaner, weighted_means
 from scanmix.methods.mlnt import MLNT
 from scanmix.methods.steps.mixmatch import Mixed
 from scanmix.networks.inference import classify, predict_all
@@ -283,3 +285,28 @@ def test_cleannet_learns_which_labels_are_wrong_from_few_that_are_right(data: Tr
     assert float(right[rest & clean].float().mean()) > float(right[rest].float().mean()) + 0.2
     found = predict_all(method.predictor(state), data).argmax(1)
     assert float((found == KIND)[~right].float().mean()) > 0.6
+
+
+def test_weighted_means_of_metacleaner_by_hand() -> None:
+    draws = torch.Generator().manual_seed(0)
+    members, shares = torch.randn(3, 5, 4, generator=draws), torch.rand(3, 5, generator=draws)
+    found = weighted_means(members, shares)
+    for group in range(3):
+        wanted = sum(shares[group, k] * members[group, k] for k in range(5)) / sum(shares[group].tolist())
+        assert torch.allclose(found[group], wanted, atol=1e-6)
+    assert weighted_means(members, torch.zeros(3, 5)).abs().max() == 0
+
+
+def test_the_cleaner_weighs_members_that_do_not_fit_less(data: TrainingData, network: Network) -> None:
+    method = MetaCleaner(epochs=40, batch_size=20, learning_rate=0.05)
+    state = run(method, data, network)
+    peer, right = state.peers[0], data.labels == KIND
+    found = predict_all(method.predictor(state), data).argmax(1)
+    assert float((found == KIND)[~right].float().mean()) > 0.6
+    groups = torch.cat(
+        [groups_of_classes(data.labels, 4, 5, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    )
+    with torch.no_grad():
+        features = predict_all(peer.encoder, data)
+        answers = peer.heads["cleaner"](features[groups].flatten(1))
+    assert float(answers[right[groups]].mean()) > 1.1 * float(answers[~right[groups]].mean())

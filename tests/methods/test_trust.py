@@ -55,7 +55,7 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("cleannet", "fsr", "mentormix", "neighbors", "sop", "sop_plus", "wann")
+APART = ("cleannet", "fsr", "metacleaner", "mentormix", "neighbors", "sop", "sop_plus", "wann")
 """Methods with a test of their own alone."""
 
 
@@ -299,6 +299,16 @@ def test_labels_that_are_known_weigh_one_in_cleannet(
     assert len(seen) == 4 and all(bool((found[known.trusted] == 1).all()) for _, found in seen)
     assert any(bool((before[known.trusted] < 1).any()) for before, _ in seen), "or the test shows nothing"
     assert bool((state.p_clean[:, known.trusted] == 1).all()) and float(state.p_clean.min()) == 0
+
+
+def test_members_whose_labels_are_known_weigh_one_in_metacleaner(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, ...]] = []
+    watch(monkeypatch, "scanmix.methods.metacleaner", "pinned", lambda *found: seen.append(found))
+    run(tiny_method("metacleaner", 2), known, network)
+    assert sum(int(mask.sum()) for _, mask, _ in seen) >= 2 * COUNT
+    assert all(bool((after[mask] == 1).all()) and bool((before < 1).all()) for before, mask, after in seen)
 
 
 def test_fsr_learns_known_labels_with_full_weight_and_no_guess(

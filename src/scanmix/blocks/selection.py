@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 
 def small_loss(losses: Tensor, share: float, trusted: Tensor | None = None) -> Tensor:
@@ -104,3 +104,19 @@ def mean_one(weights: Tensor) -> Tensor:
     """Return weights that are not negative, scaled to a mean of 1; ones where all are 0. Shape: (B,) -> (B,)."""
     mean = weights.mean()
     return torch.where(mean > 0, weights / mean.clamp(min=torch.finfo(weights.dtype).tiny), 1.0)
+
+
+def groups_of_classes(labels: Tensor, num_classes: int, size: int, generator: Generator) -> Tensor:
+    """Return groups, in random order, of `size` random examples of one class each; every example is in one.
+
+    The last group of a class is filled with others of it, or with the same again where there are fewer. It reads the
+    labels on the host, so it is for once an epoch. Shape: (N,) int64 -> (G, size) int64 positions.
+    """
+    found = []
+    for label in range(num_classes):
+        rows = (labels == label).nonzero().squeeze(1)
+        order = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]
+        wanted = -(-len(rows) // size) * size
+        found.append(order.repeat(1 + wanted // max(1, len(rows)))[:wanted].view(-1, size))
+    groups = torch.cat(found)
+    return groups[torch.randperm(len(groups), generator=generator, device=groups.device)]

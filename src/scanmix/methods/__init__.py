@@ -25,6 +25,7 @@ from scanmix.methods.loss_correction import Backward, Forward
 from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
+from scanmix.methods.metacleaner import MetaCleaner
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.mlnt import MLNT
 from scanmix.methods.neighbors import Neighbors
@@ -61,6 +62,7 @@ METHODS: dict[str, type[Method]] = {
     "m_correction_sh": MCorrectionSH,
     "pencil": Pencil,
     "joint": Joint,
+    "metacleaner": MetaCleaner,
     "mlnt": MLNT,
     "mentormix": MentorMix,
     "elr": ELR,

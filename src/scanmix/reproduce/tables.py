@@ -214,7 +214,9 @@ TABLES: dict[str, ResultTable] = {
         ),
         ResultTable(
             name="table5-clothing1m", source="clothing1m", paper=("table5", "clothing1m"),
-            methods=("cross_entropy", "mlnt", "m_correction", "pencil", "cleannet", "dividemix", "scanmix"),
+            methods=(
+                "cross_entropy", "metacleaner", "mlnt", "m_correction", "pencil", "cleannet", "dividemix", "scanmix",
+            ),
             noises=("none",),
         ),
     )
