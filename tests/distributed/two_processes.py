@@ -29,6 +29,7 @@ from scanmix.methods.cleannet import CleanNet
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.famus import FaMUS
 from scanmix.methods.fsr import FSR
+from scanmix.methods.mentornet_dd import MentorNetDD
 from scanmix.methods.metacleaner import MetaCleaner
 from scanmix.methods.mlnt import MLNT
 from scanmix.methods.scanmix import ScanMix
@@ -266,6 +267,7 @@ LOOKING_AHEAD: list[Method] = [
     MLNT(epochs=3, burn_in=1, rounds=2, batch_size=20, synthetic=2),
     FSR(epochs=3, burn_in=1, batch_size=20),
     FaMUS(epochs=2, warmup=1, batch_size=8),
+    MentorNetDD(epochs=2, batch_size=20),
     MetaCleaner(epochs=2, batch_size=15),
     CleanNet(epochs=2, burn_in=1, batch_size=20, verifier_steps=6, verifier_batch=8, references=3),
 ]

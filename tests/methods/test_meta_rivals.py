@@ -1,6 +1,7 @@
 """What the rivals that learn how to learn, or from trusted labels, claim of themselves."""
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.methods.cleannet import CleanNet, similarities
 from scanmix.methods.famus import FaMUS, weights_of_rows
 from scanmix.methods.fsr import FSR, FSRState
+from scanmix.methods.mentornet_dd import MentorNetDD, mentor_logits
 from scanmix.methods.metacleaner import MetaCleaner, weighted_means
 from scanmix.methods.mlnt import MLNT
 from scanmix.methods.steps.mixmatch import Mixed
@@ -310,3 +312,45 @@ def test_the_cleaner_weighs_members_that_do_not_fit_less(data: TrainingData, net
         features = predict_all(peer.encoder, data)
         answers = peer.heads["cleaner"](features[groups].flatten(1))
     assert float(answers[right[groups]].mean()) > 1.1 * float(answers[~right[groups]].mean())
+
+
+def test_the_mentor_of_dd_learns_from_trusted_labels_which_losses_are_right(
+    data: TrainingData, network: Network
+) -> None:
+    right = data.labels == KIND
+    trusted = right & (torch.arange(64) < 20)
+    method = MentorNetDD(epochs=60, batch_size=8, learning_rate=0.05, weight_decay=0.0, dropout=0.0, early_dropout=0.0)
+    state = run(method, replace(data, trusted=trusted), network)
+    losses = F.cross_entropy(predict_all(method.predictor(state), data), data.labels, reduction="none")
+    found = method.curriculum(state.peers[0], losses, torch.tensor(state.threshold), 0.5)
+    rest = ~trusted
+    assert float(found[rest & right].mean()) > float(found[rest & ~right].mean()) + 0.3
+    assert method.curriculum(state.peers[0], losses, torch.tensor(1.0), 0.18).tolist() == [1] * 64
+
+
+def test_the_lesson_of_dd_by_hand(data: TrainingData, network: Network) -> None:
+    trusted = torch.arange(64) < 3
+    known = replace(data, trusted=trusted)
+    peer = MentorNetDD().start(known, network, Engine()).peers[0]
+    logits, rows = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6)
+    threshold = torch.tensor(0.7)
+    found = MentorNetDD(lesson_weight=3.0).lesson(
+        peer, logits, known, rows, (threshold, 0.4), torch.Generator().manual_seed(1)
+    )
+    shift = torch.randint(1, 4, (6,), generator=torch.Generator().manual_seed(1))
+    total = 0.0
+    for row in range(3):
+        label = int(data.labels[row])
+        for asked, is_right in ((label, True), ((label + int(shift[row])) % 4, False)):
+            loss = -logits[row].log_softmax(0)[asked]
+            chance = float(mentor_logits(peer, loss.view(1), threshold, 0.4).sigmoid().detach())
+            total -= math.log(chance if is_right else 1 - chance)
+    assert isinstance(found, Tensor) and float(found.detach()) == pytest.approx(3 * total / 6, rel=1e-4)
+    found.backward()
+    assert all(part.grad is not None for name, part in peer.heads.named_parameters() if "hh" not in name)
+    assert peer.classifier.weight.grad is None
+
+
+def test_dd_needs_trusted_labels(data: TrainingData, network: Network) -> None:
+    with pytest.raises(UserError, match="mentornet_dd learns from labels that are known to be right"):
+        MentorNetDD().start(data, network, Engine())

@@ -21,6 +21,7 @@ from scanmix.methods import METHODS
 from scanmix.methods.decoupling import Decoupling
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
+from scanmix.methods.mentornet_dd import MentorNetDD
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.peer import Peer
 from tests.methods.tiny import KIND, Network, run, weights
@@ -55,7 +56,7 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("cleannet", "fsr", "metacleaner", "mentormix", "neighbors", "sop", "sop_plus", "wann")
+APART = ("cleannet", "fsr", "metacleaner", "mentornet_dd", "mentormix", "neighbors", "sop", "sop_plus", "wann")
 """Methods with a test of their own alone."""
 
 
@@ -254,12 +255,13 @@ def test_networks_that_agree_learn_known_labels_by_decoupling(known: TrainingDat
         assert method.epoch(state, data, 0)["learn/differ"] == share
 
 
+@pytest.mark.parametrize("kind", [MentorNet, MentorNetDD])
 def test_weights_of_mentornet_are_one_where_labels_are_known(
-    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+    kind: type[MentorNet], known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no loss counts as small, and all are dropped."""
     monkeypatch.setattr("scanmix.methods.mentornet.weight_of_small_losses", lambda losses, *_: torch.zeros_like(losses))
-    method = MentorNet(epochs=2, batch_size=32, early_dropout=1.0)
+    method = kind(epochs=2, batch_size=32, early_dropout=1.0, dropout=1.0)
     state = method.start(known, network, Engine())
     assert method.epoch(state, known, 0)["learn/weight"] == COUNT / 64
 

@@ -25,6 +25,7 @@ from scanmix.methods.loss_correction import Backward, Forward
 from scanmix.methods.m_correction import MCorrection, MCorrectionSH
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
+from scanmix.methods.mentornet_dd import MentorNetDD
 from scanmix.methods.metacleaner import MetaCleaner
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.mlnt import MLNT
@@ -57,6 +58,7 @@ METHODS: dict[str, type[Method]] = {
     "jocor": JoCoR,
     "cleannet": CleanNet,
     "mentornet": MentorNet,
+    "mentornet_dd": MentorNetDD,
     "d2l": D2L,
     "m_correction": MCorrection,
     "m_correction_sh": MCorrectionSH,
