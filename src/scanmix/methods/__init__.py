@@ -7,7 +7,7 @@ from scanmix.methods.c2d import C2D
 from scanmix.methods.cleannet import CleanNet
 from scanmix.methods.co_teaching import CoTeaching
 from scanmix.methods.co_teaching_plus import CoTeachingPlus
-from scanmix.methods.contract import Method, State, first_part
+from scanmix.methods.contract import Method, State, first_part, known_labels
 from scanmix.methods.cores import Cores
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.d2l import D2L
@@ -42,7 +42,7 @@ from scanmix.methods.sop import SOP, SOPPlus
 from scanmix.methods.ssr import SSR, SSRPlus
 from scanmix.methods.wann import WANN
 
-__all__ = ["METHODS", "Method", "State", "first_part"]
+__all__ = ["METHODS", "Method", "State", "first_part", "known_labels"]
 
 METHODS: dict[str, type[Method]] = {
     "cross_entropy": CrossEntropy,

@@ -13,8 +13,7 @@ from scanmix.config import UserError, check_type
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.features import AnyEncoder
-from scanmix.methods import METHODS, first_part
-from scanmix.methods.contract import known_labels
+from scanmix.methods import METHODS, first_part, known_labels
 from scanmix.training import Run, RunSettings
 from scanmix.training.consensus import with_consensus
 
