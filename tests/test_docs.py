@@ -207,7 +207,7 @@ def test_the_page_of_methods_has_a_section_for_each_with_its_state() -> None:
     assert sorted(section.partition("\n")[0] for section in sections) == sorted(METHODS)
     for section in sections:
         name = section.partition("\n")[0]
-        state = re.search(r"state: (.*)$", section, re.MULTILINE)
+        state = re.search(r"state: (.*?)^- ", section, re.MULTILINE | re.DOTALL)
         assert state, name
         assert set(ticked(state[1])) == {field.name for field in dataclasses.fields(METHODS[name].State)}
 

@@ -38,6 +38,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "backward": {"epochs": 12},
     "gce": {"epochs": 8, "learning_rate": 0.1},
     "jocor": {"epochs": 12},
+    "deep_self": {"epochs": 12},
     "exact_em": {"epochs": 3, "steps": 2},
     "linear": {},
     "neighbors": {},

@@ -13,6 +13,7 @@ from scanmix.blocks.robust import (
     divergence_from,
     early_learning_term,
     forward_loss,
+    relabeling_loss,
     running_targets,
 )
 from scanmix.blocks.transition import estimate_transition
@@ -172,3 +173,13 @@ def test_outliers_are_set_aside() -> None:
 def test_rows_of_the_transition_matrix_sum_to_one() -> None:
     predicted = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(estimate_transition(predicted).sum(1), torch.ones(4, dtype=torch.float64))
+
+
+def test_the_relabeling_loss_by_hand() -> None:
+    draws = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(5, 4, generator=draws), torch.rand(5, 4, generator=draws).softmax(1)
+    p = logits.softmax(1).double()
+    fit = -sum(float(targets[i, c]) * math.log(p[i, c]) for i in range(5) for c in range(4)) / 5
+    prior = sum(0.25 * math.log(0.25 / float(p[:, c].mean())) for c in range(4))
+    entropy = -sum(float(p[i, c]) * math.log(p[i, c]) for i in range(5) for c in range(4)) / 5
+    assert float(relabeling_loss(logits, targets, 0.8, 0.4)) == pytest.approx(fit + 0.8 * prior + 0.4 * entropy)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from scanmix.blocks.selection import (
     class_weights,
+    cleanest_of_each_class,
     groups_of_classes,
     lowest_of_each_class,
     mean_one,
@@ -123,3 +124,16 @@ def test_groups_are_of_one_class_and_have_every_example(size: int) -> None:
     for label, size_of in ((0, 10), (3, 6)):
         assert int(counts[labels == label].max()) <= 2 if size <= size_of else True
     assert not torch.equal(found, groups_of_classes(labels, 4, size, draws)), "drawn anew"
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), min_size=1, max_size=40))
+def test_as_many_of_every_class_by_hand(rows: list[tuple[int, int, bool]]) -> None:
+    labels, doubts, agree = (torch.tensor([row[part] for row in rows]) for part in range(3))
+    found = cleanest_of_each_class(doubts.float(), agree, labels, 6)
+    kinds = sorted(set(labels.tolist()))
+    counts = sorted(sum(row[2] for row in rows if row[0] == kind) for kind in kinds)
+    most = max(1, counts[(len(counts) - 1) // 2])
+    for kind in kinds:
+        members = [i for i, row in enumerate(rows) if row[0] == kind]
+        wanted = sorted(members, key=lambda i: (rows[i][1], i))[:most]
+        assert [i for i in members if found[i]] == sorted(wanted)

@@ -99,8 +99,7 @@ STEADY = [name for name in METHODS if not METHODS[name].about.cost_in_words]
 
 
 @pytest.mark.parametrize(
-    "name",
-    [*STEADY, "scan", "forward", "backward", "d2l", "m_correction", "ssr", "ssr_plus", "mlnt", "fsr", "cleannet"],
+    "name", [*STEADY, *("scan forward backward d2l m_correction ssr ssr_plus deep_self mlnt fsr cleannet".split())]
 )
 def test_methods_that_do_not_divide_their_batches(name: str, seen: Outputs) -> None:
     assert total(run(name, {}), 0.5) == seen.work
@@ -118,6 +117,9 @@ FEW = {"clean_threshold": 1.0, "minimum_clean": 10}
     ("name", "overrides", "clean"),
     [
         ("dividemix", FEW, 0.2),
+        ("drpl", {"detection_threshold": 1.0, "final_threshold": 1.0, "epochs": 6, "labeled_warmup": 1}, 1.0),
+        ("moit_plus", {"interpolation": 4, "epochs": 4, "correction": 1}, 0.5),
+        ("incv", {"selection": "100%", "rounds": 1}, 0.5),
         ("dividemix", FEW | {"minimum_steps": 3}, 0.2),
         ("c2d", {"dividemix": FEW}, 0.2),
         ("famus", FEW, 0.2),

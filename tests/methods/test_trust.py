@@ -43,7 +43,7 @@ BY_GRADIENT: dict[str, dict[str, Any]] = {
 """Methods whose loss is of one image a row, with settings that make most of their doubts."""
 BY_DIVISION = (
     "co_teaching", "co_teaching_plus", "jocor", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
-    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "mlnt", "famus",
+    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "mlnt", "famus", "incv", "drpl", "moit_plus",
 )  # fmt: skip
 """Methods that keep p_clean."""
 AS_CROSS_ENTROPY: dict[str, dict[str, Any]] = {
@@ -56,7 +56,9 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("cleannet", "fsr", "metacleaner", "mentornet_dd", "mentormix", "neighbors", "sop", "sop_plus", "wann")
+APART = (
+    "cleannet", "deep_self", "fsr", "metacleaner", "mentornet_dd", "mentormix", "neighbors", "sop", "sop_plus", "wann",
+)  # fmt: skip
 """Methods with a test of their own alone."""
 
 

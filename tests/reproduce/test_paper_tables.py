@@ -58,6 +58,36 @@ def test_every_printed_figure_has_a_cell_and_every_cell_of_the_paper_a_figure() 
         assert set().union(*found) == columns
 
 
+def test_every_row_of_the_paper_has_its_methods_or_is_listed_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, shown = published()["rows"], CliRunner().invoke(app, ["reproduce", "--list-missing"])
+    assert [len([row for row in rows.values() if number in row["tables"]]) for number in range(1, 7)] == [
+        14, 7, 6, 12, 9, 4,
+    ]  # fmt: skip
+    for number in range(1, 7):
+        printed = {method for data in published()[f"table{number}"].values() for method in data}
+        named = [row["methods"] for row in rows.values() if number in row["tables"]]
+        assert printed <= {method for methods in named for method in methods} <= set(METHODS)
+        assert all(set(methods) & printed for methods in named if methods)
+    lines = [
+        f"{name}: {', '.join(f'table{number}' for number in row['tables'])}"
+        for name, row in rows.items()
+        if not row["methods"]
+    ]
+    assert shown.exit_code == 0 and shown.stdout.splitlines() == lines
+    monkeypatch.setitem(rows, "Gone", {"tables": [3, 5], "methods": ["gone"]})
+    assert "Gone: table3, table5" in CliRunner().invoke(app, ["reproduce", "--list-missing"]).stdout
+    assert "Gone." in notes(TABLES["table5-clothing1m"])[-1] and "Gone" not in str(notes(TABLES["table1-cifar10"]))
+
+
+def test_nothing_is_listed_where_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {name: row for name, row in published()["rows"].items() if row["methods"]}
+    monkeypatch.setitem(published(), "rows", kept)
+    shown = CliRunner().invoke(app, ["reproduce", "--list-missing"])
+    assert (shown.exit_code, shown.output) == (0, "")
+    refused = CliRunner().invoke(app, ["reproduce"])
+    assert refused.exit_code == 2 and "name a table, such as table1" in refused.output
+
+
 def test_every_cell_can_be_named_and_explained() -> None:
     count = 0
     for table in TABLES.values():

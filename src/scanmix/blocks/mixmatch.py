@@ -47,13 +47,16 @@ def mixup(
     stays nearer to itself than to its partner. With alpha = 0 rows stay as they are.
     A generator on the CPU costs no synchronization. Shape: (B, ...), (B, C) -> (B, ...), (B, C).
     """
-    weight = beta(alpha, generator)
-    if dominant:
-        weight = max(weight, 1 - weight)
-    partner = torch.randperm(len(inputs), generator=generator, device=generator.device)
-    partner = partner.to(inputs.device, non_blocking=True)
+    weight, partner = partners(inputs, alpha, generator, dominant=dominant)
     mixed_inputs = torch.lerp(inputs.index_select(0, partner), inputs, weight)
     return mixed_inputs, torch.lerp(targets[partner], targets, weight)
+
+
+def partners(inputs: Tensor, alpha: float, generator: Generator, *, dominant: bool = True) -> tuple[float, Tensor]:
+    """Return the weight of `mixup`, and the row that each row is mixed with. Shape: (B, ...) -> (B,) int64."""
+    weight = beta(alpha, generator)
+    partner = torch.randperm(len(inputs), generator=generator, device=generator.device)
+    return max(weight, 1 - weight) if dominant else weight, partner.to(inputs.device, non_blocking=True)
 
 
 def beta(alpha: float, generator: Generator) -> float:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanmix.blocks.losses import PROBABILITY_FLOOR, soft_cross_entropy
+from scanmix.blocks.losses import PROBABILITY_FLOOR, confidence_penalty, prior_penalty, soft_cross_entropy
 from scanmix.blocks.trust import keep_given
 
 NO_ZERO = 1e-4
@@ -85,6 +85,16 @@ def running_targets(targets: Tensor, logits: Tensor, momentum: float, clamp: flo
     """
     probs = logits.detach().softmax(1).clamp(clamp, 1 - clamp)
     return momentum * targets + (1 - momentum) * probs / probs.sum(1, keepdim=True)
+
+
+def relabeling_loss(logits: Tensor, targets: Tensor, prior_weight: float, entropy_weight: float) -> Tensor:
+    """Return soft cross-entropy, and what keeps targets that follow the predictions from becoming one class, or flat.
+
+    Tanaka et al., CVPR 2018, Eq. 5: + prior_weight x KL(uniform || mean prediction) + entropy_weight x the mean entropy
+    of the predictions. Shape: (B, C), (B, C) -> ().
+    """
+    entropy = -confidence_penalty(logits)
+    return soft_cross_entropy(logits, targets) + prior_weight * prior_penalty(logits) + entropy_weight * entropy
 
 
 def divergence_from(logits: Tensor, label_logits: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def moving_percentile(before: float | Tensor | None, losses: Tensor, share: floa
     return now if before is None else decay * before + (1 - decay) * now
 
 
-def lowest_of_each_class(values: Tensor, labels: Tensor, num_classes: int, count: int) -> Tensor:
+def lowest_of_each_class(values: Tensor, labels: Tensor, num_classes: int, count: int | Tensor) -> Tensor:
     """Say which examples have the `count` lowest values of their class; all of a class that has fewer.
 
     Equal values keep their order. Shape: (N,), (N,) int64 -> (N,) bool.
@@ -120,3 +120,15 @@ def groups_of_classes(labels: Tensor, num_classes: int, size: int, generator: Ge
         found.append(order.repeat(1 + wanted // max(1, len(rows)))[:wanted].view(-1, size))
     groups = torch.cat(found)
     return groups[torch.randperm(len(groups), generator=generator, device=groups.device)]
+
+
+def cleanest_of_each_class(doubts: Tensor, agree: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Say which labels are among the M least doubtful of their class: a class cannot crowd out another.
+
+    MOIT (Ortego et al., CVPR 2021). M is the median over classes of how many labels `agree`, at least 1; of an even
+    number of classes it is the smaller middle one. Classes without labels do not count. Equal doubts keep their order.
+    Costs a device synchronization. Shape: (N,), (N,) bool, (N,) int64 -> (N,) bool.
+    """
+    sizes = labels.bincount(minlength=num_classes)
+    count = labels[agree].bincount(minlength=num_classes)[sizes > 0].median().clamp(min=1)
+    return lowest_of_each_class(doubts, labels, num_classes, count)

@@ -23,7 +23,7 @@ FIGURES = ("figure3", "figure4", "elbo")
 
 
 TableName = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="TABLE",
         help="table1 ... table6, zoo-small, cifar10-small, mini100-small, clothing-small, fashion-small, "
@@ -46,23 +46,30 @@ Only = Annotated[
 ]
 Oracle = Annotated[bool, typer.Option("--oracle", help="Take recipes chosen for one noise, where there are.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Show the settings of one cell, and run nothing.")]
+ListMissing = Annotated[
+    bool, typer.Option("--list-missing", help="Name the rows of the paper's tables without a method here; run nothing.")
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="List the runs, how far they are and how long they take; run none.")
 ]
 
 
 def reproduce(
-    table: TableName, runs: Runs = None, out: Out = Path("results"), data: PaperData = None, root: Root = None,
+    table: TableName = None, runs: Runs = None, out: Out = Path("results"), data: PaperData = None, root: Root = None,
     scale: Scale = "paper", jobs: Jobs = 2, seeds: Seeds = 1, only: Only = None, oracle: Oracle = False,
     precision: PrecisionName = "32-true", explain: Explain = False, dry_run: DryRun = False,
+    list_missing: ListMissing = False,
 ) -> None:  # fmt: skip
     """Train every method of a table with every noise, and write the table.
 
     The same line goes on with a table that was stopped; runs that are finished are not run again.
     """
+    if list_missing:
+        return _list_missing()
+    if table is None:
+        raise UserError("name a table, such as table1; scanmix reproduce --help lists them")
     if table in FIGURES:
-        _figure(table, runs or [], out)
-        return
+        return _figure(table, runs or [], out)
     if runs:
         raise UserError(f"{table} takes no run folders; figures do: scanmix reproduce figure3 RUN RUN")
     if table == "audit-digits":
@@ -106,6 +113,14 @@ def reproduce(
     say(f"Written: {out / found.name}.md and .csv; every run is in {out / 'store.jsonl'}")
     if failures:
         raise typer.Exit(1)
+
+
+def _list_missing() -> None:
+    """Print each row of the paper's tables that no method runs, with its tables."""
+    from scanmix.reproduce.paper import missing_rows
+
+    for row, tables in missing_rows().items():
+        say(f"{row}: {', '.join(tables)}")
 
 
 def _audit(out: Path, seeds: int) -> None:

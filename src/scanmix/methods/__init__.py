@@ -12,12 +12,15 @@ from scanmix.methods.cores import Cores
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
+from scanmix.methods.deep_self import DeepSelf
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.drpl import DRPL
 from scanmix.methods.elr import ELR
 from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.exact_em import ExactEM
 from scanmix.methods.famus import FaMUS
 from scanmix.methods.fsr import FSR
+from scanmix.methods.incv import INCV
 from scanmix.methods.jocor import JoCoR
 from scanmix.methods.joint import Joint
 from scanmix.methods.linear import Linear
@@ -29,6 +32,7 @@ from scanmix.methods.mentornet_dd import MentorNetDD
 from scanmix.methods.metacleaner import MetaCleaner
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.mlnt import MLNT
+from scanmix.methods.moit_plus import MOITPlus
 from scanmix.methods.neighbors import Neighbors
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
@@ -59,6 +63,7 @@ METHODS: dict[str, type[Method]] = {
     "cleannet": CleanNet,
     "mentornet": MentorNet,
     "mentornet_dd": MentorNetDD,
+    "incv": INCV,
     "d2l": D2L,
     "m_correction": MCorrection,
     "m_correction_sh": MCorrectionSH,
@@ -66,9 +71,12 @@ METHODS: dict[str, type[Method]] = {
     "joint": Joint,
     "metacleaner": MetaCleaner,
     "mlnt": MLNT,
+    "deep_self": DeepSelf,
     "mentormix": MentorMix,
+    "drpl": DRPL,
     "elr": ELR,
     "elr_plus": ELRPlus,
+    "moit_plus": MOITPlus,
     "cores": Cores,
     "sop": SOP,
     "sop_plus": SOPPlus,

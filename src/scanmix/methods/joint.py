@@ -11,7 +11,8 @@ from typing import ClassVar
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from scanmix.blocks.losses import confidence_penalty, prior_penalty, soft_cross_entropy
+from scanmix.blocks.losses import soft_cross_entropy
+from scanmix.blocks.robust import relabeling_loss
 from scanmix.blocks.schedules import step_decay
 from scanmix.blocks.trust import keep_given
 from scanmix.config import STRICT, About, Batch, Count, Duration, Rate, Share, Weight
@@ -89,8 +90,7 @@ class Joint:
                 loss = fit = soft_cross_entropy(logits, state.targets[rows])
                 if epoch < second:
                     state.said[epoch % self.remembered, rows] = logits.detach().softmax(1)
-                    entropy = -confidence_penalty(logits)
-                    loss = fit + self.prior_weight * prior_penalty(logits) + self.entropy_weight * entropy
+                    loss = relabeling_loss(logits, state.targets[rows], self.prior_weight, self.entropy_weight)
                 meter.add("learn", loss=loss, fit=fit)
                 peer.step(loss, rate)
         first = data.epochs_in(self.begin, self.batch_size, self.epochs)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from scanmix.blocks.beta_mixture import NoisyAt, fit_beta_mixture
+from scanmix.blocks.beta_mixture import NoisyAt
 from scanmix.blocks.losses import prior_penalty, soft_cross_entropy
 from scanmix.blocks.mixmatch import beta, mixup
 from scanmix.blocks.robust import NO_ZERO, bootstrap_targets
@@ -25,6 +25,7 @@ from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.methods.contract import rows_of_a_step, sum_of_peers
+from scanmix.methods.steps.loss_mixture import fit_mixture
 from scanmix.methods.steps.schedule import decayed_rate
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import inference
@@ -101,7 +102,8 @@ class MCorrection:
                 peer.step(loss, rate)
         if epoch + 1 >= begin:
             with meter.timed("examine"):
-                self._fit_mixture(state, data, epoch)
+                found, state.p_clean = fit_mixture(peer, data, epoch, self.batch_size)
+                state.noisy_at, state.low, state.high = found
         return meter.results() | {"rate/learn": rate}
 
     def passes(self, count: int, clean: float) -> Stages:
@@ -140,21 +142,6 @@ class MCorrection:
             logits = peer.classifier(peer.encoder(views))
         losses = -(targets * F.log_softmax(logits, 1)).sum(1)
         return logits, pinned(1 - noisy_at(losses).clamp(NO_ZERO, 1 - NO_ZERO), trusted).unsqueeze(1)
-
-    def _fit_mixture(self, state: MCorrectionState, data: TrainingData, epoch: int) -> None:
-        """Fit the mixture to the loss of every example in a random view, as in training."""
-        (peer,) = state.peers
-        draws = data.generator("examine", epoch, "views")
-        losses = torch.empty(len(data), device=data.labels.device)
-        with inference(peer, batch_statistics=False):
-            for index in data.everything.split(self.batch_size):
-                logits = peer.classifier(peer.encoder(data.views.weak(data.images[index], draws)))
-                losses[index] = F.cross_entropy(logits, data.labels[index], reduction="none")
-        losses = peer.engine.broadcast(losses)
-        found = fit_beta_mixture(losses)
-        table = found.table.to(losses.device)
-        state.noisy_at, state.low, state.high = table, found.low, found.high
-        state.p_clean = pinned(1 - found._replace(table=table)(losses), data.trusted).unsqueeze(0)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

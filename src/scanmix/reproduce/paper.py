@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scanmix.config import read_toml
+from scanmix.methods import METHODS
 from scanmix.reproduce.tables import Cell, ResultTable, short
 
 
@@ -15,6 +16,7 @@ from scanmix.reproduce.tables import Cell, ResultTable, short
 def published() -> Mapping[str, Any]:
     """Return table -> data -> method -> "best" or "last" -> column -> accuracy in percent; and `notes`, the same way.
 
+    And `rows`, every row of the tables, with its tables and methods.
     Of Table 4 also `top5`, `ilsvrc12` and `ilsvrc12_top5`; of Table 2, where the figure is after RoG, `rog`.
     """
     return read_toml(Path(__file__).with_name("published.toml"))
@@ -34,7 +36,9 @@ def notes(table: ResultTable) -> list[str]:
     if table.paper is None:
         return []
     name, data = table.paper
-    found: list[str] = published()["notes"].get(name, {}).get(data, [])
+    found: list[str] = list(published()["notes"].get(name, {}).get(data, []))
+    if absent := [row for row, tables in missing_rows().items() if name in tables]:
+        found.append(f"Not in this library: {', '.join(absent)}.")
     rows = {method: kinds["rog"] for method, kinds in published().get(name, {}).get(data, {}).items() if "rog" in kinds}
     if not rows:
         return found
@@ -42,6 +46,16 @@ def notes(table: ResultTable) -> list[str]:
     figures = "; ".join(f"{method} {', '.join(map(str, row.values()))}" for method, row in rows.items())
     after = f"With RoG on top, by `scanmix evaluate RUN --rog`: {figures} ({columns})."
     return [*found, f"{after} The paper has no figure of these without it."]
+
+
+def missing_rows() -> dict[str, list[str]]:
+    """Return each row of the paper's tables that no method of this library runs -> its tables: {"X": ["table5"]}."""
+    rows = published()["rows"]
+    return {
+        name: [f"table{number}" for number in row["tables"]]
+        for name, row in rows.items()
+        if not any(method in METHODS for method in row["methods"])
+    }
 
 
 def on_same_data(table: ResultTable) -> bool:
