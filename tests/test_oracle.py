@@ -12,7 +12,7 @@ from scanmix.data.examples import Examples
 from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.model import Model
 from scanmix.training.loop import train
-from tests.tiny import NETWORK, settings
+from tests.tiny import NETWORK, settings, suited
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,7 @@ def trained(examples: Examples, method: str, cache: Path) -> Model:
         {"identity": 0.5} if method == "backward" else {}
     )  # its matrix of one epoch on 60 images is singular
     asked = settings(method, **more)
+    examples = suited(method, examples)
     run = train(examples, method=method, cache=cache, network=NETWORK, threads=1, progress=False, **asked)
     return run.model
 

@@ -22,6 +22,7 @@ from scanmix.networks.mlp import MlpSettings
 from scanmix.networks.no_layers import NoLayersSettings
 from scanmix.training import open_run, resolve
 from scanmix.training.loop import train
+from tests.tiny import suited
 
 STAGES = {"pretrain": {"epochs": 1}, "clustering": {"epochs": 1}, "num_neighbors": 5}
 SHORT: dict[str, dict[str, Any]] = {
@@ -31,8 +32,10 @@ SHORT: dict[str, dict[str, Any]] = {
     "scanmix": {**STAGES, "epochs": 3, "warmup": 1, "mild_warmup": 0},
     "dividemix": {"epochs": 3, "warmup": 1},
     "augdesc": {"epochs": 3, "warmup": 1},
+    "famus": {"epochs": 3, "warmup": 1},
     "decoupling": {"epochs": 3, "warmup": 1},
     "forward": {"epochs": 12},
+    "cleannet": {"epochs": 4, "burn_in": 2, "verifier_steps": 40},
     "backward": {"epochs": 12},
     "gce": {"epochs": 8, "learning_rate": 0.1},
     "jocor": {"epochs": 12},
@@ -78,9 +81,8 @@ def say(*arguments: object, code: int = 0) -> Result:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_from_vectors(method: str, tmp_path: Path) -> None:
-    run = train(
-        blobs(), test=blobs(seed=1), method=method, progress=False, cache=tmp_path, **SHORT.get(method, {"epochs": 3})
-    )
+    examples, more = suited(method, blobs()), SHORT.get(method, {"epochs": 3})
+    run = train(examples, test=blobs(seed=1), method=method, progress=False, cache=tmp_path, **more)
     assert isinstance(run.settings.network, NoLayersSettings if method in FROZEN else MlpSettings)
     assert isinstance(run.settings.views, FeatureViewSettings)
     assert run.last_accuracy is not None and run.last_accuracy > 0.5

@@ -4,9 +4,15 @@ A method whose settings are called `epochs`, `batch_size` and `learning_rate`, a
 images, needs no entry here.
 """
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from scanmix.config import Table, build, merge
+from scanmix.data.batches import TrainingData
+from scanmix.data.corrections import apply_corrections
 from scanmix.methods import METHODS, Method
 
 NETWORK: Table = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
@@ -44,6 +50,10 @@ def settings(name: str, epochs: int = 3, warmup: int = 1, stage_epochs: int = 2,
         "m_correction_sh": {**plain, "begin": 1},
         "pencil": {"epochs": epochs, "batch_size": 32, "fixed": 1, "moving": 2},
         "joint": {"epochs": epochs, "batch_size": 32, "joint": 2, "begin": 0, "remembered": 1},
+        "mlnt": {**plain, "burn_in": 1, "rounds": 2, "synthetic": 2, "unlikely": 0.245},
+        "cleannet": {**plain, "burn_in": 1, "verifier_steps": 12, "verifier_batch": 8, "references": 3},
+        "fsr": {**plain, "burn_in": 1},
+        "mentornet_dd": {**plain},
         "deep_self": {**plain, "begin": 1, "num_prototypes": 3},
         "drpl": {**plain, "relabeling": 1, "detection": 2, "begin": 0, "epochs_averaged": 1, "labeled_warmup": 0},
         "mentormix": {**plain, "burn_in": 1},
@@ -56,6 +66,7 @@ def settings(name: str, epochs: int = 3, warmup: int = 1, stage_epochs: int = 2,
         "ssr_plus": {**plain, "num_neighbors": 5},
         "dividemix": divide,
         "augdesc": divide,
+        "famus": divide,
         "c2d": {"pretrain": features, "dividemix": divide},
         "scan": stages,
         "scan_dividemix": {**stages, "dividemix": divide},
@@ -75,3 +86,18 @@ def settings(name: str, epochs: int = 3, warmup: int = 1, stage_epochs: int = 2,
 def tiny_method(name: str, epochs: int = 3, warmup: int = 1) -> Method:
     """A method with the settings above."""
     return build(METHODS[name], settings(name, epochs, warmup), where=name)
+
+
+def suited(name: str, data: Any, folder: Path | None = None) -> Any:
+    """The data, as `TrainingData` or `Examples`, with every third label trusted for a method that needs such labels.
+
+    Examples that must load again are trusted by a table of decisions in `folder`.
+    """
+    if not METHODS[name].about.needs_trusted:
+        return data
+    if folder is not None:
+        rows = [f"{data.ids[i]},{data.class_names[int(data.labels[i])]},keep" for i in range(0, len(data), 3)]
+        (folder / "kept.csv").write_text("\n".join(["id,label,decision", *rows]) + "\n")
+        return apply_corrections(data, folder / "kept.csv")
+    third = torch.arange(len(data)) % 3 == 0
+    return replace(data, trusted=third) if isinstance(data, TrainingData) else data.trusting(third)

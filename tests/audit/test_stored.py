@@ -19,7 +19,7 @@ import scanmix
 from scanmix.audit import Evidence, save_evidence
 from scanmix.audit.stored import load_evidence
 from scanmix.config import UserError
-from scanmix.data.examples import OPEN_SET
+from scanmix.data.examples import OPEN_SET, Examples
 from scanmix.files import parse_json
 from scanmix.model import Model
 from scanmix.training import Run, open_run
@@ -49,9 +49,16 @@ def photos(tmp_path: Path) -> Path:
 
 
 def trained(photos: Path, method: str, folder: Path | None) -> Run:
-    examples, _ = scanmix.load(photos)
+    examples = noisy(photos, method)
     settings = {**tiny.settings(method), "network": NETWORK, "progress": False, "threads": 1}
-    return train(scanmix.add_noise(examples, "symmetric", rate=0.3), method=method, out=folder, **settings)
+    return train(examples, method=method, out=folder, **settings)
+
+
+def noisy(photos: Path, method: str) -> Examples:
+    found: Examples = tiny.suited(
+        method, scanmix.add_noise(scanmix.load(photos)[0], "symmetric", rate=0.3), photos.parent
+    )
+    return found
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -64,6 +71,8 @@ def assert_same(one: Any, other: Any) -> None:
                 assert here[name].tolist() == there[name].tolist(), name
         elif isinstance(here, Tensor | np.ndarray):
             assert here.dtype == there.dtype and here.tolist() == there.tolist(), field.name
+        elif dataclasses.is_dataclass(here):
+            assert_same(here, there)
         elif field.name != "snapshots":
             assert here == there, field.name
 
@@ -75,7 +84,7 @@ def test_opened_again_without_its_pictures_a_run_is_audited_alike(
     run = trained(photos, method, tmp_path / "run")
     here = run.audit()
     assert_same(trained(photos, method, None).audit(), here)
-    assert_same(open_run(tmp_path / "run").audit(scanmix.add_noise(scanmix.load(photos)[0], "symmetric", 0.3)), here)
+    assert_same(open_run(tmp_path / "run").audit(noisy(photos, method)), here)
     labels_csv = (tmp_path / "run" / "labels.csv").read_bytes()
     (photos / "night" / "05.png").unlink()
 

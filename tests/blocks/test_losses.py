@@ -17,6 +17,7 @@ from scanmix.blocks.losses import (
     probability_mse,
     scan_loss,
     semi_supervised_loss,
+    semi_supervised_losses,
     soft_cross_entropy,
 )
 
@@ -277,3 +278,26 @@ def test_no_unlabeled_rows_leave_their_weight_without_effect() -> None:
     light, heavy = (semi_supervised_loss(logits, targets, 4, weight, 1.0) for weight in (0.0, 1e9))
     assert float(light[0]) == float(heavy[0])
     assert float(heavy[2]) == 0.0
+
+
+@pytest.mark.parametrize("num_labeled", [3, 7])
+def test_weighted_rows_of_the_semi_supervised_loss(num_labeled: int) -> None:
+    """Slow: row by row. Weights of 1 change nothing."""
+    draws = torch.Generator().manual_seed(0)
+    logits, targets = torch.randn(7, 4, generator=draws), torch.rand(7, 4, generator=draws).softmax(1)
+    weights = torch.rand(7, generator=draws)
+    rows = [
+        float(-(targets[i] * logits[i].log_softmax(0)).sum() if i < num_labeled
+              else sum((logits[i].softmax(0) - targets[i]) ** 2) / 4)
+        for i in range(7)
+    ]  # fmt: skip
+    assert semi_supervised_losses(logits, targets, num_labeled).tolist() == pytest.approx(rows, abs=1e-5)
+    found = semi_supervised_loss(logits, targets, num_labeled, 5.0, 1.0, weights=weights)
+    assert float(found.labeled) == pytest.approx(
+        sum(float(weights[i]) * rows[i] for i in range(num_labeled)) / num_labeled
+    )
+    rest = sum(float(weights[i]) * rows[i] for i in range(num_labeled, 7)) / max(1, 7 - num_labeled)
+    assert float(found.unlabeled) == pytest.approx(rest, abs=1e-6)
+    plain = semi_supervised_loss(logits, targets, num_labeled, 5.0, 1.0)
+    ones = semi_supervised_loss(logits, targets, num_labeled, 5.0, 1.0, weights=torch.ones(7))
+    assert all(torch.allclose(one, other) for one, other in zip(plain, ones, strict=True))

@@ -1,5 +1,7 @@
 """Which examples of a batch count."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,9 @@ from hypothesis import strategies as st
 from scanmix.blocks.selection import (
     class_weights,
     cleanest_of_each_class,
+    groups_of_classes,
+    lowest_of_each_class,
+    mean_one,
     moving_percentile,
     percentile,
     small_loss,
@@ -85,6 +90,40 @@ def test_the_moving_percentile_begins_where_the_first_batch_is() -> None:
     first = moving_percentile(None, torch.tensor([1.0, 2.0, 3.0]), 0.5, 0.9)
     assert first == 2.0
     assert moving_percentile(first, torch.tensor([12.0]), 0.5, 0.9).item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_the_lowest_of_each_class(count: int) -> None:
+    """Slow: sort each class by value, then by position."""
+    draws = torch.Generator().manual_seed(0)
+    labels, values = torch.randint(0, 4, (40,), generator=draws), torch.randint(0, 6, (40,), generator=draws).float()
+    labels[labels == 2] = 1  # no example of this class
+    found = lowest_of_each_class(values, labels, 5, count).nonzero().squeeze(1).tolist()
+    wanted = []
+    for label in range(5):
+        rows = sorted((float(values[row]), row) for row in range(40) if labels[row] == label)
+        wanted += [row for _, row in rows[:count]]
+    assert found == sorted(wanted)
+
+
+def test_weights_of_mean_one() -> None:
+    assert mean_one(torch.tensor([0.0, 1.0, 3.0, 0.0])).tolist() == [0, 1, 3, 0]
+    assert mean_one(torch.tensor([0.0, 2.0, 6.0, 0.0])).tolist() == [0, 1, 3, 0]
+    assert mean_one(torch.zeros(3)).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_groups_are_of_one_class_and_have_every_example(size: int) -> None:
+    labels = torch.tensor([0] * 10 + [1] * 2 + [3] * 6)[torch.randperm(18, generator=torch.Generator().manual_seed(0))]
+    draws = torch.Generator().manual_seed(1)
+    found = groups_of_classes(labels, 4, size, draws)
+    assert found.shape == (sum(math.ceil(n / size) for n in (10, 2, 6)), size)
+    assert bool((labels[found] == labels[found[:, :1]]).all())
+    counts = found.flatten().bincount(minlength=18)
+    assert int(counts.min()) >= 1
+    for label, size_of in ((0, 10), (3, 6)):
+        assert int(counts[labels == label].max()) <= 2 if size <= size_of else True
+    assert not torch.equal(found, groups_of_classes(labels, 4, size, draws)), "drawn anew"
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), min_size=1, max_size=40))

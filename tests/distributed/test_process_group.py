@@ -38,7 +38,7 @@ NETWORK = {"widths": [4, 8], "blocks": [1, 1], "stem_stride": 2}
 CHECKS = [
     "gradient_of_nt_xent", "gradient_of_scan", "gradient_of_uneven_batches", "running_statistics_of_split_batches",
     "sweeps_and_what_follows", "bytes_of_the_first", "weights_that_differ", "two_epochs_of_scanmix",
-    "peers_in_parallel",
+    "peers_in_parallel", "keys_of_both", "gradients_through_a_step", "methods_that_look_ahead",
 ]  # fmt: skip
 
 

@@ -17,15 +17,23 @@ from torch import Tensor, nn
 
 from scanmix.blocks.divide import clean_probability
 from scanmix.blocks.losses import nt_xent, scan_loss, semi_supervised_loss
+from scanmix.blocks.meta import Weights, example_gradients, gradient, outputs_at, weights_of
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.config import UserError
 from scanmix.data.batches import TrainingData, shard_rows
 from scanmix.data.views import ViewSettings, make_views
 from scanmix.distributed.engine import SINGLE_PROCESS, BatchNorm, Engine
 from scanmix.distributed.process_group import Processes, process_group
+from scanmix.methods import Method
+from scanmix.methods.cleannet import CleanNet
 from scanmix.methods.dividemix import DivideMix
+from scanmix.methods.famus import FaMUS
+from scanmix.methods.fsr import FSR
+from scanmix.methods.mentornet_dd import MentorNetDD
+from scanmix.methods.metacleaner import MetaCleaner
+from scanmix.methods.mlnt import MLNT
 from scanmix.methods.scanmix import ScanMix
-from scanmix.networks.batch_norm import synchronized
+from scanmix.networks.batch_norm import synchronized, unsynchronized
 from scanmix.networks.inference import per_sample_losses, predict_all
 from scanmix.networks.peer import Peer, make_encoder, make_peer
 from scanmix.networks.preact_resnet import PreActResNetSettings
@@ -222,10 +230,52 @@ def keys_of_both(engine: Engine, folder: Path) -> None:
         assert torch.equal(engine.broadcast(tensor.clone()), tensor)
 
 
+def gradients_through_a_step(engine: Engine, folder: Path) -> None:
+    """Both have the whole batch, and batch norms send nothing; before and after it, they do."""
+    alone = made_network().train()
+    shared = synchronized(copy.deepcopy(alone), engine.world)
+    data, labels = made_data(engine, 24), torch.arange(16) % 4
+    views = drawn_views(data, torch.arange(16))
+
+    def found(network: nn.Module, rows: Tensor) -> Tensor:
+        def losses(at: Weights) -> Tensor:
+            return nn.functional.cross_entropy(outputs_at(network, at, rows), labels, reduction="none")
+
+        weights = weights_of(network)
+        slope, _ = gradient(lambda at: losses(at)[:8].mean(), weights)
+        return example_gradients(losses, weights, slope, 0.1)
+
+    with unsynchronized(shared):
+        ours = found(shared, engine.all_gather(views(engine.rank)))
+    equal(ours, found(alone, by_all(views)))
+    equal(engine.all_gather(shared(views(engine.rank))), alone(by_all(views)))
+
+
+def methods_that_look_ahead(engine: Engine, folder: Path) -> None:
+    """Weights and numbers stay the same in both."""
+    for method in LOOKING_AHEAD:
+        data = replace(made_data(engine, 41), trusted=torch.arange(41) % 3 == 0)
+        state = method.start(data, SMALL, engine)
+        lines = [method.epoch(state, data, epoch) for epoch in range(method.epochs)]
+        numbers = [value for line in lines for name, value in line.items() if not name.startswith("seconds")]
+        held = [tensor for peer in state.peers for tensor in peer.state_dict().values()]
+        for tensor in [torch.tensor(numbers), *held]:
+            assert torch.equal(engine.broadcast(tensor.clone()), tensor), type(method).__name__
+
+
+LOOKING_AHEAD: list[Method] = [
+    MLNT(epochs=3, burn_in=1, rounds=2, batch_size=20, synthetic=2),
+    FSR(epochs=3, burn_in=1, batch_size=20),
+    FaMUS(epochs=2, warmup=1, batch_size=8),
+    MentorNetDD(epochs=2, batch_size=20),
+    MetaCleaner(epochs=2, batch_size=15),
+    CleanNet(epochs=2, burn_in=1, batch_size=20, verifier_steps=6, verifier_batch=8, references=3),
+]
+
 CHECKS = [
     gradient_of_nt_xent, gradient_of_scan, gradient_of_uneven_batches, running_statistics_of_split_batches,
     sweeps_and_what_follows, bytes_of_the_first, weights_that_differ, two_epochs_of_scanmix, peers_in_parallel,
-    keys_of_both,
+    keys_of_both, gradients_through_a_step, methods_that_look_ahead,
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from scanmix.methods import METHODS, Method
 from scanmix.networks.passes import Passes
 from scanmix.networks.preact_resnet import PreActResNet, PreActResNetSettings
 from scanmix.training import resolve
-from tests.tiny import settings
+from tests.tiny import settings, suited
 
 PUBLISHED = str(Path(__file__).parents[1] / "published.toml")
 
@@ -29,6 +29,8 @@ NETWORK = PreActResNetSettings(widths=(4,), blocks=(1,), stem_stride=2)
 MORE: dict[str, dict[str, Any]] = {
     "dividemix": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
     "augdesc": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
+    "famus": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
+    "mlnt": {"epochs": 7, "burn_in": 2, "rounds": 2, "synthetic": 3},
     "scan": {"clustering": {"epochs": 3, "batch_size": 12}},
     "m_correction": {"epochs": 4, "begin": 2},
     "pes": {"epochs": 4, "warmup": 2, "refit_stage": 3, "refit_head": 2},
@@ -83,6 +85,7 @@ def run(name: str, overrides: dict[str, Any]) -> Any:
     )
     asked = merge(settings(name, **MORE.get(name, {})), overrides)
     method = resolve(name, "data", PUBLISHED, asked).build_method()
+    data = suited(name, data)
     state = method.start(data, NETWORK, engine)
     for epoch in range(method.epochs):
         method.epoch(state, data, epoch)
@@ -97,7 +100,7 @@ STEADY = [name for name in METHODS if not METHODS[name].about.cost_in_words]
 
 
 @pytest.mark.parametrize(
-    "name", [*STEADY, "scan", "forward", "backward", "d2l", "m_correction", "ssr", "ssr_plus", "deep_self", "disc"]
+    "name", [*STEADY, *("scan forward backward d2l m_correction ssr ssr_plus deep_self mlnt fsr cleannet disc".split())]
 )
 def test_methods_that_do_not_divide_their_batches(name: str, seen: Outputs) -> None:
     assert total(run(name, {}), 0.5) == seen.work
@@ -121,6 +124,8 @@ FEW = {"clean_threshold": 1.0, "minimum_clean": 10}
         ("dividemix", FEW | {"minimum_steps": 3}, 0.2),
         ("augdesc", FEW, 0.2),
         ("c2d", {"dividemix": FEW}, 0.2),
+        ("famus", FEW, 0.2),
+        ("famus", FEW | {"minimum_steps": 3}, 0.2),
         ("dividemix", FEW | {"warmup": 99}, 0.2),
         ("scan_dividemix", {"dividemix": FEW, "name_clusters": True}, 0.2),
         ("scan_dividemix", {"dividemix": FEW}, 0.2),

@@ -14,6 +14,7 @@ from scanmix.distributed.engine import Engine
 from scanmix.methods.augdesc import AugDesc
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.steps.mixmatch import Mixed, mixmatch
+from scanmix.networks.peer import Peer
 from tests.methods.tiny import Network, near, run, weights
 from tests.tiny import settings, tiny_method
 
@@ -67,8 +68,10 @@ def test_with_the_same_views_it_is_dividemix(
     wanted = weights(run(DivideMix(**plain), data, network).peers[0])
     assert not near(weights(run(AugDesc(**plain), data, network).peers[0]), wanted, atol=1e-3)
 
-    def same(*arguments: Any) -> Mixed:
-        return mixmatch(*arguments[:-1], learned=[*arguments[2], *arguments[3]])
+    honest: Any = mixmatch
+
+    def same(peer: Peer, other: Peer, labeled: Any, unlabeled: Any, *more: Any) -> Any:
+        return honest(peer, other, labeled, unlabeled, *more[:-1], [*labeled, *unlabeled])
 
     monkeypatch.setattr(module, "mixmatch", same)
     monkeypatch.setattr(AugDesc, "learned_views", lambda *_: [])

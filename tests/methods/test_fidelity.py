@@ -21,6 +21,7 @@ from scanmix.methods.elr_plus import ELRPlus
 from scanmix.methods.loss_correction import Forward
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
+from scanmix.methods.mentornet_dd import MentorNetDD
 from scanmix.methods.ncr import NCR
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
@@ -33,6 +34,7 @@ CHANGES: dict[str, tuple[Method, int]] = {
     "forward": (Forward(epochs=4, estimation=2, quantile=0.5, **SMALL), 2),
     "co_teaching_plus": (CoTeachingPlus(epochs=3, alike=1, gradual=1, batch_size=16, learning_rate=0.01), 1),
     "mentornet": (MentorNet(epochs=4, loss_decay=0.9, **SMALL), 0),
+    "mentornet_dd": (MentorNetDD(epochs=4, loss_decay=0.9, **SMALL), 0),
     "mentormix": (MentorMix(epochs=4, burn_in=1, second_weighting=True, **SMALL), 0),
     "d2l": (D2L(epochs=4, begin=0, window=1, **SMALL), 2),
     "pencil": (Pencil(epochs=8, fixed=2, moving=4, **SMALL), 2),

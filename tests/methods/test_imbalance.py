@@ -15,7 +15,7 @@ from scanmix.data.batches import CountedImages
 from scanmix.data.examples import Examples
 from scanmix.methods import METHODS
 from scanmix.training import Run
-from tests.tiny import NETWORK, settings
+from tests.tiny import NETWORK, settings, suited
 
 COUNTS = (50, 20, 5, 2)
 """Images of each class: which quarter is bright."""
@@ -96,7 +96,7 @@ def check_balanced(run: Run, test: Examples) -> None:
 def test_every_method_bears_classes_of_ten_to_one(
     name: str, parts: tuple[Examples, Examples], drawn: set[int], tmp_path: Path
 ) -> None:
-    train, test = parts
+    train, test = suited(name, parts[0]), parts[1]
     more = settings(name, 2, **({"mild_warmup": 0} if name == "scanmix" else {}))  # or its loop is not reached
     run = scanmix.train(
         train, test=test, method=name, out=tmp_path / "run", cache=tmp_path, threads=1, progress=False, network=NETWORK,

@@ -21,6 +21,7 @@ from scanmix.methods import METHODS
 from scanmix.methods.decoupling import Decoupling
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
+from scanmix.methods.mentornet_dd import MentorNetDD
 from scanmix.methods.scanmix import ScanMix
 from scanmix.networks.peer import Peer
 from tests.methods.tiny import KIND, Network, run, weights
@@ -42,8 +43,8 @@ BY_GRADIENT: dict[str, dict[str, Any]] = {
 """Methods whose loss is of one image a row, with settings that make most of their doubts."""
 BY_DIVISION = (
     "co_teaching", "co_teaching_plus", "jocor", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
-    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "incv",
-    "drpl", "moit_plus", "disc", "augdesc",
+    "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "mlnt", "famus", "incv", "drpl", "moit_plus",
+    "disc", "augdesc",
 )  # fmt: skip
 """Methods that keep p_clean."""
 AS_CROSS_ENTROPY: dict[str, dict[str, Any]] = {
@@ -56,7 +57,10 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 """Methods that keep a target of each example."""
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
-APART = ("deep_self", "mentormix", "ncr", "neighbors", "sop", "sop_plus", "wann")
+APART = (
+    "cleannet", "deep_self", "fsr", "metacleaner", "mentornet_dd", "mentormix", "ncr", "neighbors", "sop", "sop_plus",
+    "wann",
+)  # fmt: skip
 """Methods with a test of their own alone."""
 
 
@@ -255,12 +259,13 @@ def test_networks_that_agree_learn_known_labels_by_decoupling(known: TrainingDat
         assert method.epoch(state, data, 0)["learn/differ"] == share
 
 
+@pytest.mark.parametrize("kind", [MentorNet, MentorNetDD])
 def test_weights_of_mentornet_are_one_where_labels_are_known(
-    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+    kind: type[MentorNet], known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no loss counts as small, and all are dropped."""
     monkeypatch.setattr("scanmix.methods.mentornet.weight_of_small_losses", lambda losses, *_: torch.zeros_like(losses))
-    method = MentorNet(epochs=2, batch_size=32, early_dropout=1.0)
+    method = kind(epochs=2, batch_size=32, early_dropout=1.0, dropout=1.0)
     state = method.start(known, network, Engine())
     assert method.epoch(state, known, 0)["learn/weight"] == COUNT / 64
 
@@ -278,6 +283,65 @@ def test_weights_of_mentormix_are_one_where_labels_are_known(
     found = method.epoch(state, known, 0)
     assert len(seen) == 1 + second and all(torch.equal(one, known.trusted.float()) for one in seen)  # type: ignore[union-attr]
     assert found["learn/weight"] == COUNT / 64 and found["learn/loss"] > 0
+
+
+def test_synthetic_labels_of_mlnt_keep_known_labels(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order("mlnt", monkeypatch)
+    seen: list[Tensor] = []
+    watch(monkeypatch, "scanmix.methods.mlnt", "synthetic_labels", lambda *found: seen.append(found[-1]))
+    run(tiny_method("mlnt", 3), known, network, 2)
+    assert seen and all(torch.equal(found[known.trusted], known.labels[known.trusted]) for found in seen)
+    assert any(not torch.equal(found, known.labels) for found in seen)
+
+
+def test_labels_that_are_known_weigh_one_in_cleannet(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    watch(monkeypatch, "scanmix.methods.cleannet", "pinned", lambda *found: seen.append((found[0], found[-1])))
+    state = run(tiny_method("cleannet", 3), known, network)
+    assert len(seen) == 4 and all(bool((found[known.trusted] == 1).all()) for _, found in seen)
+    assert any(bool((before[known.trusted] < 1).any()) for before, _ in seen), "or the test shows nothing"
+    assert bool((state.p_clean[:, known.trusted] == 1).all()) and float(state.p_clean.min()) == 0
+
+
+def test_members_whose_labels_are_known_weigh_one_in_metacleaner(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, ...]] = []
+    watch(monkeypatch, "scanmix.methods.metacleaner", "pinned", lambda *found: seen.append(found))
+    run(tiny_method("metacleaner", 2), known, network)
+    assert sum(int(mask.sum()) for _, mask, _ in seen) >= 2 * COUNT
+    assert all(bool((after[mask] == 1).all()) and bool((before < 1).all()) for before, mask, after in seen)
+
+
+def test_fsr_learns_known_labels_with_full_weight_and_no_guess(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_order("fsr", monkeypatch)
+    seen: list[tuple[Tensor, Tensor]] = []
+    targets: list[Tensor] = []
+    watch(monkeypatch, "scanmix.methods.fsr", "pinned", lambda *found: seen.append((found[0], found[-1])))
+    watch(monkeypatch, "scanmix.methods.fsr", "keep_given", lambda *found: targets.append(found[-1]))
+    state = run(tiny_method("fsr", 3), known, network)
+    assert all(torch.equal(found[known.trusted], torch.ones(COUNT)) for _, found in seen)
+    assert any(not torch.equal(before[known.trusted], torch.ones(COUNT)) for before, _ in seen), "or it shows nothing"
+    given = known.one_hot(known.everything)
+    assert len(targets) == 3 and all(torch.equal(found[known.trusted], given[known.trusted]) for found in targets)
+    assert not torch.equal(state.logits[known.trusted].softmax(1), given[known.trusted])
+
+
+def test_rows_of_known_labels_weigh_one_in_famus(
+    known: TrainingData, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    watch(monkeypatch, "scanmix.methods.famus", "pinned", lambda *found: seen.append(found[1:]))
+    run(tiny_method("famus", 2), known, network)
+    assert seen and any(bool(mask.any()) for mask, _ in seen)
+    assert all(bool((weights[mask] == 1).all()) for mask, weights in seen)
+    assert any(bool((weights[~mask] != 1).any()) for mask, weights in seen)
 
 
 def test_warm_up_of_scanmix_learns_known_labels_whatever_neighbors_vote(

@@ -26,6 +26,7 @@ from PIL import Image
 import scanmix
 from tests.stored.bits import digest, machine, summary, tensors
 from tests.stored.commands import COMMANDS, KILLED, METHODS, MOCO, PLAIN, RECIPE, VECTORS, trained
+from tests.tiny import suited
 
 HERE = Path(__file__).parent
 TOP = Path(tempfile.gettempdir()) / "scanmix-stored"
@@ -124,10 +125,11 @@ def make_states() -> None:
         folder, ended = TOP / "states" / method, TOP / "ended" / "states" / method
         # Of ssr_plus the momentum of its large heads is left out, by stopping before the first step has counted.
         stop = Stop(1 if method in ("scan", "ssr_plus") else 3)
+        examples = suited(method, noisy, TOP)
         try:
             scanmix.train(
-                noisy, method=method, seed=3, out=folder, recipe=str(TOP / "bare.toml"), cache=TOP / "other", threads=1,
-                progress=False, network={"hidden": [4]}, loggers=[stop], **settings,
+                examples, method=method, seed=3, out=folder, recipe=str(TOP / "bare.toml"), cache=TOP / "other",
+                threads=1, progress=False, network={"hidden": [4]}, loggers=[stop], **settings,
             )  # fmt: skip
             sys.exit(f"{method} came to its end")
         except KeyboardInterrupt:

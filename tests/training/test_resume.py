@@ -31,7 +31,7 @@ from scanmix.pretrain import cache as artifacts
 from scanmix.pretrain import simclr
 from scanmix.training import Run, open_run
 from scanmix.training.loop import resume, train
-from tests.tiny import NETWORK, settings
+from tests.tiny import NETWORK, settings, suited
 
 MORE: dict[str, dict[str, Any]] = {
     "backward": {"identity": 0.5},  # the matrix of two epochs on 80 images is nearly singular
@@ -48,6 +48,7 @@ def train_tiny(method: str, name: str, folder: Path) -> None:
     artifacts.MOST_LOST = 0.0  # every epoch of a stage is saved
     (folder / "bare.toml").touch()  # a recipe that says nothing, in place of the one shipped for digits
     asked = settings(method, epochs=4, warmup=2, stage_epochs=12, **MORE.get(method, {}))
+    noisy = suited(method, noisy, folder)
     train(
         noisy, test=test_set, method=method, out=folder / name, cache=folder / f"cache-{name}", network=NETWORK,
         recipe=str(folder / "bare.toml"), threads=1, progress=False, monitor={"elbo": 30}, **asked,

@@ -106,10 +106,11 @@ def semi_supervised_loss(
     unlabeled_weight: float,
     prior_weight: float,
     prior: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> SemiSupervised:
     """Return l_MLE = l_X + lambda_u l_U + lambda_r l_r (ScanMix Eq. 7; DivideMix) and its parts.
 
-    Shape: (B, C), (B, C), prior (C,) -> four times ().
+    Shape: (B, C), (B, C), prior (C,), weights (B,) -> four times ().
 
     Args:
         logits: of the labeled rows, then of the unlabeled ones.
@@ -118,13 +119,29 @@ def semi_supervised_loss(
         unlabeled_weight: lambda_u.
         prior_weight: lambda_r.
         prior: shares of the classes; uniform when not given.
+        weights: of the rows; all 1 when not given.
     """
-    labeled = soft_cross_entropy(logits[:num_labeled], targets[:num_labeled])
-    rest = logits[num_labeled:]
-    unlabeled = probability_mse(rest, targets[num_labeled:]) if len(rest) else logits.new_zeros(())
+    if weights is None:
+        labeled = soft_cross_entropy(logits[:num_labeled], targets[:num_labeled])
+        rest = logits[num_labeled:]
+        unlabeled = probability_mse(rest, targets[num_labeled:]) if len(rest) else logits.new_zeros(())
+    else:
+        losses = weights * semi_supervised_losses(logits, targets, num_labeled)
+        labeled = losses[:num_labeled].mean()
+        unlabeled = losses[num_labeled:].sum() / max(1, len(losses) - num_labeled)
     penalty = prior_penalty(logits, prior)
     total = labeled + unlabeled_weight * unlabeled + prior_weight * penalty
     return SemiSupervised(total, labeled, unlabeled, penalty)
+
+
+def semi_supervised_losses(logits: Tensor, targets: Tensor, num_labeled: int) -> Tensor:
+    """Return the losses of the rows whose means l_X and l_U are: first cross-entropies, then mean squared errors.
+
+    Shape: (B, C), (B, C) -> (B,).
+    """
+    fit = F.cross_entropy(logits[:num_labeled], targets[:num_labeled], reduction="none")
+    apart = (logits[num_labeled:].softmax(1) - targets[num_labeled:]).square().mean(1)
+    return torch.cat([fit, apart])
 
 
 def info_nce(queries: Tensor, keys: Tensor, queue: Tensor, temperature: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 
 def small_loss(losses: Tensor, share: float, trusted: Tensor | None = None) -> Tensor:
@@ -88,6 +88,40 @@ def moving_percentile(before: float | Tensor | None, losses: Tensor, share: floa
     return now if before is None else decay * before + (1 - decay) * now
 
 
+def lowest_of_each_class(values: Tensor, labels: Tensor, num_classes: int, count: int | Tensor) -> Tensor:
+    """Say which examples have the `count` lowest values of their class; all of a class that has fewer.
+
+    Equal values keep their order. Shape: (N,), (N,) int64 -> (N,) bool.
+    """
+    order = values.argsort(stable=True)
+    order = order[labels[order].argsort(stable=True)]  # class by class, lowest first
+    sizes = labels.bincount(minlength=num_classes)
+    place = torch.arange(len(labels), device=labels.device) - (sizes.cumsum(0) - sizes)[labels[order]]
+    return torch.zeros_like(labels, dtype=torch.bool).scatter_(0, order, place < count)
+
+
+def mean_one(weights: Tensor) -> Tensor:
+    """Return weights that are not negative, scaled to a mean of 1; ones where all are 0. Shape: (B,) -> (B,)."""
+    mean = weights.mean()
+    return torch.where(mean > 0, weights / mean.clamp(min=torch.finfo(weights.dtype).tiny), 1.0)
+
+
+def groups_of_classes(labels: Tensor, num_classes: int, size: int, generator: Generator) -> Tensor:
+    """Return groups, in random order, of `size` random examples of one class each; every example is in one.
+
+    The last group of a class is filled with others of it, or with the same again where there are fewer. It reads the
+    labels on the host, so it is for once an epoch. Shape: (N,) int64 -> (G, size) int64 positions.
+    """
+    found = []
+    for label in range(num_classes):
+        rows = (labels == label).nonzero().squeeze(1)
+        order = rows[torch.randperm(len(rows), generator=generator, device=rows.device)]
+        wanted = -(-len(rows) // size) * size
+        found.append(order.repeat(1 + wanted // max(1, len(rows)))[:wanted].view(-1, size))
+    groups = torch.cat(found)
+    return groups[torch.randperm(len(groups), generator=generator, device=groups.device)]
+
+
 def cleanest_of_each_class(doubts: Tensor, agree: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Say which labels are among the M least doubtful of their class: a class cannot crowd out another.
 
@@ -97,7 +131,4 @@ def cleanest_of_each_class(doubts: Tensor, agree: Tensor, labels: Tensor, num_cl
     """
     sizes = labels.bincount(minlength=num_classes)
     count = labels[agree].bincount(minlength=num_classes)[sizes > 0].median().clamp(min=1)
-    order = doubts.argsort(stable=True)
-    order = order[labels[order].argsort(stable=True)]  # by class, and by doubt within each
-    place = torch.arange(len(labels), device=labels.device) - (sizes.cumsum(0) - sizes)[labels[order]]
-    return torch.zeros_like(agree).index_fill_(0, order[place < count], value=True)
+    return lowest_of_each_class(doubts, labels, num_classes, count)

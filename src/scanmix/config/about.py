@@ -39,6 +39,8 @@ class About(NamedTuple):
     """Something is kept of each example from epoch to epoch, so every epoch must see all of them."""
     searches: int = 0
     """Searches for the nearest neighbors of all examples in an epoch; counted where a classifier is fitted at once."""
+    needs_trusted: bool = False
+    """It learns from labels that are known to be right, and cannot run without any."""
     oracle: str = ""
     """Settings for which the paper's authors used what they knew of the noise, separated by commas."""
 

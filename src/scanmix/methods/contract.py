@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from scanmix.config import About, epochs_in
+from scanmix.config import About, UserError, epochs_in
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.networks.encoders import NetworkSettings
@@ -90,6 +90,20 @@ class _Batched(Protocol):
 def sum_of_peers(method: object, state: State) -> Predictor:
     """Member `predictor`: the sum of the peers' logits; the network itself where there is one."""
     return Predictor([classify(peer) for peer in state.peers])
+
+
+def known_labels(trusted: Tensor | None, method: str) -> Tensor:
+    """Return which labels are known to be right, for a method that learns from them. Shape: (N,) bool -> (N,) bool.
+
+    Raises:
+        UserError: none is.
+    """
+    if trusted is None:
+        raise UserError(
+            f"{method} learns from labels that are known to be right, and none is marked so; "
+            "add a column `trusted` to the table of labels, or choose another method"
+        )
+    return trusted
 
 
 FIRST_PARTS = ("warmup", "mild_warmup", "begin", "estimation", "burn_in")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 from pydantic.dataclasses import dataclass
@@ -21,13 +21,16 @@ from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
 from scanmix.methods.contract import rows_of_a_step, sum_of_peers
 from scanmix.methods.steps.division import divided_passes
-from scanmix.methods.steps.mixmatch import mixmatch
+from scanmix.methods.steps.mixmatch import Mixed, mixmatch
 from scanmix.methods.steps.schedule import rate_after_drops
 from scanmix.methods.steps.warmup import warm_up
 from scanmix.networks.encoders import NetworkSettings
 from scanmix.networks.inference import per_sample_losses
 from scanmix.networks.passes import Passes, Stages
 from scanmix.networks.peer import Heads, Peer, make_peer, training_turns
+
+Weighing: TypeAlias = Callable[[Mixed, Tensor, float, float, Meter], Tensor | None]
+"""From a batch after MixUp, the positions of its labeled images, lambda_u and the learning rate to weights of rows."""
 
 
 @dataclasses.dataclass
@@ -84,7 +87,9 @@ class DivideMix:
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> DivideMixState:
         """Return two networks that differ by their initial weights."""
-        peers = [make_peer(network, data, engine, name, self.momentum, self.weight_decay) for name in ("a", "b")]
+        peers = [
+            make_peer(network, data, engine, name, self.momentum, self.weight_decay, type(self).heads) for name in "ab"
+        ]
         return DivideMixState(peers, torch.zeros(0, 2, len(data), device=engine.device))
 
     def epoch(self, state: DivideMixState, data: TrainingData, epoch: int) -> dict[str, float]:
@@ -122,6 +127,10 @@ class DivideMix:
         turn = divided_passes(count, clean, self.batch_size, self.minimum_steps, "weak", 2)
         return {"training": first + turn * (self.epochs - warmup)}
 
+    def weighing(self, peer: Peer, data: TrainingData, clean: Tensor, stage: str, epoch: int) -> Weighing:
+        """Return what weighs the rows of each batch: nothing does. Shape: clean (N,) bool."""
+        return lambda *_: None
+
     def _warm_up(self, side: int, state: DivideMixState, data: TrainingData, epoch: int, meter: Meter) -> None:
         """Train the whole network by cross-entropy on all given labels."""
         peer, stage = state.peers[side], f"warmup {side}"
@@ -144,17 +153,23 @@ class DivideMix:
         in_batch = self.guess_statistics == "batch"
         clean = divide(p_clean, self.clean_threshold, self.minimum_clean)
         pairs = [map(peer.shard, pair) for pair in paired(clean, self.batch_size, order, self.minimum_steps)]
+        row_weights = self.weighing(peer, data, clean, f"weigh {side}", epoch)
         for step, (labeled, unlabeled) in enumerate(pairs):
             index = (labeled, labeled, unlabeled, unlabeled)
             views = data.sample_views(data.views.weak, index, draws)
             x, u, y, p = views[:2], views[2:], data.one_hot(labeled), p_clean[labeled]
-            others = self.learned_views(data, index, draws)
-            mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch, others)
+            learned = self.learned_views(data, index, draws)
+            mixed = mixmatch(
+                peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch, learned
+            )
             since = epoch + step / len(pairs) - self.epochs_in(self.warmup, len(data))
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
             peer.train()
+            of_rows = row_weights(mixed, labeled, weight, rate, meter)
             logits = peer.logits(mixed.inputs)
-            losses = semi_supervised_loss(logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight)
+            losses = semi_supervised_loss(
+                logits, mixed.targets, mixed.num_labeled, weight, self.prior_weight, weights=of_rows
+            )
             meter.add("learn", **losses._asdict())
             peer.step(losses.total, rate)
 

@@ -1,7 +1,7 @@
-"""MentorNet PD (Jiang et al., ICML 2018): a predefined curriculum in closed form. Legend: B batch.
+"""MentorNet PD (Jiang et al., ICML 2018): a predefined curriculum in closed form. Legend: B batch, C classes.
 
-The paper fits a small network to this curriculum (PD) or to clean labels (DD). This file is the function that PD is
-fitted to. DD needs clean labels, which are not available.
+The paper fits a small network to this curriculum (PD) or to clean labels (DD, `mentornet_dd`). This file is the
+function that PD is fitted to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Generator, Tensor
 
 from scanmix.blocks.selection import moving_percentile, weight_of_small_losses
 from scanmix.blocks.trust import pinned
@@ -67,7 +67,7 @@ class MentorNet:
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> MentorNetState:
         """Return one fresh network."""
-        peer = make_peer(network, data, engine, "a", self.momentum, weight_decay=0.0)
+        peer = make_peer(network, data, engine, "a", self.momentum, weight_decay=0.0, heads=type(self).heads)
         return MentorNetState([peer], None if self.fidelity == "paper" else 0.0)
 
     def epoch(self, state: MentorNetState, data: TrainingData, epoch: int) -> dict[str, float]:
@@ -78,7 +78,7 @@ class MentorNet:
         # Decay follows the mean weight of each batch, which only the device knows: it is a part of the loss.
         peer.optimizer.param_groups[0]["weight_decay"] = 0.0
         rate = decayed_rate(self, data, epoch, self.lr_drop)
-        order, draws, drop = data.generators("learn", epoch, "order", "views", "dropout")
+        order, draws, drop, pairs = data.generators("learn", epoch, "order", "views", "dropout", "pairs")
         steps = list(batches(data.everything, self.batch_size, order))
         peer.train()
         with meter.timed("learn"):
@@ -88,15 +88,38 @@ class MentorNet:
                 losses = F.cross_entropy(logits, data.labels[rows], reduction="none")
                 progress = (epoch + step / len(steps)) / self.epochs
                 threshold = moving_percentile(threshold, losses, self.quantile, self.loss_decay)
-                weights = weight_of_small_losses(losses.detach(), threshold, progress)
+                weights = self.curriculum(peer, losses.detach(), threshold, progress)
                 share = self.early_dropout if progress < 0.17 else self.dropout
                 weights *= torch.rand(len(weights), generator=drop, device=weights.device) >= share
                 weights = pinned(weights, data.trusts(rows))
                 loss = (weights * losses).mean()
                 meter.add("learn", loss=loss, weight=weights.mean())
+                loss = loss + self.lesson(peer, logits.detach(), data, rows, (threshold, progress), pairs)
                 peer.step(loss + weights.mean() * self.weight_decay / 2 * _squared_norm(peer), rate)
         state.threshold = None if threshold is None else float(threshold)
         return meter.results() | {"rate/learn": rate, "threshold": state.threshold or 0.0}
+
+    def curriculum(self, peer: Peer, losses: Tensor, threshold: Tensor, progress: float) -> Tensor:
+        """Return the weights of losses by the curriculum; `progress` in 0..1. Shape: (B,), () -> (B,)."""
+        return weight_of_small_losses(losses, threshold, progress)
+
+    def lesson(
+        self, peer: Peer, logits: Tensor, data: TrainingData, rows: Tensor, moment: tuple[Tensor, float],
+        draws: Generator,
+    ) -> Tensor | float:  # fmt: skip
+        """Return what a mentor that learns minimizes: here nothing.
+
+        Args:
+            peer: the network.
+            logits: of the batch, without a graph (B, C).
+            data: labels, and which of them are trusted.
+            rows: positions of the batch in the data (B,).
+            moment: the threshold of small losses (), and the share of training that is over, 0..1.
+            draws: for what a mentor draws.
+
+        Shape: -> ().
+        """
+        return 0.0
 
 
 def _squared_norm(peer: Peer) -> Tensor:

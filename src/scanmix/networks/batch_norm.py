@@ -5,6 +5,8 @@ PyTorch's `SyncBatchNorm` runs on GPUs only; this one runs on any device. Legend
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +37,8 @@ class SynchronizedBatchNorm(_BatchNorm):
         Shape: (B, C, ...) -> (B, C, ...).
         """
         assert self.running_mean is not None and self.running_var is not None
+        if self.training and self.world == 1:
+            return super().forward(inputs)
         if not self.training:
             return F.batch_norm(inputs, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         found = _Normalized.apply(inputs, self.weight, self.bias, self.eps, self.world)  # type: ignore[no-untyped-call]
@@ -65,6 +69,23 @@ def synchronized(network: nn.Module, world: int) -> nn.Module:
         else:
             synchronized(part, world)
     return network
+
+
+@contextmanager
+def unsynchronized(network: nn.Module) -> Iterator[None]:
+    """Let synchronized batch norms take the statistics of the rows that they are given, without messages.
+
+    For passes in which every process has all rows, and whose gradients are differentiated again.
+    """
+    norms = [part for part in network.modules() if isinstance(part, SynchronizedBatchNorm)]
+    worlds = [norm.world for norm in norms]
+    for norm in norms:
+        norm.world = 1
+    try:
+        yield
+    finally:
+        for norm, world in zip(norms, worlds, strict=True):
+            norm.world = world
 
 
 class _Normalized(torch.autograd.Function):

@@ -13,7 +13,7 @@ from scanmix.config import UserError, check_type
 from scanmix.data.examples import Examples
 from scanmix.data.readers import reload
 from scanmix.features import AnyEncoder
-from scanmix.methods import first_part
+from scanmix.methods import METHODS, first_part, known_labels
 from scanmix.training import Run, RunSettings
 from scanmix.training.consensus import with_consensus
 
@@ -101,6 +101,16 @@ def trusted_fingerprint(examples: Examples) -> str | None:
     """Return a hex SHA-256 of which labels are known to be right; None if none is."""
     trusted = examples.trusted
     return None if trusted is None else hashlib.sha256(trusted.cpu().numpy().tobytes()).hexdigest()
+
+
+def check_trusted(settings: RunSettings, examples: Examples) -> None:
+    """Refuse a method that learns from trusted labels where there is none, before anything is written.
+
+    Raises:
+        UserError: the run trusts no label.
+    """
+    if METHODS[settings.method].about.needs_trusted:
+        known_labels(trusted_labels(examples, settings), settings.method)
 
 
 def trusted_labels(examples: Examples, settings: RunSettings) -> Tensor | None:

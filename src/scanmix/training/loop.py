@@ -54,6 +54,7 @@ from scanmix.training.inputs import (
     Inputs,
     check_data,
     check_length,
+    check_trusted,
     reload_data,
     trusted_fingerprint,
     trusted_labels,
@@ -171,6 +172,7 @@ def train_resolved(
         features=None if encoder is None else record_of(encoder),
         processes=choose_processes(devices, nodes, settings.processes),
     )
+    check_trusted(settings, examples)
     check_length(settings, len(examples))
     folder = out if is_first(nodes) else None
     with writer(folder, "in training"):

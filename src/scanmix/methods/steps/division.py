@@ -25,8 +25,15 @@ def divided_passes(
     """
     labeled = max(1, round(clean * count))
     steps = -(-labeled // batch_size)
-    again = max(1, -(-minimum_steps // steps))
+    again = passed_over(count, clean, batch_size, minimum_steps) // labeled
     unlabeled = 2 * again * steps * min(batch_size, count - labeled)
     rows = 2 * again * labeled + unlabeled
     each = Passes(forward_only=rows + unlabeled, forward_backward=rows) + Passes(**{view: rows})
     return Passes(forward_only=2 * count) + each * trained
+
+
+def passed_over(count: int, clean: float, batch_size: int, minimum_steps: int) -> int:
+    """Return how many labeled images such an epoch has, of one view each; of `count`, a share `clean` is labeled."""
+    labeled = max(1, round(clean * count))
+    steps = -(-labeled // batch_size)
+    return labeled * max(1, -(-minimum_steps // steps))
