@@ -90,7 +90,7 @@ def _network(kernels: Tensor) -> Callable[[Tensor], Tensor]:
     mean = torch.full_like(kernels[:1], 1 / kernels[0].numel())
 
     def features(pictures: Tensor) -> Tensor:
-        parts = (pictures,) if torch.jit.is_tracing() else pictures.split(AT_ONCE)  # an exported graph takes any B
+        parts = (pictures,) if torch.onnx.is_in_onnx_export() else pictures.split(AT_ONCE)  # an exported graph takes any B
         return torch.cat([_features(part, kernels, sums, mean) for part in parts])
 
     return features
