@@ -90,7 +90,8 @@ def _network(kernels: Tensor) -> Callable[[Tensor], Tensor]:
     mean = torch.full_like(kernels[:1], 1 / kernels[0].numel())
 
     def features(pictures: Tensor) -> Tensor:
-        parts = (pictures,) if torch.onnx.is_in_onnx_export() else pictures.split(AT_ONCE)  # an exported graph takes any B
+        whole = torch.onnx.is_in_onnx_export()  # a graph in a file takes any B
+        parts = (pictures,) if whole else pictures.split(AT_ONCE)
         return torch.cat([_features(part, kernels, sums, mean) for part in parts])
 
     return features
