@@ -1,4 +1,4 @@
-"""From folders of pictures with wrong labels to a classifier, by one command: pretrained features beside pixels.
+"""From folders of pictures with wrong labels to a classifier, by one command: features beside networks from scratch.
 
 Run `python -m results.features --data FOLDER --work FOLDER`; `results.real_data` says what lies in the folder of the
 data, and all pictures, features and runs go to the other. The same line goes on where it was stopped. A row is in
@@ -45,7 +45,7 @@ PIXELS = ("--recipe", "cifar10-small/any/cross_entropy", "--precision", "bf16-mi
 MIDDLE, SPREAD = 127 / 255, 128 / 255
 """What EfficientNet-lite0 takes off pixels from 0 to 1, and divides by."""
 FIELDS = (
-    "data", "noise", "method", "features", "seed", "count", "wrong", "accuracy", "ap", "estimated", "low", "high",
+    "data", "noise", "method", "learns_from", "seed", "count", "wrong", "accuracy", "ap", "estimated", "low", "high",
     "core_seconds",
 )  # fmt: skip
 PERCENT = ("accuracy", "wrong", "estimated", "ap")
@@ -58,16 +58,20 @@ class Task(NamedTuple):
     noise: str
     """As for `scanmix train`; `worse`: the folders of the pictures are people's labels."""
     method: str
-    features: bool
+    learns_from: str
+    """`lite0` and `patches` are encoders, `pixels` none."""
     seed: int
 
 
+ENCODERS = ("lite0", "patches")
 TASKS = (
-    *(Task("cifar10", "worse", method, True, seed) for seed in range(10) for method in ("propagate", "linear")),
-    *(Task("clothing-small", noise, method, True, seed)
-      for noise in ("none", "symmetric:0.4") for method in ("propagate", "linear") for seed in range(3)),
-    *(Task("clothing-small", noise, "cross_entropy", False, 0) for noise in ("none", "symmetric:0.4")),
-    Task("cifar10", "worse", "cross_entropy", False, 0),
+    *(Task("cifar10", "worse", method, encoder, seed)
+      for encoder in ENCODERS for seed in range(10) for method in ("propagate", "linear")),
+    *(Task("clothing-small", noise, method, encoder, seed)
+      for encoder in ENCODERS for noise in ("none", "symmetric:0.4") for method in ("propagate", "linear")
+      for seed in range(3)),
+    *(Task("clothing-small", noise, "cross_entropy", "pixels", 0) for noise in ("none", "symmetric:0.4")),
+    Task("cifar10", "worse", "cross_entropy", "pixels", 0),
 )  # fmt: skip
 
 
@@ -124,8 +128,11 @@ def measure(task: Task, encoder: Path, data: Path, work: Path) -> dict[str, Any]
     line = [sys.executable, "-m", "scanmix", "train", str(train), "--test", str(test), "--out", str(out)]
     line += ["--method", task.method, "--seed", str(task.seed)]
     line += [] if task.noise in OWN else ["--noise", task.noise]
-    line += ["--features", f"onnx:{encoder}:mean={MIDDLE:.6f}:std={SPREAD:.6f}"] if task.features else []
-    line += [] if task.features else [*PIXELS, "--size", "32" if task.data == "cifar10" else "64"]
+    line += {
+        "lite0": ["--features", f"onnx:{encoder}:mean={MIDDLE:.6f}:std={SPREAD:.6f}"],
+        "patches": ["--features", "patches:256"],
+        "pixels": [*PIXELS, "--size", "32" if task.data == "cifar10" else "64"],
+    }[task.learns_from]
     print(shlex.join(line[1:]), flush=True)
     spent = core_seconds()
     subprocess.run(line, check=True, env={**os.environ, "SCANMIX_CACHE": str(work / "cache")})
@@ -211,9 +218,9 @@ def add(row: dict[str, Any], path: Path) -> None:
 INTRODUCTION = (
     "By `python -m results.features --data FOLDER --work FOLDER`. Each row is one command, `scanmix train FOLDER "
     "--test FOLDER --method METHOD --features MODEL`, or the same from scratch on pictures of 32 and 64 pixels by the "
-    "recipe cifar10-small/any/cross_entropy: training, audit and test. The "
-    "model is EfficientNet-lite0 (ImageNet, 1,280 features, 224 pixels a side) as an ONNX file. It has seen ImageNet, "
-    "which has the classes of both sets.",
+    "recipe cifar10-small/any/cross_entropy: training, audit and test. `lite0` is EfficientNet-lite0 (ImageNet, 1,280 "
+    "features, 224 pixels a side) as an ONNX file. It has seen ImageNet, which has the classes of both sets. `patches` "
+    "is `patches:256` (2,304 features, 32 pixels a side), which has seen nothing. `pixels`: the network from scratch.",
     "**cifar10**: 3,000 JPEG copies of training pictures, 300 of each class, which the seed draws, in folders named by "
     "people's labels (`worse` of CIFAR-10N); 3,000 test pictures. **clothing-small**: 3,068 photos by people, 10 "
     "classes, 7 : 1, with their own labels, which are taken as right, or with 40 % of them drawn anew; 372 test "
@@ -227,16 +234,15 @@ INTRODUCTION = (
 
 def page(rows: Sequence[dict[str, str]]) -> str:
     """Return the table as Markdown."""
-    parts = ["# Pictures, pretrained features and wrong labels", *map(wrapped, INTRODUCTION)]
+    parts = ["# Pictures, features and wrong labels", *map(wrapped, INTRODUCTION)]
     for data, noise in dict.fromkeys((row["data"], row["noise"]) for row in rows):
         lines = ["| method | seeds | accuracy | wrong | estimated | AP | core seconds |", "| --- |" + " ---: |" * 6]
-        for method in dict.fromkeys(row["method"] for row in rows):
-            mine = [row for row in rows if (row["data"], row["noise"], row["method"]) == (data, noise, method)]
-            if mine:
-                cells = [cell([100 * float(row[name]) for row in mine]) for name in PERCENT]
-                spent = f"{statistics.mean(float(row['core_seconds']) for row in mine):.0f}"
-                seen = "features" if mine[0]["features"] == "True" else "pixels"
-                lines.append(f"| {' | '.join([f'{method}, {seen}', str(len(mine)), *cells, spent])} |")
+        here = [row for row in rows if (row["data"], row["noise"]) == (data, noise)]
+        for method, seen in dict.fromkeys((row["method"], row["learns_from"]) for row in here):
+            mine = [row for row in here if (row["method"], row["learns_from"]) == (method, seen)]
+            cells = [cell([100 * float(row[name]) for row in mine]) for name in PERCENT]
+            spent = f"{statistics.mean(float(row['core_seconds']) for row in mine):.0f}"
+            lines.append(f"| {' | '.join([f'{method}, {seen}', str(len(mine)), *cells, spent])} |")
         parts += [f"## {data}, {'its own labels' if noise == 'none' else noise}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 

@@ -302,8 +302,9 @@ def line_of(result: Result, words: str) -> str:
 FAST = ["--set", "network.widths=[4]", "--set", "network.blocks=[1]", "--device", "cpu"]
 
 
-def test_for_few_photos_features_are_proposed_and_how_to_get_an_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_for_photos_features_are_proposed_and_how_to_get_an_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanmix.doctor.pretrained.at_hand", list)
+    monkeypatch.setattr("scanmix.doctor.pretrained.FEW", 35)
     photos_folder()
     result = say("photos", *FAST, "--seed", "3")
     assert result.exit_code == 0, result.output
@@ -314,6 +315,21 @@ def test_for_few_photos_features_are_proposed_and_how_to_get_an_encoder(monkeypa
     assert lines[-1].startswith("Training can start: scanmix doctor photos --save-recipe mine.toml --seed 3")
     found = checked("photos", *FAST)["pretrained"]
     assert found == {"proposed": True, "finetuned": None, "features": None}
+
+
+def test_for_few_photos_and_without_an_encoder_the_one_without_weights_is_the_last_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("scanmix.doctor.pretrained.at_hand", list)
+    photos_folder()
+    result = say("photos", *FAST)
+    assert result.exit_code == 0, result.output
+    assert "No pretrained encoder is on this machine. How to get one:" in result.stdout
+    assert re.search(r"Features of patches:256: \S+ \w+ for 36 pictures, measured on 36\.", result.stdout)
+    last = "Training can start, on features first: scanmix train photos --device cpu --features patches:256"
+    assert result.stdout.splitlines()[-1] == last
+    trained = CliRunner().invoke(app, shlex.split(last.partition("scanmix ")[2]))
+    assert trained.exit_code == 0, trained.output
 
 
 def test_an_encoder_that_is_here_is_measured_and_its_line_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,9 +124,14 @@ def test_the_best_encoder_that_opens_is_proposed(monkeypatch: pytest.MonkeyPatch
     found = propose(examples, 4, "cpu", silent)
     assert found is not None and found.features is not None
     assert (found.features.model, found.features.missing) == ("timm:good", 24)
+    assert found.pretrained
     monkeypatch.setattr(module, "at_hand", lambda: here[:1])
     found = propose(examples, 4, "cpu", silent)
-    assert found is not None and found.features is None
+    assert found is not None and found.features is not None and not found.pretrained
+    assert (found.features.model, found.features.missing) == ("patches:256", 24), "it needs no weights"
+    monkeypatch.setattr(module, "FEW", 19)
+    found = propose(examples, 4, "cpu", silent)
+    assert found is not None and found.features is None and not found.pretrained
     monkeypatch.setattr(module, "PUBLISHED_FROM", 20)
     assert propose(examples, 4, "cpu", silent) is None
     assert propose(made([each[:1] for each in examples.images.numpy()]), 4, "cpu", silent) is None

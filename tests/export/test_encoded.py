@@ -150,6 +150,14 @@ def test_a_network_of_pytorch_is_traced_into_the_file() -> None:
     assert load_model("function").encoder is not None
 
 
+def test_filters_without_weights_are_in_the_file_and_take_any_number_of_pictures() -> None:
+    examples = pictures(side=32)
+    expected = trained("patches:8", examples)
+    assert export_onnx(Path("run"), Path("out")).difference <= 2e-3
+    found = load_onnx(Path("out/model.onnx")).predict_proba(examples.images.numpy())
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
 def test_predict_with_one_file_needs_no_pytorch() -> None:
     write_encoder(Path("tiny.onnx"))
     trained("onnx:tiny.onnx", pictures())

@@ -77,7 +77,7 @@ def test_a_function_that_fails_is_named(function: Any, sentence: str) -> None:
     [
         ("resnet50", "unknown kind of encoder 'resnet50'"),
         ("time:resnet50", "did you mean 'timm'"),
-        ("onnx:", "names no encoder; give timm:NAME, onnx:FILE or hf:NAME"),
+        ("onnx:", "names no encoder; give timm:NAME, onnx:FILE, hf:NAME or patches:COUNT"),
         (7, "7 is no encoder; give timm:NAME"),
     ],
 )

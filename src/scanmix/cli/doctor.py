@@ -154,16 +154,20 @@ def show_proposal(proposal: Proposal, shortest: Sequence[str]) -> str | None:
         f"Features first: fewer than {PUBLISHED_FROM:,} photos are few for a network that learns from nothing. One "
         "that has seen millions tells them apart better, and training on its features takes seconds."
     )
-    if proposal.features is not None:
-        _show_features(proposal.features)
-        if proposal.features.model.startswith("timm:"):
-            tuned = as_typed(["scanmix", "doctor", shortest[2], "--finetune", proposal.features.model])
-            say(f"To train that network on takes longer: {tuned} says how long.")
-        return as_typed([*shortest, "--features", proposal.features.model])
-    say("No pretrained encoder is on this machine. How to get one:")
-    for sentence, line in ways_to_get_one(shortest):
-        say(f"- {sentence}:\n    {line}")
-    return None
+    if not proposal.pretrained:
+        say("No pretrained encoder is on this machine. How to get one:")
+        for sentence, line in ways_to_get_one(shortest):
+            say(f"- {sentence}:\n    {line}")
+    if proposal.features is None:
+        return None
+    model = proposal.features.model
+    if not proposal.pretrained:
+        say(f"Until then: {model} needs no weights, and on so few photos it is ahead of a network from scratch.")
+    _show_features(proposal.features)
+    if model.startswith("timm:"):
+        tuned = as_typed(["scanmix", "doctor", shortest[2], "--finetune", model])
+        say(f"To train that network on takes longer: {tuned} says how long.")
+    return as_typed([*shortest, "--features", model])
 
 
 def _show_features(features: Cost) -> None:

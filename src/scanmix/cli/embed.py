@@ -41,7 +41,7 @@ def embed(
         str,
         typer.Option(
             metavar="MODEL",
-            help="timm:NAME (or timm:NAME@FILE), hf:NAME, or onnx:FILE:mean=...:std=...; several with + between them.",
+            help="timm:NAME (or timm:NAME@FILE), hf:NAME, onnx:FILE:mean=...:std=..., patches:256; several with +.",
         ),
     ],
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="A .npy to copy the features to.")] = None,

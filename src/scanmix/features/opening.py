@@ -1,4 +1,4 @@
-"""Encoders by name: `timm:NAME`, `onnx:FILE`, `hf:NAME`, several with "+" between them, or a function."""
+"""Encoders by name: `timm:NAME`, `onnx:FILE`, `hf:NAME`, `patches:COUNT`, several with "+" between, or a function."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from scanmix.distributed.engine import find_device
 from scanmix.features.encoder import AnyEncoder, FrozenEncoder, JoinedEncoder
 from scanmix.features.hf_encoder import open_hf
 from scanmix.features.onnx_encoder import open_onnx, split_options
+from scanmix.features.patch_encoder import open_patches
 from scanmix.features.timm_encoder import open_timm
 
-OPENERS: dict[str, Callable[[str, torch.device], FrozenEncoder]] = {"timm": open_timm, "onnx": open_onnx, "hf": open_hf}
+OPENERS: dict[str, Callable[[str, torch.device], FrozenEncoder]] = {
+    "timm": open_timm, "onnx": open_onnx, "hf": open_hf, "patches": open_patches,
+}  # fmt: skip
 LEAST_DIGITS = 8
 """Of a hash that is asked for: fewer would fit many files."""
 
@@ -31,11 +34,12 @@ def is_encoder(text: str) -> bool:
 def open_encoder(
     source: str | Callable[[Tensor], Any] | AnyEncoder, *, digest: str | None = None, device: str = "auto"
 ) -> AnyEncoder:
-    """Open a pretrained encoder, which turns pictures into features and is not trained.
+    """Open an encoder, which turns pictures into features and is not trained here.
 
     Args:
-        source: `timm:NAME`, `timm:NAME@FILE`, `onnx:FILE` with options, `hf:NAME`, or several of these with "+" between
-            them; or a function from pictures as they are, (B, C, H, W) uint8, to their features (B, D).
+        source: `timm:NAME`, `timm:NAME@FILE`, `onnx:FILE` with options, `hf:NAME`, `patches:COUNT` (it has no weights),
+            or several of these with "+" between them; or a function from pictures as they are, (B, C, H, W) uint8, to
+            their features (B, D).
         digest: hash of the weights, or at least its first 8 digits: any other are refused. A function is known by it
             alone: give it another whenever the function would return other features. Without one, its features are
             held in memory and computed each time.
@@ -94,7 +98,7 @@ def _opened(text: str, device: torch.device) -> FrozenEncoder:
 
 
 def _forms() -> str:
-    return "timm:NAME, onnx:FILE or hf:NAME"
+    return "timm:NAME, onnx:FILE, hf:NAME or patches:COUNT"
 
 
 def _check(encoder: AnyEncoder, digest: str) -> None:
