@@ -170,7 +170,9 @@ def test_oracle_rule_can_fail(source: str) -> None:
     assert oracle_leaks(source)
 
 
-CHANGED_BY_ANOTHER_PAPER = {"co_teaching_plus": "co_teaching", "jocor": "co_teaching", "famus": "dividemix"}
+CHANGED_BY_ANOTHER_PAPER = {
+    "co_teaching_plus": "co_teaching", "jocor": "co_teaching", "famus": "dividemix", "augdesc": "dividemix",
+}  # fmt: skip
 """A method whose algorithm in its own paper is another paper's with one step, or one loss, changed."""
 
 

@@ -31,6 +31,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "scan_dividemix": {**STAGES, "dividemix": {"epochs": 3, "warmup": 1}},
     "scanmix": {**STAGES, "epochs": 3, "warmup": 1, "mild_warmup": 0},
     "dividemix": {"epochs": 3, "warmup": 1},
+    "augdesc": {"epochs": 3, "warmup": 1},
     "famus": {"epochs": 3, "warmup": 1},
     "decoupling": {"epochs": 3, "warmup": 1},
     "forward": {"epochs": 12},

@@ -28,6 +28,7 @@ COUNT = 50
 NETWORK = PreActResNetSettings(widths=(4,), blocks=(1,), stem_stride=2)
 MORE: dict[str, dict[str, Any]] = {
     "dividemix": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
+    "augdesc": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
     "famus": {"warmup": "3 steps", "batch_size": 8, "epochs": 4},
     "mlnt": {"epochs": 7, "burn_in": 2, "rounds": 2, "synthetic": 3},
     "scan": {"clustering": {"epochs": 3, "batch_size": 12}},
@@ -99,7 +100,7 @@ STEADY = [name for name in METHODS if not METHODS[name].about.cost_in_words]
 
 
 @pytest.mark.parametrize(
-    "name", [*STEADY, *("scan forward backward d2l m_correction ssr ssr_plus deep_self mlnt fsr cleannet".split())]
+    "name", [*STEADY, *("scan forward backward d2l m_correction ssr ssr_plus deep_self mlnt fsr cleannet disc".split())]
 )
 def test_methods_that_do_not_divide_their_batches(name: str, seen: Outputs) -> None:
     assert total(run(name, {}), 0.5) == seen.work
@@ -121,6 +122,7 @@ FEW = {"clean_threshold": 1.0, "minimum_clean": 10}
         ("moit_plus", {"interpolation": 4, "epochs": 4, "correction": 1}, 0.5),
         ("incv", {"selection": "100%", "rounds": 1}, 0.5),
         ("dividemix", FEW | {"minimum_steps": 3}, 0.2),
+        ("augdesc", FEW, 0.2),
         ("c2d", {"dividemix": FEW}, 0.2),
         ("famus", FEW, 0.2),
         ("famus", FEW | {"minimum_steps": 3}, 0.2),

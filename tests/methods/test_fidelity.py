@@ -22,6 +22,7 @@ from scanmix.methods.loss_correction import Forward
 from scanmix.methods.mentormix import MentorMix
 from scanmix.methods.mentornet import MentorNet
 from scanmix.methods.mentornet_dd import MentorNetDD
+from scanmix.methods.ncr import NCR
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
 from scanmix.methods.pes_semi import PESSemi
@@ -38,6 +39,7 @@ CHANGES: dict[str, tuple[Method, int]] = {
     "d2l": (D2L(epochs=4, begin=0, window=1, **SMALL), 2),
     "pencil": (Pencil(epochs=8, fixed=2, moving=4, **SMALL), 2),
     "elr_plus": (ELRPlus(epochs=2, **SMALL), 0),
+    "ncr": (NCR(epochs=3, warmup=1, **SMALL), 1),
     "pes": (PES(epochs=4, warmup=2, refit_stage=1, refit_head=1, **SMALL), 2),
     "pes_semi": (PESSemi(epochs=4, warmup=2, refit=1, **SMALL), 2),
 }

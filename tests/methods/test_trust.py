@@ -44,6 +44,7 @@ BY_GRADIENT: dict[str, dict[str, Any]] = {
 BY_DIVISION = (
     "co_teaching", "co_teaching_plus", "jocor", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
     "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "mlnt", "famus", "incv", "drpl", "moit_plus",
+    "disc", "augdesc",
 )  # fmt: skip
 """Methods that keep p_clean."""
 AS_CROSS_ENTROPY: dict[str, dict[str, Any]] = {
@@ -57,7 +58,8 @@ BY_TARGET = ("elr", "elr_plus", "joint", "pencil")
 AS_GIVEN = ("cross_entropy", "mixup", "exact_em", "scan", "linear")
 """Methods that take all labels as they are, or none."""
 APART = (
-    "cleannet", "deep_self", "fsr", "metacleaner", "mentornet_dd", "mentormix", "neighbors", "sop", "sop_plus", "wann",
+    "cleannet", "deep_self", "fsr", "metacleaner", "mentornet_dd", "mentormix", "ncr", "neighbors", "sop", "sop_plus",
+    "wann",
 )  # fmt: skip
 """Methods with a test of their own alone."""
 

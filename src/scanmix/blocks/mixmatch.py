@@ -59,6 +59,16 @@ def partners(inputs: Tensor, alpha: float, generator: Generator, *, dominant: bo
     return max(weight, 1 - weight) if dominant else weight, partner.to(inputs.device, non_blocking=True)
 
 
+def within(partner: Tensor, group: Tensor) -> Tensor:
+    """Return a permutation of the rows that keeps those of a group among themselves, drawn by a random one.
+
+    Those outside of the group are kept among themselves, too. Costs no synchronization.
+    Shape: (B,) int64, (B,) bool -> (B,) int64.
+    """
+    place, drawn = (~group).byte().argsort(stable=True), (~group)[partner].byte().argsort(stable=True)
+    return torch.empty_like(partner).scatter_(0, place, partner[drawn])
+
+
 def beta(alpha: float, generator: Generator) -> float:
     """Return one draw from Beta(alpha, alpha), in 0..1; 1, which means no mixing, for alpha = 0."""
     return float(betas(alpha, 1, generator))

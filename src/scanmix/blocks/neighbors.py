@@ -225,6 +225,21 @@ def neighbor_similarity(features: Tensor, neighbors: Tensor) -> Tensor:
     return found
 
 
+def mean_of_similar(features: Tensor, shares: Tensor, k: int) -> Tensor:
+    """Return the mean of the rows in `shares` of the k most similar others, each weighted by its similarity.
+
+    The similarity is the cosine of the features, and 0 where that is negative; where it is 0 for all, all weigh the
+    same. Of fewer than k others all are taken. Gradients pass similarities and shares (NCR: Iscen et al., CVPR 2022).
+    Memory grows with B x B. Costs no synchronization. Shape: (B, D), (B, C) -> (B, C), with B > 1.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    near, index = (unit @ unit.T).masked_fill(itself, float("-inf")).topk(min(k, len(unit) - 1), 1)
+    weights = near.clamp(min=0) + 1e-8
+    weights = weights / weights.sum(1, keepdim=True)
+    return (weights.unsqueeze(2) * shares[index]).sum(1)
+
+
 def voted_labels(
     candidates: Tensor, labels: Tensor, num_classes: int, rounds: int, trusted: Tensor | None = None
 ) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scanmix.methods.augdesc import AugDesc
 from scanmix.methods.bootstrap import Bootstrap
 from scanmix.methods.c2d import C2D
 from scanmix.methods.cleannet import CleanNet
@@ -13,6 +14,7 @@ from scanmix.methods.cross_entropy import CrossEntropy
 from scanmix.methods.d2l import D2L
 from scanmix.methods.decoupling import Decoupling
 from scanmix.methods.deep_self import DeepSelf
+from scanmix.methods.disc import DISC
 from scanmix.methods.dividemix import DivideMix
 from scanmix.methods.drpl import DRPL
 from scanmix.methods.elr import ELR
@@ -33,6 +35,7 @@ from scanmix.methods.metacleaner import MetaCleaner
 from scanmix.methods.mixup import MixUp
 from scanmix.methods.mlnt import MLNT
 from scanmix.methods.moit_plus import MOITPlus
+from scanmix.methods.ncr import NCR
 from scanmix.methods.neighbors import Neighbors
 from scanmix.methods.pencil import Pencil
 from scanmix.methods.pes import PES
@@ -82,10 +85,13 @@ METHODS: dict[str, type[Method]] = {
     "sop_plus": SOPPlus,
     "pes": PES,
     "pes_semi": PESSemi,
+    "ncr": NCR,
     "fsr": FSR,
     "ssr": SSR,
     "ssr_plus": SSRPlus,
+    "disc": DISC,
     "dividemix": DivideMix,
+    "augdesc": AugDesc,
     "famus": FaMUS,
     "c2d": C2D,
     "scan": Scan,

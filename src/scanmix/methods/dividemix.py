@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 from pydantic.dataclasses import dataclass
-from torch import Tensor
+from torch import Generator, Tensor
 
 from scanmix.blocks.divide import clean_probabilities, divide, normalize_losses
 from scanmix.blocks.losses import semi_supervised_loss
@@ -116,6 +116,10 @@ class DivideMix:
         """Return a duration in epochs of `count` examples; a step is a batch of warm-up."""
         return epochs_in(duration, count, 2 * self.batch_size, self.epochs)
 
+    def learned_views(self, data: TrainingData, index: Sequence[Tensor], draws: Generator) -> Sequence[Tensor] | None:
+        """Return None: the views that targets are predicted of are learned, too. Shape: (B,) each."""
+        return None
+
     def passes(self, count: int, clean: float) -> Stages:
         """Count warm-up of both networks, then epochs in which both are trained on the other's division."""
         warmup = min(self.epochs, self.epochs_in(self.warmup, count))
@@ -151,9 +155,13 @@ class DivideMix:
         pairs = [map(peer.shard, pair) for pair in paired(clean, self.batch_size, order, self.minimum_steps)]
         row_weights = self.weighing(peer, data, clean, f"weigh {side}", epoch)
         for step, (labeled, unlabeled) in enumerate(pairs):
-            views = data.sample_views(data.views.weak, (labeled, labeled, unlabeled, unlabeled), draws)
+            index = (labeled, labeled, unlabeled, unlabeled)
+            views = data.sample_views(data.views.weak, index, draws)
             x, u, y, p = views[:2], views[2:], data.one_hot(labeled), p_clean[labeled]
-            mixed = mixmatch(peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch)
+            learned = self.learned_views(data, index, draws)
+            mixed = mixmatch(
+                peer, other, x, u, y, p, self.sharpen_temperature, self.mixup_alpha, mix, in_batch, learned
+            )
             since = epoch + step / len(pairs) - self.epochs_in(self.warmup, len(data))
             weight = self.unlabeled_weight * linear_ramp(since, self.unlabeled_ramp)
             peer.train()

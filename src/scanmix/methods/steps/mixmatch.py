@@ -41,6 +41,7 @@ def mixmatch(
     alpha: float,
     generator: Generator,
     batch_statistics: bool,
+    learned: Sequence[Tensor] | None = None,
 ) -> Mixed:
     """Return MixMatch(X', U') of Algorithm 1: targets by both peers for V views of each image, then MixUp.
 
@@ -57,6 +58,8 @@ def mixmatch(
         alpha: of MixUp's Beta(alpha, alpha).
         generator: of MixUp's draws.
         batch_statistics: whether `peer` predicts with statistics of the batch, or with running ones.
+        learned: V views of the labeled images, then V of the unlabeled ones, which are mixed in place of those that
+            targets are predicted of. None: the same.
     """
     num_views, count = len(labeled), len(labels)
     inputs = torch.cat([*labeled, *unlabeled])
@@ -70,5 +73,7 @@ def mixmatch(
             of_other = other.classifier(other.encoder(inputs[num_views * count :])).softmax(1)
         by_view = torch.cat([of_unlabeled, of_other]).view(2 * num_views, -1, probabilities.shape[1])
         targets += [guess(by_view, temperature)] * num_views
+    if learned is not None:
+        inputs = torch.cat(list(learned))
     mixed_inputs, mixed_targets = mixup(inputs, torch.cat(targets), alpha, generator)
     return Mixed(mixed_inputs, peer.all_gather(mixed_targets), num_views * count * peer.engine.world)
