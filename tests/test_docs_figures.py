@@ -251,9 +251,10 @@ SENTENCES: dict[str, tuple[str, ...]] = {
                 ("from scratch, `cross_entropy`", "cross_entropy pixels"),
             )
         ),
-        "With the labels that people gave them it has {seen clothing-small none propagate patches} %.",
+        "it has {seen clothing-small none propagate patches} %, and the network from scratch "
+        "{seen clothing-small none cross_entropy pixels}.",
         "two fifths of them wrong, it has {seen cifar10 worse propagate patches} %, where EfficientNet-lite0 has "
-        "{seen cifar10 worse propagate lite0}.",
+        "{seen cifar10 worse propagate lite0} and the network from scratch {seen cifar10 worse cross_entropy pixels}.",
     ),
     RESULTS: (
         "({mean table6-small scan_dividemix symmetric:0.8} of ScanMix's {mean table6-small scanmix symmetric:0.8} at "

@@ -320,12 +320,13 @@ def test_for_photos_features_are_proposed_and_how_to_get_an_encoder(monkeypatch:
 def test_for_few_photos_and_without_an_encoder_the_one_without_weights_is_the_last_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("SCANMIX_CACHE", str(Path("cache").absolute()))
     monkeypatch.setattr("scanmix.doctor.pretrained.at_hand", list)
     photos_folder()
     result = say("photos", *FAST)
     assert result.exit_code == 0, result.output
     assert "No pretrained encoder is on this machine. How to get one:" in result.stdout
-    assert re.search(r"Features of patches:256: \S+ \w+ for 36 pictures, measured on 36\.", result.stdout)
+    assert re.search(r"Features of patches:256: .+ for 36 pictures, measured on \d+\.", result.stdout)
     last = "Training can start, on features first: scanmix train photos --device cpu --features patches:256"
     assert result.stdout.splitlines()[-1] == last
     trained = CliRunner().invoke(app, shlex.split(last.partition("scanmix ")[2]))

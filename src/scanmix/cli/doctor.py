@@ -162,7 +162,7 @@ def show_proposal(proposal: Proposal, shortest: Sequence[str]) -> str | None:
         return None
     model = proposal.features.model
     if not proposal.pretrained:
-        say(f"Until then: {model} needs no weights, and on so few photos it is ahead of a network from scratch.")
+        say(f"Until then: {model} has no weights. On so few photos it is ahead of a network from scratch, and quicker.")
     _show_features(proposal.features)
     if model.startswith("timm:"):
         tuned = as_typed(["scanmix", "doctor", shortest[2], "--finetune", model])
