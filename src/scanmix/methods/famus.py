@@ -98,16 +98,9 @@ class FaMUS(DivideMix):
         return row_weights
 
     def look_ahead(
-        self,
-        peer: Peer,
-        mixed: Mixed,
-        images: Tensor,
-        targets: Tensor,
-        weight: float,
-        rate: float,
-        draws: Generator,
+        self, peer: Peer, mixed: Mixed, images: Tensor, targets: Tensor, weight: float, rate: float, draws: Generator,
         known: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Teach the weigher and the gates by a meta batch; return the losses of the rows, and that of the meta batch.
 
         Args:
@@ -121,7 +114,7 @@ class FaMUS(DivideMix):
             known: rows whose labels are known to be right (B,); they have weight 1.
 
         Shape: -> (B,), ().
-        """  # fmt: skip
+        """
         network, inputs, count = classify(peer), peer.all_gather(mixed.inputs), mixed.num_labeled
         late = dict(list(weights_of(network).items())[-LATE:])
         scale = torch.full((len(inputs),), 1 / count, device=inputs.device)

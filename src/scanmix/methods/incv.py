@@ -73,9 +73,7 @@ class INCV:
     lr_drop: Duration = "75%"  # when the learning rate is divided by ten, in the middle of Co-teaching
     momentum: Share = 0.9  # of SGD
     weight_decay: Weight = 5e-4  # on all parameters
-    mistakes: Literal["even", "paired"] | None = (
-        None  # "paired": a class is mistaken for one other; "even": for all; None: estimated
-    )
+    mistakes: Literal["even", "paired"] | None = None  # a class is mistaken for all others, or for one; None: estimated
     gradual: Duration = "10 epochs"  # over which the share left out by Co-teaching rises from 0 to e_S
     candidates_after: Duration = "10%"  # epochs of Co-teaching without candidates (40 of 400), ...
     candidates_after_severe: Duration = "20%"  # ... if mistakes are paired or e is above 0.6 (80)
