@@ -175,11 +175,12 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "{mean cifar10-small dividemix authors:sym20 last3} and SSR {mean cifar10-small ssr authors:sym20 last3}; "
         "with 50 % cross-entropy has {mean cifar10-small cross_entropy authors:sym50 last3} and SSR "
         "{mean cifar10-small ssr authors:sym50 last3}.",
-        "cross-entropy is ahead: {mean cifar10-small cross_entropy authors:asym40 last3} and "
-        "{mean cifar10-small cross_entropy people:worse last3} % beside "
-        "{mean cifar10-small dividemix authors:asym40 last3} and {mean cifar10-small dividemix people:worse last3} of "
-        "DivideMix and {mean cifar10-small ssr authors:asym40 last3} and "
-        "{mean cifar10-small ssr people:worse last3} of SSR.",
+        "ScanMix has {mean cifar10-small scanmix authors:asym40 last3} %, cross-entropy "
+        "{mean cifar10-small cross_entropy authors:asym40 last3}, DivideMix "
+        "{mean cifar10-small dividemix authors:asym40 last3} and SSR {mean cifar10-small ssr authors:asym40 last3}.",
+        "they have {mean cifar10-small scanmix people:worse last3}, "
+        "{mean cifar10-small cross_entropy people:worse last3}, {mean cifar10-small dividemix people:worse last3} and "
+        "{mean cifar10-small ssr people:worse last3}.",
         "{mean zoo-small cross_entropy symmetric:0.2 actual}, {mean zoo-small cross_entropy symmetric:0.5 actual}, "
         "{mean zoo-small ssr symmetric:0.8 actual} and {mean zoo-small ssr symmetric:0.9 actual} % are wrong",
         "it is at most {behind zoo-small ssr} points behind the best method; ScanMix is at most "
