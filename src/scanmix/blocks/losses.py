@@ -121,7 +121,7 @@ def semi_supervised_loss(
         prior: shares of the classes; uniform when not given.
         weights: of the rows; all 1 when not given.
     """
-    if weights is None:
+    if weights is None:  # one mean each: a mean of rows rounds otherwise, and runs that exist go on with the same bits
         labeled = soft_cross_entropy(logits[:num_labeled], targets[:num_labeled])
         rest = logits[num_labeled:]
         unlabeled = probability_mse(rest, targets[num_labeled:]) if len(rest) else logits.new_zeros(())

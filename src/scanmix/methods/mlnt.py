@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.meta import Weights, gradient, outputs_at, stepped, synthetic_labels, weights_of, with_gradient
 from scanmix.blocks.schedules import sigmoid_ramp, step_decay
 from scanmix.blocks.trust import pinned
@@ -99,9 +100,9 @@ class MLNT:
             self._begin_round(state)
         if turn > 0:
             with meter.timed("examine"):
-                given = predict_all(classify(mentor), data, peer.engine).softmax(1).gather(1, data.labels.unsqueeze(1))
-                kept = pinned((given.T >= self.unlikely).float(), data.trusted)
-                state.p_clean = peer.engine.broadcast(kept)
+                predicted = predict_all(classify(mentor), data, peer.engine).softmax(1)
+                likely = (self_confidence(predicted, data.labels) >= self.unlikely).float()
+                state.p_clean = peer.engine.broadcast(pinned(likely, data.trusted).unsqueeze(0))
         drop = data.epochs_in(self.lr_drop, self.batch_size, length)
         rate = step_decay(self.learning_rate, 0.1, since, (drop,))
         order, draws, make = data.generators("learn", epoch, "order", "views", "synthetic")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_vote
 from scanmix.blocks.selection import cleanest_of_each_class
 from scanmix.blocks.trust import keep_given, pinned
@@ -31,6 +32,6 @@ def neighbors_agree(peer: Peer, head: str, data: TrainingData, num_neighbors: in
     winners = neighbor_vote(neighbors, data.one_hot(data.everything)).argmax(1)
     winners = F.one_hot(keep_given(winners, labels, data.trusted), data.num_classes).float()
     shares = neighbor_vote(neighbors, winners)
-    doubts = 1 - shares.gather(1, labels.unsqueeze(1)).squeeze(1)  # in the order of -log of the share
+    doubts = 1 - self_confidence(shares, labels)  # in the order of -log of the share
     found = cleanest_of_each_class(doubts, shares.argmax(1) == labels, labels, data.num_classes)
     return peer.engine.broadcast(pinned(found, data.trusted))
