@@ -56,6 +56,7 @@ NOISES: dict[str, tuple[str, ...]] = {
 FEATURES: dict[str, tuple[str, ...]] = {
     "pixels": ("digits", "digits 10:1", "fashion", "fashion 10:1", "cifar10", "clothing-small", "ferplus",
                "mini-imagenet32"),
+    "patches": ("fashion", "fashion 10:1", "cifar10", "clothing-small", "ferplus", "mini-imagenet32"),
     "vectors": ("dino", "clip"),
     "lite0": ("cifar10", "clothing-small", "ferplus", "mini-imagenet32"),
     "simclr": ("cifar10", "clothing-small", "digits", "mini-imagenet32", "ferplus", "fashion"),
@@ -133,7 +134,8 @@ def missing(
         tasks = [Task(data, kind, noise, seed) for noise in noises if (data, kind, noise, seed) not in known]
         if not tasks:
             continue
-        seen = see(features(kind, name, source, asked.cache), choose(source, seed, name != data))
+        chosen = choose(source, seed, name != data)
+        seen = see(features(kind, name, source, chosen, asked.cache), chosen)
         for task in tasks:
             yield {**task._asdict(), **measure(task, source, seen)}
 
@@ -154,8 +156,8 @@ def choose(source: Pool, seed: int, imbalanced: bool) -> np.ndarray:
 
 
 def see(rows: np.ndarray, chosen: np.ndarray) -> Seen:
-    """Search for neighbors and compute principal components. Shape: (pool, D), (N,)."""
-    tensor = torch.from_numpy(rows[chosen])
+    """Search for neighbors and compute principal components. Shape: (N, D), positions in the pool (N,)."""
+    tensor = torch.from_numpy(rows)
     clock = time.process_time()
     nearest_neighbors(tensor, min(NEIGHBORS, len(tensor) - 1))
     components = principal_components(tensor, Generator().manual_seed(0))

@@ -26,6 +26,7 @@ import torch
 from PIL import Image
 
 import scanmix
+from scanmix.audit.pictures import image_features
 from scanmix.data.batches import TrainingData
 from scanmix.data.noise.mappings import CIFAR10_ASYMMETRIC, DIGITS_ASYMMETRIC, FASHION_MNIST_ASYMMETRIC
 from scanmix.data.views import ViewSettings, make_views
@@ -203,27 +204,38 @@ def _rows(given: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.n
     return {noise: labels[chosen] for noise, labels in given.items()}
 
 
-def features(kind: str, name: str, source: Pool, cache: Path) -> np.ndarray:
-    """Return features of a whole pool, from the cache where they are known. Shape: -> (N, D) float32.
+def features(kind: str, name: str, source: Pool, chosen: np.ndarray, cache: Path) -> np.ndarray:
+    """Return features of chosen pictures; those of a network are from the cache where they are known.
+
+    Shape: positions in the pool (N,) -> (N, D) float32.
 
     Raises:
         ModuleNotFoundError: the pretrained network is not installed.
     """
     if kind == "vectors":
         assert source.vectors is not None
-        return source.vectors
+        return source.vectors[chosen]
     assert source.images is not None
     if kind == "pixels":
-        return source.images.reshape(len(source.images), -1).astype(np.float32) / 255
+        return source.images[chosen].reshape(len(chosen), -1).astype(np.float32) / 255
+    if kind == "patches":
+        found: np.ndarray = image_features(_tensor(source.images[chosen])).numpy()
+        return found
     path = cache / f"{kind}-{name}.npy"
     if path.is_file():
         known: np.ndarray = np.load(path)
-        return known
+        return known[chosen]
     found = _lite0(source) if kind == "lite0" else _simclr(source.images, source.classes, flip=name != "digits")
     cache.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside, aside.open("wb") as file:
         np.save(file, found)
-    return found
+    return found[chosen]
+
+
+def _tensor(images: np.ndarray) -> torch.Tensor:
+    """Shape: (N, S, S) or (N, S, S, 3) -> (N, channels, S, S)."""
+    channels_last = images if images.ndim == 4 else images[..., None]
+    return torch.from_numpy(np.ascontiguousarray(channels_last.transpose(0, 3, 1, 2)))
 
 
 def _lite0(source: Pool) -> np.ndarray:
@@ -249,8 +261,7 @@ def _lite0(source: Pool) -> np.ndarray:
 
 def _simclr(images: np.ndarray, classes: int, *, flip: bool) -> np.ndarray:
     """Return projections of a small network that learned from the pool without labels."""
-    channels_last = images if images.ndim == 4 else images[..., None]
-    tensor = torch.from_numpy(np.ascontiguousarray(channels_last.transpose(0, 3, 1, 2)))
+    tensor = _tensor(images)
     engine = Engine(seed=0, tick=lambda stage, done, total, note: print(stage, done, total, note, file=sys.stderr))
     scale, color = ((0.3, 1.0), (0.4, 0.4, 0.4, 0.1)) if flip else ((0.5, 1.0), (0.5, 0.5, 0.0, 0.0))
     settings = ViewSettings(contrast_scale=scale, contrast_rotation=0.0 if flip else 15.0, jitter=color)

@@ -45,6 +45,11 @@ StageTick = Callable[[str, int, int, str], None]
 """Called as (stage, done, total, note): a `Tick` with the title of the stage before it."""
 
 
+def of_stage(stage: str, tick: StageTick | None) -> Tick | None:
+    """Return a tick of one stage; None where nothing is reported to."""
+    return None if tick is None else lambda done, total, note: tick(stage, done, total, note)
+
+
 LONGEST_STEP = 24 * 3600.0
 """Seconds over which the speed of a bar is averaged at most. Rich itself takes 30, and says no time left of a bar whose
 steps take longer."""

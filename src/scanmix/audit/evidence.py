@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from scanmix.audit.pictures import image_features
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
 from scanmix.blocks.ridge import principal_components
 from scanmix.config import UserError
@@ -22,12 +22,8 @@ from scanmix.data.duplicates import exact_groups
 from scanmix.data.examples import Examples, Excluded
 from scanmix.model import Outputs
 from scanmix.model.dynamics import Snapshot
-from scanmix.progress import Tick
+from scanmix.progress import StageTick, Tick, of_stage
 
-HELD = 1 << 24
-"""Most pixels that are held in float32 at once: 64 MB, whatever the size of the images."""
-SIDE = 12
-"""Most rows and columns of pixels of which neighbors by pixels are found: class shows in the coarse picture."""
 NEIGHBORS = 10
 """Neighbors that vote, where there are so many."""
 NAMED = 5
@@ -63,7 +59,7 @@ class Evidence:
     components: Tensor | None = None
     """(N, P), principal components of features that no label shaped, for a linear classifier; None without such."""
     image_neighbors: Tensor | None = None
-    """(N, K) int64, nearest other examples by pixels (or by the vectors that are the data): no label shaped them."""
+    """(N, K) int64, nearest other examples by `image_features`: no label shaped them."""
     pictures: Tensor | None = None
     """(N,) int64, the first example with the same image (or vector)."""
     class_prior: Tensor | None = None
@@ -87,16 +83,21 @@ class Evidence:
     """A names."""
 
 
-def collect(outputs: Outputs, examples: Examples, features: np.ndarray | None = None) -> Evidence:
+def collect(
+    outputs: Outputs, examples: Examples, features: np.ndarray | None = None, tick: StageTick | None = None
+) -> Evidence:
     """Return the evidence of a model's outputs for its own training data.
 
     Neighbors are those of `features`, of a pretrained encoder, where there are any: no label has shaped them. Without
-    them they are those of the networks' features, and there are neighbors by pixels besides.
-    Shape: outputs for N examples, features (N, D).
+    them they are those of the networks' features, and there are neighbors by the pictures (`image_features`) besides.
+    `tick` is called as in `evidence_from_examples`. Shape: outputs for N examples, features (N, D).
     """
     found = outputs.features if features is None else torch.from_numpy(features.astype(np.float32))
-    neighbors, similarity = neighborhood(found)
-    by_pixels = neighborhood(image_features(examples.images.cpu()))[0] if features is None else None
+    neighbors, similarity = neighborhood(found, of_stage("neighbors", tick))
+    by_pictures = None
+    if features is None:
+        rows = image_features(examples.images.cpu(), of_stage("features of pictures", tick))
+        by_pictures = neighborhood(rows, of_stage("neighbors by pictures", tick))[0]
     return dataclasses.replace(
         evidence_of(examples),
         probs=outputs.logits.softmax(2).mean(0).half(),
@@ -104,7 +105,7 @@ def collect(outputs: Outputs, examples: Examples, features: np.ndarray | None = 
         neighbors=neighbors,
         similarity=similarity,
         components=None if features is None else components_of(found),
-        image_neighbors=by_pixels,
+        image_neighbors=by_pictures,
     )
 
 
@@ -123,28 +124,6 @@ def evidence_of(examples: Examples) -> Evidence:
         votes=examples.votes,
         annotators=examples.annotators,
     )
-
-
-def image_features(images: Tensor, tick: Tick | None = None) -> Tensor:
-    """Return pixels as features: each channel averaged to at most `SIDE` x `SIDE`. Vectors, of one pixel, stay.
-
-    The mean of each image is subtracted, so that brightness does not count and, by angle, contrast neither: on digits,
-    Fashion-MNIST, CIFAR-10 and photos of clothes more neighbors are of the same class so. A last column of ones is
-    small beside any contrast; it makes images of one color, which would have no direction, neighbors of each other.
-    Images are never all held in float at once. `tick` is called with the number that is done.
-    Shape: (N, channels, H, W) uint8 -> (N, channels x side x side + 1) float32; (N, D, 1, 1) float32 -> (N, D).
-    """
-    if images.is_floating_point():
-        return images.flatten(1)
-    side = min(SIDE, images.shape[2]), min(SIDE, images.shape[3])
-    found = torch.ones(len(images), images.shape[1] * side[0] * side[1] + 1, device=images.device)
-    rows = max(1, HELD // max(1, images[:1].numel()))
-    for start in range(0, len(images), rows):
-        small = F.adaptive_avg_pool2d(images[start : start + rows].float(), side).flatten(1)
-        torch.sub(small, small.mean(1, keepdim=True), out=found[start : start + rows, :-1])
-        if tick is not None:
-            tick(min(start + rows, len(images)), len(images), "")
-    return found
 
 
 def neighborhood(features: Tensor, tick: Tick | None = None) -> tuple[Tensor, Tensor] | tuple[None, None]:

@@ -18,14 +18,14 @@ from scanmix.audit.evidence import (
     checked_prior,
     components_of,
     evidence_of,
-    image_features,
     neighborhood,
 )
+from scanmix.audit.pictures import image_features
 from scanmix.audit.score import score_labels
 from scanmix.audit.table import Audit
 from scanmix.config import check_type
 from scanmix.data.examples import Examples
-from scanmix.progress import StageTick, Tick
+from scanmix.progress import StageTick, of_stage
 
 
 def audit_data(
@@ -53,13 +53,13 @@ def evidence_from_examples(
     """Return the evidence of data on which nothing was trained: features, duplicates, and what a person decided.
 
     Neighbors and principal components are those of `features`; without them those of the vectors themselves, or of
-    small thumbnails of the images, which serve where images of a class look alike pixel by pixel. Memory grows with
-    N x D, D at most 144 x channels + 1 for images.
+    what the pictures show: patches, or pixels of small ones (`image_features`). Memory grows with N x D, where D is at
+    most 128 for pictures of 24 pixels and more a side, and at most 144 x channels + 1 for smaller ones.
 
     Args:
         examples: images or vectors with their given labels.
         features: (N, D) in the order of the examples, as of `evidence_from_arrays`.
-        tick: called with the stages "pixels" and "neighbors" and the number of examples that are done.
+        tick: called with the stages "features of pictures" and "neighbors" and the number of examples that are done.
         class_prior: share of each true class by its name, where it is known; else the likeliest is taken.
 
     Raises:
@@ -72,16 +72,11 @@ def evidence_from_examples(
     if given is None and examples.kind == "vector":
         given = examples.images.flatten(1).cpu().numpy()
     if given is None:
-        found = image_features(examples.images.cpu(), _of_stage("pixels", tick))
+        found = image_features(examples.images.cpu(), of_stage("features of pictures", tick))
     else:
         found = torch.from_numpy(checked_features(given, len(examples)))
-    neighbors, similarity = neighborhood(found, _of_stage("neighbors", tick))
+    neighbors, similarity = neighborhood(found, of_stage("neighbors", tick))
     return dataclasses.replace(
         evidence_of(examples), neighbors=neighbors, similarity=similarity, components=components_of(found),
         class_prior=prior,
     )  # fmt: skip
-
-
-def _of_stage(stage: str, tick: StageTick | None) -> Tick | None:
-    """Return a tick of one stage."""
-    return None if tick is None else lambda done, total, note: tick(stage, done, total, note)

@@ -33,15 +33,33 @@ def principal_components(features: Tensor, generator: Generator, count: int = CO
     """
     unit = F.normalize(features.float(), dim=1)
     unit = unit - unit.mean(0)
-    wanted = min(count, *unit.shape)
-    width = min(wanted + OVERSAMPLED, *unit.shape)
-    basis = torch.randn(unit.shape[1], width, generator=generator, device=generator.device).to(unit)
-    basis = torch.linalg.qr(unit @ basis).Q
-    for _ in range(POWERS):
-        basis = torch.linalg.qr(unit @ torch.linalg.qr(unit.T @ basis).Q).Q
-    left, values, _ = torch.linalg.svd(basis.T @ unit, full_matrices=False)
-    components: Tensor = basis @ (left * values)[:, :wanted]
+    basis, left, values, _ = _decomposed(unit, generator, count)
+    components: Tensor = basis @ (left * values)[:, : min(count, *unit.shape)]
     return components
+
+
+def principal_axes(centered: Tensor, generator: Generator, count: int = COMPONENTS) -> tuple[Tensor, Tensor]:
+    """Return the variances along the first principal axes and these axes, by the same decomposition, the widest first.
+
+    Signs are arbitrary. Shape: (N, D) finite, columns with mean 0 -> (P,), (D, P), P = min(`count`, N, D).
+    """
+    wanted = min(count, *centered.shape)
+    _, _, values, right = _decomposed(centered, generator, count)
+    return values[:wanted].square() / len(centered), right[:wanted].T
+
+
+def _decomposed(centered: Tensor, generator: Generator, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return a basis of the widest directions of the rows and the singular values and vectors of the rows in it.
+
+    Shape: (N, D) -> basis (N, W), left (W, W), values (W,), right (W, D), W = min(`count` + `OVERSAMPLED`, N, D).
+    """
+    width = min(count + OVERSAMPLED, *centered.shape)
+    basis = torch.randn(centered.shape[1], width, generator=generator, device=generator.device).to(centered)
+    basis = torch.linalg.qr(centered @ basis).Q
+    for _ in range(POWERS):
+        basis = torch.linalg.qr(centered @ torch.linalg.qr(centered.T @ basis).Q).Q
+    left, values, right = torch.linalg.svd(basis.T @ centered, full_matrices=False)
+    return basis, left, values, right
 
 
 def ridge_scores(components: Tensor, class_probs: Tensor, used: Tensor | None = None) -> Tensor:

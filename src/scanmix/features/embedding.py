@@ -26,7 +26,7 @@ from scanmix.features.encoder import AnyEncoder
 from scanmix.features.feature_file import Distinct, FeatureFile, find_distinct
 from scanmix.files import CannotWrite, locked
 from scanmix.files.npy import stays_on_disk
-from scanmix.progress import StageTick, Tick
+from scanmix.progress import StageTick, Tick, of_stage
 
 FORMAT = 1
 """Part of every key: it is raised when features are computed in another way, so that no stale ones are found."""
@@ -69,9 +69,9 @@ def embed(
         has = "holds vectors" if examples.kind == "vector" else "has no pictures"
         raise UserError(f"{examples.name!r} {has}; an encoder turns pictures into features")
     images = examples.images.cpu()
-    digests = row_digests(images, _of_stage("reading pictures", tick))
+    digests = row_digests(images, of_stage("reading pictures", tick))
     distinct = find_distinct(digests)
-    work = _of_stage("computing features", tick)
+    work = of_stage("computing features", tick)
     if encoder.digest is None:
         return _in_memory(images, distinct, encoder, work)
     key = _key(digests, tuple(images.shape), encoder)
@@ -79,7 +79,7 @@ def embed(
     with suppress(OSError):  # writing the first file will report it
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, f"computing the features {key}", name=f"{key}.lock"):
-        file = FeatureFile.opened(folder / f"{key}.npy", distinct, _of_stage("checking features", tick))
+        file = FeatureFile.opened(folder / f"{key}.npy", distinct, of_stage("checking features", tick))
         if file is None or not file.is_complete:
             file = _computed(images, distinct, encoder, folder / f"{key}.npy", file, work)
         return file.mapped()
@@ -201,8 +201,3 @@ def _key(digests: np.ndarray, shape: tuple[int, ...], encoder: AnyEncoder) -> st
     pictures = hashlib.sha256(f"{shape}".encode() + digests.astype("<u8").tobytes()).hexdigest()
     text = json.dumps({"format": FORMAT, "pictures": pictures, "encoder": encoder.key_parts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def _of_stage(stage: str, tick: StageTick | None) -> Tick | None:
-    """Return a tick of one stage."""
-    return None if tick is None else lambda done, total, note: tick(stage, done, total, note)

@@ -283,12 +283,14 @@ def _finish(
             data = _training_data(learned.examples, settings, engine, watched.images)
             with logged(run, loggers) as log:
                 model, outputs = run_epochs(run, method, engine, data, learned, watched.epochs, log)
+        encoded = None if rows is None else rows.train
+        found = None if run.folder is None else collect(outputs, examples, encoded, watched.stages)
     with explained(run):
-        run.adopt(as_given(run, model, inputs), examples, None if rows is None else rows.train)
-        if run.folder is not None:
+        run.adopt(as_given(run, model, inputs), examples, encoded)
+        if run.folder is not None and found is not None:
             # The audit reads back the evidence that is written here, though it is in memory: so labels.csv is, to the
             # last digit, what `scanmix audit` makes of the folder on any later day.
-            save_evidence(run.folder, collect(outputs, examples, run.features))
+            save_evidence(run.folder, found)
             run.write_labels(run.folder)
             save_model(run.model, run.folder)
     return run
