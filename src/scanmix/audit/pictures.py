@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from scanmix.blocks.ridge import principal_axes
 from scanmix.features.encoder import FrozenEncoder
-from scanmix.features.patch_encoder import open_patches
+from scanmix.features.patch_encoder import open_sided_patches
 from scanmix.progress import Tick
 
 HELD = 1 << 24
@@ -80,7 +80,7 @@ def of_patches(images: Tensor, tick: Tick | None = None) -> Tensor:
     has a seed of its own. Memory grows with N x P, and features of patches are held of the sample and a batch alone.
     Shape: (N, 1 or 3, H, W) uint8 -> (N, P) float32, P = min(128, N).
     """
-    encoder = open_patches(str(FILTERS), torch.device("cpu"))
+    encoder = open_sided_patches(FILTERS)
     order = torch.randperm(len(images), generator=Generator().manual_seed(0))
     sampled, others = order[:SAMPLED].sort().values, order[SAMPLED:].sort().values
     sample = torch.cat([features for _, features in _encoded(encoder, images, sampled, 0, tick)])

@@ -37,6 +37,7 @@ LEAST_SPREAD = 0.1
 """Added to the spread along each direction before it is made 1, as noise has as much of it."""
 THRESHOLD = 0.5
 """A response, of deviation 1, counts from here on."""
+PREPARED = Preparation((SIDE, SIDE), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), interpolation="bilinear")
 AT_ONCE = 32
 """Pictures whose responses are computed together: those of more leave the processor's cache."""
 
@@ -55,9 +56,19 @@ def open_patches(text: str, device: torch.device) -> FrozenEncoder:
             f"patches:{text} must have an even number of filters after the colon, {LEAST} to {MOST}, as in patches:256"
         )
     name = f"patches:{count}"
-    prepared = Preparation((SIDE, SIDE), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), interpolation="bilinear")
     weights = hashlib.sha256(f"{name} {VERSION}".encode()).hexdigest()  # rounding differs between machines
-    return FrozenEncoder(name, name, weights, _network(filters(count).to(device)), prepared, None, device)
+    return FrozenEncoder(name, name, weights, _network(filters(count).to(device)), PREPARED, None, device)
+
+
+def open_sided_patches(count: int) -> FrozenEncoder:
+    """Return an encoder that tells a picture from its mirror image, on the CPU; it returns 18 features for each filter.
+
+    Arrows and letters have sides. `count` filters are asked, none of which mirrors another.
+    """
+    answers = _answering(filters(2 * count)[:count])
+    return FrozenEncoder(
+        f"sided patches:{count}", f"sided patches:{count}", None, lambda pictures: answers(pictures).flatten(1), PREPARED
+    )
 
 
 def filters(count: int) -> Tensor:
@@ -86,28 +97,37 @@ def covariance() -> Tensor:
 
 def _network(kernels: Tensor) -> Callable[[Tensor], Tensor]:
     """Return what computes the features: (B, 3, 32, 32) of 0..1 -> (B, 9 K)."""
-    sums = kernels.sum((1, 2, 3)).view(-1, 1, 1)
-    mean = torch.full_like(kernels[:1], 1 / kernels[0].numel())
+    answers = _answering(kernels)
 
     def features(pictures: Tensor) -> Tensor:
-        whole = torch.onnx.is_in_onnx_export()  # a graph in a file takes any B
-        parts = (pictures,) if whole else pictures.split(AT_ONCE)
-        return torch.cat([_features(part, kernels, sums, mean) for part in parts])
+        one, mirrored = answers(pictures).chunk(2, 2)
+        return (one + mirrored.flip(-1)).flatten(1)
 
     return features
 
 
-def _features(pictures: Tensor, kernels: Tensor, sums: Tensor, mean: Tensor) -> Tensor:
+def _answering(kernels: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what computes the answers of each filter: (B, 3, 32, 32) of 0..1 -> (B, 2, K, c, c)."""
+    sums = kernels.sum((1, 2, 3)).view(-1, 1, 1)
+    mean = torch.full_like(kernels[:1], 1 / kernels[0].numel())
+
+    def answers(pictures: Tensor) -> Tensor:
+        whole = torch.onnx.is_in_onnx_export()  # a graph in a file takes any B
+        parts = (pictures,) if whole else pictures.split(AT_ONCE)
+        return torch.cat([_answers(part, kernels, sums, mean) for part in parts])
+
+    return answers
+
+
+def _answers(pictures: Tensor, kernels: Tensor, sums: Tensor, mean: Tensor) -> Tensor:
     """Filter every patch, less its mean and over its deviation; average in cells what is above or below the threshold.
 
-    Shape: (B, 3, 32, 32), (K, 3, 6, 6), (K, 1, 1), (1, 3, 6, 6) -> (B, 9 K).
+    Shape: (B, 3, 32, 32), (K, 3, 6, 6), (K, 1, 1), (1, 3, 6, 6) -> (B, 2, K, c, c).
     """
     center = F.conv2d(pictures, mean)
     deviation = (F.conv2d(pictures.square(), mean) - center.square()).clamp(min=0).sqrt() + LEAST_CONTRAST
     responses = F.conv2d(pictures, kernels).sub_(center * sums).div_(deviation)
-    signs = torch.stack([_cells(responses - THRESHOLD), _cells(-responses - THRESHOLD)], 1)
-    one, mirrored = signs.chunk(2, 2)
-    return (one + mirrored.flip(-1)).flatten(1)
+    return torch.stack([_cells(responses - THRESHOLD), _cells(-responses - THRESHOLD)], 1)
 
 
 def _cells(responses: Tensor) -> Tensor:
