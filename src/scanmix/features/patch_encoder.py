@@ -38,8 +38,8 @@ LEAST_SPREAD = 0.1
 THRESHOLD = 0.5
 """A response, of deviation 1, counts from here on."""
 PREPARED = Preparation((SIDE, SIDE), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), interpolation="bilinear")
-AT_ONCE = 32
-"""Pictures whose responses are computed together: those of more leave the processor's cache."""
+AT_ONCE = 8
+"""Pictures whose responses are computed together: those of more leave the processor's cache, or their share of it."""
 
 
 def open_patches(text: str, device: torch.device) -> FrozenEncoder:
@@ -61,9 +61,9 @@ def open_patches(text: str, device: torch.device) -> FrozenEncoder:
 
 
 def open_sided_patches(count: int) -> FrozenEncoder:
-    """Return an encoder that tells a picture from its mirror image, on the CPU; it returns 18 features for each filter.
+    """Return an encoder on the CPU that tells a picture from its mirror image; it returns 18 features for each filter.
 
-    Arrows and letters have sides. `count` filters are asked, none of which mirrors another.
+    Letters and arrows have sides. Of the `count` filters none is the mirror image of another.
     """
     answers = _answering(filters(2 * count)[:count])
     return FrozenEncoder(
