@@ -1,7 +1,6 @@
-"""Evidence from data alone: thumbnails as a slow loop makes them, what is carried over, and what is refused."""
+"""Evidence from data alone: what is carried over, what is found, and what is refused."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -9,8 +8,7 @@ import torch
 from torch import Tensor
 
 import scanmix
-from scanmix.audit import audit_data, evidence, evidence_from_examples, score_labels
-from scanmix.audit.evidence import image_features
+from scanmix.audit import audit_data, evidence_from_examples, score_labels
 from scanmix.config import UserError
 from scanmix.data.examples import Examples
 
@@ -28,40 +26,6 @@ def examples(images: Tensor, labels: list[int], names: str = "ab") -> Examples:
         class_names=tuple(names),
         ids=tuple(map(str, range(len(images)))),
     )
-
-
-def slow_thumbnail(image: np.ndarray) -> list[float]:
-    """One row of `image_features`: mean of each cell of a grid, pixel by pixel."""
-    channels, height, width = image.shape
-    high, wide = min(height, 12), min(width, 12)
-    found = []
-    for channel, i, j in itertools.product(range(channels), range(high), range(wide)):
-        rows = range(i * height // high, -(-(i + 1) * height // high))
-        columns = range(j * width // wide, -(-(j + 1) * width // wide))
-        cell = [float(image[channel, row, column]) for row in rows for column in columns]
-        found.append(sum(cell) / len(cell))
-    mean = sum(found) / len(found)
-    return [value - mean for value in found] + [1.0]
-
-
-@pytest.mark.parametrize(("channels", "height", "width"), [(1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 15, 31), (1, 1, 40)])
-def test_thumbnails_are_what_a_slow_loop_makes(channels: int, height: int, width: int) -> None:
-    images = pictures(5, channels, height, width)
-    slow = torch.tensor([slow_thumbnail(image) for image in images.numpy()])
-    torch.testing.assert_close(image_features(images), slow, atol=1e-3, rtol=1e-5)
-
-
-def test_vectors_stay_as_they_are() -> None:
-    vectors = torch.randn(4, 5, 1, 1, generator=DRAW)
-    assert torch.equal(image_features(vectors), vectors.flatten(1))
-
-
-def test_chunks_change_nothing_and_count_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, seen = pictures(7), []
-    whole = image_features(images)
-    monkeypatch.setattr(evidence, "HELD", 3 * 64)
-    assert torch.equal(image_features(images, lambda *step: seen.append(step)), whole)
-    assert [step[:2] for step in seen] == [(3, 7), (6, 7), (7, 7)]
 
 
 def test_images_of_one_color_are_neighbors_of_each_other() -> None:
@@ -121,7 +85,7 @@ def test_stages_are_told_in_their_order() -> None:
     audit_data(
         examples(pictures(12), [0, 1] * 6), tick=lambda stage, done, total, _: seen.update({stage: (done, total)})
     )
-    assert list(seen.items()) == [("pixels", (12, 12)), ("neighbors", (12, 12)), ("noise model", (1, 1))]
+    assert list(seen.items()) == [("features of pictures", (12, 12)), ("neighbors", (12, 12)), ("noise model", (1, 1))]
 
 
 @pytest.mark.parametrize(

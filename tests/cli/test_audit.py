@@ -217,7 +217,7 @@ def test_bars_are_shown_on_a_terminal_alone(photos: Path, monkeypatch: pytest.Mo
     console = Console(file=shown, force_terminal=True, width=120)
     monkeypatch.setattr(shell, "progress", lambda title, total: progress.progress(title, total, console=console))
     say("audit", photos)
-    for text in ("pixels", "neighbors", "noise model", "40/40", "left"):
+    for text in ("features of pictures", "neighbors", "noise model", "40/40", "left"):
         assert text in shown.getvalue()
 
 

@@ -33,7 +33,7 @@ POWER = 0.25
 LEAST_DEVIATION = 1e-3
 """Deviations of features below this are raised to it: real pictures have 0.02 or more."""
 LEAST_VARIANCE = 1e-3
-"""Variances of components below this are raised to it; the features have variance 1 each."""
+"""Components of less variance are left at zero: it is rounding. The features have variance 1 each."""
 
 
 def image_features(images: Tensor, tick: Tick | None = None) -> Tensor:
@@ -93,13 +93,14 @@ def of_patches(images: Tensor, tick: Tick | None = None) -> Tensor:
 
 
 def narrowed_axes(sample: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean, and axes whose products with what differs from it are components of standardized features.
+    """Return the mean, and axes whose products with differences from it are narrowed components (`of_patches`).
 
     Shape: (N, D) -> (D,), (D, P), P = min(128, N, D).
     """
     mean, deviation = sample.mean(0), sample.std(0, correction=0).clamp(min=LEAST_DEVIATION)
     variances, axes = principal_axes((sample - mean) / deviation, Generator().manual_seed(0))
-    return mean, axes * variances.clamp(min=LEAST_VARIANCE).pow(-POWER) / deviation.unsqueeze(1)
+    scale = variances.pow(-POWER).where(variances > LEAST_VARIANCE, torch.zeros(()))
+    return mean, axes * scale / deviation.unsqueeze(1)
 
 
 def _encoded(

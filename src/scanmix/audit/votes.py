@@ -66,7 +66,7 @@ NO_VOTES = VoteFindings({}, (), False, 0)
 def judge_votes(evidence: Evidence) -> VoteFindings:
     """Return what the votes on each example say and the quality of each annotator; `NO_VOTES` without several votes.
 
-    Neighbors have a part in it, those by pixels where they are known, since no label shaped them.
+    Neighbors have a part in it, those by the pictures where they are known, since no label shaped them.
     """
     votes, classes = evidence.votes, len(evidence.class_names)
     if votes is None or not several_votes(votes):
