@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 
 import scanmix
-from scanmix.audit.pictures import image_features
+from scanmix.blocks.pictures import image_features
 from scanmix.data.batches import TrainingData
 from scanmix.data.noise.mappings import CIFAR10_ASYMMETRIC, DIGITS_ASYMMETRIC, FASHION_MNIST_ASYMMETRIC
 from scanmix.data.views import ViewSettings, make_views

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from scanmix.audit.pictures import image_features
+from scanmix.blocks.pictures import image_features
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
 from scanmix.blocks.ridge import principal_components
 from scanmix.config import UserError

@@ -20,7 +20,7 @@ from scanmix.audit.evidence import (
     evidence_of,
     neighborhood,
 )
-from scanmix.audit.pictures import image_features
+from scanmix.blocks.pictures import image_features
 from scanmix.audit.score import score_labels
 from scanmix.audit.table import Audit
 from scanmix.config import check_type

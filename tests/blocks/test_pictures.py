@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scanmix.audit import audit_data, collect, evidence_from_examples, pictures
-from scanmix.audit.pictures import image_features, narrowed_axes, of_patches, of_pixels
+from scanmix.blocks.pictures import image_features, narrowed_axes, of_patches, of_pixels
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.data.examples import Examples
 from scanmix.features.patch_encoder import LEAST_CONTRAST, PATCH, SIDE, THRESHOLD, filters
