@@ -12,14 +12,7 @@ import numpy as np
 import torch
 
 from scanmix.audit.arrays import checked_features
-from scanmix.audit.evidence import (
-    Evidence,
-    check_comparable,
-    checked_prior,
-    components_of,
-    evidence_of,
-    neighborhood,
-)
+from scanmix.audit.evidence import Evidence, check_comparable, checked_prior, components_of, evidence_of, neighborhood
 from scanmix.audit.pictures import image_features
 from scanmix.audit.score import score_labels
 from scanmix.audit.table import Audit
