@@ -12,6 +12,7 @@ import torch
 
 from results import audit_real, audit_real_page, noise_model_million, real_data
 from results.audit_real import Task
+from scanmix.audit.pictures import image_features
 
 FOLDERS = Namespace(data=Path("missing"), fashion=None, cache=Path("missing"))
 
@@ -57,6 +58,30 @@ def test_the_page_counts_settings_alike() -> None:
         "- made pixels symmetric:0.2: the interval holds the truth in 1 of 2; the rate is off by 10.0 points;" in page
     )
     assert "nan" not in page
+
+
+def test_patches_and_pixels_are_compared_on_what_both_have() -> None:
+    row = dict.fromkeys(audit_real.FIELDS, 0.1) | {
+        "data": "made", "features": "pixels", "noise": "symmetric:0.2", "seed": 0, "low": 0.05, "high": 0.15,
+    }  # fmt: skip
+    patches = row | {"features": "patches", "estimated": 0.3, "low": 0.2, "high": 0.5, "ap": 0.7}
+    page = " ".join(audit_real_page.page([row, patches, row | {"data": "other"}]).split())
+    assert (
+        "On the 1 settings that have both, patches: intervals are 30 points wide and hold the truth in 0 of 1" in page
+    )
+    assert "the mean average precision is 0.700; pixels: intervals are 10 points wide" in page
+    assert "further off, by more than 2 points, for made symmetric:0.2." in page
+    assert "settings that have both" not in audit_real_page.page([row])
+
+
+def test_features_of_patches_are_those_of_an_audit_of_what_is_drawn() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 24, 24), dtype=np.uint8)
+    source, chosen = real_data.Pool(np.arange(9) % 2, images), np.array([1, 4, 5, 8])
+    found = real_data.features("patches", "made", source, chosen, FOLDERS.cache)
+    expected = image_features(torch.from_numpy(images[chosen][:, None]))
+    assert np.array_equal(found, expected.numpy())
+    pixels = real_data.features("pixels", "made", source, chosen, FOLDERS.cache)
+    assert np.allclose(pixels[2], images[5].ravel() / 255)
 
 
 def test_class_sizes_fall_to_a_tenth(digits: real_data.Pool) -> None:

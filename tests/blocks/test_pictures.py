@@ -93,9 +93,7 @@ def slow_features(rows: Tensor, sample: Tensor, count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_patches_are_those_of_a_loop_and_a_whole_decomposition(
-    channels: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_patches_are_those_of_a_loop_and_a_whole_decomposition(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Axes have no sign, and those of nearly equal variance may be turned: what is between pictures is compared."""
     monkeypatch.setattr(pictures, "FILTERS", 6)
     images = drawn(7, channels, 32, 32)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from scanmix.blocks.pictures import image_features
 from scanmix.blocks.neighbors import nearest_neighbors, neighbor_similarity
+from scanmix.blocks.pictures import image_features
 from scanmix.blocks.ridge import principal_components
 from scanmix.config import UserError
 from scanmix.data.duplicates import exact_groups

@@ -25,8 +25,8 @@ def explain(evidence: Evidence) -> NoiseModel:
     Neighbors come first, since the label of an example can be left out of what they say. So it can in a regression on
     principal components of features that no label shaped. Probabilities are added where no network learned from the
     label that it judges. Features of networks that have memorized their labels do not count: wrong labels have drawn
-    them to wrong neighbors. Neighbors by the pictures take their place, and the history of the training, in which memorized
-    labels were learned late, is a second source.
+    them to wrong neighbors. Neighbors by the pictures take their place, and the history of the training, in which
+    memorized labels were learned late, is a second source.
 
     Shape: evidence of N examples -> posterior (N, C), p_clean (N,).
     """

@@ -12,17 +12,10 @@ import numpy as np
 import torch
 
 from scanmix.audit.arrays import checked_features
-from scanmix.audit.evidence import (
-    Evidence,
-    check_comparable,
-    checked_prior,
-    components_of,
-    evidence_of,
-    neighborhood,
-)
-from scanmix.blocks.pictures import image_features
+from scanmix.audit.evidence import Evidence, check_comparable, checked_prior, components_of, evidence_of, neighborhood
 from scanmix.audit.score import score_labels
 from scanmix.audit.table import Audit
+from scanmix.blocks.pictures import image_features
 from scanmix.config import check_type
 from scanmix.data.examples import Examples
 from scanmix.progress import StageTick, of_stage

@@ -67,7 +67,11 @@ def open_sided_patches(count: int) -> FrozenEncoder:
     """
     answers = _answering(filters(2 * count)[:count])
     return FrozenEncoder(
-        f"sided patches:{count}", f"sided patches:{count}", None, lambda pictures: answers(pictures).flatten(1), PREPARED
+        f"sided patches:{count}",
+        f"sided patches:{count}",
+        None,
+        lambda pictures: answers(pictures).flatten(1),
+        PREPARED,
     )
 
 
