@@ -12,7 +12,7 @@ import torch
 
 from results import audit_real, audit_real_page, noise_model_million, real_data
 from results.audit_real import Task
-from scanmix.audit.pictures import image_features
+from scanmix.blocks.pictures import image_features
 
 FOLDERS = Namespace(data=Path("missing"), fashion=None, cache=Path("missing"))
 

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scanmix.audit import audit_data, collect, evidence_from_examples, pictures
-from scanmix.blocks.pictures import image_features, narrowed_axes, of_patches, of_pixels
+from scanmix.audit import audit_data, collect, evidence_from_examples
+from scanmix.blocks import pictures
 from scanmix.blocks.neighbors import nearest_neighbors
+from scanmix.blocks.pictures import image_features, narrowed_axes, of_patches, of_pixels
 from scanmix.data.examples import Examples
 from scanmix.features.patch_encoder import LEAST_CONTRAST, PATCH, SIDE, THRESHOLD, filters
 from scanmix.model import Outputs

@@ -69,7 +69,7 @@ def test_two_epochs_train_and_predict(
     assert isinstance(predictor, Predictor)
     logits = predict_all(predictor, data)
     assert logits.shape == (64, 4) and bool(logits.isfinite().all())
-    stand = state.averages if name in ("mentormix", "mlnt") else state.peers
+    stand = state.averages if name in ("accord", "mentormix", "mlnt") else state.peers
     members = [peer.classifier(predict_all(peer.encoder, data)) for peer in stand]
     if name not in VOTES:
         assert torch.allclose(logits, torch.stack(members).sum(0), atol=1e-5), "summed logits of the classifiers"

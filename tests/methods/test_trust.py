@@ -44,7 +44,7 @@ BY_GRADIENT: dict[str, dict[str, Any]] = {
 BY_DIVISION = (
     "co_teaching", "co_teaching_plus", "jocor", "m_correction", "m_correction_sh", "pes", "pes_semi", "ssr", "ssr_plus",
     "dividemix", "c2d", "scan_dividemix", "scanmix", "propagate", "mlnt", "famus", "incv", "drpl", "moit_plus",
-    "disc", "augdesc",
+    "disc", "augdesc", "accord",
 )  # fmt: skip
 """Methods that keep p_clean."""
 AS_CROSS_ENTROPY: dict[str, dict[str, Any]] = {

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from scanmix.blocks.ridge import principal_axes
+from scanmix.data.batches import AnyImages
 from scanmix.features.encoder import FrozenEncoder
 from scanmix.features.patch_encoder import open_sided_patches
 from scanmix.progress import Tick
@@ -36,7 +37,7 @@ LEAST_VARIANCE = 1e-3
 """Components of less variance are left at zero: it is rounding. The features have variance 1 each."""
 
 
-def image_features(images: Tensor, tick: Tick | None = None) -> Tensor:
+def image_features(images: AnyImages, tick: Tick | None = None) -> Tensor:
     """Return features in which pictures of a class are near each other by angle. Vectors, of one pixel, stay.
 
     Pictures of 24 pixels and more a side have features of patches (`of_patches`), smaller ones their pixels
@@ -44,14 +45,14 @@ def image_features(images: Tensor, tick: Tick | None = None) -> Tensor:
     Shape: (N, channels, H, W) uint8 -> (N, P) float32, P = min(128, N), or (N, channels x side x side + 1) float32;
     (N, D, 1, 1) float32 -> (N, D).
     """
-    if images.is_floating_point():
-        return images.flatten(1)
+    if images[:1].is_floating_point():
+        return torch.cat([part.flatten(1) for part in images.split(HELD)])
     if min(images.shape[2:]) < PATCHES_FROM or images.shape[1] not in (1, 3):
         return of_pixels(images, tick)
     return of_patches(images, tick)
 
 
-def of_pixels(images: Tensor, tick: Tick | None = None) -> Tensor:
+def of_pixels(images: AnyImages, tick: Tick | None = None) -> Tensor:
     """Return pixels as features: each channel averaged to at most `SIDE` x `SIDE`.
 
     The mean of each image is subtracted, so that brightness does not count and, by angle, contrast neither: on digits,
@@ -61,17 +62,17 @@ def of_pixels(images: Tensor, tick: Tick | None = None) -> Tensor:
     Shape: (N, channels, H, W) uint8 -> (N, channels x side x side + 1) float32.
     """
     side = min(SIDE, images.shape[2]), min(SIDE, images.shape[3])
-    found = torch.ones(len(images), images.shape[1] * side[0] * side[1] + 1, device=images.device)
+    found = torch.ones(len(images), images.shape[1] * side[0] * side[1] + 1)
     rows = max(1, HELD // max(1, images[:1].numel()))
     for start in range(0, len(images), rows):
-        small = F.adaptive_avg_pool2d(images[start : start + rows].float(), side).flatten(1)
+        small = F.adaptive_avg_pool2d(images[start : start + rows].cpu().float(), side).flatten(1)
         torch.sub(small, small.mean(1, keepdim=True), out=found[start : start + rows, :-1])
         if tick is not None:
             tick(min(start + rows, len(images)), len(images), "")
     return found
 
 
-def of_patches(images: Tensor, tick: Tick | None = None) -> Tensor:
+def of_patches(images: AnyImages, tick: Tick | None = None) -> Tensor:
     """Return features of patches (`features.patch_encoder`), on their principal components, the wide ones narrowed.
 
     A picture is brought to 32 x 32 pixels. Each feature gets mean 0 and deviation 1, the principal components of a
@@ -104,7 +105,7 @@ def narrowed_axes(sample: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _encoded(
-    encoder: FrozenEncoder, images: Tensor, chosen: Tensor, done: int, tick: Tick | None
+    encoder: FrozenEncoder, images: AnyImages, chosen: Tensor, done: int, tick: Tick | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the positions and the features of a batch of chosen pictures at a time; `done` are done before.
 
@@ -112,7 +113,7 @@ def _encoded(
     """
     size = max(1, min(MOST_IN_BATCH, HELD // images[:1].numel()))
     for rows in chosen.split(size):
-        yield rows, encoder.encode(images[rows])
+        yield rows, encoder.encode(images[rows].cpu())
         done += len(rows)
         if tick is not None:
             tick(done, len(images), "")

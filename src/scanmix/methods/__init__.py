@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scanmix.methods.accord import Accord
 from scanmix.methods.augdesc import AugDesc
 from scanmix.methods.bootstrap import Bootstrap
 from scanmix.methods.c2d import C2D
@@ -97,6 +98,7 @@ METHODS: dict[str, type[Method]] = {
     "scan": Scan,
     "scan_dividemix": ScanDivideMix,
     "scanmix": ScanMix,
+    "accord": Accord,
     "exact_em": ExactEM,
     "neighbors": Neighbors,
     "linear": Linear,
