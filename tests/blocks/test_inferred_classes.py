@@ -77,6 +77,35 @@ def test_rounds_are_for_groups_and_one_for_points_that_tell_little() -> None:
     assert right(found.posterior, true) > right(settled, true)
 
 
+def test_rounds_are_believed_from_the_margin_on() -> None:
+    points, true = groups((150,) * 5, 2.0)
+    labels = symmetric(true, 0.8, 5, 0)
+    neighbors, components, draws = nearest_neighbors(points, 10), principal_components(points, seeded()), seeded()
+    graph = neighbor_graph(neighbors)
+    diagonal = own_share(graph, draws)
+    scores = neighbor_scores(graph, F.one_hot(labels, 5).float(), diagonal)
+    links = module._Links(graph, diagonal, likeliest_shares(scores, labels))
+    lead = module._lead_of_rounds(links, labels, draws, None)
+    lost = won = 0
+    fold = torch.randperm(750, generator=at_folds(neighbors)) % 5
+    for number in range(5):
+        hidden = fold == number
+        first, *_, last = (v for v, _ in module._in_rounds(links, labels, ~hidden, hidden, None))
+        for row in hidden.nonzero().squeeze(1).tolist():
+            before, after = int(first[row].argmax()) == int(labels[row]), int(last[row].argmax()) == int(labels[row])
+            lost, won = lost + (before and not after), won + (after and not before)
+    assert lost + won and lead == pytest.approx((won - lost) / (won + lost) ** 0.5)
+    for margin, in_rounds in ((lead - 0.01, True), (lead + 0.01, False)):
+        assert infer_classes(neighbors, components, labels, 5, seeded(), margin=margin).in_rounds is in_rounds
+
+
+def at_folds(neighbors: Tensor) -> Generator:
+    """The generator as it is when the folds are drawn."""
+    draws = seeded()
+    own_share(neighbor_graph(neighbors), draws)
+    return draws
+
+
 def test_the_graph_is_built_once_for_both(monkeypatch: pytest.MonkeyPatch) -> None:
     points, true = groups((150,) * 5, 1.2)
     built: list[str] = []

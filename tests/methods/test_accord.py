@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from scanmix.blocks import pictures
+from scanmix.blocks.inferred_classes import infer_classes
 from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.neighbors import nearest_neighbors
-from scanmix.blocks.noise_model import fit_neighbors
 from scanmix.data.batches import TrainingData
 from scanmix.distributed.engine import Engine
 from scanmix.distributed.meter import Meter
-from scanmix.methods.accord import Accord
+from scanmix.methods.accord import AHEAD, Accord
 from scanmix.networks.inference import predict_all
 from tests.methods.tiny import KIND, Network, run, weights
 
@@ -24,9 +24,9 @@ METHOD = Accord(epochs=4, joint=0.5, joint_batch=64, batch_size=16, num_neighbor
 
 
 def beliefs_by(seen: Tensor, data: TrainingData, epoch: int) -> Tensor:
-    """The noise model's posterior by unit rows."""
+    """What labels and neighbors of unit rows tell together."""
     draws = data.generator("believe", epoch, "draws")
-    return fit_neighbors(nearest_neighbors(seen, 5), data.labels, 4, draws, components=seen).posterior
+    return infer_classes(nearest_neighbors(seen, 5), seen, data.labels, 4, draws, margin=AHEAD).posterior
 
 
 def test_the_first_beliefs_rest_on_the_pictures_alone(data: TrainingData, network: Network) -> None:

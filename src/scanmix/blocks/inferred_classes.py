@@ -2,9 +2,10 @@
 
 Labels are propagated over neighbors and balanced to the likeliest shares of the classes, and what they say then is
 propagated again. Such rounds settle classes where most labels are wrong; where neighbors often have other classes, they
-repeat their mistakes. Labels that are hidden tell which: if what the others say after the last round is clearly less
-often the hidden label than after the first, the noise model of the audit (`blocks.noise_model`) takes the place of the
-rounds. It is softer, knows two readings, and has a linear classifier as second source.
+repeat their mistakes. Labels that are hidden tell which: how often what the others say after the last round is the
+hidden label, and how often after the first. Where rounds do not help, the noise model of the audit
+(`blocks.noise_model`) takes their place. It is softer, knows two readings, and has a linear classifier as second
+source.
 
 Legend: N examples, C classes, K neighbors, P components.
 """
@@ -57,7 +58,7 @@ class _Links(NamedTuple):
 
 def infer_classes(
     neighbors: Tensor, components: Tensor, labels: Tensor, num_classes: int, generator: Generator,
-    trusted: Tensor | None = None,
+    trusted: Tensor | None = None, margin: float = -2.0,
 ) -> Inferred:  # fmt: skip
     """Infer the true class of each example from the labels of all.
 
@@ -71,6 +72,9 @@ def infer_classes(
         generator: draws the folds, the halves of the noise model, and probes for the share of an example's own label.
         trusted: (N,) bool, labels that are known to be right. They are believed in every round and never hidden, and T
             is that of the other labels.
+        margin: how many standard errors the rounds must be ahead in hidden labels, to be believed. A negative one
+            believes them unless they are as far behind: where features are of a pretrained network, rounds are seldom
+            wrong. With a positive one they must show that they help, which suits features that tell less.
 
     Shape: (N, K), (N, P), (N,) -> posterior (N, C).
     """
@@ -79,7 +83,7 @@ def infer_classes(
     given = F.one_hot(labels, num_classes).float()
     shares = likeliest_shares(neighbor_scores(graph, given, diagonal), labels, trusted)
     links = _Links(graph, diagonal, shares)
-    if _repeat_mistakes(links, labels, generator, trusted):
+    if _lead_of_rounds(links, labels, generator, trusted) < margin:
         model = fit_neighbors(
             neighbors, labels, num_classes, generator, marginal=shares, trusted=trusted, components=components,
             linked=(graph, diagonal),
@@ -116,8 +120,8 @@ def _settled(links: _Links, labels: Tensor, generator: Generator, trusted: Tenso
     return best
 
 
-def _repeat_mistakes(links: _Links, labels: Tensor, generator: Generator, trusted: Tensor | None) -> bool:
-    """Return whether the last round says hidden labels less often than the first, by over twice the standard error.
+def _lead_of_rounds(links: _Links, labels: Tensor, generator: Generator, trusted: Tensor | None) -> float:
+    """Return by how many standard errors the last round says hidden labels more often than the first.
 
     Shape: (N,), (N,) bool.
     """
@@ -130,7 +134,7 @@ def _repeat_mistakes(links: _Links, labels: Tensor, generator: Generator, truste
         first, *_, last = (v.argmax(1) == labels for v, _ in _in_rounds(links, labels, ~hidden, hidden, trusted))
         lost += int((hidden & first & ~last).sum())
         won += int((hidden & last & ~first).sum())
-    return lost - won > 2 * math.sqrt(lost + won)
+    return (won - lost) / math.sqrt(max(1, lost + won))
 
 
 def _in_rounds(

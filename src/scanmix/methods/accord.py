@@ -1,13 +1,12 @@
 """ACCORD: features and classes are learned together, and neighbors in both views of a picture say what to believe.
 
-The successor of ScanMix here, not of any paper: joint self- and semi-supervised training, which ScanMix's authors name
-as future work (section 5). One network. Beliefs, the probability of each class of each example, come from the noise
-model (`blocks.noise_model`), which reads neither the rate nor the kind of the noise. The first beliefs rest on features
-of the pictures that no label and no training has shaped (`blocks.pictures`), so the network cannot confirm itself.
+Joint self- and semi-supervised training, which ScanMix's authors name as future work; no paper has it. Beliefs are the
+probabilities of each example's classes (`blocks.inferred_classes`); nothing reads the rate or kind of the noise. The
+first rest on features of the pictures that nothing has trained, so the network cannot confirm itself.
 
-1. Form beliefs by the features of the pictures.
+1. Form beliefs by the features of the pictures (`blocks.pictures`).
 2. For two thirds of the epochs: SimCLR's loss, and cross-entropy to the beliefs, on the same two views.
-3. Form beliefs anew by the features of the pictures beside those of the network.
+3. Form beliefs anew by the features of the pictures and of the network.
 4. For the other epochs: cross-entropy to these beliefs with MixUp, stronger the more labels are wrong.
 
 Legend: N examples, B batch, C classes, D features of the network, P of the pictures.
@@ -23,15 +22,14 @@ import torch.nn.functional as F
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
+from scanmix.blocks.inferred_classes import infer_classes
 from scanmix.blocks.label_quality import self_confidence
 from scanmix.blocks.losses import nt_xent, soft_cross_entropy
 from scanmix.blocks.mixmatch import mixup
 from scanmix.blocks.neighbors import nearest_neighbors
-from scanmix.blocks.noise_model import fit_neighbors
 from scanmix.blocks.pictures import image_features, narrowed_axes
 from scanmix.blocks.schedules import cosine
 from scanmix.blocks.selection import mean_one
-from scanmix.blocks.trust import keep_given
 from scanmix.config import STRICT, About, Batch, Count, Rate, Share, Weight
 from scanmix.data.batches import TrainingData, batches
 from scanmix.distributed.engine import Engine
@@ -44,7 +42,9 @@ from scanmix.networks.peer import Heads, Peer, make_peer
 from scanmix.pretrain.simclr import Projector
 
 LEAST = 1e-3
-"""Weight of an example of which nothing is known, and least mass of a class: no division by zero."""
+"""Least weight of an example, and least mass of a class."""
+AHEAD = 1.0
+"""Standard errors by which rounds of propagation must show that they help, see `infer_classes`."""
 
 
 @dataclasses.dataclass
@@ -96,10 +96,8 @@ class Accord:
 
     def start(self, data: TrainingData, network: NetworkSettings, engine: Engine) -> AccordState:
         """Return a fresh network and its running average, which begins as its copy."""
-        one, other = (
-            make_peer(network, data, engine, "a", self.momentum, self.weight_decay, type(self).heads) for _ in range(2)
-        )
-        return AccordState([one], [other])
+        both = [make_peer(network, data, engine, "a", self.momentum, self.weight_decay, _projector) for _ in range(2)]
+        return AccordState(both[:1], both[1:])
 
     def epoch(self, state: AccordState, data: TrainingData, epoch: int) -> dict[str, float]:
         """Form beliefs where a part begins; then learn features and classes together, or classes alone."""
@@ -107,8 +105,8 @@ class Accord:
         if epoch in (0, self.joint_epochs):
             with meter.timed("believe"):
                 self.believe(state, data, epoch)
-        learn = self.learn_together if epoch < self.joint_epochs else self.learn_classes
         with meter.timed("learn"):
+            learn = self.learn_together if epoch < self.joint_epochs else self.learn_classes
             rate = learn(state, data, epoch, meter)
         return meter.results() | {"rate/learn": rate}
 
@@ -124,32 +122,28 @@ class Accord:
             state.pictures = F.normalize(image_features(data.images).to(data.labels.device), dim=1)
         seen = state.pictures
         if epoch:
-            found = predict_all(average.encoder, data, average.engine).float()
-            mean, axes = narrowed_axes(found)
-            seen = torch.cat([seen, F.normalize((found - mean) @ axes, dim=1)], 1)
+            features = predict_all(average.encoder, data, average.engine).float()
+            mean, axes = narrowed_axes(features)
+            seen = torch.cat([seen, F.normalize((features - mean) @ axes, dim=1)], 1)
         neighbors = nearest_neighbors(seen, min(self.num_neighbors, len(data) - 1))
         draws = data.generator("believe", epoch, "draws")
-        model = fit_neighbors(neighbors, data.labels, data.num_classes, draws, trusted=data.trusted, components=seen)
-        beliefs = keep_given(model.posterior, data.one_hot(data.everything), data.trusted)
-        state.beliefs = average.engine.broadcast(beliefs)
+        inferred = infer_classes(neighbors, seen, data.labels, data.num_classes, draws, data.trusted, margin=AHEAD)
+        state.beliefs = average.engine.broadcast(inferred.posterior)
         state.p_clean = self_confidence(state.beliefs, data.labels).unsqueeze(0)
 
     def learn_together(self, state: AccordState, data: TrainingData, epoch: int, meter: Meter) -> float:
         """Pass over all examples once: NT-Xent, and weighted cross-entropy to the beliefs, on two views of each."""
         assert state.beliefs is not None
-        (peer,) = state.peers
-        weights = mean_one(self.weights(state.beliefs))
+        (peer,), weights = state.peers, mean_one(self.weights(state.beliefs))
         rate = cosine(self.joint_rate, self.joint_rate / 1000, epoch / self.joint_epochs)
         order, draws = data.generators("together", epoch, "order", "views")
         peer.train()
         for index in map(peer.shard, batches(data.everything, self.joint_batch, order, drop_last=True)):
-            images = data.images[index]
-            views = torch.cat([data.views.contrastive(images, draws), data.views.contrastive(images, draws)])
+            views = torch.cat([data.views.contrastive(data.images[index], draws) for _ in range(2)])
             features = peer.encoder(views)
             first, second = peer.heads["projector"](features).chunk(2)
             contrast = nt_xent(peer.all_gather(first), peer.all_gather(second), self.contrast_temperature)
-            rows = peer.all_gather(index.repeat(2))
-            logits = peer.all_gather(peer.classifier(features))
+            rows, logits = peer.all_gather(index.repeat(2)), peer.all_gather(peer.classifier(features))
             fit = soft_cross_entropy(logits, weights[rows].unsqueeze(1) * state.beliefs[rows])
             loss = contrast + self.class_weight * fit
             meter.add("learn", loss=loss, contrast=contrast, fit=fit)
@@ -165,11 +159,9 @@ class Accord:
         view = data.views.weak if polishing else data.views.strong
         alpha = 0.0 if polishing else self.mixup_strength * float(1 - state.p_clean.mean())
         rate = cosine(self.learning_rate, 0.0, done)
-        steps = max(1, len(data) // self.batch_size)
         order, draws, mix = data.generators("classes", epoch, "order", "views", "mixup")
-        drawn = torch.multinomial(
-            self.weights(state.beliefs), steps * self.batch_size, replacement=True, generator=order
-        )
+        count = self.batch_size * max(1, len(data) // self.batch_size)
+        drawn = torch.multinomial(self.weights(state.beliefs), count, replacement=True, generator=order)
         peer.train()
         for index in map(peer.shard, drawn.split(self.batch_size)):
             (views,) = data.sample_views(view, (index,), draws)
@@ -187,7 +179,7 @@ class Accord:
         return sure * (beliefs @ mass.pow(-self.balance))
 
     def step(self, state: AccordState, loss: Tensor, rate: float) -> None:
-        """Take a step, and let the average follow; at first it follows closely."""
+        """Take a step, and let the average follow; at first it follows closely. Shape: loss ()."""
         state.peers[0].step(loss, rate)
         state.steps += 1
         ema_update(state.averages[0], state.peers[0], min(self.average_decay, state.steps / (10 + state.steps)))
@@ -198,9 +190,9 @@ class Accord:
 
     def passes(self, count: int, clean: float) -> Stages:
         """Count two contrastive views of each example in the joint part, then one view of as many as there are."""
-        rows, last = 2 * whole_batches(count, self.joint_batch), self.epochs - self.joint_epochs
+        rows = 2 * whole_batches(count, self.joint_batch)
         together = Passes(forward_backward=rows, contrastive=rows) * self.joint_epochs
-        classes = Passes(forward_backward=count, strong=count) * last
+        classes = Passes(forward_backward=count, strong=count) * (self.epochs - self.joint_epochs)
         return {"training": together + classes + Passes(forward_only=count)}
 
     def largest_batch(self, count: int) -> int:
