@@ -212,24 +212,30 @@ def features(kind: str, name: str, source: Pool, chosen: np.ndarray, cache: Path
     Raises:
         ModuleNotFoundError: the pretrained network is not installed.
     """
+    if kind == "patches":
+        assert source.images is not None
+        return image_features(_tensor(source.images[chosen])).numpy()
+    found: np.ndarray = _of_pool(kind, name, source, cache)[chosen]
+    return found
+
+
+def _of_pool(kind: str, name: str, source: Pool, cache: Path) -> np.ndarray:
+    """Return features of a whole pool. Shape: -> (N, D) float32."""
     if kind == "vectors":
         assert source.vectors is not None
-        return source.vectors[chosen]
+        return source.vectors
     assert source.images is not None
     if kind == "pixels":
-        return source.images[chosen].reshape(len(chosen), -1).astype(np.float32) / 255
-    if kind == "patches":
-        found: np.ndarray = image_features(_tensor(source.images[chosen])).numpy()
-        return found
+        return source.images.reshape(len(source.images), -1).astype(np.float32) / 255
     path = cache / f"{kind}-{name}.npy"
     if path.is_file():
         known: np.ndarray = np.load(path)
-        return known[chosen]
+        return known
     found = _lite0(source) if kind == "lite0" else _simclr(source.images, source.classes, flip=name != "digits")
     cache.mkdir(parents=True, exist_ok=True)
     with replacing(path) as aside, aside.open("wb") as file:
         np.save(file, found)
-    return found[chosen]
+    return found
 
 
 def _tensor(images: np.ndarray) -> torch.Tensor:

@@ -13,7 +13,7 @@ from scanmix.blocks import pictures
 from scanmix.blocks.neighbors import nearest_neighbors
 from scanmix.blocks.pictures import image_features, narrowed_axes, of_patches, of_pixels
 from scanmix.data.examples import Examples
-from scanmix.features.patch_encoder import LEAST_CONTRAST, PATCH, SIDE, THRESHOLD, filters
+from scanmix.features.patch_encoder import LEAST_CONTRAST, PATCH, SIDE, THRESHOLD, filters, open_sided_patches
 from scanmix.model import Outputs
 
 DRAW = torch.Generator().manual_seed(0)
@@ -90,7 +90,8 @@ def slow_features(rows: Tensor, sample: Tensor, count: int) -> Tensor:
     _, values, axes = torch.linalg.svd((sample.double() - mean) / deviation, full_matrices=False)
     variances = values.square() / len(sample)
     count = min(count, int((variances > 1e-3).sum()))
-    return ((rows.double() - mean) / deviation @ axes[:count].T / variances[:count] ** 0.25).float()
+    found: Tensor = (rows.double() - mean) / deviation @ axes[:count].T / variances[:count] ** 0.25
+    return found.float()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -122,10 +123,9 @@ def test_what_is_not_sampled_is_projected_in_batches(monkeypatch: pytest.MonkeyP
     images, seen, sizes = drawn(50, 3, 28, 30), [], []
     images[41] = images[7]
     monkeypatch.setattr(pictures, "SAMPLED", 20)
-    opened = pictures.open_sided_patches
 
     def watched(count: int) -> object:
-        encoder = opened(count)
+        encoder = open_sided_patches(count)
 
         class Counting:
             def encode(self, batch: Tensor) -> Tensor:
@@ -134,10 +134,10 @@ def test_what_is_not_sampled_is_projected_in_batches(monkeypatch: pytest.MonkeyP
 
         return Counting()
 
-    monkeypatch.setattr(pictures, "open_sided_patches", watched)
+    monkeypatch.setattr("scanmix.audit.pictures.open_sided_patches", watched)
     whole = of_patches(images)
     assert sizes == [20, 30] and whole.shape == (50, 20)
-    rows = opened(128).encode(images)
+    rows = open_sided_patches(128).encode(images)
     sampled = torch.randperm(50, generator=torch.Generator().manual_seed(0))[:20]
     expected = slow_features(rows, rows[sampled], 20)
     torch.testing.assert_close(whole @ whole.T, expected @ expected.T, atol=0.2, rtol=1e-3)
@@ -147,7 +147,7 @@ def test_what_is_not_sampled_is_projected_in_batches(monkeypatch: pytest.MonkeyP
     assert sizes == [7, 7, 6, 7, 7, 7, 7, 2] and seen == [(done, 50) for done in (7, 14, 20, 27, 34, 41, 48, 50)]
     torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
     near = nearest_neighbors(parts, 1)
-    assert (near[7], near[41]) == (41, 7), "equal pictures are nearest, in whatever batch each is"
+    assert (int(near[7]), int(near[41])) == (41, 7), "equal pictures are nearest, in whatever batch each is"
 
 
 def test_plain_pictures_are_finite_and_alike() -> None:

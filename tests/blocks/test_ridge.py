@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 import scanmix.blocks.ridge as module
-from scanmix.blocks.ridge import principal_components, ridge_scores
+from scanmix.blocks.ridge import principal_axes, principal_components, ridge_scores
 
 
 def made(*shape: int, seed: int = 0) -> Tensor:
@@ -64,6 +64,15 @@ def test_principal_components_are_those_of_a_full_decomposition() -> None:
     torch.testing.assert_close(found @ found.T, expected @ expected.T, atol=1e-4, rtol=1e-3)
     again = principal_components(features * 7, Generator().manual_seed(0), count=4)
     torch.testing.assert_close(again, found, atol=1e-5, rtol=1e-4)
+
+
+def test_principal_axes_are_those_of_the_covariance() -> None:
+    rows = made(50, 12) * torch.arange(12, 0, -1)
+    rows = rows - rows.mean(0)
+    values, vectors = torch.linalg.eigh(rows.T @ rows / 50)
+    found, axes = principal_axes(rows, Generator().manual_seed(0), count=4)
+    torch.testing.assert_close(found, values.flip(0)[:4], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close((axes * vectors.flip(1)[:, :4]).sum(0).abs(), torch.ones(4), atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("count", "width"), [(1, 3), (2, 1), (2, 5), (3, 200), (5, 1)])

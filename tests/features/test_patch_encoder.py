@@ -16,6 +16,7 @@ from scanmix.features.patch_encoder import (
     THRESHOLD,
     covariance,
     filters,
+    open_sided_patches,
 )
 
 COUNT = 6
@@ -89,6 +90,19 @@ def test_gray_pictures_and_other_sizes_are_taken() -> None:
     torch.testing.assert_close(encoder.encode(gray), encoder.encode(gray.expand(-1, 3, -1, -1)))
     assert encoder.encode(torch.zeros(2, 3, 70, 48, dtype=torch.uint8)).shape == (2, 9 * COUNT)
     assert encoder.encode(PICTURES[:0]).shape[0] == 0
+
+
+def test_sided_patches_tell_mirror_images_apart() -> None:
+    """Their answers to a picture and its mirror image have the sum that the encoder without sides returns."""
+    one, mirrored = (open_sided_patches(COUNT // 2).encode(images) for images in (PICTURES, PICTURES.flip(3)))
+    assert one.shape == (3, 9 * COUNT) and (one - mirrored).abs().max() > 0.05
+    torch.testing.assert_close(one + mirrored, open_encoder(f"patches:{COUNT}").encode(PICTURES), rtol=1e-4, atol=1e-5)
+
+
+def test_features_do_not_depend_on_the_batch() -> None:
+    encoder = open_sided_patches(8)
+    images = PICTURES.repeat(9, 1, 1, 1)
+    assert torch.equal(encoder.encode(images)[:3], encoder.encode(PICTURES))
 
 
 def test_it_is_known_by_its_count_alone() -> None:
