@@ -28,7 +28,7 @@ INTRODUCTION = (
     "classes become a class that looks alike. `aggre`, `random1`, `worse`: people's labels (CIFAR-10N). `vote`: one "
     "vote a face. `none`: the labels of the data set, taken as right.",
     "**Features.** patches: what an audit has by itself for pictures of 24 pixels and more a side "
-    "(`audit.pictures.image_features`), of the pictures that the seed draws. pixels: as they are, 32x32 or 48x48 for "
+    "(`blocks.pictures.image_features`), of the pictures that the seed draws. pixels: as they are, 32x32 or 48x48 for "
     "photos. lite0: EfficientNet-lite0, which has learned from ImageNet. simclr: a small network that learned for 60 "
     "epochs without labels from all pictures that seeds draw from. lite0 and simclr of a data set are computed once, "
     "and all seeds have the same.",

@@ -134,7 +134,7 @@ def test_what_is_not_sampled_is_projected_in_batches(monkeypatch: pytest.MonkeyP
 
         return Counting()
 
-    monkeypatch.setattr("scanmix.audit.pictures.open_sided_patches", watched)
+    monkeypatch.setattr("scanmix.blocks.pictures.open_sided_patches", watched)
     whole = of_patches(images)
     assert sizes == [20, 30] and whole.shape == (50, 20)
     rows = open_sided_patches(128).encode(images)

@@ -163,15 +163,16 @@ TABLES: dict[str, ResultTable] = {
         ),
         ResultTable(
             name="cifar10-small", averaged=3, source="cifar10", load=CIFAR,
-            noises=(*AUTHORS, *PEOPLE), labels={**AUTHORS, **PEOPLE}, methods=BEST_TWELVE, thrice=BEST,
+            noises=(*AUTHORS, *PEOPLE), labels={**AUTHORS, **PEOPLE}, methods=(*BEST_TWELVE, "accord"),
+            thrice=(*BEST, "accord"),
         ),
         ResultTable(
             name="mini100-small", averaged=3, source="mini-imagenet32", is_folder=True, load={"size": 32},
-            noises=NOISES[:3], methods=BEST_TWELVE, thrice=BEST_FOUR,
+            noises=NOISES[:3], methods=(*BEST_TWELVE, "accord"), thrice=BEST_FOUR,
         ),
         ResultTable(
             name="clothing-small", averaged=3, source="clothing-dataset-small", is_folder=True, load={"size": 64},
-            noises=("none", "symmetric:0.4"), methods=BEST_TWELVE,
+            noises=("none", "symmetric:0.4"), methods=(*BEST_TWELVE, "accord"),
         ),
         *(
             ResultTable(
