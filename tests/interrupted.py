@@ -3,6 +3,10 @@
 An event is a file operation that changes something below the folder of the work (opened for writing, flushed,
 renamed, removed, a folder made) or an optimizer step. Run as a script this file is the victim: it imports what is slow
 to import once, and forks a process for each order it reads.
+
+What a process leaves that is killed before an event is what the folder holds at that moment: a pass that is never
+killed and copies the folder there stands for all the passes that are. Where nothing has changed since the event before,
+a process would go on from the same files to the same end, so there is one copy of both.
 """
 
 import dataclasses
@@ -10,6 +14,7 @@ import importlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +41,8 @@ class Order:
     """At which event something happens; never, by default."""
     what: str = "kill"
     """"kill"; "limit": no file may grow from there on; or a file that takes all that is left of a file system."""
+    copies: str = ""
+    """A folder for what a process that is killed would leave, by the number of the event; no such copies if empty."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,21 @@ def files_of(folder: Path, plain: Mapping[str, Callable[[bytes], Any]]) -> dict[
         read = plain.get(path.name, plain.get(path.suffix, bytes))
         found[path.relative_to(folder).as_posix()] = read(path.read_bytes())
     return found
+
+
+def left_behind(victim: Victim, order: Order) -> tuple[Ended, list[tuple[int, Path]]]:
+    """Do the work whole; return how it ended, and each event before which the folder has changed, with a copy of it."""
+    copies = Path(order.folder).with_name("copies")
+    shutil.rmtree(copies, ignore_errors=True)
+    copies.mkdir()
+    ended = victim.do(dataclasses.replace(order, copies=str(copies)))
+    return ended, sorted((int(copy.name), copy) for copy in copies.iterdir())
+
+
+def put_back(copy: Path, folder: Path) -> None:
+    """Let a folder hold what its copy does, which is gone then."""
+    shutil.rmtree(folder)
+    copy.rename(folder)
 
 
 def without_seconds(content: bytes) -> list[dict[str, Any]]:
@@ -142,8 +164,17 @@ def _interrupt(order: Order) -> None:
 
 
 def _live(order: Order, events: list[str]) -> None:
+    copied: dict[Path, bytes] | None = None
+
     def react(event: str) -> None:
+        nonlocal copied
         events.append(event)
+        if order.copies and event != "step":
+            paths = sorted(Path(order.folder).rglob("*"))
+            now = {path: path.read_bytes() if path.is_file() else b"a folder" for path in paths}
+            if now != copied:
+                copied = now
+                shutil.copytree(order.folder, Path(order.copies) / str(len(events) - 1))
         if len(events) - 1 == order.event:
             _interrupt(order)
 
