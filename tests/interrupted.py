@@ -24,6 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sklearn.datasets
+from PIL import Image
+
 ROOT = Path(__file__).parents[1]
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 """Audit events of Python, besides "open"."""
@@ -237,12 +240,15 @@ def _drain(*pipes: int) -> list[bytes]:
 
 
 def main() -> None:
-    # Imported before the forks: once, not a thousand times.
+    # Imported and read before the forks: once, not a thousand times.
     for module in (
-        "scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo", "scanmix.training.loop",
-        "scanmix.cli", "scanmix.reproduce", "scanmix.report", "scanmix.review", "scanmix.export.folder",
+        "tests.conftest", "onnx", "onnxruntime", "pyarrow.parquet", "scipy.optimize", "sklearn.datasets.data",
+        "sklearn.mixture", "torch._dynamo", "torch.profiler", "scanmix.training.loop", "scanmix.cli",
+        "scanmix.reproduce", "scanmix.report", "scanmix.review", "scanmix.export.folder",
     ):  # fmt: skip
         importlib.import_module(module)
+    Image.init()
+    sklearn.datasets.load_digits()
     for line in sys.stdin:
         print(json.dumps(dataclasses.asdict(_fork(Order(**json.loads(line))))), flush=True)
 
