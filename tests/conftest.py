@@ -2,10 +2,14 @@
 
 import functools
 import signal
+from collections.abc import Iterator
 
+import pytest
 import sklearn.datasets
 import torch
 from hypothesis import settings
+
+from tests.interrupted import Victim
 
 # A shell's background job ignores Ctrl-C, and so would every program that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -15,3 +19,10 @@ sklearn.datasets.load_digits = functools.cache(sklearn.datasets.load_digits)
 
 settings.register_profile("scanmix", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("scanmix")
+
+
+@pytest.fixture(scope="session")
+def victim() -> Iterator[Victim]:
+    """A process that has imported everything, and forks those that are killed."""
+    with Victim() as found:
+        yield found

@@ -149,12 +149,6 @@ def reproduce(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def victim() -> Iterator[Victim]:
-    with Victim() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, victim: Victim) -> Path:
     """Photos, a recipe, and a folder `ready` with a finished run and a finished table."""
     top = tmp_path_factory.mktemp("interrupted")
