@@ -260,7 +260,7 @@ def test_the_doctor_estimates_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_in_the_list_of_methods() -> None:
     said = CliRunner().invoke(app, ["methods", "duo"]).output
     assert "two networks that learn from what the other believes" in said and "epochs without the projections" in said
-    assert "\n## duo\n" in CliRunner().invoke(app, ["methods", "--markdown"]).output
+    assert "\n### duo\n" in CliRunner().invoke(app, ["methods", "--markdown"]).output
 
 
 def in_a_process(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -80,6 +80,7 @@ class GCE(RobustLoss):
         "As cheap as `cross_entropy`, and slower to memorize. With many classes a smaller `power` is needed to learn\n"
         "at all.",
         "Zhang and Sabuncu, NeurIPS 2018",
+        group="losses",
     )  # fmt: skip
 
     power: Rate = 0.7  # q: near 0 it is cross-entropy, at 1 mean absolute error
@@ -98,6 +99,7 @@ class SCE(RobustLoss):
         "As cheap as `cross_entropy`. The reverse term resists wrong labels, cross-entropy learns hard classes: many\n"
         "classes need more of the latter.",
         "Wang et al., ICCV 2019",
+        group="losses",
     )
 
     cross_entropy_weight: Weight = 0.1  # alpha (6 for CIFAR-100)
