@@ -9,6 +9,7 @@ killed and copies the folder there stands for all the passes that are. Where not
 a process would go on from the same files to the same end, so there is one copy of both.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -242,11 +243,14 @@ def _drain(*pipes: int) -> list[bytes]:
 def main() -> None:
     # Imported and read before the forks: once, not a thousand times.
     for module in (
-        "tests.conftest", "onnx", "onnxruntime", "pyarrow.parquet", "scipy.optimize", "sklearn.datasets.data",
-        "sklearn.mixture", "torch._dynamo", "torch.profiler", "scanmix.training.loop", "scanmix.cli",
-        "scanmix.reproduce", "scanmix.report", "scanmix.review", "scanmix.export.folder",
+        "tests.conftest", "scipy.optimize", "sklearn.datasets.data", "sklearn.mixture", "torch._dynamo",
+        "torch.profiler", "scanmix.training.loop", "scanmix.cli", "scanmix.reproduce", "scanmix.report",
+        "scanmix.review", "scanmix.export.folder",
     ):  # fmt: skip
         importlib.import_module(module)
+    for extra in ("onnx", "onnxruntime", "pyarrow.parquet"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(extra)
     Image.init()
     sklearn.datasets.load_digits()
     for line in sys.stdin:
