@@ -15,10 +15,10 @@ demo: .venv/run.stamp  ## learn digits from labels of which four fifths were dra
 
 test: lint types  ## everything CI checks: lint, types, import layers, tests
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2
+	$(BIN)/pytest -q -n 2 --dist worksteal
 
 test-long: .venv/dev.stamp  ## the long form of some tests: every method and command killed and left without room, thousands of damaged files
-	$(BIN)/pytest -q -n 2 -m long --timeout 1200
+	$(BIN)/pytest -q -n 2 --dist worksteal -m long --timeout 1200
 	$(BIN)/python -m speed.gpu --device cpu --tiny
 
 test-timm: .venv-timm/dev.stamp  ## networks of timm and transformers, in an environment of their own: .venv-timm

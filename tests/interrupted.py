@@ -3,13 +3,19 @@
 An event is a file operation that changes something below the folder of the work (opened for writing, flushed,
 renamed, removed, a folder made) or an optimizer step. Run as a script this file is the victim: it imports what is slow
 to import once, and forks a process for each order it reads.
+
+What a process leaves that is killed before an event is what the folder holds at that moment: a pass that is never
+killed and copies the folder there stands for all the passes that are. Where nothing has changed since the event before,
+a process would go on from the same files to the same end, so there is one copy of both.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +24,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import sklearn.datasets
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
@@ -36,6 +45,8 @@ class Order:
     """At which event something happens; never, by default."""
     what: str = "kill"
     """"kill"; "limit": no file may grow from there on; or a file that takes all that is left of a file system."""
+    copies: str = ""
+    """A folder for what a process that is killed would leave, by the number of the event; no such copies if empty."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,21 @@ def files_of(folder: Path, plain: Mapping[str, Callable[[bytes], Any]]) -> dict[
         read = plain.get(path.name, plain.get(path.suffix, bytes))
         found[path.relative_to(folder).as_posix()] = read(path.read_bytes())
     return found
+
+
+def left_behind(victim: Victim, order: Order) -> tuple[Ended, list[tuple[int, Path]]]:
+    """Do the work whole; return how it ended, and each event before which the folder has changed, with a copy of it."""
+    copies = Path(order.folder).with_name("copies")
+    shutil.rmtree(copies, ignore_errors=True)
+    copies.mkdir()
+    ended = victim.do(dataclasses.replace(order, copies=str(copies)))
+    return ended, sorted((int(copy.name), copy) for copy in copies.iterdir())
+
+
+def put_back(copy: Path, folder: Path) -> None:
+    """Let a folder hold what its copy does, which is gone then."""
+    shutil.rmtree(folder)
+    copy.rename(folder)
 
 
 def without_seconds(content: bytes) -> list[dict[str, Any]]:
@@ -142,8 +168,17 @@ def _interrupt(order: Order) -> None:
 
 
 def _live(order: Order, events: list[str]) -> None:
+    copied: dict[Path, bytes] | None = None
+
     def react(event: str) -> None:
+        nonlocal copied
         events.append(event)
+        if order.copies and event != "step":
+            paths = sorted(Path(order.folder).rglob("*"))
+            now = {path: path.read_bytes() if path.is_file() else b"a folder" for path in paths}
+            if now != copied:
+                copied = now
+                shutil.copytree(order.folder, Path(order.copies) / str(len(events) - 1))
         if len(events) - 1 == order.event:
             _interrupt(order)
 
@@ -206,12 +241,18 @@ def _drain(*pipes: int) -> list[bytes]:
 
 
 def main() -> None:
-    # Imported before the forks: once, not a thousand times.
+    # Imported and read before the forks: once, not a thousand times.
     for module in (
-        "scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo", "scanmix.training.loop",
-        "scanmix.cli", "scanmix.reproduce", "scanmix.report", "scanmix.review", "scanmix.export.folder",
+        "tests.conftest", "scipy.optimize", "sklearn.datasets.data", "sklearn.mixture", "torch._dynamo",
+        "torch.profiler", "scanmix.training.loop", "scanmix.cli", "scanmix.reproduce", "scanmix.report",
+        "scanmix.review", "scanmix.export.folder",
     ):  # fmt: skip
         importlib.import_module(module)
+    for extra in ("onnx", "onnxruntime", "pyarrow.parquet"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(extra)
+    Image.init()
+    sklearn.datasets.load_digits()
     for line in sys.stdin:
         print(json.dumps(dataclasses.asdict(_fork(Order(**json.loads(line))))), flush=True)
 

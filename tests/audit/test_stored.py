@@ -50,7 +50,7 @@ def photos(tmp_path: Path) -> Path:
 
 def trained(photos: Path, method: str, folder: Path | None) -> Run:
     examples = noisy(photos, method)
-    settings = {**tiny.settings(method), "network": NETWORK, "progress": False, "threads": 1}
+    settings = {**tiny.settings(method, epochs=2), "network": NETWORK, "progress": False, "threads": 1}
     return train(examples, method=method, out=folder, **settings)
 
 
@@ -93,8 +93,9 @@ def test_opened_again_without_its_pictures_a_run_is_audited_alike(
 
     monkeypatch.setattr(Model, "_predict_all", refuse)
     again = open_run(tmp_path / "run")
-    assert_same(again.audit(), here)
-    again.audit().to_csv(tmp_path / "again.csv")
+    found = again.audit()
+    assert_same(found, here)
+    found.to_csv(tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == labels_csv
     assert {"duplicate"} <= set(here["kind"]) and again.evidence().true_labels is not None
 

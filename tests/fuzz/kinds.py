@@ -1,6 +1,7 @@
 """Every kind of file the product reads: a whole one, and what the product does when it reads it."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class Kind:
     """To damage it."""
     sealed: bool = False
     """Whether it carries a checksum: then what is read is what was written, or there is an error or a warning."""
+    slow: bool = False
+    """Whether one reading takes a tenth of a second, so that `make test-long` reads a quarter as many."""
 
 
 def build(top: Path) -> None:
@@ -232,9 +235,9 @@ def store(top: Path) -> Any:
 
 KINDS: Mapping[str, Kind] = {
     "run.toml": Kind("run/run.toml", use_run, mutations.TOML),
-    "run.toml, report": Kind("run/run.toml", report, mutations.TOML),
+    "run.toml, report": Kind("run/run.toml", report, mutations.TOML, slow=True),
     "metrics": Kind("run/metrics.jsonl", use_run, mutations.JSON),
-    "metrics, report": Kind("run/metrics.jsonl", report, mutations.JSON),
+    "metrics, report": Kind("run/metrics.jsonl", report, mutations.JSON, slow=True),
     "model.json": Kind("run/model/model.json", model, mutations.JSON, sealed=True),
     "weights": Kind("run/model/model.safetensors", model, mutations.BYTES, sealed=True),
     "evidence.json": Kind("run/evidence/evidence.json", evidence, mutations.JSON, sealed=True),
@@ -267,10 +270,12 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
+@functools.cache
 def _digits() -> Examples:
     return scanmix.load("digits", per_class=4)[0]
 
 
+@functools.cache
 def _audit(top: Path) -> Audit:
     return score_labels(open_run(top / "run").evidence())
 

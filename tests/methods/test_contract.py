@@ -44,6 +44,7 @@ from scanmix.networks.peer import Heads, Peer, make_peer
 from scanmix.networks.preact_resnet import PreActResNet
 from scanmix.training import Run, open_run, resolve
 from scanmix.training.loop import resume, train
+from tests.interrupted import Order, Victim
 from tests.tiny import NETWORK, settings
 
 ROOT = Path(__file__).parents[2]
@@ -259,29 +260,30 @@ def test_the_doctor_estimates_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_in_the_list_of_methods() -> None:
     said = CliRunner().invoke(app, ["methods", "duo"]).output
     assert "two networks that learn from what the other believes" in said and "epochs without the projections" in said
-    assert "\n## duo\n" in CliRunner().invoke(app, ["methods", "--markdown"]).output
+    assert "\n### duo\n" in CliRunner().invoke(app, ["methods", "--markdown"]).output
 
 
-def in_a_process(folder: Path, environment: Mapping[str, str], kill_at_step: int = -1) -> subprocess.Popen[bytes]:
-    """Train in a process of its own, which knows the method by one dict line, too; it may kill itself after a step."""
-    code = "import sys; from tests.methods.test_contract import main; main(*sys.argv[1:])"
+def in_a_process(folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Train in a process of its own, which knows the method by one dict line, too."""
+    code = "import sys, pathlib; from tests.methods.test_contract import main; main(pathlib.Path(sys.argv[1]))"
     path = os.pathsep.join(map(str, (ROOT / "src", ROOT)))
     return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder), str(kill_at_step)],
+        [sys.executable, "-c", code, str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environment},
     )
 
 
-def main(folder: str, kill_at_step: str) -> None:
+def main(folder: Path, kill_at_step: int = -1) -> None:
+    """Train; kill this process after a step, if so told."""
     METHODS["duo"] = Duo
     steps = itertools.count()
 
     def after_a_step(*_: object) -> None:
-        if next(steps) == int(kill_at_step):
+        if next(steps) == kill_at_step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     register_optimizer_step_post_hook(after_a_step)
-    train_duo(Path(folder), "run")
+    train_duo(folder, "run")
 
 
 def numbers(run: Run) -> list[dict[str, Any]]:
@@ -289,8 +291,8 @@ def numbers(run: Run) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("step", [pytest.param(5, marks=pytest.mark.long), 13])  # in a short epoch, in a longer one
-def test_killed_it_goes_on_with_the_same_bits(step: int, tmp_path: Path) -> None:
-    assert in_a_process(tmp_path, {}, step).wait(timeout=100) == -signal.SIGKILL
+def test_killed_it_goes_on_with_the_same_bits(step: int, victim: Victim, tmp_path: Path) -> None:
+    assert victim.do(Order("tests.methods.test_contract.main", str(tmp_path), [step])).signal == signal.SIGKILL
     assert not open_run(tmp_path / "run").finished and len(open_run(tmp_path / "run").metrics) == step // 4
     again = resume(tmp_path / "run", cache=tmp_path / "cache", progress=False)
     assert numbers(again) == numbers(train_duo(tmp_path, "whole"))

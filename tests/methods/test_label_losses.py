@@ -1,6 +1,7 @@
 """GCE, SCE, JoCoR, CORES2 and SOP beside slow versions, and what each claims, on 64 tiny images."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,6 +65,46 @@ def test_both_can_be_cross_entropy(data: TrainingData, network: Network) -> None
     for method in (GCE(**PLAIN, power=1e-5), SCE(**PLAIN, cross_entropy_weight=1.0, reverse_weight=0.0)):
         assert near(weights(run(method, data, network).peers[0]), wanted, atol=1e-3)
     assert not near(weights(run(GCE(**PLAIN), data, network).peers[0]), wanted, atol=1e-3)
+
+
+TRUNCATED: dict[str, Any] = {"epochs": 12, "batch_size": 16, "learning_rate": 0.05, "truncate": 5, "decide_every": 3}
+
+
+def test_the_truncated_loss_leaves_out_labels_of_small_probability(data: TrainingData, network: Network) -> None:
+    method = GCE(**TRUNCATED)
+    state: Any = method.start(data, network, Engine())
+    for epoch in range(method.epochs):
+        before = state.p_clean
+        with torch.no_grad():
+            probs = state.peers[0].eval().logits(data.eval_view(data.everything)).softmax(1)
+        found = method.epoch(state, data, epoch)
+        if epoch < 5:
+            assert state.p_clean is None and "kept" not in found
+        elif epoch in (5, 8, 11):  # Algorithm 1, by hand
+            wanted = [float(row[label] > 0.5) for row, label in zip(probs.tolist(), data.labels.tolist(), strict=True)]
+            assert state.p_clean.tolist() == [wanted] and found["kept"] == pytest.approx(sum(wanted) / len(wanted))
+        else:
+            assert state.p_clean is before
+    kept, right = state.p_clean[0] == 1, data.labels == KIND
+    assert float(right[kept].float().mean()) > float(right.float().mean()) + 0.15
+
+
+def test_what_the_truncated_loss_leaves_out_is_not_learned(data: TrainingData, network: Network) -> None:
+    still = {**TRUNCATED, "momentum": 0.0, "weight_decay": 0.0}
+
+    def learned(epochs: int, **more: Any) -> list[Tensor]:
+        return weights(run(GCE(**{**still, "epochs": epochs, **more}), data, network).peers[0])
+
+    assert near(learned(7, least_probability=0.0), learned(7, truncate=None), atol=0)  # nothing is left out
+    assert near(learned(7, least_probability=1.0), learned(5), atol=0)  # all labels are
+    pinned = replace(data, trusted=torch.arange(len(data)) % 2 == 0)
+    state: Any = run(GCE(**{**still, "least_probability": 1.0}), pinned, network)
+    assert state.p_clean[0].tolist() == [1.0, 0.0] * (len(data) // 2)
+
+
+def test_each_decision_of_the_truncated_loss_costs_a_forward_pass(data: TrainingData) -> None:
+    cost, plain = (GCE(**{**TRUNCATED, "truncate": begin}).passes(64, 0.2)["training"] for begin in (5, None))
+    assert cost.forward_only == plain.forward_only + 3 * 64 and cost.forward_backward == plain.forward_backward == 768
 
 
 def test_the_joint_loss_by_hand(logits: Tensor) -> None:

@@ -3,8 +3,9 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,30 +55,41 @@ def test_a_page_that_runs_or_fetches_something_would_be_found(fault: str, traine
     assert console
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'scanmix[e2e]' for the browser tests")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def compared(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run beside another."""
+    folder = tmp_path_factory.mktemp("compared")
+    return write_report(trained("scanmix"), folder / "page.html", compare=trained("cross_entropy"))
+
+
 @needs_chromium
 @pytest.mark.parametrize("width", [390, 768, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut_off_without_a_sign_at_any_width(
-    width: int, scheme: str, trained: Trained, tmp_path: Path
-) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install 'scanmix[e2e]' for the browser tests")
+def test_nothing_is_cut_off_without_a_sign_at_any_width(width: int, scheme: str, compared: Path, browser: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    path = write_report(trained("scanmix"), tmp_path / "page.html", compare=trained("cross_entropy"))
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme).new_page()
-        page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        wider = page.evaluate(
-            "[...document.querySelectorAll('main *')].filter((part) => part.scrollWidth > part.clientWidth + 1"
-            " && ['auto', 'scroll'].includes(getComputedStyle(part).overflowX)).map((part) =>"
-            " [part.tabIndex, getComputedStyle(part).backgroundAttachment])"
-        )
-        assert all(seen == [0, "local, local, scroll, scroll"] for seen in wider), "it has a shadow, and takes keys"
-        assert wider or width > 390, "on a phone a figure scrolls"
-        found = axe.run(page).response["violations"]
-        assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
-        browser.close()
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(compared.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    wider = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter((part) => part.scrollWidth > part.clientWidth + 1"
+        " && ['auto', 'scroll'].includes(getComputedStyle(part).overflowX)).map((part) =>"
+        " [part.tabIndex, getComputedStyle(part).backgroundAttachment])"
+    )
+    assert all(seen == [0, "local, local, scroll, scroll"] for seen in wider), "it has a shadow, and takes keys"
+    assert wider or width > 390, "on a phone a figure scrolls"
+    found = axe.run(page).response["violations"]
+    assert [each["id"] for each in found if each["impact"] in ("serious", "critical")] == []
+    context.close()
 
 
 def palettes() -> dict[str, dict[str, str]]:

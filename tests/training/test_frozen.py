@@ -3,8 +3,6 @@
 import dataclasses
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from scanmix.networks.no_layers import NoLayersSettings
 from scanmix.training import Run, open_run, resolve
 from scanmix.training.loop import resume, train
 from tests.encoders import WIDTH, write_encoder
+from tests.interrupted import Order, Victim
 
 SHORT: Mapping[str, Any] = {"method": "cross_entropy", "epochs": 3, "threads": 1, "progress": False}
 
@@ -131,32 +130,35 @@ def test_neighbors_of_the_audit_are_those_of_the_features(parts: tuple[Examples,
     assert same_audit(open_run("run").audit(), run.audit())
 
 
-VICTIM = """
-import os, signal, sys
-import scanmix
-
 class Killer:
     name = "killer"
-    def log_hyperparams(self, params):
-        pass
-    def finalize(self, status):
-        pass
-    def log_metrics(self, metrics, step=None):
+
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def finalize(self, status: str) -> None:
+        """Do nothing."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if step == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-train_set, test_set = scanmix.load("digits", per_class=10, limit_test=60)
-noisy = scanmix.add_noise(train_set, "symmetric", rate=0.3, seed=0)
-scanmix.train(noisy, test=test_set, features="onnx:tiny.onnx", out="killed", method="cross_entropy", epochs=3,
-              threads=1, progress=False, loggers=[Killer()])
-"""
+
+def to_be_killed(folder: Path) -> None:
+    train_set, test_set = scanmix.load("digits", per_class=10, limit_test=60)
+    noisy = scanmix.add_noise(train_set, "symmetric", rate=0.3, seed=0)
+    scanmix.train(
+        noisy, test=test_set, features="onnx:tiny.onnx", out="killed", method="cross_entropy", epochs=3, threads=1,
+        progress=False, loggers=[Killer()],
+    )  # fmt: skip
 
 
-def test_a_killed_run_goes_on_with_the_same_bits(parts: tuple[Examples, Examples], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_with_the_same_bits(
+    parts: tuple[Examples, Examples], victim: Victim, tmp_path: Path
+) -> None:
     noisy, test = parts
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", VICTIM], env=environment, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    done = victim.do(Order("tests.training.test_frozen.to_be_killed", str(Path.cwd())))
+    assert done.signal == signal.SIGKILL, done.said
     assert 0 < len(open_run("killed").metrics) < 3
     os.mkdir("elsewhere")
     os.chdir("elsewhere")  # the encoder was named from another folder

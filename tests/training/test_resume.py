@@ -1,19 +1,9 @@
-"""A run killed by SIGKILL at any moment, and gone on with, ends with the bits of one that was never killed.
-
-Run as a script this file is the victim: for each line it reads, a method and a folder, it forks trainings that kill
-themselves at the n-th event, an event being the end of an optimizer step, a file about to be flushed, or a file just
-renamed into place.
-"""
+"""A run killed by SIGKILL at any moment, and gone on with, ends with the bits of one that was never killed."""
 
 import dataclasses
-import importlib
 import json
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +21,23 @@ from scanmix.pretrain import cache as artifacts
 from scanmix.pretrain import simclr
 from scanmix.training import Run, open_run
 from scanmix.training.loop import resume, train
+from tests.interrupted import Order, Victim, left_behind, put_back, without_seconds
 from tests.tiny import NETWORK, settings, suited
+
+HERE = "tests.training.test_resume"
 
 MORE: dict[str, dict[str, Any]] = {
     "backward": {"identity": 0.5},  # the matrix of two epochs on 80 images is nearly singular
     "scanmix": {"severe_noise": 0.1},
 }
 CUTS = 4
-QUICK = ("cross_entropy", "dividemix", "scanmix", "ssr")
-"""What `make test` kills: each keeps something else from epoch to epoch. `make test-long` kills every method."""
+KILLED = ("cross_entropy", "scanmix")
+"""What is killed in earnest. Every other method goes on in the folders that one killed after each epoch would leave."""
+QUICK = ("dividemix", "ssr")
+"""The others of `make test`: each keeps something else from epoch to epoch."""
 
 
-def train_tiny(method: str, name: str, folder: Path) -> None:
+def train_tiny(folder: Path, method: str) -> None:
     train_set, test_set = scanmix.load("digits", per_class=8, limit_test=40)
     noisy = scanmix.add_noise(train_set, "symmetric", rate=0.5, seed=0)
     artifacts.MOST_LOST = 0.0  # every epoch of a stage is saved
@@ -50,136 +45,109 @@ def train_tiny(method: str, name: str, folder: Path) -> None:
     asked = settings(method, epochs=4, warmup=2, stage_epochs=12, **MORE.get(method, {}))
     noisy = suited(method, noisy, folder)
     train(
-        noisy, test=test_set, method=method, out=folder / name, cache=folder / f"cache-{name}", network=NETWORK,
+        noisy, test=test_set, method=method, out=folder / "run", cache=folder / "cache", network=NETWORK,
         recipe=str(folder / "bare.toml"), threads=1, progress=False, monitor={"elbo": 30}, **asked,
     )  # fmt: skip
 
 
-def on_each_event(react: Callable[[str], None]) -> None:
-    from torch.optim.optimizer import register_optimizer_step_post_hook
-
-    real_fsync, real_replace = os.fsync, Path.replace
-
-    def fsync(fd: Any) -> None:
-        react("flush")
-        real_fsync(fd)
-
-    def replace(path: Path, target: Path) -> Path:
-        moved = real_replace(path, target)
-        react("rename")
-        return moved
-
-    register_optimizer_step_post_hook(lambda *_: react("step"))
-    os.fsync = fsync
-    Path.replace = replace  # type: ignore[assignment,method-assign]
-
-
-def forked(work: Callable[[], object]) -> int:
-    """Do the work in a process of its own; return the signal that ended it, or 0."""
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        sys.exit("a training failed")
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-
-
-def kill_at(event: int) -> None:
-    count = 0
-
-    def react(_: str) -> None:
-        nonlocal count
-        if count == event:
-            os.kill(os.getpid(), signal.SIGKILL)
-        count += 1
-
-    on_each_event(react)
-
-
-def torment(method: str, folder: Path) -> None:
-    """Train whole once; then for each chosen moment train, be killed there, resume."""
-
-    def whole() -> None:
-        events: list[str] = []
-        on_each_event(events.append)
-        train_tiny(method, "whole", folder)
-        (folder / "events.json").write_text(json.dumps(events))
-
-    forked(whole)
-    events = json.loads((folder / "events.json").read_text())
-    for event in moments(events):
-        name = f"cut-{event}-{events[event]}"
-
-        if forked(partial(cut, method, name, folder, event)) != signal.SIGKILL:
-            sys.exit(f"event {event} of {len(events)} did not come")
-        forked(partial(go_on, method, name, folder))
-
-
-def cut(method: str, name: str, folder: Path, event: int) -> None:
-    kill_at(event)
-    train_tiny(method, name, folder)
-
-
-def go_on(method: str, name: str, folder: Path) -> None:
-    if (folder / name / "run.toml").exists():  # else it does not know what it was to be: call train again
-        resume(folder / name, cache=folder / f"cache-{name}", progress=False)
+def go_on(folder: Path, method: str) -> None:
+    if (folder / "run" / "run.toml").exists():  # else it does not know what it was to be: call train again
+        resume(folder / "run", cache=folder / "cache", progress=False)
     else:
-        train_tiny(method, name, folder)
+        train_tiny(folder, method)
+
+
+def go_on_to_the_evidence(folder: Path, method: str) -> None:
+    """As `go_on`, but leave out the audit, half the time: it sees nothing but the evidence, which is compared."""
+    Run.write_labels = lambda *_: None  # type: ignore[method-assign]
+    go_on(folder, method)
 
 
 def moments(events: list[str]) -> list[int]:
-    """The first flush, steps and file operations spread over the run, what follows the last epoch, and the last rename.
+    """The first event, steps and file operations spread over the run, what follows the last epoch, and the last rename.
 
     When the last epoch is saved, six files remain: the last snapshot, evidence and its names, labels, model and its
-    description; each is flushed and renamed.
+    description.
     """
     steps = [i for i, event in enumerate(events) if event == "step"] or [0]
     files = [i for i, event in enumerate(events) if event != "step"]
+    renamed = [i for i in files if events[i].startswith("rename ")]
+    saved = [i for i in renamed if "last.pt." in events[i]]
     spread = [kind[len(kind) * part // CUTS] for kind in (steps, files) for part in range(1, CUTS)]
-    return sorted({0, *spread, files[-12], files[-1]})
+    return sorted({0, *spread, saved[-1] + 1, renamed[-1]})
 
 
-def without_seconds(path: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.startswith("seconds/")} for line in lines]
+def result(folder: Path) -> dict[str, Any]:
+    """What is to be the same, by its name."""
+    run = folder / "run"
+    kept = [path for part in ("model", "evidence", "trajectory") for path in run.glob(f"{part}/*")]
+    assert len(kept) > 4 and not list(folder.rglob("*.part"))
+    found = {str(path.relative_to(run)): path.read_bytes() for path in (*run.glob("labels.csv"), *kept)}
+    return {**found, "metrics": metrics_of(run)}
 
 
-@pytest.fixture(scope="module")
-def victim() -> Iterator[subprocess.Popen[str]]:
-    root = Path(__file__).parents[2]
-    path = os.pathsep.join(map(str, (root / "src", root)))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, __file__], env=environment, stdin=pipe, stdout=pipe, text=True) as process:
-        yield process
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    return without_seconds((run / "metrics.jsonl").read_bytes())
+
+
+def ends_the_same(victim: Victim, order: Order, wanted: dict[str, Any], where: object, work: str = "go_on") -> None:
+    ended = victim.do(dataclasses.replace(order, work=f"{HERE}.{work}"))
+    assert ended.is_well, (where, ended.said)
+    found = result(Path(order.folder))
+    assert found.keys() == wanted.keys(), where
+    assert not [name for name in wanted if found[name] != wanted[name]], where
+
+
+@pytest.mark.parametrize("method", KILLED)
+def test_a_killed_run_ends_with_the_bits_of_a_whole_one(method: str, victim: Victim, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    order = Order(f"{HERE}.train_tiny", str(folder), [method])
+    whole = victim.do(order)
+    assert whole.is_well, whole.said
+    wanted, cuts = result(folder), moments(list(whole.events))
+    assert len(cuts) > CUTS and "labels.csv" in wanted
+    for moment in cuts:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        killed = victim.do(dataclasses.replace(order, event=moment))
+        assert killed.signal == 9, (moment, killed.said)
+        ends_the_same(victim, order, wanted, (moment, whole.events[moment]))
 
 
 @pytest.mark.parametrize(
-    "method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.long) for m in scanmix.METHODS]
+    "method",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
+        for name in scanmix.METHODS
+        if name not in KILLED
+    ],
 )
-def test_a_killed_run_ends_with_the_bits_of_a_whole_one(
-    method: str, victim: subprocess.Popen[str], tmp_path: Path
+def test_a_run_killed_after_any_of_its_epochs_ends_with_the_bits_of_a_whole_one(
+    method: str, victim: Victim, tmp_path: Path
 ) -> None:
-    assert victim.stdin and victim.stdout
-    print(json.dumps([method, str(tmp_path)]), file=victim.stdin, flush=True)
-    assert victim.stdout.readline() == "ended\n"
-    whole, cuts = tmp_path / "whole", sorted(tmp_path.glob("cut-*"))
-    assert len(cuts) > CUTS
-    kept = [
-        str(path.relative_to(whole)) for part in ("model", "evidence", "trajectory") for path in whole.glob(f"{part}/*")
-    ]
-    assert len(kept) > 4
-    for cut in cuts:
-        assert without_seconds(cut / "metrics.jsonl") == without_seconds(whole / "metrics.jsonl"), cut.name
-        for file in ("labels.csv", *kept):
-            assert (cut / file).read_bytes() == (whole / file).read_bytes(), f"{cut.name}/{file}"
-        assert not list(cut.rglob("*.part")), cut.name
+    folder = tmp_path / "work"
+    folder.mkdir()
+    order = Order(f"{HERE}.train_tiny", str(folder), [method])
+    whole, copies = left_behind(victim, order)
+    assert whole.is_well, whole.said
+    wanted = result(folder)
+    unlabeled = {name: value for name, value in wanted.items() if name != "labels.csv"}
+    stages = [(moment, copy) for moment, copy in copies if list(copy.glob("cache/*.unfinished"))]
+    by_state = {saved_state(copy): (moment, copy) for moment, copy in reversed(copies)}
+    last, *epochs = [found for state, found in by_state.items() if state]
+    assert len(epochs) > 0, "no epoch was saved"
+    for moment, copy in [*epochs, *stages[len(stages) // 2 :][:1]]:
+        put_back(copy, folder)
+        ends_the_same(victim, order, unlabeled, (moment, whole.events[moment]), "go_on_to_the_evidence")
+    put_back(last[1], folder)
+    ends_the_same(victim, order, wanted, (last[0], whole.events[last[0]]))
+
+
+def saved_state(folder: Path) -> bytes:
+    """The checkpoint of a run; b"" when it has none yet."""
+    path = folder / "run" / "checkpoint" / "last.pt"
+    return path.read_bytes() if path.exists() else b""
 
 
 Pair = tuple[Examples, Examples]
@@ -237,7 +205,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_the_same(
 
     monkeypatch.setattr(ScanMix, "start", never)
     resumed = resume(cut / "run", cache=tmp_path / "empty", progress=False)
-    assert without_seconds(cut / "run" / "metrics.jsonl") == without_seconds(tmp_path / "run" / "metrics.jsonl")
+    assert metrics_of(cut / "run") == metrics_of(tmp_path / "run")
     ours, theirs = resumed.model.predictor.state_dict(), whole.model.predictor.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert not (tmp_path / "empty").exists()
@@ -286,30 +254,34 @@ def test_metrics_that_are_lost_are_told(data: Pair, tmp_path: Path, monkeypatch:
         resume(tmp_path / "run")
 
 
-PROGRAM = """
-import sys
-import scanmix
-from scanmix.config import UserError
-from tests.training.test_resume import quick
-train_set, _ = scanmix.load("digits", per_class=6)
-try:
-    quick(train_set, sys.argv[1], epochs=40)
-except UserError as error:
-    sys.exit(str(error))
-"""
+def two_at_once(folder: Path) -> None:
+    """Train twice at the same time in one folder; write down how both ended."""
+    train_set, _ = scanmix.load("digits", per_class=6)
+    both = [os.fork() or _train_and_exit(train_set, folder) for _ in range(2)]
+    ended = {child: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in both}
+    (folder / "ended.json").write_text(json.dumps(ended))
 
 
-def test_of_two_trainings_in_one_folder_the_second_is_refused(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
-    line = [sys.executable, "-c", PROGRAM, str(tmp_path / "run")]
-    both = [subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {process.pid: process.communicate()[1] for process in both}
-    refused = [process for process in both if process.returncode]
-    (winner,) = [process for process in both if not process.returncode]
-    for process in refused:  # both, unless one was done before the other began
-        assert f"run is in training already: process {winner.pid}, on " in said[process.pid]
-        assert "wait until it is done, stop it, or choose another folder" in said[process.pid]
+def _train_and_exit(train_set: Examples, folder: Path) -> int:
+    code = 1
+    try:
+        quick(train_set, folder / "run", epochs=40)
+        code = 0
+    except UserError as error:
+        (folder / f"said-{os.getpid()}").write_text(str(error))
+        code = 2
+    finally:
+        os._exit(code)
+
+
+def test_of_two_trainings_in_one_folder_the_second_is_refused(victim: Victim, tmp_path: Path) -> None:
+    assert victim.do(Order(f"{HERE}.two_at_once", str(tmp_path))).is_well
+    ended = json.loads((tmp_path / "ended.json").read_text())
+    (winner,) = [number for number, code in ended.items() if code == 0]
+    (refused,) = [number for number, code in ended.items() if code == 2]
+    said = (tmp_path / f"said-{refused}").read_text()
+    assert f"run is in training already: process {winner}, on " in said
+    assert "wait until it is done, stop it, or choose another folder" in said
     run = open_run(tmp_path / "run")
     assert run.finished and [line["epoch"] for line in run.metrics] == list(range(1, 41))
 
@@ -368,7 +340,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_no_bits(
     last.write_bytes(last.read_bytes()[:-100])
     with pytest.warns(UserWarning, match="is damaged and cannot be read .*goes on from the one before, epoch 1"):
         resumed = resume(tmp_path / "run", progress=False)
-    assert without_seconds(tmp_path / "run/metrics.jsonl") == without_seconds(tmp_path / "whole/metrics.jsonl")
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
     ours, theirs = resumed.model.predictor.state_dict(), whole.model.predictor.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -389,20 +361,3 @@ def test_ctrl_c_in_a_stage_says_what_of_it_is_lost(data: Pair, tmp_path: Path, m
 def test_resume_of_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no run folder"):
         resume(tmp_path)
-
-
-def main() -> None:
-    # Imported before the forks: once, not a thousand times.
-    for module in ("scipy.optimize", "sklearn.datasets", "sklearn.mixture", "torch._dynamo"):
-        importlib.import_module(module)
-    for line in sys.stdin:
-        method, folder = json.loads(line)
-        try:
-            forked(partial(torment, method, Path(folder)))
-            print("ended", flush=True)
-        except SystemExit as failure:
-            print(failure, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,7 @@ import typer
 
 from scanmix.cli.options import Json
 from scanmix.cli.shell import check_writable, print_table, say
-from scanmix.config import recipe_names, shared_recipes, unknown_name
+from scanmix.config import GROUPS, recipe_names, shared_recipes, unknown_name
 from scanmix.files import write_text
 from scanmix.files.markdown import wrapped
 
@@ -26,6 +26,8 @@ All methods use the same loop, views and network. Each predicts with the network
   the first is for a clean set of a fifth of the images, and the second for a clean set of all images. An epoch is one
   pass over the images whose labels look right. Cost does not count pre-training. Pre-training runs once for a set of
   images, a seed and settings, and the cache keeps its result for later runs.
+- **Measured** says whether `results/` of the repository has accuracies of the method. The others are tested, but were
+  not measured there.
 - **Told** are settings that the authors of the paper chose by what they knew of the noise. The defaults here do not
   use such knowledge. A recipe that does is marked `oracle`.
 """
@@ -46,13 +48,21 @@ def methods(
     if json_ is not None:
         write_text(json_, json.dumps([_described(key) for key in METHODS if name in (None, key)], indent=2) + "\n")
     if markdown:
-        say("\n".join([PAGE, *(_section(key) for key in METHODS)]).strip())
+        parts = [PAGE]
+        for group, names in _grouped().items():
+            title, meaning = GROUPS[group]
+            parts += [f"## {title}\n\n{meaning[0].upper()}{meaning[1:]}.\n", *map(_section, names)]
+        say("\n".join(parts).strip())
         return
     if name is None:
-        rows = [[key, it.about.idea, it.about.paper, str(it.about.networks), it.about.labels, it.about.cost]
-                for key, it in METHODS.items()]  # fmt: skip
-        columns = ["method", "idea", "paper", "nets", "labels used", "cost"]
-        print_table("Methods", columns, rows, text_columns=len(columns))
+        for group, names in _grouped().items():
+            title, meaning = GROUPS[group]
+            rows = [[key, about.idea, about.paper, str(about.networks), about.labels, about.cost,
+                     "yes" if about.measured else "no"]
+                    for key in names for about in [METHODS[key].about]]  # fmt: skip
+            columns = ["method", "idea", "paper", "nets", "labels used", "cost", "measured"]
+            print_table(f"{title}: {meaning}", columns, rows, text_columns=len(columns))
+        say("Measured: results/ of the repository has accuracies of it; the others are tested, but not measured there.")
         say("Cost: passes through a network in one epoch, cross_entropy = 1; low where few labels look right.")
         say("Pre-training needs no label, is done once and shared by later runs.")
         say("State, recipes and settings of one: scanmix methods scanmix")
@@ -60,6 +70,14 @@ def methods(
     say(f"{name}: {METHODS[name].about.idea}\n")
     say("\n".join(_facts(name)) + "\n")
     print_table(f"Settings of {name}", ["--set", "default", "meaning"], _settings(METHODS[name]()), text_columns=3)
+
+
+def _grouped() -> dict[str, list[str]]:
+    """Return the names of the methods by their group, in the order of the groups."""
+    from scanmix.methods import METHODS
+
+    members = {group: [name for name, it in METHODS.items() if it.about.group == group] for group in GROUPS}
+    return {group: names for group, names in members.items() if names}
 
 
 def _described(name: str) -> dict[str, object]:
@@ -70,7 +88,8 @@ def _described(name: str) -> dict[str, object]:
     keys = ("setting", "default", "meaning")
     return {
         "method": name, "idea": about.idea, "paper": about.paper, "networks": about.networks, "labels": about.labels,
-        "cost": about.cost, "settings": [dict(zip(keys, row, strict=True)) for row in _settings(METHODS[name]())],
+        "cost": about.cost, "group": about.group, "measured": about.measured,
+        "settings": [dict(zip(keys, row, strict=True)) for row in _settings(METHODS[name]())],
     }  # fmt: skip
 
 
@@ -81,11 +100,11 @@ def _section(name: str) -> str:
     about = METHODS[name].about
     idea = about.idea[0].upper() + about.idea[1:]
     facts = [wrapped(fact, "  ") for fact in _facts(name)]
-    return f"## {name}\n\n" + wrapped(f"{idea}. {about.advice}") + "\n\n" + "\n".join(facts) + "\n"
+    return f"### {name}\n\n" + wrapped(f"{idea}. {about.advice}") + "\n\n" + "\n".join(facts) + "\n"
 
 
 def _facts(name: str) -> list[str]:
-    """Return the facts of a method as list items: state, cost, labels, recipes, paper."""
+    """Return the facts of a method as list items: state, cost, labels, whether measured, recipes, paper."""
     from scanmix.methods import METHODS
 
     about = METHODS[name].about
@@ -95,6 +114,7 @@ def _facts(name: str) -> list[str]:
         f"- Networks: {about.networks}; state: {state}",
         f"- Cost: {about.cost}",
         f"- Labels: {about.labels}",
+        f"- Measured: {'yes' if about.measured else 'no'}",
         *oracle,
         f"- Recipes for: {_recipes(name) or 'what `cross_entropy` has'}",
         f"- Paper: {about.paper}",

@@ -4,7 +4,7 @@ A recipe overrides the defaults of the dataclasses, and the command line overrid
 where, and how to fix it.
 """
 
-from scanmix.config.about import ALL_AS_GIVEN, About
+from scanmix.config.about import ALL_AS_GIVEN, GROUPS, About
 from scanmix.config.arguments import LARGEST, check_type, file_path, texts, whole_number
 from scanmix.config.durations import Duration, epochs_in, epochs_of
 from scanmix.config.errors import DataError, UnexpectedData, UserError, in_short, nearest, unknown_name
@@ -25,6 +25,7 @@ from scanmix.config.words import as_typed, last_ten, mean_of_ten, percent
 
 __all__ = [
     "ALL_AS_GIVEN",
+    "GROUPS",
     "LARGEST",
     "RECIPES",
     "RECIPE_KEYS",

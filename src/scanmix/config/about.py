@@ -6,6 +6,19 @@ from typing import NamedTuple
 
 ALL_AS_GIVEN = "all, as given"
 """What `About.labels` says of methods whose networks learn from every given label."""
+GROUPS = {
+    "scanmix": ("The paper's own", "ScanMix, and what its paper builds it from"),
+    "semi-supervised": ("Semi-supervised", "labels that look wrong are dropped, and their images learned without them"),
+    "selection": ("Selection", "labels that look wrong count less or not at all"),
+    "correction": ("Correction", "labels that look wrong are replaced by what the network says"),
+    "losses": ("Losses", "cross-entropy as the baseline, and losses that bear wrong labels"),
+    "regularization": ("Regularization", "the network is held back from memorizing labels"),
+    "contrastive": ("Contrastive", "features learned by contrast decide which labels look right"),
+    "meta": ("Meta-learning", "a second task teaches how to learn from labels that may be wrong"),
+    "frozen features": ("Frozen features", "the features of a pretrained network stay, a classifier on them is fitted"),
+    "others": ("Others", "methods that were added"),
+}
+"""Groups of methods by `About.group`, in the order in which they are listed: a title, and what they share."""
 
 
 class About(NamedTuple):
@@ -41,6 +54,10 @@ class About(NamedTuple):
     """Searches for the nearest neighbors of all examples in an epoch; counted where a classifier is fitted at once."""
     needs_trusted: bool = False
     """It learns from labels that are known to be right, and cannot run without any."""
+    group: str = "others"
+    """What it is listed with: a key of `GROUPS`."""
+    measured: bool = False
+    """Whether `results/` of the repository has accuracies of it. The others are tested, but not measured there."""
     oracle: str = ""
     """Settings for which the paper's authors used what they knew of the noise, separated by commas."""
 

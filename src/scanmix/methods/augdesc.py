@@ -25,7 +25,7 @@ class AugDesc(DivideMix):
         "DivideMix that learns strong views, with targets from weak ones",
         "As `dividemix`, for the time that strong views take. In the literature it gains most under heavy noise.",
         "Nishi et al., CVPR 2021", DivideMix.about.labels, networks=2, rows=4,
-        cost_in_words=DivideMix.about.cost_in_words, oracle=DivideMix.about.oracle,
+        cost_in_words=DivideMix.about.cost_in_words, oracle=DivideMix.about.oracle, group="semi-supervised",
     )  # fmt: skip
 
     def learned_views(self, data: TrainingData, index: Sequence[Tensor], draws: Generator) -> Sequence[Tensor]:

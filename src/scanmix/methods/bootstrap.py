@@ -31,6 +31,8 @@ class Bootstrap:
         "cross-entropy to a blend of the label and the network's own prediction",
         "As cheap as `cross_entropy` and seldom much better: a network that has memorized a label also predicts it.",
         "Reed et al., ICLR workshop 2015",
+        group="correction",
+        measured=True,
     )
     predictor = sum_of_peers
     passes = same_every_epoch

@@ -31,7 +31,7 @@ class C2D:
         "It shows what pre-training alone adds: `scan_dividemix` adds SCAN to it, `scanmix` the clustering loss. The\n"
         "settings of DivideMix stand under `dividemix.`.",
         "Zheltonozhskii et al., WACV 2022", "those that look right; the rest as unlabeled", networks=2, rows=4,
-        cost_in_words="pre-training, then 3 to 13", oracle=DivideMix.about.oracle,
+        cost_in_words="pre-training, then 3 to 13", oracle=DivideMix.about.oracle, group="contrastive", measured=True,
     )  # fmt: skip
     epochs = property(inner_epochs)
     clean_threshold = property(inner_threshold)

@@ -57,6 +57,7 @@ class CleanNet:
         "Only for data with some trusted labels (`trusted`), which may be of some classes alone. After the published\n"
         "description: how the authors alternate is not known.",
         "Lee et al., CVPR 2018", "those that look like their class", cost_in_words="1, later 1.3", needs_trusted=True,
+        group="meta",
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

@@ -47,7 +47,7 @@ class CoTeaching:
         "Simple and steady up to a half of wrong labels. The paper knows the share of wrong labels; here it is\n"
         "estimated from the losses. The estimate is too low under heavy noise.",
         "Han et al., NeurIPS 2018", "those of small loss", networks=2, forward_backward=2, forward_only=2, rows=2,
-        oracle="forget_rate",
+        oracle="forget_rate", group="selection", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

@@ -22,7 +22,7 @@ class CoTeachingPlus(CoTeaching):
         "The networks stay different for longer. With many classes and much noise they disagree mostly about\n"
         "wrong labels, and it falls behind `co_teaching`.",
         "Yu et al., ICML 2019", "those of small loss", networks=2, forward_backward=2, forward_only=2, rows=2,
-        oracle="forget_rate",
+        oracle="forget_rate", group="selection", measured=True,
     )  # fmt: skip
 
     alike: Count = 20  # epochs of plain Co-teaching before (5 for CIFAR-100)

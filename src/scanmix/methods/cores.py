@@ -49,6 +49,7 @@ class Cores:
         "makes predictions confident, and leaves out labels that fit worse than a random one",
         "As cheap as `cross_entropy`, and no rate of the noise is needed. Made for mistakes that depend on the image.",
         "Cheng et al., ICLR 2021", "those that the sieve keeps",
+        group="selection",
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

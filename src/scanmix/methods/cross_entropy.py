@@ -29,6 +29,8 @@ class CrossEntropy:
         "learns every label as it is: the baseline",
         "Run it once, to know what the other methods gain. With many wrong labels its accuracy rises, then falls\n"
         "as it memorizes them: compare best and last.",
+        group="losses",
+        measured=True,
     )
     predictor = sum_of_peers
     passes = same_every_epoch

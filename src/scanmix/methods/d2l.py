@@ -54,6 +54,7 @@ class D2L:
         "Where there is no turning point it equals `cross_entropy`; under heavy noise it can confirm its own\n"
         "mistakes. `lid` and `trust` in `metrics.jsonl` show which.",
         "Ma et al., ICML 2018", cost_in_words="1",
+        group="correction", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

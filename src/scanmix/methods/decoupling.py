@@ -30,6 +30,7 @@ class Decoupling:
         "two networks that learn only where their predictions differ",
         "As the networks come to agree it learns less, and so memorizes later. It removes no wrong label.",
         "Malach and Shalev-Shwartz, NeurIPS 2017", networks=2, forward_backward=2, rows=2,
+        group="selection", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

@@ -43,6 +43,7 @@ class DeepSelf:
         "Needs no rate of the noise and trusts no prediction: prototypes are images in dense places of the features.\n"
         "Made for photos whose labels come from text around them.",
         "Han et al., ICCV 2019", "all, as given, and corrected", cost_in_words="1, then 1.3 to 1.7",
+        group="correction",
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

@@ -55,7 +55,7 @@ class DISC:
         "selects and corrects each label by a threshold of its own, in a weak and a strong view",
         "One network, and no pass over the data besides training. The thresholds rise slowly, so it needs many epochs.",
         "Li et al., CVPR 2023", "those that are selected; confident predictions in place of others", rows=4,
-        cost_in_words="2, then 4", remembers=True, oracle="threshold_memory, hard_weight",
+        cost_in_words="2, then 4", remembers=True, oracle="threshold_memory, hard_weight", group="selection",
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

@@ -57,6 +57,7 @@ class DivideMix:
         "before the wrong ones are memorized.",
         "Li et al., ICLR 2020", "those that look right; the rest as unlabeled", networks=2, rows=4,
         cost_in_words="3 to 13", oracle="clean_threshold, loss_memory, unlabeled_weight, confidence_weight",
+        group="semi-supervised", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

@@ -55,7 +55,7 @@ class DRPL:
         "One network with three trainings, so it has many epochs. The prior of its losses is uniform, which does not\n"
         "suit classes that differ much in size.",
         "Ortego et al., ICPR 2020", "those that the mixture keeps; predictions in place of others",
-        remembers=True, cost_in_words="1, then 1.3",
+        remembers=True, cost_in_words="1, then 1.3", group="semi-supervised",
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

@@ -45,6 +45,7 @@ class ELR:
         "yet memorized. `regularization` is too strong if accuracy stays low and `learn/loss` is always below zero,\n"
         "and too weak if accuracy falls at the end.",
         "Liu et al., NeurIPS 2020", remembers=True, oracle="memory, regularization",
+        group="regularization", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

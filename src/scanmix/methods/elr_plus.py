@@ -53,7 +53,7 @@ class ELRPlus:
         "ELR with two networks, each held to what the other's running average predicts, and MixUp",
         "Nearly DivideMix's accuracy in the literature for a third of its passes, and less variance.",
         "Liu et al., NeurIPS 2020", networks=2, forward_backward=2, forward_only=2, weak=2, remembers=True,
-        oracle="memory, regularization",
+        oracle="memory, regularization", group="regularization", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

@@ -48,6 +48,7 @@ class ExactEM:
         "images, gradients of all of them at once. It trusts every label and memorizes the wrong ones.\n"
         "Use it to study [the theory](theory.md), not to train a classifier.",
         "Sachdeva et al., Pattern Recognition 2023, section 3.2", cost_in_words="14 and more",
+        group="scanmix",
     )  # fmt: skip
     predictor = sum_of_peers
 

@@ -66,7 +66,7 @@ class FaMUS(DivideMix):
         "Meta-learning at the price of two more passes: only some late layers are followed. Made for labels from the\n"
         "web. After the published description: the form of the gates is not known.",
         "Xu et al., CVPR 2021", "those that look right; the rest as unlabeled", networks=2, rows=4,
-        cost_in_words="3 to 24", oracle="unlabeled_weight, mixup_alpha, lr_drop, lr_second_drop",
+        cost_in_words="3 to 24", oracle="unlabeled_weight, mixup_alpha, lr_drop, lr_second_drop", group="meta",
     )  # fmt: skip
 
     unlabeled_weight: Weight = 50.0  # lambda_u (100 at 80 %)

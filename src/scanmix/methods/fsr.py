@@ -61,6 +61,7 @@ class FSR:
         "Meta-learning for twice the passes of `cross_entropy`: neither clean images nor the rate of the noise are\n"
         "needed. After the published description: some settings of the authors are not known.",
         "Zhang and Pfister, ICCV 2021", "those that help the ones that fit best", cost_in_words="2", remembers=True,
+        group="meta",
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

@@ -61,6 +61,7 @@ class INCV:
         "estimated, as the share of wrong labels is in the paper.",
         "Chen et al., ICML 2019", "those of small loss among those that are predicted when held out",
         networks=2, rows=2, remembers=True, cost_in_words="1.3 to 2, then up to 2", oracle="mistakes",
+        group="selection",
     )  # fmt: skip
     predictor = sum_of_peers
 

@@ -22,7 +22,7 @@ class JoCoR(CoTeaching):
         "Co-teaching with a single selection: examples on which both networks fit the label and agree. The paper\n"
         "knows the share of wrong labels; here it is estimated from the losses, and too low under heavy noise.",
         "Wei et al., CVPR 2020", "those of small loss", networks=2, forward_backward=2, forward_only=2, rows=2,
-        oracle="forget_rate, agreement",
+        oracle="forget_rate, agreement", group="selection",
     )  # fmt: skip
 
     agreement: Share = 0.9  # lambda, weight of the divergence of both predictions (0.85 for CIFAR-100)

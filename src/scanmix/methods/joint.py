@@ -48,6 +48,7 @@ class Joint:
         "Good under moderate noise, if the learning rate of the first phase is high enough to prevent memorization.\n"
         "The uniform prior does not suit classes that differ much in size.",
         "Tanaka et al., CVPR 2018", remembers=True, oracle="learning_rate, prior_weight, entropy_weight",
+        group="correction", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

@@ -33,6 +33,7 @@ class Linear:
         "For vectors of a pretrained network: seconds. Its penalty grows with the noise, so that it memorizes little.\n"
         "The network stays as it is; one without pretrained weights gives features that tell little.",
         "Zhu et al., NeurIPS 2024", forward_backward=0.0, forward_only=1.0, weak=0.0, rows=0,
+        group="frozen features", measured=True,
     )  # fmt: skip
     start = one_network
     predictor = sum_of_peers

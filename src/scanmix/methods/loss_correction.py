@@ -53,6 +53,7 @@ class Forward:
         "Take it where wrong labels depend on the class (cats labeled dogs) and each class has clear images. Half of\n"
         "the epochs go into the estimate. Under heavy symmetric noise the estimate is poor.",
         "Patrini et al., CVPR 2017", remembers=True, cost_in_words="1.2",
+        group="losses", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step
@@ -148,6 +149,7 @@ class Backward(Forward):
         "As `forward`, with more variance: the inverse of an estimated matrix has large weights of both signs. Look\n"
         "at `transition/condition`; where it is above ten or so, raise `identity`.",
         "Patrini et al., CVPR 2017", remembers=True, cost_in_words="1.2",
+        group="losses", measured=True,
     )  # fmt: skip
 
     def correct(self, logits: Tensor, labels: Tensor, transition: Tensor, trusted: Tensor | None = None) -> Tensor:

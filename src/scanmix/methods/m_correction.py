@@ -57,6 +57,7 @@ class MCorrection:
         "It does with one network what DivideMix does with two. It needs a first phase in which MixUp prevents\n"
         "memorization. `m_correction_sh` is the authors' variant for heavy noise.",
         "Arazo et al., ICML 2019", rows=1, cost_in_words="1 to 1.7",
+        group="correction", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step
@@ -153,6 +154,7 @@ class MCorrectionSH(MCorrection):
         "For heavy noise, if the mixture separates right labels from wrong ones. At 20 and 50 % its authors use\n"
         "`m_correction` on CIFAR-10.",
         "Arazo et al., ICML 2019", rows=1, cost_in_words="1 to 1.7",
+        group="correction", measured=True,
     )  # fmt: skip
 
     unsettled: ClassVar[int] = 5  # epochs 106 to 110 in the paper

@@ -50,6 +50,7 @@ class MentorMix:
         "Strong on labels from the web in the literature, if `quantile`, `mixup_alpha` and `second_weighting` fit the\n"
         "rate of the noise. The running average of the weights predicts.",
         "Jiang et al., ICML 2020", forward_only=1, oracle="quantile, mixup_alpha, second_weighting",
+        group="semi-supervised", measured=True,
     )  # fmt: skip
     passes = same_every_epoch
     largest_batch = rows_of_a_step

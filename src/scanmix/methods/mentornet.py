@@ -48,6 +48,7 @@ class MentorNet:
         "Self-paced learning with a soft threshold. The paper sets `quantile`, the share of a batch whose losses\n"
         "count as small, by the rate of the noise.",
         "Jiang et al., ICML 2018", "those of small loss", oracle="quantile",
+        group="selection", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

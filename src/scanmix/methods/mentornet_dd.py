@@ -47,7 +47,7 @@ class MentorNetDD(MentorNet):
         "Only for data with some trusted labels (`trusted`). After the published description: the authors teach the\n"
         "small network by an earlier run.",
         "Jiang et al., ICML 2018", "those that the small network takes for right", oracle="quantile",
-        needs_trusted=True,
+        needs_trusted=True, group="meta",
     )  # fmt: skip
 
     lesson_weight: Weight = 1.0  # of the mentor's loss: factor of its learning rate

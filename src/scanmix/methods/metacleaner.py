@@ -51,6 +51,7 @@ class MetaCleaner:
         "As cheap as `cross_entropy`. Under heavy noise a group may have no right label at all. After the published\n"
         "description: no code and few settings of the authors are known.",
         "Zhang et al., CVPR 2019", "all, those that fit their group more",
+        group="meta",
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

@@ -30,6 +30,8 @@ class MixUp:
         "cross-entropy on mixed pairs of images",
         "Memorizes later than `cross_entropy`, at the same cost. It does not say which labels are wrong.",
         "Zhang et al., ICLR 2018",
+        group="regularization",
+        measured=True,
     )
     predictor = sum_of_peers
     passes = same_every_epoch

@@ -64,7 +64,7 @@ class MLNT:
         "No rate of the noise is needed. Twenty times as expensive as `cross_entropy`. After the published\n"
         "description: the authors' settings for CIFAR are not known in full.",
         "Li et al., CVPR 2019", "all; from the second round on those that are not unlikely",
-        cost_in_words="1, later 22",
+        cost_in_words="1, later 22", group="meta",
     )  # fmt: skip
     largest_batch = rows_of_a_step
 

@@ -61,7 +61,7 @@ class MOITPlus:
         "One network without pre-training. It keeps as many labels of every class, so classes should not differ much\n"
         "in size. The paper trains twice as long on right labels where 80 % are wrong.",
         "Ortego et al., CVPR 2021", "all in the contrastive loss; else those of neighbors, predictions for others",
-        rows=2, remembers=True, cost_in_words="2 to 2.7, then up to 1.3",
+        rows=2, remembers=True, cost_in_words="2 to 2.7, then up to 1.3", group="contrastive",
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

@@ -37,6 +37,7 @@ class NCR:
         "holds the prediction of each image to those of its neighbors in the batch",
         "As cheap as `cross_entropy`. A batch must hold several images of each class.",
         "Iscen et al., CVPR 2022", oracle="num_neighbors",
+        group="regularization",
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

@@ -35,7 +35,7 @@ class Neighbors:
         "For vectors of a pretrained network, to compare with: no parameters, and each prediction can be explained by\n"
         "the examples that vote for it. The model holds a vector of each training example.",
         "Cover and Hart, IEEE Transactions on Information Theory 1967", forward_backward=0.0, forward_only=1.0,
-        weak=0.0, rows=0, searches=1, remembers=True,
+        weak=0.0, rows=0, searches=1, remembers=True, group="frozen features", measured=True,
     )  # fmt: skip
     start = voters
     predictor = vote_of_neighbors

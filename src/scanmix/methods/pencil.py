@@ -44,6 +44,7 @@ class Pencil:
         "It has many settings, and the right ones depend on the noise. `label_rate` decides how far labels move. Look\n"
         "at `changed`, the share of labels whose likeliest class is no longer the given one.",
         "Yi and Wu, CVPR 2019", remembers=True, oracle="learning_rate, label_rate",
+        group="correction", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch

@@ -47,6 +47,7 @@ class PES:
         "stops early, trains the last layers again, and goes on with the labels that it predicts",
         "The simple form: the other images are left out. `pes_semi` uses them without labels, for more passes.",
         "Bai et al., NeurIPS 2021", "those predicted", cost_in_words="1, then 0.9 to 1.7",
+        group="correction", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

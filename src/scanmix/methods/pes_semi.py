@@ -43,7 +43,7 @@ class PESSemi:
         "stops early, trains a new head, and goes on with the labels that it predicts",
         "Simple and strong up to 80 % in the literature. `warmup` must end before labels are memorized.",
         "Bai et al., NeurIPS 2021", "those predicted; the rest as unlabeled", rows=2, cost_in_words="1, then 3",
-        oracle="unlabeled_weight",
+        oracle="unlabeled_weight", group="semi-supervised", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step

@@ -40,6 +40,7 @@ class Propagate:
         "The first choice for vectors of a pretrained network: seconds, whatever the noise. The network stays as it\n"
         "is; one without pretrained weights gives features that tell little.",
         labels="all, as they explain each other", forward_backward=0.0, forward_only=1.0, weak=0.0, rows=0, searches=1,
+        group="frozen features", measured=True,
     )  # fmt: skip
     start = one_network
     predictor = sum_of_peers

@@ -38,6 +38,7 @@ class Scan:
         "class. Its accuracy is measured after the best matching of clusters with *true* classes, which no\n"
         "other method gets; every table says so. Use it to see how far images alone go.",
         "Van Gansbeke et al., ECCV 2020", "none, only to name the clusters", rows=0, cost_in_words="pre-training alone",
+        group="scanmix", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     epochs: ClassVar[int] = 1

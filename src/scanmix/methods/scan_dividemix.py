@@ -36,6 +36,7 @@ class ScanDivideMix:
         "`dividemix.`.",
         "Sachdeva et al., Pattern Recognition 2023, Table 6", "those that look right; the rest as unlabeled",
         networks=2, rows=4, cost_in_words="pre-training, then 3 to 13", oracle=DivideMix.about.oracle,
+        group="scanmix", measured=True,
     )  # fmt: skip
     epochs = property(inner_epochs)
     clean_threshold = property(inner_threshold)

@@ -59,7 +59,7 @@ class ScanMix:
         "class. Take it to find the wrong labels; for a classifier `ssr` was ahead on small gray images.",
         "Sachdeva et al., Pattern Recognition 2023, Algorithm 1", "those that look right; the rest as unlabeled",
         networks=2, rows=4, cost_in_words="pre-training, 7 to 17",
-        oracle="clean_threshold, loss_memory, confidence_weight",
+        oracle="clean_threshold, loss_memory, confidence_weight", group="scanmix", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
 

@@ -51,6 +51,7 @@ class SOP:
         "learns beside the network what each label has wrong",
         "A strong method at the cost of `cross_entropy`. It keeps a number for each example and class.",
         "Liu et al., ICML 2022", remembers=True, oracle="given_rate, others_rate",
+        group="correction",
     )  # fmt: skip
     predictor = sum_of_peers
     passes = same_every_epoch
@@ -147,6 +148,7 @@ class SOPPlus(SOP):
         "SOP, and two views of each image that must agree",
         "As `sop`, for twice its passes.",
         "Liu et al., ICML 2022", rows=2, remembers=True, cost_in_words="2", oracle="given_rate, others_rate",
+        group="correction",
     )  # fmt: skip
 
     consistency_weight: Weight = 0.9  # lambda_C

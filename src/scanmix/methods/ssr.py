@@ -44,7 +44,7 @@ class SSR:
         "The most accurate for its cost in the literature: one network and no pre-training. Its first votes use\n"
         "random features, so images of one class must look alike.",
         "Feng et al., BMVC 2022", "those that neighbors confirm; confident predictions in place of others",
-        rows=2, cost_in_words="2.3", oracle="relabel_threshold",
+        rows=2, cost_in_words="2.3", oracle="relabel_threshold", group="semi-supervised", measured=True,
     )  # fmt: skip
     predictor = sum_of_peers
     largest_batch = rows_of_a_step
@@ -135,7 +135,7 @@ class SSRPlus(SSR):
         "SSR, and a consistency loss of strong and weak views of all images",
         "As `ssr`, for 1.6 times its passes; the more labels are wrong, the more it can add.",
         "Feng et al., BMVC 2022", "those that neighbors confirm; confident predictions in place of others",
-        rows=3, cost_in_words="3.7", oracle="relabel_threshold",
+        rows=3, cost_in_words="3.7", oracle="relabel_threshold", group="semi-supervised", measured=True,
     )  # fmt: skip
 
     consistency_weight: Weight = 1.0  # of the consistency loss

@@ -55,7 +55,7 @@ class WANN:
         "As `neighbors`; ahead of it where people or look-alikes make the mistakes, behind where chance does.\n"
         "The model holds a vector of each training example.",
         "Di Salvo et al., TMLR 2025", "all, weighted by their reliability", forward_backward=0.0, forward_only=1.0,
-        weak=0.0, rows=0, searches=1, remembers=True,
+        weak=0.0, rows=0, searches=1, remembers=True, group="frozen features", measured=True,
     )  # fmt: skip
     predictor = vote_of_neighbors
     passes = same_every_epoch

@@ -53,7 +53,7 @@ DEFAULT, DEFAULT_ON_FEATURES = "scanmix", "propagate"
 """Methods that are taken where none is named: in general, and where a pretrained encoder gives the features."""
 CONTROL = "cross_entropy"
 """Method whose recipes serve the methods that have none of their own."""
-KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0}
+KEPT_PER_EXAMPLE = {"neighbor_refresh": 1, "loss_memory": 1, "vote_rounds": 0, "truncate": None}
 """Values that a method's settings must have where each epoch draws other examples: it may keep nothing of them."""
 
 NEWER: Table = {
@@ -67,6 +67,8 @@ NEWER: Table = {
     "ssr.include_self": False,
     "ssr_plus.include_self": False,
     "mentormix.weight_statistics": "running",
+    "gce.least_probability": 0.5,
+    "gce.decide_every": 10,
 }
 """Settings of methods that came after 0.1.0, each with the value that does what was done before. Files of 0.1.0 are
 read with it, and with it a setting is no part of the config hash, so that older runs go on as they began. For networks
