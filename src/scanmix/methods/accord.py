@@ -60,7 +60,6 @@ class AccordState:
 
 
 def _projector(num_features: int) -> dict[str, nn.Module]:
-    """Return SimCLR's head."""
     return {"projector": Projector(num_features, 128)}
 
 
@@ -73,9 +72,10 @@ class Accord:
     clean_threshold: ClassVar[float | None] = 0.5
     heads: ClassVar[Heads | None] = staticmethod(_projector)
     about: ClassVar[About] = About(
-        "learns features without labels and classes from beliefs in one training; neighbors form the beliefs",
-        "A quarter of the cost of `scanmix`, whose SimCLR and clusters it needs no stage for.",
-        labels="all, as far as neighbors believe them", rows=2, cost_in_words="1.6", group="contrastive", measured=True,
+        "learns features without labels and classes from what neighbors say of them, in one training",
+        "For pictures without a pretrained network, whatever the noise: a quarter of the time of `scanmix`.",
+        labels="all, as far as neighbors say the same", rows=2, cost_in_words="2, then 1", group="contrastive",
+        measured=True,
     )  # fmt: skip
 
     epochs: Count = 30  # E
@@ -117,7 +117,7 @@ class Accord:
 
     def believe(self, state: AccordState, data: TrainingData, epoch: int) -> None:
         """Set the beliefs: by the features of the pictures, after the joint part beside those of the network."""
-        (average,) = state.averages
+        average = state.averages[0]
         if state.pictures is None:
             state.pictures = F.normalize(image_features(data.images).to(data.labels.device), dim=1)
         seen = state.pictures
