@@ -165,6 +165,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "{spread cifar10-small scanmix authors:sym90 last3} % with 80 and 90 % of the labels drawn anew, and DivideMix "
         "{spread cifar10-small dividemix authors:sym80 last3} and "
         "{spread cifar10-small dividemix authors:sym90 last3}",
+        "{mean cifar10-small accord authors:sym80 last3} with 80 % (one seed)",
     ),
     INDEX: (),
     AUDIT: (
@@ -191,6 +192,10 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "they have {mean cifar10-small scanmix people:worse last3}, "
         "{mean cifar10-small cross_entropy people:worse last3}, {mean cifar10-small dividemix people:worse last3} and "
         "{mean cifar10-small ssr people:worse last3}.",
+        "([the successor](successor.md)) has {mean cifar10-small accord authors:sym80 last3} % with 80 % of "
+        "the labels drawn anew, {mean cifar10-small accord authors:sym20 last3} with 20 %, "
+        "{mean cifar10-small accord authors:asym40 last3} with look-alikes exchanged and "
+        "{mean cifar10-small accord people:worse last3} on people's labels",
         "{mean zoo-small cross_entropy symmetric:0.2 actual}, {mean zoo-small cross_entropy symmetric:0.5 actual}, "
         "{mean zoo-small ssr symmetric:0.8 actual} and {mean zoo-small ssr symmetric:0.9 actual} % are wrong",
         "it is at most {behind zoo-small ssr} points behind the best method; ScanMix is at most "
