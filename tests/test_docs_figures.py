@@ -192,7 +192,7 @@ SENTENCES: dict[str, tuple[str, ...]] = {
         "they have {mean cifar10-small scanmix people:worse last3}, "
         "{mean cifar10-small cross_entropy people:worse last3}, {mean cifar10-small dividemix people:worse last3} and "
         "{mean cifar10-small ssr people:worse last3}.",
-        "([the successor](successor.md)) has {mean cifar10-small accord authors:sym80 last3} % with 80 % of "
+        "`accord` ([the successor]) has {mean cifar10-small accord authors:sym80 last3} % with 80 % of "
         "the labels drawn anew, {mean cifar10-small accord authors:sym20 last3} with 20 %, "
         "{mean cifar10-small accord authors:asym40 last3} with look-alikes exchanged and "
         "{mean cifar10-small accord people:worse last3} on people's labels",
