@@ -51,6 +51,7 @@ def test_the_second_beliefs_see_features_of_the_average_beside_those_of_the_pict
     both = [F.normalize(pictures.of_pixels(data.images), dim=1), F.normalize((found - mean) @ axes, dim=1)]
     METHOD.believe(state, data, METHOD.joint_epochs)
     assert torch.allclose(state.beliefs, beliefs_by(torch.cat(both, 1), data, METHOD.joint_epochs), atol=1e-5)
+    assert state.pictures is None, "no later checkpoint holds what is not needed"
 
 
 def test_beliefs_are_formed_where_a_part_begins(

@@ -65,14 +65,8 @@ def open_sided_patches(count: int) -> FrozenEncoder:
 
     Letters and arrows have sides. Of the `count` filters none is the mirror image of another.
     """
-    answers = _answering(filters(2 * count)[:count])
-    return FrozenEncoder(
-        f"sided patches:{count}",
-        f"sided patches:{count}",
-        None,
-        lambda pictures: answers(pictures).flatten(1),
-        PREPARED,
-    )
+    answers, name = _answering(filters(2 * count)[:count]), f"sided patches:{count}"
+    return FrozenEncoder(name, name, None, lambda pictures: answers(pictures).flatten(1), PREPARED)
 
 
 def filters(count: int) -> Tensor:

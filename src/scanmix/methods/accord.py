@@ -53,7 +53,7 @@ class AccordState:
 
     peers: list[Peer]
     averages: list[Peer]
-    pictures: Tensor | None = None  # (N, P) unit rows: features of the pictures
+    pictures: Tensor | None = None  # (N, P) unit rows: features of the pictures, until the last beliefs are formed
     beliefs: Tensor | None = None  # (N, C) probability of each class
     p_clean: Tensor | None = None  # (1, N) belief in the given label
     steps: int = 0  # taken so far
@@ -124,7 +124,7 @@ class Accord:
         if epoch:
             features = predict_all(average.encoder, data, average.engine).float()
             mean, axes = narrowed_axes(features)
-            seen = torch.cat([seen, F.normalize((features - mean) @ axes, dim=1)], 1)
+            seen, state.pictures = torch.cat([seen, F.normalize((features - mean) @ axes, dim=1)], 1), None
         neighbors = nearest_neighbors(seen, min(self.num_neighbors, len(data) - 1))
         draws = data.generator("believe", epoch, "draws")
         inferred = infer_classes(neighbors, seen, data.labels, data.num_classes, draws, data.trusted, margin=AHEAD)
